@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import RunFolderError, VideorlError
-from videorl.recipes import RunRecipe, differences, recipe_fingerprint, to_yaml
+from videorl.fingerprint import RunRecipe, differences, recipe_fingerprint
+from videorl.recipes import to_yaml
 from videorl.run_lock import hold
 
 

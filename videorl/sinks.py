@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from videorl.fingerprint import RunRecipe
 from videorl.metrics import FanOut, JsonlSink, RunSink, TensorBoardSink, WandbSink, fan_out
 from videorl.progress import ProgressSink
-from videorl.recipes import RunRecipe
 from videorl.run_folder import RunFolder
 
 

@@ -17,8 +17,8 @@ from videorl.ablation.results import Results
 from videorl.ablation.runs import execute
 from videorl.ablation.studies import STUDIES, Arm, Comparison, Study
 from videorl.errors import ConfigError
+from videorl.fingerprint import recipe_fingerprint
 from videorl.metrics import JsonlSink
-from videorl.recipes import recipe_fingerprint
 
 STALE = Arm({"rollouts.max_staleness": 2}, evaluations=2)
 STORED = Arm(pairs="stored")

@@ -7,14 +7,8 @@ import yaml
 
 from videorl.config import Recipe
 from videorl.errors import ConfigError
-from videorl.recipes import (
-    RECIPES,
-    differences,
-    load_recipe,
-    load_rewards,
-    recipe_fingerprint,
-    to_yaml,
-)
+from videorl.fingerprint import differences, recipe_fingerprint
+from videorl.recipes import RECIPES, load_recipe, load_rewards, to_yaml
 
 MINIMAL = """
 name: small

@@ -61,7 +61,7 @@ def _panel(arms: Arms, measure: str, title: str, height: int) -> str:
         return (value - low) / (high - low) * _PANEL
 
     parts = [f'<text class="title" x="{_PANEL / 2}" y="14">{escape(title)}</text>']
-    marks = ticks(low, high, 3)
+    marks = ticks(low, high)
     for value, name in zip(marks, tick_labels(marks), strict=True):
         kind = "zero" if value == 0 else "grid"
         x = f"{at(value):.1f}"

@@ -24,6 +24,7 @@ from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.evaluation.unseen import unseen_metrics
+from videorl.fingerprint import recipe_fingerprint
 from videorl.learner import PolicyLearner
 from videorl.local import LocalGenerator, LocalScorer
 from videorl.local_run import local_parts
@@ -31,7 +32,6 @@ from videorl.loop import train
 from videorl.metrics import JsonlSink, read_metrics
 from videorl.offline import run_offline
 from videorl.policies import load_policy
-from videorl.recipes import recipe_fingerprint
 from videorl.rewards import load
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.run_folder import RunFolder, open_run

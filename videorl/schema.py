@@ -1,0 +1,114 @@
+"""YAML values against a schema of dataclasses: errors name the key, its place and a near one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+from collections.abc import Iterator
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from videorl.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a setting was given, for errors, and the schema that it should fit."""
+
+    place: str
+    schema: type
+
+    def __str__(self) -> str:
+        return self.place
+
+
+_SCALARS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str, int, float), "text"),
+}
+"""Type in the schema -> YAML types accepted for it, and its name in plain words."""
+
+
+def field_type(annotation: Any, part: str, key: str, origin: Origin) -> Any:
+    """Return the schema type of one path component under `annotation`.
+
+    Raises:
+        ConfigError: The schema has no such component.
+    """
+    if dataclasses.is_dataclass(annotation):
+        hints = get_type_hints(annotation)
+        if part not in hints:
+            raise _unknown(key, origin)
+        return hints[part]
+    if get_origin(annotation) in (list, dict):
+        return get_args(annotation)[-1]
+    if annotation is Any:
+        return Any
+    raise _unknown(key, origin)
+
+
+def check(value: Any, annotation: Any, key: str, origin: Origin) -> None:
+    """Check keys and types of a plain YAML value against the schema.
+
+    OmegaConf checks them too, but loses the place of an error inside a list of sections.
+
+    Raises:
+        ConfigError: A key is unknown, or a value has the wrong type.
+    """
+    if annotation is Any or (isinstance(value, str) and re.search(r"^\?\?\?$|\$\{", value)):
+        return
+    if get_origin(annotation) in (Union, types.UnionType):
+        if value is None:
+            return
+        annotation = next(a for a in get_args(annotation) if a is not type(None))
+    if annotation in _SCALARS:
+        accepted, wanted = _SCALARS[annotation]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and annotation is not bool):
+            raise _wrong_type(key, wanted, value, origin)
+    elif get_origin(annotation) is list:
+        if not isinstance(value, list):
+            raise _wrong_type(key, "a list", value, origin)
+        for i, item in enumerate(value):
+            check(item, get_args(annotation)[0], dotted(key, str(i)), origin)
+    else:
+        if not isinstance(value, dict):
+            raise _wrong_type(key, "a section of `key: value` lines", value, origin)
+        for name, item in value.items():
+            full_key = dotted(key, str(name))
+            check(item, field_type(annotation, str(name), full_key, origin), full_key, origin)
+
+
+def dotted(prefix: str, part: str) -> str:
+    """Return the key of `part` in the section `prefix`; an empty prefix is the top level."""
+    return f"{prefix}.{part}" if prefix else part
+
+
+def _wrong_type(key: str, wanted: str, value: Any, origin: Origin) -> ConfigError:
+    return ConfigError(f"{key} must be {wanted}, got {value!r} ({origin})")
+
+
+def _unknown(key: str, origin: Origin) -> ConfigError:
+    """Name the known key most like `key`: by its whole path or, a little less, by its last part."""
+
+    def likeness(known: str) -> float:
+        whole = difflib.SequenceMatcher(None, known, re.sub(r"\.\d+", ".0", key)).ratio()
+        last = difflib.SequenceMatcher(None, known.split(".")[-1], key.split(".")[-1]).ratio()
+        return max(whole, 0.9 * last)
+
+    nearest = max(_known_keys(origin.schema), key=likeness)
+    if index := re.search(r"\.(\d+)", key):
+        nearest = nearest.replace(".0.", f".{index[1]}.")
+    return ConfigError(f"unknown key {key} ({origin}); the nearest known one is {nearest}")
+
+
+def _known_keys(annotation: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key of the schema, sections included; list items count as item 0."""
+    for name, hint in get_type_hints(annotation).items():
+        yield (key := dotted(prefix, name))
+        if get_origin(hint) is list and dataclasses.is_dataclass(get_args(hint)[0]):
+            yield from _known_keys(get_args(hint)[0], f"{key}.0")
+        elif dataclasses.is_dataclass(hint):
+            yield from _known_keys(hint, key)
