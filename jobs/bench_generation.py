@@ -48,11 +48,23 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings to change")
-    made.add_argument("--recipe", default="moving_shapes", help="name or path of a recipe")
-    made.add_argument("--prompts", type=int, default=24, help="prompts in each of two repeats")
+    made.add_argument(
+        "--recipe", default="moving_shapes", help="name or path of a recipe (default: %(default)s)"
+    )
+    made.add_argument(
+        "--prompts",
+        type=int,
+        default=24,
+        help="prompts in each of two repeats (default: %(default)s)",
+    )
     made.add_argument("--workers", type=int, help="generators; default: one per core, or per GPU")
-    made.add_argument("--steps", type=int, default=6, help="training steps measured; 0 = none")
-    made.add_argument("--json", type=Path, help="write the numbers here too")
+    made.add_argument(
+        "--steps",
+        type=int,
+        default=6,
+        help="training steps measured; 0 = none (default: %(default)s)",
+    )
+    made.add_argument("--json", type=Path, help="write the numbers to this file too")
     return made
 
 

@@ -48,11 +48,27 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings to change")
-    made.add_argument("--recipe", default="moving_shapes_refl", help="one with objective refl")
-    made.add_argument("--frames", type=int, nargs="+", default=[9, 17, 33])
-    made.add_argument("--sides", type=int, nargs="+", default=[32, 64], help="pixels")
-    made.add_argument("--json", type=Path, help="write the numbers here")
-    made.add_argument("--svg", type=Path, help="draw them here")
+    made.add_argument(
+        "--recipe",
+        default="moving_shapes_refl",
+        help="name or path of a recipe with objective refl (default: %(default)s)",
+    )
+    made.add_argument(
+        "--frames",
+        type=int,
+        nargs="+",
+        default=[9, 17, 33],
+        help="frames of the videos (default: %(default)s)",
+    )
+    made.add_argument(
+        "--sides",
+        type=int,
+        nargs="+",
+        default=[32, 64],
+        help="pixels per side (default: %(default)s)",
+    )
+    made.add_argument("--json", type=Path, help="write the numbers to this file")
+    made.add_argument("--svg", type=Path, help="draw them into this file")
     return made
 
 

@@ -26,26 +26,54 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("what", choices=sorted(BENCHMARKS))
-    made.add_argument("--json", type=Path, help="write the numbers here too")
+    made.add_argument("what", choices=sorted(BENCHMARKS), help="what is measured")
+    made.add_argument("--json", type=Path, help="write the numbers to this file too")
     of_scale = made.add_argument_group("scale")
     of_scale.add_argument(
         "--workers",
         type=int,
         nargs="+",
         default=[16, 64, 256, 1000],
-        help="generators that share --shared processes; 0 = none such",
+        help="numbers of generators that share --shared processes; 0 = skip this "
+        "(default: %(default)s)",
     )
-    of_scale.add_argument("--shared", type=int, default=8)
     of_scale.add_argument(
-        "--processes", type=int, default=64, help="then generators with a process each; 0 = none"
+        "--shared", type=int, default=8, help="processes that they share (default: %(default)s)"
     )
-    of_scale.add_argument("--stretch", type=int, default=10, help="length of the latter run")
-    of_scale.add_argument("--rate", type=float, default=16.0, help="requests per second, ideally")
-    of_scale.add_argument("--store-mib", type=int, default=6144, help="Ray's object store")
-    made.add_argument("--steps", type=int, default=10, help="overlap: steps measured")
-    made.add_argument("--seconds", type=float, default=30.0, help="growth: time for each size")
-    made.add_argument("--svg", type=Path, help="growth: write the plot here")
+    of_scale.add_argument(
+        "--processes",
+        type=int,
+        default=64,
+        help="then so many generators with a process each; 0 = none (default: %(default)s)",
+    )
+    of_scale.add_argument(
+        "--stretch",
+        type=int,
+        default=10,
+        help="how many times longer that run is (default: %(default)s)",
+    )
+    of_scale.add_argument(
+        "--rate",
+        type=float,
+        default=16.0,
+        help="requests per second, ideally (default: %(default)s)",
+    )
+    of_scale.add_argument(
+        "--store-mib",
+        type=int,
+        default=6144,
+        help="size of Ray's object store (default: %(default)s)",
+    )
+    made.add_argument(
+        "--steps", type=int, default=10, help="overlap: steps measured (default: %(default)s)"
+    )
+    made.add_argument(
+        "--seconds",
+        type=float,
+        default=30.0,
+        help="growth: seconds for each size (default: %(default)s)",
+    )
+    made.add_argument("--svg", type=Path, help="growth: draw the plot into this file")
     return made
 
 

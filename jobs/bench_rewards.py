@@ -33,13 +33,32 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--models", nargs="+", choices=sorted(BENCHMARKS), default=sorted(BENCHMARKS))
+    made.add_argument(
+        "--models",
+        nargs="+",
+        choices=sorted(BENCHMARKS),
+        default=sorted(BENCHMARKS),
+        help="default: both",
+    )
     for name in ("--video-reward", "--vision-reward"):
         made.add_argument(name, type=Path, help="checkpoint folder; default: tiny weights")
-    made.add_argument("--batch", type=int, default=8, help="clips per batch")
-    made.add_argument("--seconds", type=int, nargs="+", default=[5, 24], help="lengths of clips")
-    made.add_argument("--repeats", type=int, default=3)
-    made.add_argument("--threads", type=int, default=1, help="of torch")
+    made.add_argument("--batch", type=int, default=8, help="clips per batch (default: %(default)s)")
+    made.add_argument(
+        "--seconds",
+        type=int,
+        nargs="+",
+        default=[5, 24],
+        help="lengths of the clips (default: %(default)s)",
+    )
+    made.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        help="runs of each way; the fastest counts (default: %(default)s)",
+    )
+    made.add_argument(
+        "--threads", type=int, default=1, help="CPU threads of torch (default: %(default)s)"
+    )
     return made
 
 

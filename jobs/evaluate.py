@@ -1,7 +1,9 @@
 """`videorl evaluate`: compare a run's newest checkpoint with its base on held-out prompts.
 
-python -m jobs.evaluate runs/moving_shapes
-python -m jobs.evaluate runs/moving_shapes evaluation.best_of=16 evaluation.samples=8
+    videorl evaluate runs/moving_shapes
+    videorl evaluate runs/moving_shapes evaluation.best_of=16 evaluation.samples=8
+
+The table is printed, and written nowhere unless `--out` is given: the run folder stays as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("run", type=Path, help="a run folder; its training may still go on")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, such as those of `evaluation`",
+    )
     made.add_argument("--out", type=Path, help="write the summary as JSON to this file")
     made.add_argument("--address", help="a running Ray cluster; default: RAY_ADDRESS, or a new one")
     return made

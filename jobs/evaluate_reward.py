@@ -1,8 +1,8 @@
-"""`videorl evaluate_reward`: how well reward models agree with people, on a published benchmark.
+r"""`videorl evaluate_reward`: how well reward models agree with people, on a published benchmark.
 
-    python -m jobs.evaluate_reward --benchmark videogen_rewardbench --data VideoGen-RewardBench \
+    videorl evaluate_reward --benchmark videogen_rewardbench --data VideoGen-RewardBench \
         --model video_reward=checkpoints/VideoReward --model vision_reward
-    python -m jobs.evaluate_reward --benchmark video_feedback --data VideoFeedback \
+    videorl evaluate_reward --benchmark video_feedback --data VideoFeedback \
         --scores evaluation/video_feedback-video_score.parquet
 
 Every video is scored once, on Ray. Stop it at any moment and start the same command again: it goes
@@ -35,8 +35,18 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="rewards.N.key=value")
-    made.add_argument("--benchmark", required=True, help="e.g. videogen_rewardbench, monetbench")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings of model N, counted from 0: rewards.N.key=value",
+    )
+    made.add_argument(
+        "--benchmark",
+        required=True,
+        help="videogen_rewardbench, genai_bench, monetbench, vision_reward_regression or "
+        "video_feedback",
+    )
     made.add_argument(
         "--data", type=Path, required=True, help="folder of the benchmark, unpacked as published"
     )
@@ -53,17 +63,29 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=Path,
         metavar="FILE",
-        help="scores of one model, from this command or `videorl score`",
+        help="scores of one model, from this command or `videorl score`; may be given several "
+        "times",
     )
     made.add_argument(
         "--map",
         action="append",
         default=[],
         metavar="DIMENSION=A[+B]",
-        help="the model's dimensions that stand for one of the benchmark, `total` among them",
+        help="which of the models' dimensions, or `total`, stand for one of the benchmark; may be "
+        "given several times",
     )
-    made.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the results")
-    made.add_argument("--batch-size", type=int, default=8, help="videos that a worker gets at once")
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=Path("evaluation"),
+        help="folder of the results (default: %(default)s)",
+    )
+    made.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        help="videos that a worker gets at once (default: %(default)s)",
+    )
     made.add_argument("--address", help="a running Ray cluster; default: RAY_ADDRESS, or a new one")
     return made
 

@@ -28,13 +28,39 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("recipe", help="a name in jobs/recipes, or the path of a YAML file")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    made.add_argument("--out", type=Path, required=True, help="folder; is created")
-    made.add_argument("--prompts", type=int, help="at most so many of each split")
-    made.add_argument("--candidates", type=int, default=8, help="samples of a training prompt")
-    made.add_argument("--held-out-candidates", type=int, default=4, help="of a held-out prompt")
-    made.add_argument("--same-band", type=float, default=0.1, help="margins that count as a tie")
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, see videorl/config.py",
+    )
+    made.add_argument(
+        "--out", type=Path, required=True, help="folder of the labels and latents; is created"
+    )
+    made.add_argument(
+        "--prompts", type=int, help="at most so many prompts of each split (default: all)"
+    )
+    made.add_argument(
+        "--candidates",
+        type=int,
+        default=8,
+        help="samples of a training prompt (default: %(default)s)",
+    )
+    made.add_argument(
+        "--held-out-candidates",
+        type=int,
+        default=4,
+        help="samples of a held-out prompt (default: %(default)s)",
+    )
+    made.add_argument(
+        "--same-band",
+        type=float,
+        default=0.1,
+        help="margins below this count as a tie (default: %(default)s)",
+    )
+    made.add_argument(
+        "--seed", type=int, default=0, help="of the initial noise (default: %(default)s)"
+    )
     return made
 
 

@@ -31,7 +31,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.pretrain",
         description="Train the tiny Wan checkpoint that the default recipe aligns.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "stage",
@@ -40,15 +39,37 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
     parser.add_argument("--work-dir", type=Path, default=None, help="states (default: OUT-work)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, clips and noise")
-    parser.add_argument("--vae-steps", type=int, default=2100, help="VAE steps in all")
-    parser.add_argument("--vae-batch", type=int, default=6, help="clips per VAE step")
-    parser.add_argument("--policy-steps", type=int, default=9000, help="policy steps in all")
-    parser.add_argument("--policy-batch", type=int, default=24, help="clips per policy step")
-    parser.add_argument("--clips", type=int, default=8192, help="clips encoded for the policy")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--prompts", type=int, default=32, help="measure: train prompts")
-    parser.add_argument("--samples", type=int, default=16, help="measure: samples per prompt")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of weights, clips and noise (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vae-steps", type=int, default=2100, help="VAE steps in all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--vae-batch", type=int, default=6, help="clips per VAE step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--policy-steps", type=int, default=9000, help="policy steps in all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--policy-batch", type=int, default=24, help="clips per policy step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=8192,
+        help="clips encoded for the policy (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--prompts", type=int, default=32, help="measure: train prompts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=16, help="measure: samples per prompt (default: %(default)s)"
+    )
     return parser
 
 

@@ -22,12 +22,33 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--out", type=Path, required=True, help="folder; is created")
-    made.add_argument("--pairs", type=int, default=8000, help="labelled pairs to train on")
-    made.add_argument("--held-out", type=int, default=512, help="pairs of prompts never trained on")
-    made.add_argument("--same-band", type=float, default=0.1, help="margins that count as a tie")
-    made.add_argument("--noise", type=float, default=0.02, help="share of random training labels")
-    made.add_argument("--seed", type=int, default=0, help="of clips, noise, weights")
+    made.add_argument(
+        "--out", type=Path, required=True, help="folder of the labels and videos; is created"
+    )
+    made.add_argument(
+        "--pairs", type=int, default=8000, help="labelled pairs to train on (default: %(default)s)"
+    )
+    made.add_argument(
+        "--held-out",
+        type=int,
+        default=512,
+        help="pairs of prompts never trained on (default: %(default)s)",
+    )
+    made.add_argument(
+        "--same-band",
+        type=float,
+        default=0.1,
+        help="margins below this count as a tie (default: %(default)s)",
+    )
+    made.add_argument(
+        "--noise",
+        type=float,
+        default=0.02,
+        help="share of random training labels (default: %(default)s)",
+    )
+    made.add_argument(
+        "--seed", type=int, default=0, help="of clips, noise and weights (default: %(default)s)"
+    )
     return made
 
 

@@ -1,6 +1,7 @@
 r"""`videorl sample`: videos from a diffusers pipeline, with or without aligned weights.
 
     videorl sample "a large red circle moving left" "a small blue square moving up" --num 4
+    videorl sample "a large red circle moving left" --lora runs/moving_shapes/aligned
     videorl sample "a large red circle moving left" --latent-reward runs/NAME/reward \
         --guide motion_quality=1 --guide text_alignment=0.5
 
@@ -29,13 +30,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--recipe",
         default="moving_shapes",
-        help="recipe whose policy and sampling settings are used",
+        help="name or path of the recipe whose policy and sampling settings are used "
+        "(default: %(default)s)",
     )
     made.add_argument("--lora", help="folder of aligned LoRA weights, e.g. runs/NAME/aligned")
-    made.add_argument("--out", type=Path, default=Path("samples"), help="folder for the mp4 files")
-    made.add_argument("--num", type=int, default=1, help="videos per prompt")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--latent-reward", type=Path, help="folder, e.g. runs/NAME/reward")
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples"),
+        help="folder of the mp4 files (default: %(default)s)",
+    )
+    made.add_argument("--num", type=int, default=1, help="videos per prompt (default: %(default)s)")
+    made.add_argument(
+        "--seed", type=int, default=0, help="of the initial noise (default: %(default)s)"
+    )
+    made.add_argument(
+        "--latent-reward",
+        type=Path,
+        help="folder of a trained latent reward, e.g. runs/NAME/reward",
+    )
     made.add_argument(
         "--guide",
         action="append",
@@ -44,9 +57,17 @@ def parser() -> argparse.ArgumentParser:
         help="how strongly to raise one of its dimensions; may be repeated",
     )
     made.add_argument(
-        "--max-factor", type=float, help="where guidance's factor t/(1-t) is cut off near noise"
+        "--max-factor",
+        type=float,
+        help="where guidance's factor, t/(1-t) for Wan, is cut off near noise (default: 10)",
     )
-    made.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="recipe overrides")
+    made.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of the recipe to change; comes last",
+    )
     return made
 
 

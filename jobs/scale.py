@@ -29,7 +29,11 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("run", type=Path, help="folder of a run that works at this moment")
-    made.add_argument("--pool", default="generator", help="`generator`, or a reward model's name")
+    made.add_argument(
+        "--pool",
+        default="generator",
+        help="`generator` (default), or a reward model's label or name",
+    )
     made.add_argument("--min", type=int, help="workers kept even when idle; default: as it is")
     made.add_argument("--max", type=int, help="workers started on demand; default: as it is")
     return made

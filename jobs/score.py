@@ -1,8 +1,8 @@
 """`videorl score`: score videos of a folder, a Parquet file or a run with reward models, on Ray.
 
-    python -m jobs.score clips --reward video_reward=checkpoints/VideoReward
-    python -m jobs.score clips.parquet --rewards my_recipe.yaml rewards.0.num_workers=4
-    python -m jobs.score runs/first --reward vision_reward --out judged.parquet
+    videorl score clips --reward video_reward=checkpoints/VideoReward
+    videorl score clips.parquet --rewards my_recipe.yaml rewards.0.num_workers=4
+    videorl score runs/first --reward vision_reward --out judged.parquet
 
 Stop it at any moment and start the same command again: it goes on with what has no score yet.
 """
@@ -38,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "source", type=Path, help="a folder of videos, a Parquet file, or the folder of a run"
     )
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="rewards.N.key=value")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings of model N, counted from 0: rewards.N.key=value",
+    )
     made.add_argument(
         "--reward",
         action="append",
@@ -49,9 +54,23 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--rewards", metavar="RECIPE", help="a recipe, or a YAML with `rewards:` only"
     )
-    made.add_argument("--prompts", type=Path, help="CSV or JSON lines with `video` and `prompt`")
-    made.add_argument("--out", type=Path, default=Path("scores.parquet"), help="where scores go")
-    made.add_argument("--batch-size", type=int, default=8, help="videos that a worker gets at once")
+    made.add_argument(
+        "--prompts",
+        type=Path,
+        help="CSV or JSON lines with `video` and `prompt`, for a folder of videos",
+    )
+    made.add_argument(
+        "--out",
+        type=Path,
+        default=Path("scores.parquet"),
+        help="Parquet file of scores (default: %(default)s)",
+    )
+    made.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        help="videos that a worker gets at once (default: %(default)s)",
+    )
     made.add_argument("--address", help="a running Ray cluster; default: RAY_ADDRESS, or a new one")
     return made
 

@@ -26,9 +26,19 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--minutes", type=float, default=30.0)
-    made.add_argument("--every", type=float, default=30.0, help="seconds between two faults")
-    made.add_argument("--seed", type=int, default=0, help="of the faults' order and victims")
+    made.add_argument("--minutes", type=float, default=30.0, help="how long (default: %(default)s)")
+    made.add_argument(
+        "--every",
+        type=float,
+        default=30.0,
+        help="seconds between two faults (default: %(default)s)",
+    )
+    made.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the faults' order and victims (default: %(default)s)",
+    )
     made.add_argument("--json", type=Path, help="write the numbers here too")
     return made
 

@@ -1,10 +1,12 @@
-"""`videorl train`: align a policy online, locally or under `ray job submit`.
+r"""`videorl train`: align a policy online, locally or under `ray job submit`.
 
-    python -m jobs.train moving_shapes
-    python -m jobs.train moving_shapes num_steps=20 run_dir=runs/short
-    ray job submit --working-dir . -- python -m jobs.train moving_shapes
+    videorl train moving_shapes
+    videorl train moving_shapes num_steps=20 run_dir=runs/short
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
+        python -m jobs.train moving_shapes run_dir=/shared/runs/first
 
-Stop it at any moment and start the same command again: it goes on from its last checkpoint.
+Everything goes into the run folder, runs/NAME unless `run_dir` says otherwise. Stop it at any
+moment and start the same command again: it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +31,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("recipe", help="a name in jobs/recipes, or the path of a YAML file")
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, see videorl/config.py",
+    )
     made.add_argument("--address", help="a running Ray cluster; default: RAY_ADDRESS, or a new one")
     return made
 

@@ -1,7 +1,7 @@
 """`videorl train_latent_reward`: train a reward on noisy latents, for guided sampling (Flow-NRG).
 
-    python -m jobs.train_latent_reward RECIPE [key=value ...]
-    python -m jobs.train_latent_reward moving_shapes num_steps=100 run_dir=runs/short
+    videorl train_latent_reward RECIPE [key=value ...]
+    videorl train_latent_reward moving_shapes num_steps=100 run_dir=runs/short
 
 It trains in this process, on labelled pairs that `python -m jobs.label_latents` makes. Stop it at
 any moment and start the same command again: it goes on from its last checkpoint.
@@ -29,7 +29,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "recipe", help="a name in jobs/recipes/latent_rewards, or the path of a YAML file"
     )
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, see videorl/reward_training/latent_recipes.py",
+    )
     return made
 
 

@@ -1,13 +1,14 @@
-"""`videorl train_reward`: train a reward model on people's labels.
+r"""`videorl train_reward`: train a reward model on people's labels.
 
-    python -m jobs.train_reward RECIPE [key=value ...]
-    python -m jobs.train_reward video_reward labels.train=train.csv labels.held_out=test.csv
-    python -m jobs.train_reward vision_reward --benchmark vision_reward_regression \
+    videorl train_reward RECIPE [key=value ...]
+    videorl train_reward video_reward labels.train=train.csv labels.held_out=test.csv
+    videorl train_reward vision_reward --benchmark vision_reward_regression \
         --data VisionRewardDB-Video --scores answers.parquet --out weights.json
 
-The first two train networks on Ray; stop them at any moment and start the same command again: they
-go on from their last checkpoint. The last fits VisionReward's linear weights to answers that
-`videorl evaluate_reward --model vision_reward` gave with `rewards.0.options.questions=all`.
+With a recipe, a network is trained on Ray; stop it at any moment and start the same command again:
+it goes on from its last checkpoint. `vision_reward` fits VisionReward's linear weights to answers
+that `videorl evaluate_reward --model vision_reward` gave with `rewards.0.options.questions=all`;
+its options are listed by `videorl train_reward vision_reward --help`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "recipe", help=f"a name in jobs/recipes/rewards, the path of a YAML file, or {LINEAR}"
     )
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    made.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, see videorl/reward_training/config.py",
+    )
     made.add_argument("--address", help="a running Ray cluster; default: RAY_ADDRESS, or a new one")
     return made
 
@@ -65,11 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fit_vision_reward(argv: Sequence[str]) -> int:
-    made = argparse.ArgumentParser(prog=f"videorl train_reward {LINEAR}")
-    made.add_argument("--benchmark", required=True, help="whose pairs are fitted")
+    made = argparse.ArgumentParser(
+        prog=f"videorl train_reward {LINEAR}",
+        description="Fit VisionReward's linear weights to labelled pairs; see docs/rewards.md.",
+    )
+    made.add_argument(
+        "--benchmark", required=True, help="whose pairs are fitted, e.g. vision_reward_regression"
+    )
     made.add_argument("--data", type=Path, required=True, help="its folder, as published")
-    made.add_argument("--scores", type=Path, required=True, help="answers of all 64 questions")
-    made.add_argument("--ridge", type=float, default=1e-4, help="keeps weights finite")
+    made.add_argument(
+        "--scores", type=Path, required=True, help="Parquet file with answers to all 64 questions"
+    )
+    made.add_argument(
+        "--ridge", type=float, default=1e-4, help="keeps weights finite (default: %(default)s)"
+    )
     made.add_argument("--out", type=Path, required=True, help="JSON file of weights")
     chosen = made.parse_args(argv)
 

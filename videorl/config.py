@@ -19,6 +19,7 @@ class LoraConfig:
 
     rank: int = 32
     alpha: int = 32
+    """The adapter's output is multiplied by alpha / rank."""
     target_modules: list[str] = field(
         default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
     )
@@ -40,6 +41,7 @@ class PolicyConfig:
     """Compute type of frozen weights: float32, bfloat16, float16; auto = bfloat16 on a GPU."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time, same result."""
 
 
 @dataclass
@@ -52,6 +54,7 @@ class SamplingConfig:
     fps: float = 16.0
     num_inference_steps: int = 30
     guidance_scale: float = 5.0
+    """Classifier-free guidance; 1 = none, at half the cost."""
     negative_prompt: str = ""
     max_sequence_length: int = 512
     batch_size: int = 0
@@ -65,6 +68,7 @@ class PromptsConfig:
     source: str = MISSING
     """`moving_shapes`, or a UTF-8 text file with one prompt per line."""
     per_round: int = 8
+    """Prompts that every optimizer step learns from."""
     candidates_per_prompt: int = 4
     """K in OnlineVPO; at least 2."""
 
@@ -74,13 +78,17 @@ class RewardConfig:
     """One reward model; several are combined by `weight`."""
 
     name: str = MISSING
+    """One of `videorl.rewards.MODELS`; docs/rewards.md describes them."""
     label: str = ""
     """What its scores are called; empty = `name`. Needed where one model is used twice."""
     path: str | None = None
+    """Folder or hub id of its checkpoint; null = the published one, where there is one."""
     weight: float = 1.0
+    """Its factor in the total of a candidate; 0 = scored and logged, but not optimised."""
     dimension_weights: dict[str, float] = field(default_factory=dict[str, float])
     """Weights of single dimensions; empty = the model's own total."""
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What its loader takes besides the path; docs/rewards.md lists it for every model."""
     num_workers: int = 1
     """Kept even when idle."""
     max_workers: int = 0
@@ -161,7 +169,8 @@ class OfflineConfig:
 
     archive: str = ""
     """The archive folder of a run with `archive.latents=true`, or Parquet files with the columns
-    of `videorl.data.preferences`; empty = online. A step takes `prompts.per_round` pairs."""
+    of `videorl.data.preferences` (latents) or `videorl.data.preference_videos` (video files);
+    empty = online. A step takes `prompts.per_round` pairs."""
 
 
 @dataclass
@@ -190,9 +199,11 @@ class OptimizerConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 0.0
     warmup_steps: int = 0
+    """Steps over which the rate rises linearly to `learning_rate`."""
     decay_steps: int = 0
     """Step at which a linear decay from the first step has reached zero; 0 = no decay."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it."""
 
 
 @dataclass
@@ -220,7 +231,9 @@ class GeneratorsConfig:
     """The elastic generator pool."""
 
     min_workers: int = 1
+    """Kept even when idle; the run starts only if they fit."""
     max_workers: int = 1
+    """Started while requests queue, if there is room."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
     max_retries: int = 3
@@ -258,6 +271,8 @@ class LearnerConfig:
     resources: dict[str, float] = field(default_factory=dict[str, float])
     """Custom Ray resources that each rank takes beside CPUs and GPUs."""
     zero_stage: int = 1
+    """DeepSpeed ZeRO: what ranks share out. 0 = nothing, 1 = optimizer, 2 = gradients too,
+    3 = weights too."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
     micro_batch_size: int = 8
@@ -271,6 +286,7 @@ class CheckpointConfig:
     """When to save, and how many checkpoints to keep."""
 
     interval: int = 10
+    """Steps; one is also written when a run ends or is stopped."""
     keep: int = 2
     location: str = ""
     """A folder or URI (`s3://bucket/run`, `gs://bucket/run`) that every learner rank can reach;
@@ -317,8 +333,11 @@ class Recipe:
 
     name: str = MISSING
     seed: int = 0
+    """Every random number of training derives from it."""
     num_steps: int = 1000
+    """Optimizer steps of the whole run, resumed ones included."""
     run_dir: str = "runs/${name}"
+    """On several nodes an absolute path on storage that all of them share."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)

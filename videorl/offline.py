@@ -1,7 +1,8 @@
 """Offline DPO: the learner of the online loop, on preference pairs that exist already.
 
-No generator, no reward and no VAE: pairs come from disk in a seeded order, and stay the same
-however the policy moves (OnlineVPO, arXiv 2412.15159, compares with this).
+No generator and no reward, and a VAE only to encode pairs of video files: pairs come from disk in a
+seeded order, and stay the same however the policy moves (OnlineVPO, arXiv 2412.15159, compares with
+this).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ LATENT_REWARD_RECIPES = RECIPES / "latent_rewards"
 class LatentRewardModelConfig:
     """What is built on the policy's first layers; the paper leaves their number and the head open.
 
-    `docs/algorithms.md` says what was measured on Moving Shapes.
+    `docs/benchmarks.md` says what was measured on Moving Shapes.
     """
 
     dimensions: list[str] = MISSING
