@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import ray
 from ray.actor import ActorHandle
 from safetensors.torch import load_file
 
 from actors.assembly import start_pools
-from actors.placement import check_feasible, live_nodes, place, wait_until_serving
+from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.weights import create_weight_store, publish
 from videorl.checkpoints import open_checkpoints
 from videorl.config import Recipe
@@ -21,6 +23,8 @@ from videorl.run_folder import RunFolder
 from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
 
+Keep = Callable[[str, list[ScoredGroup]], object]
+
 
 def evaluate(recipe: Recipe, folder: RunFolder) -> EvaluationSummary:
     """Sample and score the held-out prompts with the base and with the newest checkpoint.
@@ -30,15 +34,34 @@ def evaluate(recipe: Recipe, folder: RunFolder) -> EvaluationSummary:
     Raises:
         CheckpointError: The run has no checkpoint.
     """
+    groups: list[list[ScoredGroup]] = []
+    compare(recipe, folder, lambda _, found: groups.append(found), lambda: False)
+    before, after = groups
+    return summarise(*shared_prompts(before, after))
+
+
+def compare(
+    recipe: Recipe, folder: RunFolder, keep: Keep, should_stop: Callable[[], bool]
+) -> WeightVersion | None:
+    """Sample and score the held-out prompts with both; return the newest version, None if stopped.
+
+    Must be connected to Ray, with nothing learning.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        keep: Called with `before` and the base's groups, then with `after` and the others, while
+            their videos can be fetched.
+        should_stop: Asked between prompts.
+
+    Raises:
+        CheckpointError: The run has no checkpoint.
+    """
     found = open_checkpoints(recipe.checkpoint, folder.root).latest()
     if found is None:
         raise CheckpointError(f"{folder.root} has no checkpoint to evaluate; train first")
     checkpoint, state = found
-    nodes = live_nodes()
-    # Nothing learns here, so the learner's share is free for the others.
-    recipe.learner.num_cpus, recipe.learner.num_gpus = 0.0, 0.0
-    placement = place(recipe, nodes)
-    check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    placement = comparison_placement(recipe)
     with ExitStack() as stack:
         store = create_weight_store(keep=2)
         generator, scorer = start_pools(recipe, placement, store, stack)
@@ -47,23 +70,37 @@ def evaluate(recipe: Recipe, folder: RunFolder) -> EvaluationSummary:
         aligned = WeightVersion(step, state["published"][str(step)])
         publish(store, aligned, load_file(checkpoint / f"published-{step}.safetensors"))
         wait_until_serving([generator.pool, *scorer.pools], placement)
-
-        def scored(version: WeightVersion, samples: int, label: str) -> list[ScoredGroup]:
+        evaluation = recipe.evaluation
+        for name, version, samples in (
+            ("before", base, evaluation.best_of),
+            ("after", aligned, evaluation.samples),
+        ):
             groups = sample_and_score(
                 recipe,
                 version,
                 generator,
                 scorer,
                 samples=samples,
-                label=label,
-                should_stop=lambda: False,
+                label=f"held-out prompts, {'base' if version is base else f'step {step}'}",
+                should_stop=should_stop,
             )
-            assert groups is not None
-            return groups
+            if groups is None:
+                return None
+            keep(name, groups)
+    return aligned
 
-        before = scored(base, recipe.evaluation.best_of, "held-out prompts, base")
-        after = scored(aligned, recipe.evaluation.samples, f"held-out prompts, step {step}")
-    return summarise(*shared_prompts(before, after))
+
+def comparison_placement(recipe: Recipe) -> Placement:
+    """Return where `compare` puts its workers, with the learner's share free for them.
+
+    Raises:
+        ResourceError: They do not fit.
+    """
+    nodes = live_nodes()
+    idle = replace(recipe, learner=replace(recipe.learner, num_cpus=0.0, num_gpus=0.0))
+    placement = place(idle, nodes)
+    check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    return placement
 
 
 def _publish_base(recipe: Recipe, store: ActorHandle) -> WeightVersion:

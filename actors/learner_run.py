@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import ray
 from actors.assembly import loader
 from actors.cluster import connect
 from actors.encoder import RayEncoder
+from actors.ending import finish, is_finished, keep_evaluation, version_to_json
+from actors.evaluation import compare, comparison_placement
 from actors.learner import RayLearner
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
 from actors.rank_group import LearnerResources, resources_for
@@ -32,14 +36,37 @@ Encode = Callable[[str], Any]
 
 
 def run_learner_only(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
-    """Run the recipe, or go on with it; return whether it reached its last step."""
+    """Run the recipe, or go on with it; return whether it reached its end."""
+    if is_finished(recipe, folder):
+        return True
     # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
     with connect(address), stop_on_signal() as should_stop:
-        return train_on_ray(recipe, folder, should_stop)
+        return run_on_ray(recipe, folder, should_stop)
+
+
+def run_on_ray(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
+    """Do the same on the Ray that is connected.
+
+    Base and aligned policy are compared when the learner has left: the generators take its place.
+    """
+    started = time.perf_counter()
+    if recipe.evaluation.source:
+        comparison_placement(recipe)  # Refused now rather than when training is over.
+    if not train_on_ray(recipe, folder, should_stop):
+        return False
+    facts: dict[str, Any] = {"num_steps": recipe.num_steps}
+    if recipe.evaluation.source:
+        keep = partial(keep_evaluation, recipe, folder)
+        version = compare(recipe, folder, keep, should_stop)
+        if version is None:
+            return False
+        facts["policy_version"] = version_to_json(version)
+    finish(recipe, folder, {**facts, "seconds": time.perf_counter() - started})
+    return True
 
 
 def train_on_ray(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
-    """Do the same on the Ray that is connected."""
+    """Train, and export the policy; return whether it reached its last step."""
     nodes = live_nodes()
     placement = place_learner_and_encoder(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,27 +10,23 @@ from typing import Any
 
 from actors.assembly import Assembly, assemble
 from actors.cluster import connect
-from actors.media import save_videos
+from actors.ending import finish, is_finished, keep_evaluation, version_to_json
 from actors.pool_control import controlled
 from actors.pool_metrics import PoolSizesSink
 from videorl.config import Recipe
-from videorl.evaluation.evaluate import format_summary, summarise
-from videorl.evaluation.held_out import sample_and_score, shared_prompts
-from videorl.evaluation.record import read_groups, write_groups
+from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
 from videorl.report import write_report
-from videorl.run_folder import RunFolder, write_json, write_text
+from videorl.run_folder import RunFolder
 from videorl.sinks import open_sinks
 from videorl.stopping import stop_on_signal
-from videorl.types import Prompt, ScoredGroup, WeightVersion
 
 logger = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
     """Run the recipe, or go on with it; return whether it reached its last step."""
-    if folder.summary.exists() and _finished_steps(folder) >= recipe.num_steps:
-        print(f"{folder.root} is finished; its report: {write_report(folder.root)}")
+    if is_finished(recipe, folder):
         return True
     started = time.perf_counter()
     with (
@@ -54,12 +49,8 @@ def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
         if not _evaluate(recipe, folder, assembly, "after", should_stop):
             return False
         facts = _facts(assembly, progress.step, time.perf_counter() - started)
-    _finish(recipe, folder, facts)
+    finish(recipe, folder, facts)
     return True
-
-
-def _finished_steps(folder: RunFolder) -> int:
-    return int(json.loads(folder.summary.read_text())["num_steps"])
 
 
 def _evaluate(
@@ -89,17 +80,8 @@ def _evaluate(
     )
     if groups is None:
         return False
-    shown = [group.candidates[0] for group in groups[: recipe.evaluation.num_videos]]
-    folder_of_videos = folder.evaluation / name
-    save_videos(
-        {folder_of_videos / _video_name(one.candidate.prompt): one.candidate.video for one in shown}
-    )
-    write_groups(path, groups)
+    keep_evaluation(recipe, folder, name, groups)
     return True
-
-
-def _video_name(prompt: Prompt) -> str:
-    return f"{prompt.index:06d}.mp4"
 
 
 def _facts(assembly: Assembly, num_steps: int, seconds: float) -> dict[str, Any]:
@@ -109,7 +91,7 @@ def _facts(assembly: Assembly, num_steps: int, seconds: float) -> dict[str, Any]
         "num_steps": num_steps,
         "seconds": seconds,
         "startup_seconds": assembly.started_in_s,
-        "policy_version": _version_to_json(assembly.learner.newest()),
+        "policy_version": version_to_json(assembly.learner.newest()),
         "reference": assembly.parts.reference.state(),
         "generators": {
             "requests": generators.completed,
@@ -120,45 +102,3 @@ def _facts(assembly: Assembly, num_steps: int, seconds: float) -> dict[str, Any]
         "learner_starts": assembly.learner.starts(),
         "learner_ranks": assembly.learner.num_ranks(),
     }
-
-
-def _version_to_json(version: WeightVersion) -> dict[str, Any]:
-    return {"step": version.step, "digest": version.digest}
-
-
-def _finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
-    """Write summary and report; say how it went."""
-    before, after = folder.evaluation / "before.json", folder.evaluation / "after.json"
-    summary: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, **facts}
-    if before.exists() and after.exists():
-        groups = shared_prompts(read_groups(before), read_groups(after))
-        evaluation = summarise(*groups)
-        summary["evaluation"] = evaluation.to_dict()
-        videos = json.dumps(_video_rows(folder, *groups), indent=2)
-        write_text(folder.evaluation / "videos.json", videos)
-        print(format_summary(evaluation))
-    write_json(folder.summary, summary)
-    print(f"report: {write_report(folder.root)}")
-    print(f"aligned weights: {folder.export}")
-
-
-def _video_rows(
-    folder: RunFolder, before: list[ScoredGroup], after: list[ScoredGroup]
-) -> list[dict[str, Any]]:
-    """Pair the saved videos of both evaluations: same prompt, same seed."""
-    rows = []
-    for base, aligned in zip(before, after, strict=True):
-        first, second = base.candidates[0], aligned.candidates[0]
-        name = _video_name(base.prompt)
-        if all((folder.evaluation / one / name).exists() for one in ("before", "after")):
-            rows.append(
-                {
-                    "prompt": base.prompt.text,
-                    "seed": first.candidate.seed,
-                    "before": f"before/{name}",
-                    "after": f"after/{name}",
-                    "before_score": first.score.total,
-                    "after_score": second.score.total,
-                }
-            )
-    return rows

@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print a table and the same numbers as JSON."""
-    chosen = parser().parse_args(argv)
+    chosen = parser().parse_intermixed_args(argv)
 
     from actors.training_benchmark import training
     from videorl.recipes import load_recipe

@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure every size, and print one line for each."""
-    chosen = parser().parse_args(argv)
+    chosen = parser().parse_intermixed_args(argv)
 
     from videorl.recipes import load_recipe
     from videorl.validation import REFL

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison; nothing in the run folder is changed."""
-    chosen = parser().parse_args(argv)
+    chosen = parser().parse_intermixed_args(argv)
 
     from videorl.recipes import load_recipe
     from videorl.run_folder import RunFolder, write_json

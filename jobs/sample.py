@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sample with the same policy code that generators run; print where each video lies."""
-    chosen = parser().parse_args(argv)
+    chosen = parser().parse_intermixed_args(argv)
 
     from videorl.guidance.config import parse_weights, read_config
     from videorl.recipes import load_recipe

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, or go on with, one recipe. Exit code 130 = stopped by a signal, and can be continued."""
-    chosen = parser().parse_args(argv)
+    chosen = parser().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
     from videorl.recipes import load_recipe

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, or go on with, one training. Exit code 130 = stopped by a signal, can be continued."""
-    chosen = parser().parse_args(argv)
+    chosen = parser().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
     from videorl.reward_training.latent_recipes import load_latent_reward_recipe

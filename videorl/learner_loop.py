@@ -100,7 +100,7 @@ def run_learner(
 ) -> bool:
     """Start a learner, train it, or go on, and close it; return whether it reached its last step.
 
-    The aligned policy is exported to the run folder then; nothing is evaluated.
+    The aligned policy is exported to the run folder then.
 
     Args:
         recipe: The run.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
 from actors.assembly import assemble
-from actors.learner_run import train_on_ray
+from actors.learner_run import run_on_ray, train_on_ray
 from tests.ray.ranks import kill_rank
 from tests.small_runs import small_recipe
 from tests.video_pairs import save_video_pairs
@@ -41,14 +42,6 @@ def run_online(recipe: Recipe) -> RunFolder:
     return folder
 
 
-def run_alone(recipe: Recipe) -> RunFolder:
-    """Run a learner without pools, to its export."""
-    with open_run(recipe) as folder:
-        assert train_on_ray(recipe, folder, lambda: False)
-    assert any(folder.export.iterdir())
-    return folder
-
-
 @pytest.mark.parametrize("name", ONLINE)
 def test_a_recipe_learns_for_two_steps(
     name: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
@@ -66,14 +59,24 @@ def test_a_recipe_learns_for_two_steps(
 
 
 @pytest.mark.parametrize("name", ALONE)
-def test_a_recipe_without_pools_learns_for_two_steps(
+def test_a_recipe_without_pools_learns_for_two_steps_and_is_compared_with_its_base(
     name: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     recipe = small_recipe(name, tiny_checkpoints, tmp_path / "run")
-    rows = read_metrics(run_alone(recipe).metrics)
+    recipe.evaluation.source, recipe.evaluation.num_prompts = "moving_shapes", 2
+    recipe.evaluation.best_of = recipe.evaluation.samples = recipe.evaluation.num_videos = 1
+    with open_run(recipe) as folder:
+        assert run_on_ray(recipe, folder, lambda: False)
+    rows = read_metrics(folder.metrics)
     assert len(rows) == 2
     assert all(row["optimizer/grad_norm"] > 0 for row in rows)
     assert all(row["refl/loss"] == pytest.approx(-row["reward/total"]) for row in rows)
+    assert any(folder.export.iterdir())
+    summary = json.loads(folder.summary.read_text())
+    assert summary["policy_version"]["step"] == 2
+    assert summary["evaluation"]["num_prompts"] == 2
+    assert summary["evaluation"]["total"]["difference"]["mean"] != 0
+    assert "<video" in (folder.root / "report.html").read_text()
 
 
 def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_process(

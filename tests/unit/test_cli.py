@@ -3,11 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from jobs import cli, sample
-from videorl.errors import ConfigError
+from jobs import cli, evaluate, sample, train
+from videorl.errors import ConfigError, VideorlError
 from videorl.guidance.config import LatentRewardConfig, write_config
 
 JOBS = sorted(
@@ -69,6 +70,12 @@ def test_unknown_command_exits_with_usage(
         cli.main(argv)
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("usage: videorl")
+
+
+@pytest.mark.parametrize("job", [evaluate, train])
+def test_settings_may_follow_options(job: ModuleType) -> None:
+    with pytest.raises(VideorlError):  # of the job, not argparse's SystemExit
+        job.main(["no_such_place", "--address", "ray://head:10001", "num_steps=2"])
 
 
 def test_requests_for_guidance_are_refused_before_any_model_loads(tmp_path: Path) -> None:

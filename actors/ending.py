@@ -1,0 +1,90 @@
+"""How a run ends: what was sampled of the held-out prompts, a summary, and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from actors.media import save_videos
+from videorl.config import Recipe
+from videorl.evaluation.evaluate import format_summary, summarise
+from videorl.evaluation.held_out import shared_prompts
+from videorl.evaluation.record import read_groups, write_groups
+from videorl.report import write_report
+from videorl.run_folder import RunFolder, write_json, write_text
+from videorl.types import Prompt, ScoredGroup, WeightVersion
+
+
+def is_finished(recipe: Recipe, folder: RunFolder) -> bool:
+    """Tell whether the run has ended before, and say where its report is."""
+    if not folder.summary.exists():
+        return False
+    if int(json.loads(folder.summary.read_text())["num_steps"]) < recipe.num_steps:
+        return False
+    print(f"{folder.root} is finished; its report: {write_report(folder.root)}")
+    return True
+
+
+def keep_evaluation(
+    recipe: Recipe, folder: RunFolder, name: str, groups: Sequence[ScoredGroup]
+) -> None:
+    """Write the scores of one evaluation, and the first videos of the first prompts.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        name: `before` or `after` training.
+        groups: One for each held-out prompt; their videos can still be fetched.
+    """
+    shown = [group.candidates[0] for group in groups[: recipe.evaluation.num_videos]]
+    videos = folder.evaluation / name
+    save_videos({videos / _video_name(one.candidate.prompt): one.candidate.video for one in shown})
+    write_groups(folder.evaluation / f"{name}.json", groups)
+
+
+def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
+    """Write summary and report from both evaluations, where there are both; say how it went."""
+    before, after = folder.evaluation / "before.json", folder.evaluation / "after.json"
+    summary: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, **facts}
+    if before.exists() and after.exists():
+        groups = shared_prompts(read_groups(before), read_groups(after))
+        evaluation = summarise(*groups)
+        summary["evaluation"] = evaluation.to_dict()
+        videos = json.dumps(_video_rows(folder, *groups), indent=2)
+        write_text(folder.evaluation / "videos.json", videos)
+        print(format_summary(evaluation))
+    write_json(folder.summary, summary)
+    print(f"report: {write_report(folder.root)}")
+    print(f"aligned weights: {folder.export}")
+
+
+def version_to_json(version: WeightVersion) -> dict[str, Any]:
+    """Return a version as JSON values."""
+    return {"step": version.step, "digest": version.digest}
+
+
+def _video_name(prompt: Prompt) -> str:
+    return f"{prompt.index:06d}.mp4"
+
+
+def _video_rows(
+    folder: RunFolder, before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]
+) -> list[dict[str, Any]]:
+    """Pair the saved videos of both evaluations: same prompt, same seed."""
+    rows = []
+    for base, aligned in zip(before, after, strict=True):
+        first, second = base.candidates[0], aligned.candidates[0]
+        name = _video_name(base.prompt)
+        if all((folder.evaluation / one / name).exists() for one in ("before", "after")):
+            rows.append(
+                {
+                    "prompt": base.prompt.text,
+                    "seed": first.candidate.seed,
+                    "before": f"before/{name}",
+                    "after": f"after/{name}",
+                    "before_score": first.score.total,
+                    "after_score": second.score.total,
+                }
+            )
+    return rows
