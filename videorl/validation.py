@@ -68,6 +68,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _prompts(recipe.prompts)
     yield from _rewards(recipe.rewards)
     yield from _selection(recipe.selection)
+    yield from _dominance(recipe)
     yield from _objective(recipe.objective, recipe.selection)
     yield from _dpo(recipe.objective, recipe.policy)
     if recipe.offline.archive and recipe.objective.name != "flow_dpo":
@@ -176,6 +177,17 @@ def _selection(selection: SelectionConfig) -> Iterator[Problem]:
         yield _finite(f"selection.weights.{name}", weight)
     if selection.weights and not any(selection.weights.values()):
         yield "selection.weights must not all be 0, or all candidates tie"
+
+
+def _dominance(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.selection.rule != "dominating":
+        return
+    for i, reward in enumerate(recipe.rewards):
+        if reward.weight <= 0:
+            yield (
+                f"rewards.{i}.weight must be > 0 for selection.rule=dominating, which compares "
+                f"every dimension of every reward model, got {reward.weight}"
+            )
 
 
 def _objective(objective: ObjectiveConfig, selection: SelectionConfig) -> Iterator[Problem]:
