@@ -142,6 +142,15 @@ def test_all_problems_are_reported_at_once() -> None:
             "dimension of every reward model, got 0",
         ),
         (
+            [
+                "selection.rule=single_dimension",
+                "selection.dimension=motion_quality",
+                "rewards=[{name: moving_shapes}, {name: video_reward}]",
+            ],
+            "selection must rank by model.dimension, as there are several rewards (moving_shapes, "
+            "video_reward), got motion_quality",
+        ),
+        (
             ["objective.name=sft", "offline.archive=x"],
             "offline.archive needs objective.name=flow_dpo, got sft",
         ),
