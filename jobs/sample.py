@@ -77,9 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.guidance.config import parse_weights, read_config
     from videorl.recipes import load_recipe
+    from videorl.validation import above, at_least
 
     if (chosen.latent_reward is None) != (not chosen.guide):
         raise ConfigError("--latent-reward and --guide go together, got only one of them")
+    if problem := at_least("--num", chosen.num, 1):
+        raise ConfigError(problem)
+    if chosen.max_factor is not None:
+        if not chosen.guide:
+            raise ConfigError("--max-factor is for guidance, but there is no --guide")
+        if problem := above("--max-factor", chosen.max_factor, 0):
+            raise ConfigError(problem)
     overrides = [*chosen.set, *([f"policy.lora.initial={chosen.lora}"] if chosen.lora else [])]
     recipe = load_recipe(chosen.recipe, overrides)
     weights = parse_weights(chosen.guide, read_config(chosen.latent_reward)) if chosen.guide else {}
@@ -94,6 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.policies.pipeline_policy import PipelinePolicy
     from videorl.seeds import derive_seed
 
+    # First, as it knows of which policy it is.
+    reward = (
+        load_latent_reward(chosen.latent_reward, recipe.policy, recipe.sampling)
+        if weights
+        else None
+    )
     policy = load_policy(
         recipe.policy,
         recipe.sampling,
@@ -101,9 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=recipe.seed,
     )
     sampler = policy
-    if weights:
+    if reward is not None:
         assert isinstance(policy, PipelinePolicy)
-        reward = load_latent_reward(chosen.latent_reward, recipe.policy, recipe.sampling)
         max_factor = MAX_FACTOR if chosen.max_factor is None else chosen.max_factor
         sampler = GuidedSampler(policy, reward, weights, max_factor=max_factor)
     negative = policy.encode([recipe.sampling.negative_prompt])[0]

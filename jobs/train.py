@@ -51,9 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(chosen.recipe, chosen.overrides)
     recipe.run_dir = str(lasting(Path(recipe.run_dir)))
 
-    from videorl.run_folder import open_run
+    from videorl.run_folder import RunFolder, open_run
     from videorl.validation import REFL
 
+    if recipe.offline.archive:
+        from videorl.offline import check_archive
+
+        check_archive(recipe, RunFolder(Path(recipe.run_dir)))
     with open_run(recipe) as folder:
         if recipe.offline.archive or recipe.objective.name == REFL:
             from actors.learner_run import run_learner_only

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from videorl.config import LoraConfig, PolicyConfig, SamplingConfig
 from videorl.recipes import load_recipe
@@ -112,3 +114,10 @@ def tiny_sampling(**changes: object) -> SamplingConfig:
 
 BUILDERS = {"wan": save_tiny_wan, "cogvideox": save_tiny_cogvideox}
 """Policy family -> function that writes a tiny checkpoint of it into a folder."""
+LATENT_SHAPES = {"wan": (12, 3, 4, 4), "cogvideox": (4, 3, 4, 4)}
+"""Policy family -> latents [C, T, H, W] of `tiny_sampling` on it."""
+TIMES: dict[str, Callable[[Tensor], Tensor]] = {
+    "wan": lambda timestep: timestep / 1000,
+    "cogvideox": lambda timestep: (timestep + 1) / 1000,
+}
+"""Policy family -> time in [0, 1] of a timestep of its tiny checkpoint's scheduler, by hand."""

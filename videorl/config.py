@@ -34,7 +34,7 @@ class PolicyConfig:
     """Which model is aligned."""
 
     family: str = "wan"
-    """`wan` or `cogvideox`."""
+    """One of `videorl.policies.FAMILIES`: `wan`, `cogvideox`."""
     path: str = MISSING
     """Folder or hub id of a diffusers pipeline; `moving_shapes_wan` is the one we ship."""
     dtype: str = "auto"

@@ -98,7 +98,7 @@ def run_offline(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], boo
     Raises:
         ArchiveError: The archive cannot be learned from, or holds latents of another model.
     """
-    check_origin(recipe)
+    check_archive(recipe, folder)
     if has_videos(archive := Path(recipe.offline.archive)):
         encode_archive(recipe, folder)
         archive = folder.latents
@@ -121,6 +121,19 @@ def run_offline(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], boo
     )
     pairs = PairStream(preferences, lambda text: policy.encode([text])[0], recipe.seed)
     return run_learner(recipe, folder, learner, pairs, should_stop)
+
+
+def check_archive(recipe: Recipe, folder: RunFolder) -> None:
+    """Refuse what can be seen to be wrong with an archive before a model or a cluster starts.
+
+    Raises:
+        ArchiveError: There is none, its table cannot be learned from, or it is of another model.
+    """
+    check_origin(recipe)
+    if not has_videos(archive := Path(recipe.offline.archive)):
+        read_preferences(archive)
+    elif not folder.latents.exists():
+        read_video_pairs(archive)
 
 
 def check_origin(recipe: Recipe) -> None:

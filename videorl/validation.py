@@ -68,6 +68,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _prompts(recipe.prompts)
     yield from _rewards(recipe.rewards)
     yield from _selection(recipe.selection)
+    yield from _compared_dimensions(recipe)
     yield from _objective(recipe.objective, recipe.selection)
     yield from _dpo(recipe.objective, recipe.policy)
     if recipe.offline.archive and recipe.objective.name != "flow_dpo":
@@ -176,6 +177,22 @@ def _selection(selection: SelectionConfig) -> Iterator[Problem]:
         yield _finite(f"selection.weights.{name}", weight)
     if selection.weights and not any(selection.weights.values()):
         yield "selection.weights must not all be 0, or all candidates tie"
+
+
+def _compared_dimensions(recipe: Recipe) -> Iterator[Problem]:
+    selection, keys = recipe.selection, [reward.key for reward in recipe.rewards]
+    for name in (selection.dimension, *selection.weights):
+        if name and len(keys) > 1 and not name.startswith(tuple(f"{key}." for key in keys)):
+            yield (
+                f"selection must rank by model.dimension, as there are several rewards "
+                f"({', '.join(keys)}), got {name}"
+            )
+    for i, reward in enumerate(recipe.rewards):
+        if selection.rule == "dominating" and reward.weight <= 0:
+            yield (
+                f"rewards.{i}.weight must be > 0 for selection.rule=dominating, which compares "
+                f"every dimension of every reward model, got {reward.weight}"
+            )
 
 
 def _objective(objective: ObjectiveConfig, selection: SelectionConfig) -> Iterator[Problem]:

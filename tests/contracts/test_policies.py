@@ -1,4 +1,4 @@
-"""What every policy family must do; a new family is covered by one line in `tests.tiny.BUILDERS`.
+"""What every policy family must do; a new family is covered by its lines in `tests.tiny`.
 
 Everything runs for low-rank adapters and for full fine-tuning, on a tiny genuine checkpoint.
 """
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import BUILDERS, tiny_policy, tiny_sampling
+from tests.tiny import BUILDERS, LATENT_SHAPES, TIMES, tiny_policy, tiny_sampling
 from videorl.errors import CheckpointError, ConfigError, PromptError, WeightMismatchError
 from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS
@@ -73,7 +73,7 @@ def train_a_little(policy: Policy) -> None:
 
 
 def test_every_family_has_a_tiny_checkpoint() -> None:
-    assert BUILDERS.keys() == FAMILIES.keys()
+    assert BUILDERS.keys() == LATENT_SHAPES.keys() == TIMES.keys() == FAMILIES.keys()
 
 
 def test_equal_seeds_give_equal_latents_in_any_process(load: Load) -> None:

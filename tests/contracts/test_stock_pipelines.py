@@ -14,17 +14,13 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from tests.tiny import tiny_policy, tiny_sampling
+from tests.tiny import TIMES, tiny_policy, tiny_sampling
 from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.protocols import Policy
 
 PROMPTS = ["a red circle  moves left ", "blue"]
 SEEDS = [11, 12]
-TIMES: dict[str, Callable[[Tensor], Tensor]] = {
-    "wan": lambda timestep: timestep / 1000,
-    "cogvideox": lambda timestep: (timestep + 1) / 1000,
-}
 
 
 @pytest.fixture(params=sorted(FAMILIES))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.groups import random_pair
-from tests.tiny import tiny_policy, tiny_sampling
+from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
 from videorl.checkpoints import CheckpointFolder
 from videorl.config import ObjectiveConfig, OptimizerConfig, Recipe
 from videorl.learner import PolicyLearner
@@ -24,8 +24,6 @@ pytestmark = pytest.mark.gpu
 
 PROMPT = "a red square moving left"
 CUDA = torch.device("cuda", 0)
-CHANNELS = {"wan": 12, "cogvideox": 4}
-"""Family -> latent channels C of its tiny checkpoint; the other axes are equal."""
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def nccl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(params=sorted(CHANNELS))
+@pytest.fixture(params=sorted(LATENT_SHAPES))
 def recipe(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> Recipe:
     """A recipe on a tiny checkpoint; its policy computes in bfloat16 on a GPU."""
     recipe = Recipe(name="tiny", num_steps=1)
@@ -82,7 +80,7 @@ def test_a_learner_step_reaches_a_generator_bit_for_bit(recipe: Recipe, tmp_path
         CheckpointFolder(tmp_path / "checkpoints", 1),
     )
     first, _ = learner.start()
-    shape = (CHANNELS[recipe.policy.family], 3, 4, 4)
+    shape = LATENT_SHAPES[recipe.policy.family]
     output = learner.step(0, [random_pair(index, shape, 16) for index in range(3)])
     assert output.metrics["dpo/loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert output.version.digest != first.digest

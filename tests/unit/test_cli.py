@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from jobs import cli, evaluate, sample, train
-from videorl.errors import ConfigError, VideorlError
+from videorl.errors import ArchiveError, ConfigError, VideorlError
 from videorl.guidance.config import LatentRewardConfig, write_config
 
 JOBS = sorted(
@@ -89,6 +89,26 @@ def test_requests_for_guidance_are_refused_before_any_model_loads(tmp_path: Path
         ([*folder, "--guide", "loud=1"], r"unknown dimension 'loud'.* scores sharp, steady"),
         (["--guide", "sharp=1"], "go together"),
         (folder, "go together"),
+        (["--max-factor", "3"], "--max-factor is for guidance"),
+        ([*folder, "--guide", "sharp=1", "--max-factor", "0"], "--max-factor must be > 0, got 0"),
+        (["--num", "0"], "--num must be >= 1, got 0"),
+        (
+            [*folder, "--guide", "sharp=1", "--recipe", "cogvideox_2b"],
+            r"is a latent reward for policy\.family=wan \(x\), but the recipe has cogvideox",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             sample.main(["a small red circle moving left", *arguments, *recipe])
+
+
+def test_archives_are_refused_before_a_run_begins(tmp_path: Path) -> None:
+    (tmp_path / "of_cogvideox/archive/pairs").mkdir(parents=True)
+    (tmp_path / "of_cogvideox/config.yaml").write_text("policy: {family: cogvideox}\n")
+    for archive, message in (
+        ("nowhere", "there is no preference archive at"),
+        ("of_cogvideox/archive", r"policy\.family=cogvideox.*but this recipe has .*=wan"),
+    ):
+        settings = [f"offline.archive={tmp_path / archive}", f"run_dir={tmp_path / 'run'}"]
+        with pytest.raises(ArchiveError, match=message):
+            train.main(["moving_shapes", *settings])
+        assert not (tmp_path / "run").exists(), "neither a run folder nor a cluster was made"

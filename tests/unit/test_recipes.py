@@ -37,6 +37,19 @@ def test_shipped_recipe_is_valid_and_named_as_its_file(name: str) -> None:
     assert load_recipe(name).name == name
 
 
+def test_mpo_has_the_numbers_of_the_paper() -> None:
+    """VisionReward, arXiv 2412.21059."""
+    recipe = load_recipe("cogvideox_2b_mpo")
+    assert recipe.policy.path == "THUDM/CogVideoX-2b"
+    assert [one.name for one in recipe.rewards] == ["vision_reward"]
+    assert (recipe.selection.rule, recipe.selection.min_margin) == ("dominating", 0.6)
+    assert (recipe.objective.name, recipe.objective.beta) == ("flow_dpo", 500)
+    assert (recipe.prompts.candidates_per_prompt, recipe.num_steps) == (4, 500)
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.warmup_steps) == (5e-6, 100)
+    assert recipe.prompts.per_round * 9400 / 22000 == pytest.approx(32, abs=0.5), "pairs of a step"
+    assert recipe.reference.interval == 0
+
+
 def test_overrides_win_over_yaml_which_wins_over_defaults(recipe_file: Path) -> None:
     recipe_file.write_text(MINIMAL + "num_steps: 7\nseed: 3\n")
     recipe = load_recipe(

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from videorl.errors import ConfigError
+from videorl.policies import FAMILIES
 from videorl.recipes import load_recipe
 from videorl.validation import validate
 
@@ -14,7 +15,7 @@ from videorl.validation import validate
     [
         ("num_steps=0", "num_steps must be >= 1, got 0"),
         ("seed=-1", "seed must be >= 0, got -1"),
-        ("policy.family=sora", "policy.family must be one of wan, cogvideox, got sora"),
+        ("policy.family=sora", f"policy.family must be one of {', '.join(FAMILIES)}, got sora"),
         ("policy.dtype=int8", "policy.dtype must be one of auto, float32"),
         ("policy.lora.rank=-1", "policy.lora.rank must be >= 0, got -1"),
         ("policy.lora.target_modules=[]", "policy.lora.target_modules must name at least one"),
@@ -131,6 +132,23 @@ def test_all_problems_are_reported_at_once() -> None:
         (
             ["objective.name=flow_rwr", "selection.rule=dominating"],
             "selection.rule=dominating makes pairs, but objective.name=flow_rwr weighs",
+        ),
+        (
+            [
+                "selection.rule=dominating",
+                "rewards=[{name: moving_shapes}, {name: video_reward, weight: 0}]",
+            ],
+            "rewards.1.weight must be > 0 for selection.rule=dominating, which compares every "
+            "dimension of every reward model, got 0",
+        ),
+        (
+            [
+                "selection.rule=single_dimension",
+                "selection.dimension=motion_quality",
+                "rewards=[{name: moving_shapes}, {name: video_reward}]",
+            ],
+            "selection must rank by model.dimension, as there are several rewards (moving_shapes, "
+            "video_reward), got motion_quality",
         ),
         (
             ["objective.name=sft", "offline.archive=x"],

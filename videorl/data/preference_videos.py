@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from videorl.data.archive_tables import pack_latents
-from videorl.data.preferences import PREFERENCES
+from videorl.data.preferences import PREFERENCES, open_tables, parquet_files
 from videorl.data.video_io import read_video
 from videorl.errors import ArchiveError, VideoError
 
@@ -44,18 +44,13 @@ class VideoPair:
 
 def has_videos(path: Path) -> bool:
     """Return whether an archive is a table of `VIDEO_PREFERENCES`; False for other places."""
-    if (path / "pairs").is_dir() or not (files := _tables(path)):
+    if (path / "pairs").is_dir() or not (files := parquet_files(path)):
         return False
     try:
         names = ds.dataset(files, format="parquet").schema.names
     except pa.ArrowInvalid:
         return False
     return "chosen_video" in names and "chosen_latents" not in names
-
-
-def _tables(path: Path) -> list[str]:
-    """Return the Parquet files of a place, beside which videos may lie."""
-    return [str(path)] if path.is_file() else sorted(map(str, path.glob("*.parquet")))
 
 
 def read_video_pairs(path: Path) -> list[VideoPair]:
@@ -68,20 +63,14 @@ def read_video_pairs(path: Path) -> list[VideoPair]:
         ArchiveError: A column is missing or of another type, there is no pair, or a video is
             missing or outside of the folder.
     """
-    dataset = ds.dataset(_tables(path), format="parquet")
-    for field in VIDEO_PREFERENCES:
-        if field.name not in dataset.schema.names:
-            raise ArchiveError(
-                f"{path} has no column {field.name!r}; needed are "
-                f"{', '.join(VIDEO_PREFERENCES.names)}"
-            )
-        if not dataset.schema.field(field.name).type.equals(field.type):
-            got = dataset.schema.field(field.name).type
-            raise ArchiveError(f"{path}: column {field.name!r} must be {field.type}, got {got}")
+    dataset = open_tables(path, VIDEO_PREFERENCES)
     root = path if path.is_dir() else path.parent
     rows = dataset.to_table(VIDEO_PREFERENCES.names).to_pylist()
     if not rows:
         raise ArchiveError(f"{path} holds no preference pair")
+    for index, row in enumerate(rows):
+        if empty := [name for name, value in row.items() if value is None]:
+            raise ArchiveError(f"{path}: pair {index} has no {empty[0]}")
     return [
         VideoPair(
             row["prompt"],

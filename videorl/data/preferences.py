@@ -52,12 +52,21 @@ class Preferences:
         return len(self.prompts)
 
     def latents(self, index: int) -> tuple[Any, Any]:
-        """Return the latents [C, T, H, W] of the chosen and of the rejected video of a pair."""
+        """Return the latents [C, T, H, W] of the chosen and of the rejected video of a pair.
+
+        Raises:
+            ArchiveError: They are no tensors of this shape, or hold numbers that are not finite.
+        """
         chosen, rejected = self.load(index)
         try:
-            return unpack_latents(chosen), unpack_latents(rejected)
-        except (AttributeError, RuntimeError, ValueError) as error:
+            both = unpack_latents(chosen), unpack_latents(rejected)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise ArchiveError(f"the latents of pair {index} are damaged: {error}") from error
+        if not all(one is not None and one.float().isfinite().all() for one in both):
+            raise ArchiveError(
+                f"the latents of pair {index} are missing or not finite: leave the pair out"
+            )
+        return both
 
 
 def read_preferences(path: Path) -> Preferences:
@@ -73,14 +82,42 @@ def read_preferences(path: Path) -> Preferences:
     """
     if not path.exists():
         raise ArchiveError(f"there is no preference archive at {path}")
+    if (path / "archive/pairs").is_dir():
+        raise ArchiveError(f"{path} is the folder of a run: give {path / 'archive'}")
     try:
         found = _of_run(path) if (path / "pairs").is_dir() else _of_files(path)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise ArchiveError(f"{path} cannot be read as Parquet: {error}") from error
     prompts, shapes, load = found
     if not prompts:
         raise ArchiveError(f"{path} holds no preference pair")
+    if None in prompts:
+        raise ArchiveError(f"{path}: pair {prompts.index(None)} has no prompt")
     return Preferences(prompts, _common_shape(path, shapes), load)
+
+
+def parquet_files(path: Path) -> list[str]:
+    """Return the Parquet files of a place: itself, or those in the folder, in order."""
+    return [str(path)] if path.is_file() else sorted(map(str, path.glob("*.parquet")))
+
+
+def open_tables(path: Path, schema: pa.Schema) -> ds.Dataset:
+    """Open the Parquet files of a place as one table that has the columns of `schema`.
+
+    Raises:
+        ArchiveError: There is none, or a column is missing or of another type.
+    """
+    if not (files := parquet_files(path)):
+        raise ArchiveError(f"there is no file *.parquet in {path}")
+    dataset = ds.dataset(files, format="parquet")
+    for field in schema:
+        if field.name not in dataset.schema.names:
+            raise ArchiveError(
+                f"{path} has no column {field.name!r}; needed are {', '.join(schema.names)}"
+            )
+        if not (got := dataset.schema.field(field.name).type).equals(field.type):
+            raise ArchiveError(f"{path}: column {field.name!r} must be {field.type}, got {got}")
+    return dataset
 
 
 _Found = tuple[list[str], list[tuple[Any, Any]], Callable[[int], tuple[Row, Row]]]
@@ -116,17 +153,7 @@ def _load_of_run(path: Path, pairs: Sequence[Row], index: int) -> tuple[Row, Row
 
 
 def _of_files(path: Path) -> _Found:
-    dataset = ds.dataset(path, format="parquet")
-    for field in PREFERENCES:
-        if field.name not in dataset.schema.names:
-            raise ArchiveError(
-                f"{path} has no column {field.name!r}; needed are {', '.join(PREFERENCES.names)}"
-            )
-        if not dataset.schema.field(field.name).type.equals(field.type):
-            raise ArchiveError(
-                f"{path}: column {field.name!r} must be {field.type}, got "
-                f"{dataset.schema.field(field.name).type}"
-            )
+    dataset = open_tables(path, PREFERENCES)
     columns = ["prompt", *(f"{role}_latents_shape" for role in _ROLES)]
     table = dataset.to_table(columns)
     shapes = zip(*(table[name].to_pylist() for name in columns[1:]), strict=True)

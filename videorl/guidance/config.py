@@ -82,11 +82,14 @@ def parse_weights(requests: Sequence[str], config: LatentRewardConfig) -> dict[s
     """Read `dimension=weight` requests, as given on a command line.
 
     Raises:
-        ConfigError: One is not of that form, or `check_weights` refuses it.
+        ConfigError: One is not of that form, a dimension is named twice, or `check_weights`
+            refuses it.
     """
     weights: dict[str, float] = {}
     for request in requests:
         name, _, text = request.partition("=")
+        if name in weights:
+            raise ConfigError(f"guidance: {name} is weighted twice, by {weights[name]} and {text}")
         try:
             weights[name] = float(text)
         except ValueError:

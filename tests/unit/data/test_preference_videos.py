@@ -68,6 +68,8 @@ def test_archives_of_latents_are_told_apart(archive: Path, tmp_path: Path) -> No
         ({"prompt": [1, 2, 3]}, "column 'prompt' must be string, got int64"),
         ({"chosen_video": ["0.mp4", "../x.mp4", "2.mp4"]}, r"pair 1 names a video outside of"),
         ({"chosen_video": ["0.mp4", "/etc/passwd", "2.mp4"]}, r"pair 1 names a video outside of"),
+        ({"prompt": ["a", None, "c"]}, "pair 1 has no prompt"),
+        ({"chosen_video": ["0.mp4", "1.mp4", None]}, "pair 2 has no chosen_video"),
         ({"chosen_video": ["9.mp4", "1.mp4", "2.mp4"]}, "pair 0 names '9.mp4', but there is no"),
     ],
 )

@@ -31,6 +31,9 @@ def row(number: int, **changed: Any) -> dict[str, Any]:
     return {"prompt": f"prompt {number}", **columns, **changed}
 
 
+LOOSE = pa.schema([field.with_nullable(True) for field in PREFERENCES])
+
+
 def save(path: Path, *rows: dict[str, Any], schema: pa.Schema = PREFERENCES) -> Path:
     pq.write_table(pa.Table.from_pylist(list(rows), schema), path)
     return path
@@ -49,6 +52,8 @@ def test_files_that_others_made(tmp_path: Path) -> None:
         assert torch.equal(chosen, torch.full((2, 3, 2, 2), index + 1.0))
         assert torch.equal(rejected, torch.zeros(2, 3, 2, 2))
     assert len(read_preferences(tmp_path / "b.parquet")) == 1
+    (tmp_path / "README.md").write_text("Who made this.")
+    assert len(read_preferences(tmp_path)) == 3
 
 
 def test_the_archive_of_a_run(tmp_path: Path) -> None:
@@ -88,6 +93,13 @@ def test_what_cannot_be_learned_from(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("not Parquet")
     with pytest.raises(ArchiveError, match="cannot be read as Parquet"):
         read_preferences(tmp_path / "text.parquet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArchiveError, match=r"there is no file \*\.parquet in"):
+        read_preferences(tmp_path / "empty")
+    (tmp_path / "run/archive/pairs").mkdir(parents=True)
+    with pytest.raises(ArchiveError, match=r"is the folder of a run: give .*run/archive"):
+        read_preferences(tmp_path / "run")
+    refused("pair 1 has no prompt", row(1), row(2, prompt=None), schema=LOOSE)
     refused("holds no preference pair")
     refused("the videos of pair 1 have different shapes", row(1), row(2, chosen_latents_shape=[24]))
     other = {"chosen_latents_shape": [4, 3, 2, 1], "rejected_latents_shape": [4, 3, 2, 1]}
@@ -99,8 +111,18 @@ def test_what_cannot_be_learned_from(tmp_path: Path) -> None:
     refused("column 'prompt' must be string, got binary", row(1, prompt=b"x"), schema=binary)
 
 
-@pytest.mark.parametrize("damage", [{"chosen_latents": b"12"}, {"chosen_latents_dtype": "float0"}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"chosen_latents": b"12"},
+        {"chosen_latents_dtype": "float0"},
+        {"chosen_latents_dtype": "load"},
+        {"rejected_latents_dtype": None},
+        {"rejected_latents": None},
+        {"rejected_latents": pack_latents(torch.full((2, 3, 2, 2), torch.nan))["latents"]},
+    ],
+)
 def test_damaged_latents(damage: dict[str, Any], tmp_path: Path) -> None:
-    found = read_preferences(save(tmp_path / "x.parquet", row(1, **damage)))
-    with pytest.raises(ArchiveError, match="the latents of pair 0 are damaged"):
+    found = read_preferences(save(tmp_path / "x.parquet", row(1, **damage), schema=LOOSE))
+    with pytest.raises(ArchiveError, match=r"the latents of pair 0 are (damaged|missing or not)"):
         found.latents(0)

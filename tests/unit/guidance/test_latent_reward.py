@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import tiny_policy, tiny_sampling
+from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
 from videorl.config import LoraConfig, PolicyConfig
 from videorl.errors import CheckpointError, ConfigError
 from videorl.guidance.config import WEIGHTS_FILE, LatentRewardConfig, parse_weights
@@ -26,7 +26,6 @@ from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.worlds.checkpoint import build_components, save_checkpoint
 
-SHAPES = {"wan": (12, 3, 4, 4), "cogvideox": (4, 3, 4, 4)}
 TEXT_WIDTH = 16
 Inputs: TypeAlias = tuple[Tensor, Tensor, list[Tensor]]
 
@@ -46,7 +45,7 @@ def build(policy: PolicyConfig, *, train: str = "blocks", head: str = "attention
         head=head,
         train=train,
         dimensions=("sharp", "steady"),
-        latent_shape=SHAPES[policy.family],
+        latent_shape=LATENT_SHAPES[policy.family],
         lora=policy.lora if train == "lora" else None,
     )
     return LatentReward(layers, config, seed=3)
@@ -61,9 +60,9 @@ def change_weights(reward: LatentReward) -> None:
 
 def inputs(policy: PolicyConfig) -> Inputs:
     draw = torch.Generator().manual_seed(1)
-    length = 4 if policy.family == "wan" else 16
+    length = 16 if FAMILIES[policy.family]().attends_to_padding else 4
     embeds = [torch.randn(length, TEXT_WIDTH, generator=draw) for _ in range(2)]
-    x_t_BCTHW = torch.randn(2, *SHAPES[policy.family], generator=draw)
+    x_t_BCTHW = torch.randn(2, *LATENT_SHAPES[policy.family], generator=draw)
     return x_t_BCTHW, torch.tensor([0.2, 1.0]), embeds
 
 
@@ -205,3 +204,5 @@ def test_requests_are_checked_by_name() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             parse_weights([request], config)
+    with pytest.raises(ConfigError, match=r"sharp is weighted twice, by 1\.0 and 2"):
+        parse_weights(["sharp=1", "sharp=2"], config)

@@ -74,6 +74,7 @@ def test_a_candidate_does_not_depend_on_its_batch_mates(config: PolicyConfig) ->
     torch.testing.assert_close(alone[0], together[1], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("config", sorted(SOLVERS), indirect=True)
 def test_every_step_of_any_solver_is_changed_at_its_own_time(config: PolicyConfig) -> None:
     policy, prompt, negative = load(config)
     solver = SOLVERS[config.family].from_config(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.errors import CheckpointError, ConfigError
-from videorl.policies import load_policy
+from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS, SHIPPED, check, locate, weight_files
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -123,5 +123,5 @@ def test_an_unknown_family_or_part_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"parts must be some of .* got \['head'\]"):
         load_policy(config, tiny_sampling(), parts=frozenset({"head"}))
     config.family = "won"
-    with pytest.raises(ConfigError, match="'won'; known are wan, cogvideox"):
+    with pytest.raises(ConfigError, match=f"'won'; known are {', '.join(FAMILIES)}"):
         load_policy(config, tiny_sampling(), parts=PARTS)
