@@ -57,9 +57,17 @@ def _plots(arms: Mapping[str, Seeds]) -> dict[str, str]:
     """Return suffix of the file name -> SVG."""
     plots = {"": arms_plot(arms, _MEASURES)}
     if any(len(run["curve"]) > 1 for runs in arms.values() for run in runs):
-        titles = {"reward": "learned reward", "total": "oracle's total"}
+        titles = {"total": "total", "visual_quality": "visual quality"}
+        if _is_reward_learned(arms):
+            titles = {"reward": "learned reward", "total": "oracle's total"}
         plots["-curve"] = curves_plot(arms, {**titles, "dynamic_degree": "dynamic degree"})
     return plots
+
+
+def _is_reward_learned(arms: Mapping[str, Seeds]) -> bool:
+    """Tell whether any run was trained on something else than the oracle's total."""
+    last = [run["curve"][-1] for runs in arms.values() for run in runs]
+    return any(one["reward"] != one["total"] for one in last)
 
 
 def _head(summary: Summary, name: str) -> str:
@@ -147,11 +155,7 @@ def _section(study: Study, arms: Mapping[str, Seeds], images: list[str]) -> str:
 
 def _columns(study: Study, arms: Mapping[str, Seeds]) -> dict[str, str]:
     used = {one.measure for one in study.comparisons}
-    if any(
-        run["curve"][-1]["reward"] != run["curve"][-1]["total"]
-        for runs in arms.values()
-        for run in runs
-    ):
+    if _is_reward_learned(arms):
         used.add("reward")
     return {**_MEASURES, **{name: title for name, title in _MORE.items() if name in used}}
 

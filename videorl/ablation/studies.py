@@ -63,14 +63,20 @@ STUDIES: dict[str, Study] = {
         "Online against offline",
         "OnlineVPO: online preferences beat offline ones. Dynamic degree / subject "
         "consistency / quality 43.0 / 97.58 / 55.37 online, 28.0 / 97.07 / 53.28 offline.",
-        {"online": DEFAULT, "offline": Arm(pairs="stored")},
-        (
-            Comparison("online", "offline"),
-            Comparison("online", "offline", "visual_quality"),
-            Comparison("online", "offline", "dynamic_degree"),
+        {
+            "online": DEFAULT,
+            "offline": Arm(pairs="stored"),
+            "online, 3 × as long": Arm(evaluations=3, length=3),
+            "offline, 3 × as long": Arm(pairs="stored", evaluations=3, length=3),
+        },
+        tuple(
+            Comparison(f"online{length}", f"offline{length}", measure)
+            for length in ("", ", 3 × as long")
+            for measure in ("total", "visual_quality", "dynamic_degree")
         ),
-        "The offline arm learns from pairs that the base sampled for the same prompts with the "
-        "same seeds: as many, for as many steps, with the same curriculum of the reference.",
+        "The offline arms learn from pairs that the base sampled for the same prompts with the "
+        "same seeds: as many, for as many steps, with the same curriculum of the reference. In so "
+        "few steps the policy hardly leaves the base, so both are also run three times as long.",
     ),
     "reference": Study(
         "How often the reference becomes the policy",
