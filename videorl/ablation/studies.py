@@ -50,6 +50,9 @@ DEFAULT = Arm()
 LEARNED = "moving_shapes_learned_reward"
 
 
+LOW_RATE: dict[str, Setting] = {"optimizer.learning_rate": 3e-4}
+
+
 def _one(key: str, value: Setting) -> Arm:
     return Arm({key: value})
 
@@ -151,6 +154,9 @@ STUDIES: dict[str, Study] = {
             ),
             "Flow-RWR": _one("objective.name", "flow_rwr"),
             "SFT": _one("objective.name", "sft"),
+            "β(1 − t)², low rate": Arm({"objective.beta_schedule": "squared_signal", **LOW_RATE}),
+            "Flow-RWR, low rate": Arm({"objective.name": "flow_rwr", **LOW_RATE}),
+            "SFT, low rate": Arm({"objective.name": "sft", **LOW_RATE}),
         },
         (
             Comparison("constant β", "β(1 − t)²", "visual_quality"),
@@ -162,9 +168,16 @@ STUDIES: dict[str, Study] = {
             Comparison("constant β", "Flow-RWR"),
             Comparison("constant β", "SFT"),
             Comparison("Flow-RWR", "SFT"),
+            Comparison("constant β", "β(1 − t)², low rate"),
+            Comparison("constant β", "Flow-RWR, low rate"),
+            Comparison("constant β", "SFT, low rate"),
+            Comparison("Flow-RWR, low rate", "SFT, low rate"),
         ),
         "The mean of (1 − t)² over uniform times is 1/3, so 3 β(1 − t)² has the same mean strength "
-        "as constant β. The paper trains offline; here all arms sample online.",
+        "as constant β. The paper trains offline; here all arms sample online. Low rate: 3e-4, not "
+        "the recipe's 1e-3. In trials with one more seed, 3e-4 and 1e-4 gave constant β +0.157 "
+        "and +0.045 in total, β(1 − t)² −0.027 and −0.017, Flow-RWR −0.178 and −0.048, SFT +0.007 "
+        "and −0.006: at the lower of them little happens.",
     ),
     "hacking": Study(
         "A learned reward: what it does not see",
@@ -173,12 +186,18 @@ STUDIES: dict[str, Study] = {
         {
             "DPO": Arm(recipe=LEARNED, evaluations=6, length=2),
             "ReFL": Arm(recipe="moving_shapes_refl", evaluations=6, length=2),
+            "ReFL, low rate": Arm(LOW_RATE, "moving_shapes_refl", evaluations=6, length=2),
         },
-        (Comparison("DPO", "ReFL"), Comparison("DPO", "ReFL", "dynamic_degree")),
+        tuple(
+            Comparison("DPO", refl, measure)
+            for refl in ("ReFL", "ReFL, low rate")
+            for measure in ("total", "dynamic_degree")
+        ),
         "Trained on the shipped learned reward. The pixel oracle, which made that reward's labels, "
         "only watches: where the learned reward rises and the oracle does not, it was hacked. "
         "These arms take twice as many steps as all others. ReFL needs one video per prompt, DPO "
-        "four: with the same prompts and steps ReFL sees a quarter of the videos.",
+        "four: with the same prompts and steps ReFL sees a quarter of the videos. Low rate: 3e-4, "
+        "not the recipe's 1e-3.",
     ),
     "dominance": Study(
         "Pairs that dominate (MPO) against plain pairs",
