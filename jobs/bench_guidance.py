@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--reward", type=Path, help="a trained latent reward; default: train one")
     made.add_argument("--out", type=Path, default=Path("runs/bench_guidance"))
-    made.add_argument("--weights", type=float, nargs="+", default=[4.0, 16.0])
+    made.add_argument("--weights", type=float, nargs="+", default=[2.0, 4.0, 8.0])
     made.add_argument("--mixes", type=int, default=3, help="mixtures between two dimensions")
     made.add_argument("--prompts", type=int, default=32, help="held-out prompts")
     made.add_argument("--samples", type=int, default=2, help="of each prompt")
@@ -89,7 +89,7 @@ def _train(out: Path) -> Path:
     from jobs import label_latents, train_latent_reward
 
     labels, run = out / "latents", out / "latent_reward"
-    label_latents.main(["moving_shapes", "--out", str(labels)])
+    label_latents.main(["moving_shapes", "--out", str(labels), "--candidates", "16"])
     places = [f"labels.{one}={labels}/{one}.csv" for one in ("train", "held_out")]
     if train_latent_reward.main(["moving_shapes", *places, f"run_dir={run}"]):
         raise SystemExit("stopped; the same command goes on")
