@@ -16,6 +16,7 @@ from videorl.engines import Engine
 from videorl.engines.local import LocalEngine
 from videorl.learner import PolicyLearner
 from videorl.objectives import load_objective
+from videorl.protocols import Process
 from videorl.types import LearnerOutput, PreferencePair
 
 
@@ -34,9 +35,12 @@ def tiny_learner(
     recipe: Recipe,
     folder: Path,
     make_engine: Callable[[nn.Module], Engine] | None = None,
+    process: Process | None = None,
 ) -> tuple[PolicyLearner, TinyPolicy]:
-    """Return a learner that saves to `folder`, and its policy."""
+    """Return a learner that saves to `folder`, and its policy, a rectified flow unless told."""
     policy = TinyPolicy()
+    if process is not None:
+        policy.process = process
     module = policy.trainable_module()
     engine = make_engine(module) if make_engine else LocalEngine(module, recipe.optimizer)
     checkpoints = CheckpointFolder(folder, recipe.checkpoint.keep)

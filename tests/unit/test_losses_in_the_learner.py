@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.learners import tiny_learner, tiny_pairs, tiny_recipe
 from videorl.config import ObjectiveConfig, OptimizerConfig
 from videorl.engines.local import LocalEngine
+from videorl.processes.vp_diffusion import VPDiffusion
 from videorl.types import TrainingExample, WeightedCandidate
 
 TIMES = 3
@@ -68,6 +69,26 @@ def test_golden_losses_of_three_steps(name: str, tmp_path: Path) -> None:
     steps = [learner.step(step, examples).metrics for step in range(3)]
     loss_name = "dpo/loss" if recipe.objective.name == "flow_dpo" else "regression/loss"
     found = [one[loss_name] for one in steps] + [steps[-1]["optimizer/grad_norm"]]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [
+        ("v_prediction", [0.693147, 0.654769, 0.63217, 0.639266]),
+        ("epsilon", [0.693147, 0.693803, 0.70119, 0.38387]),
+    ],
+)
+def test_golden_losses_of_diffusion_dpo(
+    prediction: str, expected: list[float], tmp_path: Path
+) -> None:
+    recipe = tiny_recipe()
+    recipe.objective = ObjectiveConfig(beta=20.0, timesteps_per_pair=TIMES)
+    process = VPDiffusion(torch.linspace(0.999, 0.0, 1000), prediction)
+    learner, _ = tiny_learner(recipe, tmp_path, process=process)
+    learner.start()
+    steps = [learner.step(step, tiny_pairs(0)).metrics for step in range(3)]
+    found = [one["dpo/loss"] for one in steps] + [steps[-1]["optimizer/grad_norm"]]
     assert found == pytest.approx(expected, rel=1e-4)
 
 

@@ -67,6 +67,9 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path:
         assert row["reward/total"] == pytest.approx(sum(parts) + row["reward/text_alignment"])
         assert row["optimizer/grad_norm"] > 0
         assert 0 <= row["unseen/dynamic_degree"] <= 1
+    # Golden: a change is a change of what is learned, of the random checkpoint or of the reward.
+    losses = [row["refl/loss"] for row in rows]
+    assert losses == pytest.approx([1.7920, 0.7051, 0.2718, 1.5113], abs=2e-3)
     assert any(folder.export.iterdir())
     recipe.run_dir = str(tmp_path / "stopped")
     assert not work(recipe, 3)[0]
