@@ -120,8 +120,8 @@ def open_tables(path: Path, schema: pa.Schema) -> ds.Dataset:
     return dataset
 
 
-_Found = tuple[list[str], list[tuple[Any, Any]], Callable[[int], tuple[Row, Row]]]
-"""Prompts; the shapes of both videos of every pair, None without latents; `Preferences.load`."""
+_Found = tuple[list[Any], list[tuple[Any, Any]], Callable[[int], tuple[Row, Row]]]
+"""Prompts, None where there is none; shapes of both videos of every pair; `Preferences.load`."""
 
 
 def _of_run(path: Path) -> _Found:
