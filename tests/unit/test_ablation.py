@@ -34,8 +34,8 @@ def changes(tiny_checkpoints: dict[str, Path]) -> list[str]:
 def test_every_different_run_is_planned_once_and_early_seeds_come_first() -> None:
     studies = choose(["online", "staleness"])
     planned = plan(studies, 2, 24)
-    # online and staleness 0 are one arm; offline and three more.
-    assert [run.recipe.seed for run in planned] == [0] + [0] * 5 + [1] * 5
+    # online and staleness 0 are one arm; three more of each study.
+    assert [run.recipe.seed for run in planned] == [0] + [0] * 7 + [1] * 7
     assert planned[0].stops == (0,)
     assert len({run.digest for run in planned}) == len(planned)
 
