@@ -7,7 +7,8 @@ from pathlib import Path
 
 from videorl.config import Recipe
 from videorl.recipes import load_recipe
-from videorl.validation import REFL
+
+SHIPPED_REWARD = "moving_shapes_reward"
 
 SETTINGS: dict[str, object] = {
     "num_steps": 2,
@@ -33,7 +34,9 @@ SETTINGS: dict[str, object] = {
 
 
 def small_recipe(name: str, checkpoints: Mapping[str, Path], run_dir: Path) -> Recipe:
-    """Return a shipped recipe for two steps on the CPU, rewarded by Moving Shapes, or ReFL's model.
+    """Return a shipped recipe for two steps on the CPU, with its own rewards if these are shipped.
+
+    Otherwise Moving Shapes rewards it.
 
     Args:
         name: Of the recipe.
@@ -41,13 +44,14 @@ def small_recipe(name: str, checkpoints: Mapping[str, Path], run_dir: Path) -> R
         run_dir: Where it runs.
     """
     shipped = load_recipe(name)
-    places: dict[str, object] = {
+    settings = {
+        **SETTINGS,
         "policy.path": checkpoints[shipped.policy.family],
         "run_dir": run_dir,
     }
-    if shipped.objective.name == REFL:  # which needs a reward with a gradient
-        places["rewards"] = "[{name: video_reward, path: moving_shapes_reward}]"
-    return load_recipe(name, [f"{key}={value}" for key, value in {**SETTINGS, **places}.items()])
+    if all(reward.path in (None, SHIPPED_REWARD) for reward in shipped.rewards):
+        del settings["rewards"]
+    return load_recipe(name, [f"{key}={value}" for key, value in settings.items()])
 
 
 def ablation_changes(checkpoint: Path) -> list[str]:

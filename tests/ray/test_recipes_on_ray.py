@@ -27,9 +27,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluste
 
 NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
 ALONE = [name for name in NAMES if load_recipe(name).objective.name == REFL]
-# `moving_shapes` itself is run for six steps, with and without faults, in `test_run_faults.py`, and
-# made small `moving_shapes_learned_reward` is the same recipe.
-ONLINE = sorted({*NAMES} - {*ALONE, "moving_shapes", "moving_shapes_learned_reward"})
+# `moving_shapes` itself is run for six steps, with and without faults, in `test_run_faults.py`.
+ONLINE = sorted({*NAMES} - {*ALONE, "moving_shapes"})
 
 
 def run_online(recipe: Recipe) -> RunFolder:
