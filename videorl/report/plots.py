@@ -8,9 +8,9 @@ from html import escape
 
 from videorl.report.charts import tick_labels, ticks
 
-WIDTH, HEIGHT = 560, 340
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46
-"""Margins in pixels."""
+WIDTH, HEIGHT = 740, 340
+LEFT, RIGHT, TOP, BOTTOM = 64, 196, 34, 46
+"""Margins in pixels; the legend is in the right one."""
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#475569")
 _STYLE = """
 text { font: 12px sans-serif; fill: #444 } .middle { text-anchor: middle } .end { text-anchor: end }
@@ -68,9 +68,9 @@ def line_plot(
     marks = ticks(x_low, x_high, 6)
     for x, name in zip(marks, tick_labels(marks), strict=True):
         parts.append(f'<text class="middle" x="{x_at(x):.1f}" y="{HEIGHT - 28}">{name}</text>')
-    middle = (TOP + HEIGHT - BOTTOM) / 2
+    across, middle = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
     parts += [
-        f'<text class="middle" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}">{escape(x_name)}</text>',
+        f'<text class="middle" x="{across}" y="{HEIGHT - 8}">{escape(x_name)}</text>',
         f'<text class="middle" transform="translate(14 {middle}) rotate(-90)">'
         f"{escape(y_name)}</text>",
     ]
@@ -88,10 +88,8 @@ def line_plot(
             if line.notes:
                 at = f'x="{x + 5:.1f}" y="{y - 5:.1f}"'
                 parts.append(f'<text class="note" {at}>{escape(line.notes[n])}</text>')
-        at = HEIGHT - BOTTOM - 10 - 16 * (len(lines) - 1 - number)
-        parts.append(
-            f'<text x="{LEFT + 10}" y="{at}" style="fill: {colour}">{escape(line.name)}</text>'
-        )
+        at = f'x="{WIDTH - RIGHT + 14}" y="{TOP + 12 + 16 * number}"'
+        parts.append(f'<text {at} style="fill: {colour}">{escape(line.name)}</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
         f'height="{HEIGHT}"><style>{_STYLE}</style><rect width="{WIDTH}" height="{HEIGHT}" '
