@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
+from videorl.bounds import Problem, above, at_least, finite, one_of
 from videorl.config import (
     EvaluationConfig,
     GeneratorsConfig,
@@ -35,9 +35,6 @@ SFT_ON = ("chosen", "all")
 BETA_SCHEDULES = ("constant", "squared_signal")
 DIFFUSION_FAMILIES = ("cogvideox",)
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
-
-Problem = str | None
-"""What is wrong with one setting, or None."""
 
 
 def validate(recipe: Recipe) -> None:
@@ -136,9 +133,9 @@ def _rewards(rewards: list[RewardConfig]) -> Iterator[Problem]:
 
 def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
     yield one_of(f"{key}.name", reward.name, MODELS)
-    yield _finite(f"{key}.weight", reward.weight)
+    yield finite(f"{key}.weight", reward.weight)
     for name, weight in reward.dimension_weights.items():
-        yield _finite(f"{key}.dimension_weights.{name}", weight)
+        yield finite(f"{key}.dimension_weights.{name}", weight)
     yield at_least(f"{key}.num_workers", reward.num_workers, 1)
     if reward.max_workers and reward.max_workers < reward.num_workers:
         yield (
@@ -174,7 +171,7 @@ def _selection(selection: SelectionConfig) -> Iterator[Problem]:
         elif selection.rule != rule and got:
             yield f"selection.{key} is for selection.rule={rule}, got {selection.rule}: omit it"
     for name, weight in selection.weights.items():
-        yield _finite(f"selection.weights.{name}", weight)
+        yield finite(f"selection.weights.{name}", weight)
     if selection.weights and not any(selection.weights.values()):
         yield "selection.weights must not all be 0, or all candidates tie"
 
@@ -247,7 +244,7 @@ def _refl(recipe: Recipe) -> Iterator[Problem]:
             f"{refl.first_stop(num_steps)}, got {refl.gradient_steps}"
         )
     if refl.enough is not None:
-        yield _finite("refl.enough", refl.enough)
+        yield finite("refl.enough", refl.enough)
 
 
 def optimizer_problems(optimizer: OptimizerConfig) -> Iterator[Problem]:
@@ -307,23 +304,3 @@ def _resources(key: str, num_cpus: float, num_gpus: float | None) -> Iterator[Pr
     yield at_least(f"{key}.num_cpus", num_cpus, 0)
     if num_gpus is not None:
         yield at_least(f"{key}.num_gpus", num_gpus, 0)
-
-
-# Written so that NaN, which compares false with everything, is a problem too.
-def at_least(key: str, got: float, least: float) -> Problem:
-    """Check a finite number with a smallest value."""
-    return None if least <= got < math.inf else f"{key} must be >= {least}, got {got}"
-
-
-def above(key: str, got: float, bound: float) -> Problem:
-    """Check a finite number that must exceed a bound."""
-    return None if bound < got < math.inf else f"{key} must be > {bound}, got {got}"
-
-
-def _finite(key: str, got: float) -> Problem:
-    return None if math.isfinite(got) else f"{key} must be finite, got {got}"
-
-
-def one_of(key: str, got: object, known: Collection[object]) -> Problem:
-    """Check a value of which only some are known."""
-    return None if got in known else f"{key} must be one of {', '.join(map(str, known))}, got {got}"

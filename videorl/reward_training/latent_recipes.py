@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from videorl.bounds import Problem, above, at_least, one_of
 from videorl.config import (
     CheckpointConfig,
     LearnerConfig,
@@ -20,11 +21,7 @@ from videorl.guidance.config import HEADS, TRAINED
 from videorl.recipes import RECIPES, find_recipe, read_recipe
 from videorl.reward_training.config import LabelsConfig, RewardEvaluationConfig
 from videorl.validation import (
-    Problem,
-    above,
-    at_least,
     learner_problems,
-    one_of,
     optimizer_problems,
     policy_problems,
     sampling_problems,

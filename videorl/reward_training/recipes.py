@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from videorl.bounds import Problem, above, at_least, one_of
 from videorl.errors import ConfigError
 from videorl.recipes import RECIPES, find_recipe, read_recipe
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.tasks import TASKS
-from videorl.validation import (
-    Problem,
-    above,
-    at_least,
-    learner_problems,
-    one_of,
-    optimizer_problems,
-)
+from videorl.validation import learner_problems, optimizer_problems
 
 REWARD_RECIPES = RECIPES / "rewards"
 DTYPES = ("auto", "float32", "bfloat16")
