@@ -235,6 +235,7 @@ def test_numbers_and_ticks_by_hand() -> None:
     assert tick_labels([-0.9885, -0.988]) == ["−0.9885", "−0.9880"]
     assert tick_labels([0.0, 2e-5, 4e-5]) == ["0", "2e−5", "4e−5"]
     assert ticks(-0.1, 0.33) == pytest.approx([0.0, 0.2])
+    assert ticks(-0.047, 0.045) == pytest.approx([-0.04, -0.02, 0.0, 0.02, 0.04])  # not 0 alone
     assert ticks(0.0, 100.0, 5) == pytest.approx([0, 20, 40, 60, 80, 100])
 
 

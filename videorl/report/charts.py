@@ -45,12 +45,18 @@ def percent(value: float | None) -> str:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Return about `count` round numbers within [low, high] (low < high)."""
+    """Return about `count` round numbers within [low, high] (low < high), at least two."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    steps = [factor * power for factor in (0.5, 1, 2, 5, 10)]
+    wide = next(index for index, step in enumerate(steps) if step >= rough * 0.999)
+    marks = _multiples(steps[wide], low, high)
+    return marks if len(marks) > 1 else _multiples(steps[wide - 1], low, high)
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
