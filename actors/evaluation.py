@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 from safetensors.torch import load_file
 
 from actors.assembly import start_pools
-from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
+from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.weights import create_weight_store, publish
 from videorl.checkpoints import open_checkpoints
 from videorl.config import Recipe
@@ -61,7 +61,7 @@ def compare(
     if found is None:
         raise CheckpointError(f"{folder.root} has no checkpoint to evaluate; train first")
     checkpoint, state = found
-    placement = comparison_placement(recipe)
+    placement = comparison_placement(recipe, live_nodes())
     with ExitStack() as stack:
         store = create_weight_store(keep=2)
         generator, scorer = start_pools(recipe, placement, store, stack)
@@ -90,13 +90,12 @@ def compare(
     return aligned
 
 
-def comparison_placement(recipe: Recipe) -> Placement:
+def comparison_placement(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     """Return where `compare` puts its workers, with the learner's share free for them.
 
     Raises:
         ResourceError: They do not fit.
     """
-    nodes = live_nodes()
     idle = replace(recipe, learner=replace(recipe.learner, num_cpus=0.0, num_gpus=0.0))
     placement = place(idle, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)

@@ -23,6 +23,7 @@ from actors.rank_group import LearnerResources, resources_for
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
+from videorl.errors import ResourceError
 from videorl.learner_loop import run_learner
 from videorl.offline import PairStream, check_shape, encode_archive, probe_sampling
 from videorl.refl import PromptExamples
@@ -51,7 +52,7 @@ def run_on_ray(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool
     """
     started = time.perf_counter()
     if recipe.evaluation.source:
-        comparison_placement(recipe)  # Refused now rather than when training is over.
+        _check_comparison(recipe)
     if not train_on_ray(recipe, folder, should_stop):
         return False
     facts: dict[str, Any] = {"num_steps": recipe.num_steps}
@@ -63,6 +64,17 @@ def run_on_ray(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool
         facts["policy_version"] = version_to_json(version)
     finish(recipe, folder, {**facts, "seconds": time.perf_counter() - started})
     return True
+
+
+def _check_comparison(recipe: Recipe) -> None:
+    """Refuse a comparison that has no room now, rather than when training is over."""
+    try:
+        comparison_placement(recipe, live_nodes())
+    except ResourceError as error:
+        raise ResourceError(
+            f"{error}. This is to compare base and aligned policy when training is over: "
+            'evaluation.source="" leaves it out'
+        ) from error
 
 
 def train_on_ray(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:

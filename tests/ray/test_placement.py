@@ -6,9 +6,18 @@ import logging
 
 import pytest
 
-from actors.placement import Node, check_feasible, place, wait_until_serving
+from actors.evaluation import comparison_placement
+from actors.placement import (
+    Node,
+    check_feasible,
+    place,
+    place_learner_and_encoder,
+    wait_until_serving,
+)
 from videorl.config import GeneratorsConfig, LearnerConfig, Recipe, RewardConfig
 from videorl.errors import ResourceError
+from videorl.recipes import RECIPES, load_recipe
+from videorl.validation import REFL
 
 pytestmark = pytest.mark.ray
 
@@ -54,6 +63,15 @@ def test_a_worker_larger_than_any_node_is_refused() -> None:
     placement = place(recipe(learner=LearnerConfig(num_gpus=2)), nodes)
     with pytest.raises(ResourceError, match="no node is large enough for one worker of: learner"):
         check_feasible(placement, nodes, can_grow=False)
+
+
+@pytest.mark.parametrize("name", sorted(one.stem for one in RECIPES.glob("moving_shapes*.yaml")))
+def test_recipes_for_a_laptop_fit_on_two_cores(name: str) -> None:
+    shipped, nodes = load_recipe(name), [Node(2, 0)]
+    comparison_placement(shipped, nodes)
+    alone = shipped.objective.name == REFL
+    placement = place_learner_and_encoder(shipped, nodes) if alone else place(shipped, nodes)
+    check_feasible(placement, nodes, can_grow=False)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -15,6 +15,7 @@ from tests.small_runs import small_recipe
 from tests.video_pairs import save_video_pairs
 from videorl.config import Recipe
 from videorl.data.archive import check, read_table
+from videorl.errors import ResourceError
 from videorl.loop import train
 from videorl.metrics import JsonlSink, read_metrics
 from videorl.objectives import load_objective
@@ -76,6 +77,16 @@ def test_a_recipe_without_pools_learns_for_two_steps_and_is_compared_with_its_ba
     assert summary["evaluation"]["num_prompts"] == 2
     assert summary["evaluation"]["total"]["difference"]["mean"] != 0
     assert "<video" in (folder.root / "report.html").read_text()
+
+
+def test_a_comparison_without_room_is_refused_before_training(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = small_recipe("moving_shapes_refl", tiny_checkpoints, tmp_path / "run")
+    recipe.evaluation.source, recipe.rewards[0].num_cpus = "moving_shapes", 1000
+    with open_run(recipe) as folder, pytest.raises(ResourceError, match=r'evaluation\.source=""'):
+        run_on_ray(recipe, folder, lambda: False)
+    assert not folder.metrics.exists()
 
 
 def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_process(
