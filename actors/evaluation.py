@@ -24,6 +24,7 @@ from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
 
 Keep = Callable[[str, list[ScoredGroup]], object]
+"""Takes `before` or `after` and the groups of that evaluation."""
 
 
 def evaluate(recipe: Recipe, folder: RunFolder) -> EvaluationSummary:
@@ -65,7 +66,8 @@ def compare(
     with ExitStack() as stack:
         store = create_weight_store(keep=2)
         generator, scorer = start_pools(recipe, placement, store, stack)
-        base = ray.get(ray.remote(_publish_base).remote(recipe, store))
+        # Without a share: the pools may have taken every core, and would be waited for for ever.
+        base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))
         step = int(state["step"])
         aligned = WeightVersion(step, state["published"][str(step)])
         publish(store, aligned, load_file(checkpoint / f"published-{step}.safetensors"))

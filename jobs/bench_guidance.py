@@ -52,7 +52,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--reward", type=Path, help="a trained latent reward; default: train one")
     made.add_argument("--out", type=Path, default=Path("runs/bench_guidance"))
-    made.add_argument("--weights", type=float, nargs="+", default=[2.0, 4.0, 8.0])
+    made.add_argument(
+        "--weights",
+        type=float,
+        nargs="+",
+        default=[2.0, 4.0, 8.0],
+        help="of each dimension alone; the middle one is shared out in mixtures "
+        "(default: %(default)s)",
+    )
     made.add_argument("--mixes", type=int, default=3, help="mixtures between two dimensions")
     made.add_argument("--prompts", type=int, default=32, help="held-out prompts")
     made.add_argument("--samples", type=int, default=2, help="of each prompt")
