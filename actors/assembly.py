@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from actors.archive import RayArchive
 from actors.canary import ray_canary
 from actors.encoder import RayEncoder
 from actors.generator import RayGenerator, generator_creator, generator_limits
-from actors.keeper import KeepingScorer
-from actors.learner import RayLearner
+from actors.learner.learner import RayLearner
+from actors.learner.rank_group import resources_for
 from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
-from actors.pool import ElasticPool
-from actors.rank_group import resources_for
+from actors.pool.pool import ElasticPool
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, start_scorer
-from actors.weights import create_weight_store
+from actors.store.archive import RayArchive
+from actors.store.kept_latents import KeepingScorer
+from actors.store.weights import create_weight_store
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream, load_prompts
 from videorl.evaluation.unseen import unseen_metrics
 from videorl.loop import Parts, Progress
 from videorl.policies import load_policy
 from videorl.protocols import MetricSink
-from videorl.run_folder import RunFolder
+from videorl.run.folder import RunFolder
 from videorl.weighting import load_selection
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ray
 
 from actors.generator import RayGenerator
-from actors.learner import RayLearner
+from actors.learner.learner import RayLearner
 from videorl.canary import Canary, canary_request, explain
 from videorl.config import Recipe
 from videorl.errors import WorkLostError

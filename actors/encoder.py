@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import ObjectRef
 
-from actors.futures import once
-from actors.outcomes import as_own_error, cause_of, first_line
 from actors.placement import start_actor
+from actors.pool.outcomes import as_own_error, cause_of, first_line
 from actors.worker_process import prepare_process
-from videorl.embeddings import EmbeddingCache
 from videorl.errors import VideorlError, WorkLostError
+from videorl.futures import once
+from videorl.sampling.embeddings import EmbeddingCache
 
 if TYPE_CHECKING:
     import torch

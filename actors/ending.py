@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from actors.media import save_videos
+from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.evaluation.evaluate import format_summary, summarise
 from videorl.evaluation.held_out import shared_prompts
 from videorl.evaluation.record import read_groups, write_groups
+from videorl.files import write_json, write_text
 from videorl.report import write_report
-from videorl.run_folder import RunFolder, write_json, write_text
+from videorl.run.folder import RunFolder
 from videorl.types import Prompt, ScoredGroup, WeightVersion
 
 

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from actors.assembly import start_pools
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
-from actors.weights import create_weight_store, publish
-from videorl.checkpoints import open_checkpoints
+from actors.store.weights import create_weight_store, publish
 from videorl.config import Recipe
 from videorl.errors import CheckpointError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import sample_and_score, shared_prompts
 from videorl.policies import load_policy
-from videorl.run_folder import RunFolder
+from videorl.run.checkpoints import open_checkpoints
+from videorl.run.folder import RunFolder
 from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
 

@@ -13,15 +13,15 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError
 
 from actors.encoder import RayEncoder
-from actors.futures import gathered, mapped, then
 from actors.placement import start_actor
-from actors.pool import ElasticPool
-from actors.pool_state import Limits, Reply
-from actors.weights import pull
+from actors.pool.pool import ElasticPool
+from actors.pool.state import Limits, Reply
+from actors.store.weights import pull
 from actors.worker_process import own_node, prepare_process
 from videorl.canary import compare
 from videorl.config import GeneratorsConfig
-from videorl.sampling import CandidateSampler, candidate_group
+from videorl.futures import gathered, mapped, then
+from videorl.sampling.sampler import CandidateSampler, candidate_group
 from videorl.types import CandidateGroup, SampleRequest, WeightVersion
 
 if TYPE_CHECKING:

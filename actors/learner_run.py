@@ -17,20 +17,20 @@ from actors.cluster import connect
 from actors.encoder import RayEncoder
 from actors.ending import finish, is_finished, keep_evaluation, version_to_json
 from actors.evaluation import compare, comparison_placement
-from actors.learner import RayLearner
+from actors.learner.learner import RayLearner
+from actors.learner.rank_group import LearnerResources, resources_for
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
-from actors.rank_group import LearnerResources, resources_for
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
 from videorl.errors import ResourceError
-from videorl.learner_loop import run_learner
-from videorl.offline import PairStream, check_shape, encode_archive, probe_sampling
-from videorl.refl import PromptExamples
-from videorl.run_folder import RunFolder
-from videorl.stopping import stop_on_signal
+from videorl.learning.loop import run_learner
+from videorl.learning.prompts import PromptExamples
+from videorl.learning.stored_pairs import PairStream, check_shape, encode_archive, probe_sampling
+from videorl.recipes.validation import REFL
+from videorl.run.folder import RunFolder
+from videorl.run.stopping import stop_on_signal
 from videorl.types import Prompt, SampleRequest, WeightVersion
-from videorl.validation import REFL
 
 Encode = Callable[[str], Any]
 """Text -> handle of its embedding."""

@@ -10,10 +10,10 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError
 
-from actors.outcomes import first_line
 from actors.placement import beside_driver, start_actor
+from actors.pool.outcomes import first_line
+from videorl.learning.reference import CurriculumReference
 from videorl.protocols import Learner
-from videorl.reference import CurriculumReference
 from videorl.types import WeightVersion
 
 logger = logging.getLogger(__name__)

@@ -14,16 +14,17 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from actors.futures import gathered, mapped, recovered
 from actors.placement import Role, start_actor
-from actors.pool import ElasticPool
-from actors.pool_state import Limits, Reply
+from actors.pool.pool import ElasticPool
+from actors.pool.state import Limits, Reply
 from actors.worker_process import own_node, prepare_process
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip
 from videorl.errors import WorkLostError
+from videorl.futures import gathered, mapped, recovered
 from videorl.protocols import RewardModel
-from videorl.scoring import (
+from videorl.recipes.secrets import private_variables, public_runtime_env
+from videorl.rewards.scoring import (
     Result,
     check_dimension_weights,
     check_rewards,
@@ -31,7 +32,6 @@ from videorl.scoring import (
     explained_scores,
     score_group,
 )
-from videorl.secrets import private_variables, public_runtime_env
 from videorl.types import CandidateGroup, ScoredGroup, Video
 
 

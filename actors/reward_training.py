@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 
 from actors.cluster import connect
+from actors.learner.rank_group import resources_for
+from actors.learner.reward_rank import RayRewardTrainer
 from actors.placement import check_feasible, live_nodes, place_learner
-from actors.rank_group import resources_for
-from actors.reward_trainer import RayRewardTrainer
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import fit
-from videorl.run_folder import RunFolder
-from videorl.sinks import open_sinks
-from videorl.stopping import stop_on_signal
+from videorl.run.folder import RunFolder
+from videorl.run.sinks import open_sinks
+from videorl.run.stopping import stop_on_signal
 
 
 def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -> bool:

@@ -12,9 +12,9 @@ from actors.reward import RayScorer, start_scorer
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, ClipSource
 from videorl.data.score_table import ScoreTable
-from videorl.scoring import Result
-from videorl.stopping import stop_on_signal
-from videorl.tracking import progress
+from videorl.rewards.scoring import Result
+from videorl.run.progress import progress
+from videorl.run.stopping import stop_on_signal
 
 _LOOK_S = 1.0
 """How often to look whether to stop while nothing comes back."""

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(argv)
 
     from videorl.audit import audit, format_audit
-    from videorl.run_folder import RunFolder
+    from videorl.run.folder import RunFolder
 
     found = audit(RunFolder(chosen.run.absolute()))
     print(json.dumps(found.to_dict(), indent=2) if chosen.json else format_audit(found))

@@ -39,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison; nothing in the run folder is changed."""
     chosen = parser().parse_intermixed_args(argv)
 
-    from videorl.recipes import load_recipe
-    from videorl.run_folder import RunFolder, write_json
+    from videorl.files import write_json
+    from videorl.recipes.reading import load_recipe
+    from videorl.run.folder import RunFolder
 
     folder = RunFolder(chosen.run.absolute())
     if not folder.config.exists():

@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.data.benchmarks import read_benchmark
     from videorl.data.score_reading import read_scores
     from videorl.evaluation.reward_benchmark import map_dimensions
-    from videorl.recipes import load_rewards
+    from videorl.recipes.reading import load_rewards
 
     benchmark = read_benchmark(chosen.benchmark, chosen.data.absolute())
     out = lasting(chosen.out)
@@ -163,7 +163,7 @@ def _report(
     import pyarrow.parquet as pq
 
     from videorl.evaluation import reward_benchmark
-    from videorl.run_folder import write_json
+    from videorl.files import write_json
 
     found: list[reward_benchmark.Agreement] = []
     rows: list[reward_benchmark.Judged] = []

@@ -75,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Sample with the same policy code that generators run; print where each video lies."""
     chosen = parser().parse_intermixed_args(argv)
 
-    from videorl.bounds import above, at_least
     from videorl.guidance.config import parse_weights, read_config
-    from videorl.recipes import load_recipe
+    from videorl.recipes.bounds import above, at_least
+    from videorl.recipes.reading import load_recipe
 
     if (chosen.latent_reward is None) != (not chosen.guide):
         raise ConfigError("--latent-reward and --guide go together, got only one of them")

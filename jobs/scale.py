@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Resize if a size is given; print every pool."""
     chosen = parser().parse_args(argv)
 
-    from videorl.pool_sizes import PoolSize, next_states, resize
-    from videorl.run_folder import RunFolder
+    from videorl.run.folder import RunFolder
+    from videorl.run.pool_sizes import PoolSize, next_states, resize
 
     folder = RunFolder(chosen.run.absolute())
     if not folder.config.exists():

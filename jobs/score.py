@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.data.clips import find_clips
     from videorl.data.score_table import open_scores
-    from videorl.recipes import load_rewards
+    from videorl.recipes.reading import load_rewards
 
     rewards = [
         located(one) for one in load_rewards(chosen.reward, chosen.rewards, chosen.overrides)

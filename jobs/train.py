@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("recipe", help="a name in jobs/recipes, or the path of a YAML file")
+    made.add_argument("recipe", help="the name of a shipped recipe, or the path of a YAML file")
     made.add_argument(
         "overrides",
         nargs="*",
@@ -46,16 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
-    from videorl.recipes import load_recipe
+    from videorl.recipes.reading import load_recipe
 
     recipe = load_recipe(chosen.recipe, chosen.overrides)
     recipe.run_dir = str(lasting(Path(recipe.run_dir)))
 
-    from videorl.run_folder import RunFolder, open_run
-    from videorl.validation import REFL
+    from videorl.recipes.validation import REFL
+    from videorl.run.folder import RunFolder, open_run
 
     if recipe.offline.archive:
-        from videorl.offline import check_archive
+        from videorl.learning.stored_pairs import check_archive
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
     with open_run(recipe) as folder:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             finished = run_learner_only(recipe, folder, chosen.address)
         else:
-            from actors.run import run
+            from actors.online_run import run
 
             finished = run(recipe, folder, chosen.address)
     if not finished:

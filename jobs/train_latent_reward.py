@@ -3,8 +3,8 @@
     videorl train_latent_reward RECIPE [key=value ...]
     videorl train_latent_reward moving_shapes num_steps=100 run_dir=runs/short
 
-It trains in this process, on labelled pairs that `python -m jobs.label_latents` makes. Stop it at
-any moment and start the same command again: it goes on from its last checkpoint.
+It trains in this process, on labelled pairs that `python -m jobs.workshop.label_latents` makes.
+Stop it at any moment and start the same command again: it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "recipe", help="a name in jobs/recipes/latent_rewards, or the path of a YAML file"
+        "recipe",
+        help="the name of a shipped recipe, or the path of a YAML file",
     )
     made.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="settings to change, see videorl/reward_training/latent_recipes.py",
+        help="settings to change, see videorl/guidance/recipe.py",
     )
     return made
 
@@ -43,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
-    from videorl.reward_training.latent_recipes import load_latent_reward_recipe
+    from videorl.guidance.recipe import load_latent_reward_recipe
 
     recipe = load_latent_reward_recipe(chosen.recipe, chosen.overrides)
     recipe.run_dir = str(lasting(Path(recipe.run_dir)))
 
-    from videorl.reward_training.latent_fit import train_latent_reward
-    from videorl.run_folder import open_run
-    from videorl.stopping import stop_on_signal
+    from videorl.guidance.fit import train_latent_reward
+    from videorl.run.folder import open_run
+    from videorl.run.stopping import stop_on_signal
 
     with open_run(recipe) as folder, stop_on_signal() as should_stop:
         finished = train_latent_reward(recipe, folder, should_stop)

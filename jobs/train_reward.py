@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "recipe", help=f"a name in jobs/recipes/rewards, the path of a YAML file, or {LINEAR}"
+        "recipe",
+        help=f"the name of a shipped recipe, the path of a YAML file, or {LINEAR}",
     )
     made.add_argument(
         "overrides",
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe.run_dir = str(lasting(Path(recipe.run_dir)))
 
     from actors.reward_training import train_reward
-    from videorl.run_folder import open_run
+    from videorl.run.folder import open_run
 
     with open_run(recipe) as folder:
         finished = train_reward(recipe, folder, chosen.address)
@@ -90,7 +91,7 @@ def _fit_vision_reward(argv: Sequence[str]) -> int:
 
     from videorl.data.benchmarks import read_benchmark
     from videorl.data.score_reading import read_scores
-    from videorl.rewards.vision_reward_fit import fit_pairs, write_weights
+    from videorl.reward_training.vision_reward_fit import fit_pairs, write_weights
 
     benchmark = read_benchmark(chosen.benchmark, chosen.data)
     fit = fit_pairs(benchmark.pairs, read_scores(chosen.scores).scores, ridge=chosen.ridge)

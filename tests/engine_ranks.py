@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from tests.learners import run_steps, tiny_learner, tiny_recipe
 from videorl.config import Recipe
-from videorl.learner import PolicyLearner
+from videorl.learning.from_candidates import PolicyLearner
 
 STAGES = (0, 1, 2, 3)
 
@@ -34,7 +34,7 @@ def recipe_of(stage: int) -> Recipe:
 
 def learner_on(stage: int, folder: Path) -> tuple[PolicyLearner, Any]:
     """Return a learner on DeepSpeed, and its policy."""
-    from videorl.engines.deepspeed import DeepSpeedEngine
+    from videorl.learning.engines.deepspeed import DeepSpeedEngine
 
     recipe = recipe_of(stage)
     return tiny_learner(

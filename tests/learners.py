@@ -10,13 +10,13 @@ from torch import nn
 
 from tests.groups import random_pair
 from tests.tiny_policy import EMBED_WIDTH, LATENT_SHAPE, TinyPolicy
-from videorl.checkpoints import CheckpointFolder
 from videorl.config import ObjectiveConfig, OptimizerConfig, Recipe
-from videorl.engines import Engine
-from videorl.engines.local import LocalEngine
-from videorl.learner import PolicyLearner
+from videorl.learning.engines import Engine
+from videorl.learning.engines.local import LocalEngine
+from videorl.learning.from_candidates import PolicyLearner
 from videorl.objectives import load_objective
 from videorl.protocols import Process
+from videorl.run.checkpoints import CheckpointFolder
 from videorl.types import LearnerOutput, PreferencePair
 
 

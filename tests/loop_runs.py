@@ -14,10 +14,10 @@ from tests.tiny_policy import TinyPolicy
 from videorl.config import Recipe, RewardConfig
 from videorl.data.prompts import PromptStream
 from videorl.errors import ArchiveError
-from videorl.learner import PolicyLearner
-from videorl.local import LocalGenerator, LocalScorer
+from videorl.learning.from_candidates import PolicyLearner
+from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.loop import Parts, Progress, train
-from videorl.reference import CurriculumReference, LocalReferenceUpdater
+from videorl.sampling.local import LocalGenerator, LocalScorer
 from videorl.selection import load_rule
 from videorl.types import (
     CandidateGroup,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from videorl.checkpoints import CheckpointFolder
-from videorl.engines.local import LocalEngine
+from videorl.learning.engines.local import LocalEngine
+from videorl.pretraining.labelled_pairs import Raters, write_labelled_pairs
+from videorl.pretraining.reward_base import save_reward_base
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.tasks import load_task
 from videorl.reward_training.trainer import RewardTrainer
-from videorl.worlds.labelled_pairs import Raters, write_labelled_pairs
-from videorl.worlds.reward_base import save_reward_base
+from videorl.run.checkpoints import CheckpointFolder
 
 
 def write_labels_and_base(folder: Path) -> Path:

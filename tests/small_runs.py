@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from videorl.config import Recipe
-from videorl.recipes import load_recipe
+from videorl.recipes.reading import load_recipe
 
 SHIPPED_REWARD = "moving_shapes_reward"
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from videorl.config import LoraConfig, PolicyConfig, SamplingConfig
-from videorl.recipes import load_recipe
-from videorl.worlds.checkpoint import build_components, build_tokenizer, save_checkpoint
+from videorl.pretraining.checkpoint import build_components, build_tokenizer, save_checkpoint
+from videorl.recipes.reading import load_recipe
 
 
 def save_tiny_wan(folder: Path) -> Path:

@@ -1,7 +1,8 @@
 """The recipe: dataclasses are the schema and the defaults.
 
-`videorl.recipes` fills them from YAML and `key=value` overrides, `videorl.validation` checks what
-types cannot. A recipe file states only what differs from the defaults. `0` disables an `interval`.
+`videorl.recipes.reading` fills them from YAML and `key=value` overrides,
+`videorl.recipes.validation` checks what types cannot. A recipe file
+states only what differs from the defaults. `0` disables an `interval`.
 """
 
 from __future__ import annotations

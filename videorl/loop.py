@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from videorl.canary import Canary, is_due
-from videorl.checkpointing import Archive, Checkpoints
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
 from videorl.errors import CanaryError, RoundsLostError
-from videorl.loop_metrics import record_step, round_metrics
 from videorl.protocols import (
+    Archive,
     Generator,
     Learner,
     MetricSink,
@@ -26,6 +25,8 @@ from videorl.protocols import (
     SelectionRule,
 )
 from videorl.rollouts import Rollouts
+from videorl.run.checkpoint_writer import Checkpoints
+from videorl.step_record import record_step, round_metrics
 from videorl.types import StepRecord, WeightVersion
 
 _MAX_LOST_ROUNDS = 3

@@ -20,6 +20,7 @@ from videorl.types import (
     SampleRequest,
     Score,
     ScoredGroup,
+    StepRecord,
     TrainingExample,
     Video,
     WeightVersion,
@@ -289,4 +290,16 @@ class MetricSink(Protocol):
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of one step."""
+        ...
+
+
+class Archive(Protocol):
+    """Where candidates, scores and pairs are kept."""
+
+    def write(self, record: StepRecord) -> None:
+        """Keep one step; writing a step again replaces it."""
+        ...
+
+    def flush(self) -> None:
+        """Return when everything written so far is on disk."""
         ...

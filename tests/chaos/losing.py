@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import ray
 from ray.experimental import get_object_locations
 
-import actors.run
-from actors.keeper import KeepingScorer
+import actors.online_run
+from actors.store.kept_latents import KeepingScorer
 from jobs.train import main
 from tests.chaos.faults import DOOMED
 from videorl.config import Recipe
@@ -92,5 +92,5 @@ def losing_train(what: str, number: int) -> Callable[..., Progress]:
 
 
 if __name__ == "__main__":
-    actors.run.train = losing_train(sys.argv[1], int(sys.argv[2]))
+    actors.online_run.train = losing_train(sys.argv[1], int(sys.argv[2]))
     sys.exit(main(sys.argv[3:]))

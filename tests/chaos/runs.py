@@ -14,7 +14,7 @@ from tests.chaos.nodes import Nodes
 from videorl.audit import audit
 from videorl.data.archive import committed_steps, read_table
 from videorl.data.archive_tables import SCHEMAS
-from videorl.run_folder import RunFolder
+from videorl.run.folder import RunFolder
 
 SETTINGS: dict[str, object] = {
     "policy.lora.rank": 4,

@@ -14,7 +14,7 @@ from typing import Any
 from tests.chaos.faults import FAULTS, World
 from tests.chaos.nodes import Nodes
 from tests.chaos.runs import SETTINGS, Run, Watch, contradictions, differences
-from videorl.run_folder import RunFolder
+from videorl.run.folder import RunFolder
 
 _MAX_STARTS = 6
 _RESTART_S = 2.0

@@ -2,11 +2,11 @@
 
 from typing import get_type_hints
 
-from videorl import validation
 from videorl.objectives import OBJECTIVES
 from videorl.objectives.dpo import FlowDPO
 from videorl.policies import FAMILIES
 from videorl.processes.rectified_flow import RectifiedFlow
+from videorl.recipes import validation
 from videorl.selection import RULES
 from videorl.weighting import EXAMPLES
 

@@ -22,7 +22,7 @@ from videorl import rewards
 from videorl.data.video_io import encode_mp4, read_video
 from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
 from videorl.protocols import RewardModel
-from videorl.scoring import checked_scores
+from videorl.rewards.scoring import checked_scores, score_each
 from videorl.types import Score, Video
 
 
@@ -146,7 +146,7 @@ def test_bad_videos_are_named_with_the_reason_and_cost_only_themselves(
     bad += [(Video(*one), f"PLACE: .*{re.escape(reason)}") for reason, one in BAD_VIDEOS.items()]
     bad += [(FRAMES, "PLACE: expected a path or a Video, got ndarray")]
     videos = [clip(), *(video for video, _ in bad), clip(seed=1)]
-    results = rewards.score_each(model, videos, case.prompts[:1] * len(videos))
+    results = score_each(model, videos, case.prompts[:1] * len(videos))
     for place, (result, (_, reason)) in enumerate(zip(results[1:-1], bad, strict=True), start=1):
         assert isinstance(result, VideoError), reason
         assert re.match(reason.replace("PLACE", f"video {place} of {len(videos)}"), str(result))
@@ -166,7 +166,7 @@ def test_bad_prompts_are_named_with_the_reason_and_cost_only_themselves(
     good = case.prompts[0]
     tokens = ("<image>", "<|VQ_reward|>", case.special)
     prompts: list[Any] = [good, "", " \n\t", None, *(f"{good} {token}" for token in tokens), good]
-    results = rewards.score_each(model, [clip()] * len(prompts), prompts)
+    results = score_each(model, [clip()] * len(prompts), prompts)
     for place, result in enumerate(results[1:-1], start=1):
         assert isinstance(result, PromptError), prompts[place]
         assert str(result).startswith(f"prompt {place} of {len(prompts)}")

@@ -11,13 +11,13 @@ import torch
 
 from tests.groups import random_pair
 from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
-from videorl.checkpoints import CheckpointFolder
 from videorl.config import ObjectiveConfig, OptimizerConfig, Recipe
-from videorl.learner import PolicyLearner
+from videorl.learning.from_candidates import PolicyLearner
 from videorl.objectives import load_objective
 from videorl.policies import load_policy
 from videorl.protocols import Policy
-from videorl.sampling import CandidateSampler
+from videorl.run.checkpoints import CheckpointFolder
+from videorl.sampling.sampler import CandidateSampler
 from videorl.types import Prompt, SampleRequest
 
 pytestmark = pytest.mark.gpu
@@ -66,7 +66,7 @@ def test_a_seed_gives_the_same_bfloat16_sample_again(recipe: Recipe) -> None:
 
 @pytest.mark.usefixtures("nccl")
 def test_a_learner_step_reaches_a_generator_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
-    from videorl.engines.deepspeed import DeepSpeedEngine
+    from videorl.learning.engines.deepspeed import DeepSpeedEngine
 
     torch.cuda.reset_peak_memory_stats()
     policy = load(recipe, "transformer", trainable=True)

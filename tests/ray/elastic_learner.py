@@ -34,9 +34,9 @@ def main(checkpoint: Path, folder: Path) -> None:
     )
     os.environ["RAY_ADDRESS"] = cluster.address  # other clusters may run on this machine
     ray.init(address=cluster.address)
-    from actors.learner import RayLearner
-    from actors.rank_group import LearnerResources
-    from actors.weights import create_weight_store, pull
+    from actors.learner.learner import RayLearner
+    from actors.learner.rank_group import LearnerResources
+    from actors.store.weights import create_weight_store, pull
     from tests.ray.test_learner import run_steps, small_recipe
     from videorl.weights import digest
 

@@ -14,12 +14,12 @@ import torch
 from ray.cluster_utils import Cluster
 
 from actors.cluster import prepare_environment
-from actors.keeper import KeepingScorer
-from actors.media import fetch
+from actors.store.kept_latents import KeepingScorer
+from actors.store.media import fetch
 from tests.fakes import FakeReward, grey, group_of
 from videorl.config import RewardConfig
 from videorl.errors import MediaLostError
-from videorl.local import LocalScorer
+from videorl.sampling.local import LocalScorer
 from videorl.selection import best_vs_worst
 
 SIZE = 100_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.pool_state import Limits
+from actors.pool.state import Limits
 
 LIMITS = Limits(
     min_workers=1, max_workers=2, max_retries=1, request_timeout_s=60.0, idle_release_s=60.0

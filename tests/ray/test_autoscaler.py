@@ -31,8 +31,8 @@ DRIVER = """
 import json, sys, time
 import ray
 from actors.placement import start_actor
-from actors.pool import ElasticPool
-from actors.pool_state import Limits
+from actors.pool.pool import ElasticPool
+from actors.pool.state import Limits
 
 class Worker:
     def ready(self): return ray.get_runtime_context().get_node_id()

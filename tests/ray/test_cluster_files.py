@@ -21,7 +21,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from actors.placement import Node, Placement, Role, check_feasible, place
 from tests.ray.conftest import ROOT
 from videorl.config import Recipe
-from videorl.recipes import load_recipe
+from videorl.recipes.reading import load_recipe
 
 pytestmark = pytest.mark.ray
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.command_log import CommandLog, LearnerFailedError, Restored, Save, Step
+from actors.learner.command_log import CommandLog, LearnerFailedError, Restored, Save, Step
 from videorl.errors import CheckpointError
 from videorl.types import WeightVersion
 

@@ -17,13 +17,13 @@ from ray import ObjectRef
 from actors.canary import ray_canary
 from actors.encoder import RayEncoder
 from actors.generator import RayGenerator, generator_creator
-from actors.media import fetch
-from actors.weights import create_weight_store, publish, pull
+from actors.store.media import fetch
+from actors.store.weights import create_weight_store, publish, pull
 from tests.fakes import FakePolicy, published, request_of
 from tests.learners import tiny_recipe
 from tests.ray.roles import LIMITS, OPTIONS, first_time
 from videorl.errors import CanaryError, CheckpointError, PromptError, WorkLostError
-from videorl.local import LocalGenerator
+from videorl.sampling.local import LocalGenerator
 from videorl.types import Candidate, CandidateGroup, Prompt, SampleRequest, Video
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]

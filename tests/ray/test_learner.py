@@ -18,20 +18,20 @@ import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
-from actors.command_log import LearnerFailedError
-from actors.learner import RayLearner
-from actors.rank_group import LearnerResources
-from actors.weights import create_weight_store, pull
+from actors.learner.command_log import LearnerFailedError
+from actors.learner.learner import RayLearner
+from actors.learner.rank_group import LearnerResources
+from actors.store.weights import create_weight_store, pull
 from tests.groups import random_pair
 from tests.ray.conftest import ROOT
 from tests.ray.ranks import kill_rank
 from tests.tiny import tiny_policy, tiny_sampling
-from videorl.checkpoints import CheckpointFolder
 from videorl.config import ObjectiveConfig, OptimizerConfig, Recipe
-from videorl.engines.local import LocalEngine
-from videorl.learner import PolicyLearner
+from videorl.learning.engines.local import LocalEngine
+from videorl.learning.from_candidates import PolicyLearner
 from videorl.objectives import load_objective
 from videorl.policies import load_policy
+from videorl.run.checkpoints import CheckpointFolder
 from videorl.types import PreferencePair
 from videorl.weights import digest
 

@@ -16,8 +16,8 @@ from actors.placement import (
 )
 from videorl.config import GeneratorsConfig, LearnerConfig, Recipe, RewardConfig
 from videorl.errors import ResourceError
-from videorl.recipes import RECIPES, load_recipe
-from videorl.validation import REFL
+from videorl.recipes.reading import RECIPES, load_recipe
+from videorl.recipes.validation import REFL
 
 pytestmark = pytest.mark.ray
 

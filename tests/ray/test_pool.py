@@ -16,8 +16,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from actors.placement import start_actor
-from actors.pool import ElasticPool
-from actors.pool_state import Limits
+from actors.pool.pool import ElasticPool
+from actors.pool.state import Limits
 from videorl.errors import (
     CheckpointError,
     ConfigError,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.pool_roster import Roster
-from actors.pool_scaling import change
-from actors.pool_state import Limits, State, Worker
+from actors.pool.roster import Roster
+from actors.pool.scaling import change
+from actors.pool.state import Limits, State, Worker
 
 NOBODY: Any = None
 LIMITS = Limits(

@@ -17,12 +17,12 @@ from videorl.config import Recipe
 from videorl.data.archive import check, read_table
 from videorl.errors import ResourceError
 from videorl.loop import train
-from videorl.metrics import JsonlSink, read_metrics
 from videorl.objectives import load_objective
-from videorl.offline import run_offline
-from videorl.recipes import RECIPES, load_recipe
-from videorl.run_folder import RunFolder, open_run
-from videorl.validation import REFL
+from videorl.one_process import run_offline
+from videorl.recipes.reading import RECIPES, load_recipe
+from videorl.recipes.validation import REFL
+from videorl.run.folder import RunFolder, open_run
+from videorl.run.sinks import JsonlSink, read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

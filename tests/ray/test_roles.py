@@ -13,16 +13,16 @@ import pytest
 import ray
 from ray import ObjectRef
 
-from actors.archive import RayArchive
-from actors.media import fetch
 from actors.placement import start_actor
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer
+from actors.store.archive import RayArchive
+from actors.store.media import fetch
 from tests.fakes import FakeReward, grey, group_of
 from tests.ray.roles import LIMITS, OPTIONS, first_time
 from videorl.config import ArchiveConfig, RewardConfig
 from videorl.errors import ArchiveError, MediaLostError
-from videorl.local import LocalScorer
+from videorl.sampling.local import LocalScorer
 from videorl.types import Score, ScoredGroup, StepRecord, Video, WeightVersion
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]

@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from actors.assembly import Assembly, assemble
-from actors.media import fetch
-from actors.pool_state import PoolStats
+from actors.pool.state import PoolStats
+from actors.store.media import fetch
 from tests.ray.conftest import ROOT
 from videorl.config import Recipe
 from videorl.data.archive import check, committed_steps, read_table
@@ -34,8 +34,8 @@ from videorl.data.archive_tables import SCHEMAS
 from videorl.errors import ArchiveError, ResourceError
 from videorl.loop import train
 from videorl.policies import load_policy
-from videorl.recipes import load_recipe
-from videorl.run_folder import open_run
+from videorl.recipes.reading import load_recipe
+from videorl.run.folder import open_run
 from videorl.types import Prompt, SampleRequest, WeightVersion
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from actors.pool_state import Limits
+from actors.pool.state import Limits
 from actors.reward import RayScorer
 from actors.scoring import score_clips
 from tests.fakes import FakeReward
@@ -24,7 +24,7 @@ from videorl.config import RewardConfig
 from videorl.data.clips import Clip
 from videorl.data.video_io import read_video, write_mp4
 from videorl.rewards.moving_shapes import MovingShapesReward
-from videorl.scoring import Result
+from videorl.rewards.scoring import Result
 from videorl.types import Score
 from videorl.worlds.grammar import parse, prompts
 from videorl.worlds.moving_shapes import training_clip

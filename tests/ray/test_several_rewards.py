@@ -14,8 +14,8 @@ import pytest
 import ray
 
 from actors.assembly import assemble
-from actors.pool import ElasticPool
-from actors.pool_state import Limits
+from actors.pool.pool import ElasticPool
+from actors.pool.state import Limits
 from actors.reward import RayScorer
 from tests.fakes import FakeReward
 from tests.learners import tiny_learner, tiny_recipe
@@ -25,11 +25,11 @@ from videorl.config import RewardConfig
 from videorl.data.archive import read_table
 from videorl.data.prompts import PromptStream
 from videorl.errors import PromptError
-from videorl.local import LocalGenerator
+from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.loop import Parts, Progress, train
-from videorl.recipes import load_recipe
-from videorl.reference import CurriculumReference, LocalReferenceUpdater
-from videorl.run_folder import open_run
+from videorl.recipes.reading import load_recipe
+from videorl.run.folder import open_run
+from videorl.sampling.local import LocalGenerator
 from videorl.selection import load_rule
 from videorl.types import Score, StepRecord, Video
 

@@ -11,11 +11,11 @@ from videorl.audit import audit
 from videorl.config import Recipe
 from videorl.data.archive import read_table
 from videorl.data.archive_tables import SCHEMAS
-from videorl.local_run import local_parts
 from videorl.loop import train
-from videorl.metrics import JsonlSink, read_metrics
-from videorl.recipes import load_recipe
-from videorl.run_folder import RunFolder, open_run
+from videorl.one_process import local_parts
+from videorl.recipes.reading import load_recipe
+from videorl.run.folder import RunFolder, open_run
+from videorl.run.sinks import JsonlSink, read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

@@ -12,19 +12,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from actors.driver_probe import Probe, probe, store_bytes
-from actors.futures import once
-from actors.growth_benchmark import Moment, Resize, phases, plot
-from actors.orchestration_benchmark import Load, measure
-from actors.overlap_benchmark import overlap
-from actors.pool_metrics import PoolSizesSink
+from actors.pool.metrics import PoolSizesSink
 from actors.reward import reward_limits
-from actors.soak import Sample, growths, live_actors, soak
-from actors.stand_in_run import stand_in_recipe, stand_in_run
-from actors.stand_ins import LATENT_BYTES, Pace
+from jobs.bench.driver_probe import Probe, probe, store_bytes
+from jobs.bench.growth import Moment, Resize, phases, plot
+from jobs.bench.overlap import overlap
+from jobs.bench.scale import Load, measure
+from jobs.bench.soak_run import Sample, growths, live_actors, soak
+from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run
+from jobs.bench.stand_ins import LATENT_BYTES, Pace
 from videorl.config import RewardConfig
+from videorl.futures import once
 from videorl.loop import train
-from videorl.run_folder import open_run
+from videorl.run.folder import open_run
 
 pytestmark = pytest.mark.ray
 
@@ -73,7 +73,7 @@ def test_without_staleness_stages_take_turns() -> None:
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.slow
 def test_a_short_soak_loses_nothing_and_leaves_nothing_behind() -> None:
-    """What a short run can prove; slow growth is for `python -m jobs.soak`."""
+    """What a short run can prove; slow growth is for `python -m jobs.bench.soak`."""
     before, num_actors = probe(), count_actors()
     # A worker that hangs is replaced after `patience_s`: far above what a slow machine needs.
     found = soak(minutes=0.25, fault_every_s=1.5, sample_every_s=2.0, patience_s=20.0, seed=0)

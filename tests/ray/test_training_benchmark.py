@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actors.pool_state import PoolStats
-from actors.training_benchmark import Watch, shares
+from actors.pool.state import PoolStats
+from jobs.bench.stages import Watch, shares
 
 pytestmark = pytest.mark.ray
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from videorl import learner, loop, loop_metrics, rollouts, scoring, selection
+from videorl import loop, rollouts, selection, step_record
+from videorl.learning import from_candidates, learner
 from videorl.objectives import dpo, regression
+from videorl.rewards import scoring
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,7 +39,8 @@ def test_links_and_paths_lead_somewhere(page: Path) -> None:
 def test_every_logged_number_is_explained() -> None:
     page = (ROOT / "docs/metrics.md").read_text()
     sources = "".join(
-        inspect.getsource(one) for one in (dpo, regression, learner, loop, loop_metrics)
+        inspect.getsource(one)
+        for one in (dpo, regression, learner, from_candidates, loop, step_record)
     )
     for name in re.findall(r'"([a-z]+/[a-z_]+)"', sources):
         assert f"`{name}`" in page, name

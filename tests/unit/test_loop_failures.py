@@ -21,7 +21,7 @@ from videorl.errors import (
     RoundsLostError,
     WorkLostError,
 )
-from videorl.learner import PolicyLearner
+from videorl.learning.from_candidates import PolicyLearner
 from videorl.types import Score, Video, WeightVersion
 
 

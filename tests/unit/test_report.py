@@ -11,9 +11,9 @@ import pytest
 
 from videorl.data.video_io import encode_mp4, write_mp4
 from videorl.errors import RunFolderError
-from videorl.metrics import JsonlSink
 from videorl.report import write_report
 from videorl.report.charts import chart, number, smooth, tick_labels, ticks
+from videorl.run.sinks import JsonlSink
 from videorl.types import Video
 
 EVIL = "a <script>alert(1)</script> \"ball\" & 'ring'"

@@ -11,8 +11,8 @@ from typing import Any
 from videorl.ablation.studies import STUDIES, Arm, Setting, Study
 from videorl.config import Recipe
 from videorl.errors import ConfigError
-from videorl.fingerprint import frozen_settings, is_default
-from videorl.recipes import load_recipe
+from videorl.recipes.fingerprint import frozen_settings, is_default
+from videorl.recipes.reading import load_recipe
 
 _FORMAT = 1
 """Of a result; another one is another digest, so that no old result is read."""

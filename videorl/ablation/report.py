@@ -15,8 +15,8 @@ from videorl.ablation.statistics import paired_difference, verdict
 from videorl.ablation.studies import STUDIES, Comparison, Study
 from videorl.ablation.summary import Seeds, Summary, gains, interval
 from videorl.evaluation.statistics import Interval
+from videorl.files import write_text
 from videorl.report.charts import fixed, signed
-from videorl.run_folder import write_text
 
 _MEASURES = {
     "total": "total",
@@ -81,9 +81,9 @@ def _head(summary: Summary, name: str) -> str:
     base = ", ".join(f"{title} {fixed(means.get(one))}" for one, title in _MEASURES.items())
     text = f"""# The papers' claims in miniature
 
-Written by `python -m jobs.ablate --seeds {summary["seeds"]} --steps {summary["steps"]} --report
-docs/{name}.md`. The numbers are in [{name}.json]({name}.json), from which `--from` makes this page
-again without a run; the arms are in [studies.py](../videorl/ablation/studies.py).
+Written by `python -m jobs.workshop.ablate --seeds {summary["seeds"]} --steps {summary["steps"]}
+--report docs/{name}.md`. The numbers are in [{name}.json]({name}.json), from which `--from`
+makes this page again without a run; the arms are in [studies.py](../videorl/ablation/studies.py).
 
 Every arm aligns the shipped Moving Shapes policy, a Wan model of 32 × 32 pixels, on the pixel
 oracle (but for the study of a learned reward): {summary["seeds"]} training seeds,

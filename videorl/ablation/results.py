@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videorl.ablation.plan import Run, same_settings
-from videorl.run_folder import write_json, write_text
+from videorl.files import write_json, write_text
 
 Result = Mapping[str, Any]
 """What `videorl.ablation.runs.execute` returns."""

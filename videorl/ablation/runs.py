@@ -24,19 +24,18 @@ from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.evaluation.unseen import unseen_metrics
-from videorl.fingerprint import recipe_fingerprint
-from videorl.learner import PolicyLearner
-from videorl.local import LocalGenerator, LocalScorer
-from videorl.local_run import local_parts
+from videorl.learning.from_candidates import PolicyLearner
 from videorl.loop import train
-from videorl.metrics import JsonlSink, read_metrics
-from videorl.offline import run_offline
+from videorl.one_process import local_parts, run_offline
 from videorl.policies import load_policy
+from videorl.recipes.fingerprint import recipe_fingerprint
+from videorl.recipes.validation import REFL
 from videorl.rewards import load
 from videorl.rewards.moving_shapes import MovingShapesReward
-from videorl.run_folder import RunFolder, open_run
+from videorl.run.folder import RunFolder, open_run
+from videorl.run.sinks import JsonlSink, read_metrics
+from videorl.sampling.local import LocalGenerator, LocalScorer
 from videorl.types import ScoredGroup, WeightVersion
-from videorl.validation import REFL
 from videorl.weights import digest
 
 _ALL_PARTS = frozenset({"transformer", "vae", "text_encoder"})
@@ -127,7 +126,7 @@ def _evaluated(run: Run, recipe: Recipe, folder: RunFolder, stop: int) -> list[S
 def trainer(run: Run) -> Trainer:
     """Return what trains this run."""
     if run.recipe.objective.name == REFL:
-        from videorl.refl import run_refl
+        from videorl.one_process import run_refl
 
         return lambda recipe, folder: _finish(run_refl(recipe, folder, lambda: False))
     if run.arm.pairs == "stored":

@@ -9,11 +9,11 @@ from videorl.config import Recipe, RolloutsConfig
 from videorl.data.archive import Archive, committed_steps
 from videorl.data.prompts import PromptStream, load_prompts
 from videorl.evaluation.unseen import unseen_metrics
-from videorl.local import LocalGenerator, LocalScorer
-from videorl.loop_metrics import record_step
 from videorl.policies import load_policy
 from videorl.rewards import load
 from videorl.rollouts import Rollouts
+from videorl.sampling.local import LocalGenerator, LocalScorer
+from videorl.step_record import record_step
 from videorl.types import WeightVersion
 from videorl.weighting import load_selection
 from videorl.weights import digest

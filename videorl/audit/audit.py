@@ -9,8 +9,8 @@ from typing import Any
 
 from videorl.audit.checks import contradictions
 from videorl.audit.evidence import Contradiction, Evidence, gather
-from videorl.loop_metrics import TRAINED
-from videorl.run_folder import RunFolder
+from videorl.run.folder import RunFolder
+from videorl.step_record import TRAINED
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from videorl.audit.evidence import Contradiction, Evidence, Row
 from videorl.audit.facts import counters_of, is_counter, learned_alone, scores_of
 from videorl.errors import ConfigError
-from videorl.loop_metrics import LOST_REASONS, TRAINED
 from videorl.rollouts import request_for
 from videorl.selection import ranking
+from videorl.step_record import LOST_REASONS, TRAINED
 from videorl.types import Candidate, WeightVersion
 
 

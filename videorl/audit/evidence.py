@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from videorl.checkpoints import open_checkpoints
 from videorl.config import Recipe
 from videorl.data.archive import committed_steps, missing_tables, read_table
 from videorl.data.archive_tables import SCHEMAS
 from videorl.data.prompts import PromptStream, load_prompts
 from videorl.errors import ArchiveError, CheckpointError, RunFolderError
-from videorl.metrics import read_metrics
-from videorl.recipes import load_recipe
-from videorl.run_folder import RunFolder
-from videorl.validation import REFL
+from videorl.recipes.reading import load_recipe
+from videorl.recipes.validation import REFL
+from videorl.run.checkpoints import open_checkpoints
+from videorl.run.folder import RunFolder
+from videorl.run.sinks import read_metrics
 
 Row: TypeAlias = dict[str, Any]
 

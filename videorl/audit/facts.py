@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from videorl.audit.evidence import Evidence, Row
-from videorl.loop_metrics import counts
+from videorl.step_record import counts
 from videorl.types import Score
 
 

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, Key
 from videorl.errors import ConfigError
-from videorl.run_folder import locked
-from videorl.scoring import Result, combine, named
+from videorl.files import locked
+from videorl.rewards.scoring import Result, combine, named
 from videorl.types import Score
 
 _MODELS = b"videorl.rewards"

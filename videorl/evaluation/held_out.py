@@ -12,8 +12,8 @@ from videorl.data.prompts import load_prompts
 from videorl.errors import PromptError, WorkLostError
 from videorl.protocols import Generator, Scorer
 from videorl.rollouts import chain
+from videorl.run.progress import track
 from videorl.seeds import derive_seed
-from videorl.tracking import track
 from videorl.types import Prompt, SampleRequest, ScoredGroup, WeightVersion
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videorl.run_folder import write_json
+from videorl.files import write_json
 from videorl.types import (
     Candidate,
     Prompt,

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from videorl.errors import RunFolderError
-from videorl.metrics import read_metrics
-from videorl.run_folder import RunFolder
+from videorl.run.folder import RunFolder
+from videorl.run.sinks import read_metrics
 
 
 @dataclass(frozen=True)

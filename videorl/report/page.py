@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from videorl.progress import duration
+from videorl.files import write_text
 from videorl.report.charts import chart, fixed, number, percent, signed
 from videorl.report.contents import RunContents, VideoPair, read_run
 from videorl.report.style import CSS, SCRIPT
@@ -19,7 +19,7 @@ from videorl.report.verdicts import (
     label,
     verdict_list,
 )
-from videorl.run_folder import write_text
+from videorl.run.progress import duration
 
 TINY_PX = 128
 """Videos up to this wide are enlarged pixel by pixel, without blur."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from videorl.metrics import RunSink
 from videorl.reward_training.config import TrainingRecipe
+from videorl.run.sinks import RunSink
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from videorl.bounds import Problem, above, at_least, one_of
 from videorl.errors import ConfigError
-from videorl.recipes import RECIPES, find_recipe, read_recipe
+from videorl.recipes.bounds import Problem, above, at_least, one_of
+from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
+from videorl.recipes.validation import learner_problems, optimizer_problems
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.tasks import TASKS
-from videorl.validation import learner_problems, optimizer_problems
 
 REWARD_RECIPES = RECIPES / "rewards"
 DTYPES = ("auto", "float32", "bfloat16")
@@ -19,7 +19,7 @@ def load_reward_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Rewa
     """Return the validated recipe: defaults, overlaid by the YAML file, overlaid by overrides.
 
     Args:
-        name_or_path: A name in `jobs/recipes/rewards`, or the path of a YAML file.
+        name_or_path: The name of a shipped recipe, or the path of a YAML file.
         overrides: `key=value` with dotted keys.
 
     Raises:

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from videorl.checkpoints import CheckpointFolder
-from videorl.engines import Engine
-from videorl.learner_base import learning_rate
+from videorl.learning.engines import Engine
+from videorl.learning.learner import learning_rate
 from videorl.reward_training.config import TrainingRecipe
-from videorl.reward_training.tasks import RewardTask
+from videorl.reward_training.task import RewardTask
+from videorl.run.checkpoints import CheckpointFolder
 from videorl.seeds import derive_seed
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videorl.checkpoints import writing
 from videorl.reward_training.config import RewardRecipe
-from videorl.reward_training.video_reward_network import RewardTokenEmbedding
-from videorl.rewards.video_reward_checkpoint import PEFT_PREFIX, SETTINGS_FILE
-from videorl.rewards.video_reward_network import VideoRewardNetwork, published_name
-from videorl.rewards.video_reward_prompt import Questionnaire
+from videorl.reward_training.video_reward_adapters import RewardTokenEmbedding
+from videorl.rewards.video_reward.checkpoint import PEFT_PREFIX, SETTINGS_FILE
+from videorl.rewards.video_reward.network import VideoRewardNetwork, published_name
+from videorl.rewards.video_reward.prompt import Questionnaire
+from videorl.run.checkpoints import writing
 
 _EMBEDDING = "backbone.model.language_model.embed_tokens"
 

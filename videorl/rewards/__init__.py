@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from videorl.errors import ConfigError, PromptError, RewardError, VideoError
+from videorl.errors import ConfigError
 
 if TYPE_CHECKING:
     from videorl.protocols import RewardModel
-    from videorl.types import Score
 
 
 def _moving_shapes(path: str | None, **options: Any) -> RewardModel:
@@ -23,25 +21,25 @@ def _moving_shapes(path: str | None, **options: Any) -> RewardModel:
 
 
 def _video_reward(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.video_reward import load_video_reward
+    from videorl.rewards.video_reward.model import load_video_reward
 
     return load_video_reward(path or "KlingTeam/VideoReward", **options)
 
 
 def _video_score(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.video_score import VideoScore
+    from videorl.rewards.video_score.model import VideoScore
 
     return VideoScore(path or "TIGER-Lab/VideoScore", **options)
 
 
 def _vision_reward(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.vision_reward import VisionReward
+    from videorl.rewards.vision_reward.model import VisionReward
 
     return VisionReward(path or "THUDM/VisionReward-Video", **options)
 
 
 def _laion_aesthetic(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.laion_aesthetic import load_laion_aesthetic
+    from videorl.rewards.images.laion_aesthetic import load_laion_aesthetic
 
     if path is None:
         raise ConfigError("reward laion_aesthetic: give the path of the predictor's .pth file")
@@ -49,19 +47,19 @@ def _laion_aesthetic(path: str | None, **options: Any) -> RewardModel:
 
 
 def _pick_score(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.pick_score import load_pick_score
+    from videorl.rewards.images.pick_score import load_pick_score
 
     return load_pick_score(path or "yuvalkirstain/PickScore_v1", **options)
 
 
 def _hps_v2(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.hps_v2 import load_hps_v2
+    from videorl.rewards.images.hps_v2 import load_hps_v2
 
     return load_hps_v2(path or "xswu/HPSv2", **options)
 
 
 def _image_reward(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.image_reward import load_image_reward
+    from videorl.rewards.images.image_reward import load_image_reward
 
     return load_image_reward(path or "THUDM/ImageReward", **options)
 
@@ -105,46 +103,3 @@ def load(name: str, path: str | None = None, **options: Any) -> RewardModel:
         return MODELS[name](path, **options)
     except TypeError as error:
         raise ConfigError(f"rewards[].options of {name}: {error}") from error
-
-
-def score_each(
-    model: RewardModel, videos: Sequence[Any], prompts: Sequence[str]
-) -> list[Score | VideoError | PromptError]:
-    """Score videos; one that cannot be scored gives its error and costs its neighbours nothing.
-
-    Args:
-        model: Any reward model; it scores whole batches as long as they hold nothing bad.
-        videos: What the model takes: files or `Video`s.
-        prompts: One per video.
-
-    Raises:
-        ValueError: Videos and prompts differ in number.
-        RewardError: The model gave another number of scores than it got videos.
-    """
-    if len(videos) != len(prompts):
-        raise ValueError(f"got {len(videos)} videos for {len(prompts)} prompts")
-    try:
-        scores: list[Score | VideoError | PromptError] = [*model.score(videos, prompts)]
-    except (VideoError, PromptError) as error:
-        if len(videos) == 1:
-            return [error]
-        # Halves keep most of the others in large batches.
-        half = len(videos) // 2
-        parts = score_each(model, videos[:half], prompts[:half])
-        parts += score_each(model, videos[half:], prompts[half:])
-        return [_placed(one, index, len(videos)) for index, one in enumerate(parts)]
-    if len(scores) != len(videos):
-        raise RewardError(
-            f"{type(model).__name__} gave {len(scores)} scores for {len(videos)} videos"
-        )
-    return scores
-
-
-def _placed(
-    result: Score | VideoError | PromptError, index: int, count: int
-) -> Score | VideoError | PromptError:
-    """Return what became of one video of `count`; errors say its place among all of them."""
-    if not isinstance(result, VideoError | PromptError):
-        return result
-    place = rf"\1 {index} of {count}"
-    return type(result)(re.sub(r"^(video|prompt) \d+ of \d+\b", place, str(result)))

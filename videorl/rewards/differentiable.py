@@ -10,11 +10,11 @@ from torch import Tensor
 from videorl.config import RewardConfig
 from videorl.protocols import DifferentiableReward
 from videorl.rewards import load
-from videorl.scoring import check_dimension_weights, check_rewards
+from videorl.rewards.scoring import check_dimension_weights, check_rewards
 
 
 class CombinedReward:
-    """The weighted sum of reward models, with gradient; see `videorl.scoring.combine`.
+    """The weighted sum of reward models, with gradient; see `videorl.rewards.scoring.combine`.
 
     Args:
         models: By the key of their configuration.

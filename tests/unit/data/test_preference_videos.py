@@ -16,10 +16,11 @@ from videorl.data.preference_videos import has_videos, read_video_pairs
 from videorl.data.preferences import read_preferences
 from videorl.data.video_io import read_video, write_mp4
 from videorl.errors import ArchiveError
-from videorl.metrics import read_metrics
-from videorl.offline import encode_archive, run_offline
+from videorl.learning.stored_pairs import encode_archive
+from videorl.one_process import run_offline
 from videorl.policies import load_policy
-from videorl.run_folder import RunFolder, open_run
+from videorl.run.folder import RunFolder, open_run
+from videorl.run.sinks import read_metrics
 from videorl.types import Video
 
 

@@ -15,7 +15,7 @@ from videorl.data import score_table
 from videorl.data.clips import Clip
 from videorl.data.score_table import dimension_names, open_scores
 from videorl.errors import ConfigError, RunFolderError
-from videorl.scoring import Result
+from videorl.rewards.scoring import Result
 from videorl.types import Score
 
 ONE = [RewardConfig(name="one", options={"device": "cpu"})]

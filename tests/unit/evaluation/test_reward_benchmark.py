@@ -13,7 +13,7 @@ from videorl.evaluation.reward_benchmark import (
     map_dimensions,
     to_json,
 )
-from videorl.rewards.vision_questions import checklist
+from videorl.rewards.vision_reward.questions import checklist
 from videorl.types import Score
 
 DIMENSIONS = ("VQ", "MQ", "TA", "Overall")

@@ -24,7 +24,7 @@ from videorl.guidance.latent_reward import (
 from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
-from videorl.worlds.checkpoint import build_components, save_checkpoint
+from videorl.pretraining.checkpoint import build_components, save_checkpoint
 
 TEXT_WIDTH = 16
 Inputs: TypeAlias = tuple[Tensor, Tensor, list[Tensor]]

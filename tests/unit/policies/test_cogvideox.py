@@ -25,7 +25,7 @@ from videorl.errors import ConfigError
 from videorl.policies import load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.protocols import Policy
-from videorl.recipes import RECIPES, load_recipe
+from videorl.recipes.reading import RECIPES, load_recipe
 
 PROMPT = "a red circle moves left"
 

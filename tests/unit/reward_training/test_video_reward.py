@@ -13,15 +13,15 @@ import torch
 
 from tests.rewards_in_training import local_trainer, reward_recipe, write_labels_and_base
 from videorl import rewards
-from videorl.checkpoints import CheckpointFolder
-from videorl.engines.local import LocalEngine
 from videorl.errors import CheckpointError, DatasetError
+from videorl.learning.engines.local import LocalEngine
 from videorl.reward_training.fit import fit
 from videorl.reward_training.pairs import read_pairs
 from videorl.reward_training.trainer import RewardTrainer
-from videorl.reward_training.video_reward import load_video_reward_task
 from videorl.reward_training.video_reward_export import published_tensors
-from videorl.rewards.video_reward import VideoReward
+from videorl.reward_training.video_reward_task import load_video_reward_task
+from videorl.rewards.video_reward.model import VideoReward
+from videorl.run.checkpoints import CheckpointFolder
 
 CPU = torch.device("cpu")
 VOLATILE = ("time/learn_s", "time/evaluate_s", "time/step_s")

@@ -18,8 +18,8 @@ from videorl.errors import ConfigError, DatasetError
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.ratings import COLUMNS, read_ratings
 from videorl.reward_training.recipes import load_reward_recipe
-from videorl.reward_training.video_score import load_video_score_task
-from videorl.rewards.video_score import VideoScore
+from videorl.reward_training.video_score_task import load_video_score_task
+from videorl.rewards.video_score.model import VideoScore
 
 FIXTURE = Path(__file__).parents[2] / "fixtures/video_score"
 ROWS = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from videorl.rewards.clip_pixels import (
+from videorl.rewards.images.clip_pixels import (
     MEAN,
     STD,
     pil_pixels,

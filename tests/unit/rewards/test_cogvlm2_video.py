@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from videorl.errors import CheckpointError
-from videorl.rewards import cogvlm2_video
 from videorl.rewards.checkpoints import empty_parameters, read_tensors
-from videorl.rewards.cogvlm2_video import CogVLM2Video
+from videorl.rewards.vision_reward import cogvlm2_video
+from videorl.rewards.vision_reward.cogvlm2_video import CogVLM2Video
 
 TINY: dict[str, Any] = {
     "hidden_size": 32,

@@ -19,9 +19,9 @@ from videorl.rewards import DIFFERENTIABLE, MODELS
 from videorl.rewards.differentiable import CombinedReward, load_differentiable
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.rewards.per_frame import PerFrameReward
-from videorl.rewards.video_reward import VideoReward
-from videorl.rewards.video_score import VideoScore
-from videorl.rewards.vision_reward import VisionReward
+from videorl.rewards.video_reward.model import VideoReward
+from videorl.rewards.video_score.model import VideoScore
+from videorl.rewards.vision_reward.model import VisionReward
 from videorl.types import Video
 
 IMAGE_REWARDS = ("laion_aesthetic", "pick_score", "hps_v2", "image_reward")

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from videorl import rewards
 from videorl.errors import CheckpointError, ConfigError
 from videorl.rewards.checkpoints import empty_parameters
-from videorl.rewards.clip_preference import ClipPreference
-from videorl.rewards.hps_v2 import open_clip_shapes
-from videorl.rewards.image_reward_network import ImageRewardNetwork
-from videorl.rewards.laion_aesthetic import AestheticNetwork
+from videorl.rewards.images.clip_preference import ClipPreference
+from videorl.rewards.images.hps_v2 import open_clip_shapes
+from videorl.rewards.images.image_reward_network import ImageRewardNetwork
+from videorl.rewards.images.laion_aesthetic import AestheticNetwork
+from videorl.rewards.images.score_head import ScoreHead
 from videorl.rewards.per_frame import PerFrameReward
-from videorl.rewards.score_head import ScoreHead
 
 Load: TypeAlias = Callable[..., PerFrameReward]
 

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from tests.blip_model import image_reward_of, run_head
 from tests.clip_models import SIDE_PX
-from videorl import rewards
 from videorl.data.video_io import read_video, write_mp4
 from videorl.errors import ConfigError, PromptError, VideoError
-from videorl.rewards.clip_pixels import MEAN, STD
-from videorl.rewards.clip_preference import ClipPrompts
+from videorl.rewards.images.clip_pixels import MEAN, STD
+from videorl.rewards.images.clip_preference import ClipPrompts
 from videorl.rewards.per_frame import PerFrameReward
+from videorl.rewards.scoring import score_each
 from videorl.types import Score, Video
 
 Load: TypeAlias = Callable[..., PerFrameReward]
@@ -107,7 +107,7 @@ def test_a_damaged_video_costs_only_itself(load_tiny: Load, name: str, tmp_path:
     model = load_tiny(name)
     with pytest.raises(VideoError, match=r"damaged\.mp4"):
         model.score([whole, damaged], ["a cat", "a cat"])
-    results = rewards.score_each(model, [whole, damaged, noise(2, 0)], ["a cat"] * 3)
+    results = score_each(model, [whole, damaged, noise(2, 0)], ["a cat"] * 3)
     assert isinstance(results[1], VideoError)
     assert [results[0]] == model.score([whole], ["a cat"])
     assert isinstance(results[2], Score)

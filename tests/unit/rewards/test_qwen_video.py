@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from videorl.errors import VideoError
-from videorl.rewards.qwen_video import cut, resize, resized_hw, sample_indices
+from videorl.rewards.video_reward.qwen_video import cut, resize, resized_hw, sample_indices
 
 
 @pytest.mark.parametrize(

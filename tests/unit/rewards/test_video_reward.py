@@ -18,9 +18,10 @@ import torch
 
 from videorl import rewards
 from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
-from videorl.rewards.qwen_video import read_patches, sample_indices
-from videorl.rewards.video_reward import VideoReward, load_video_reward
-from videorl.rewards.video_reward_network import VideoRewardNetwork, published_shapes
+from videorl.rewards.scoring import score_each
+from videorl.rewards.video_reward.model import VideoReward, load_video_reward
+from videorl.rewards.video_reward.network import VideoRewardNetwork, published_shapes
+from videorl.rewards.video_reward.qwen_video import read_patches, sample_indices
 from videorl.rewards.videos import open_video
 from videorl.types import Score, Video
 
@@ -122,7 +123,7 @@ def test_bad_videos_and_prompts_cost_their_neighbours_nothing(
     prompts = [PROMPTS[0], PROMPTS[1], "all is well <|VQ_reward|>", ""]
     with pytest.raises(VideoError, match=r"cut\.mp4"):
         model.score(videos, prompts)
-    broken, good, reserved, empty = rewards.score_each(model, videos, prompts)
+    broken, good, reserved, empty = score_each(model, videos, prompts)
     assert isinstance(broken, VideoError)
     assert isinstance(good, Score)
     assert_equal([good], model.score([CLIPS[1]], [PROMPTS[1]]))

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from videorl import rewards
 from videorl.data.video_io import read_video
 from videorl.errors import PromptError, VideoError
-from videorl.rewards.video_score import VideoScore
-from videorl.rewards.video_score_inputs import sample_indices
-from videorl.rewards.video_score_network import patch_places
+from videorl.rewards.scoring import score_each
+from videorl.rewards.video_score.inputs import sample_indices
+from videorl.rewards.video_score.model import VideoScore
+from videorl.rewards.video_score.network import patch_places
 from videorl.types import Score, Video
 
 FIXTURE = Path(__file__).parents[2] / "fixtures/video_score"
@@ -184,7 +185,7 @@ def test_bad_videos_and_prompts_cost_their_neighbours_nothing(
     prompts = [PROMPTS[1], PROMPTS[1], "a cat", "a cat <image> ", "", "long " * 40000]
     with pytest.raises(VideoError, match=r"cut\.mp4"):
         model.score(videos, prompts)
-    broken, good, empty, *unusable = rewards.score_each(model, videos, prompts)
+    broken, good, empty, *unusable = score_each(model, videos, prompts)
     assert isinstance(broken, VideoError)
     assert isinstance(good, Score)
     assert_equal([good], model.score([CLIPS[1]], [PROMPTS[1]]))

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from videorl import rewards
 from videorl.errors import CheckpointError, ConfigError
-from videorl.rewards.video_score import VideoScore
-from videorl.rewards.video_score_network import VideoScoreNetwork, read_config
+from videorl.rewards.video_score.model import VideoScore
+from videorl.rewards.video_score.network import VideoScoreNetwork, read_config
 
 FIXTURE = Path(__file__).parents[2] / "fixtures/video_score"
 CLIPS = [FIXTURE / "vs_pub_1.mp4", FIXTURE / "vs_pub_2.mp4"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from videorl.errors import CheckpointError
-from videorl.rewards import vision_questions
-from videorl.rewards.vision_questions import Answer, checklist, reweighted, weighted
+from videorl.rewards.vision_reward import questions as vision_questions
+from videorl.rewards.vision_reward.questions import Answer, checklist, reweighted, weighted
 
 WEIGHTS = [question.weight for question in weighted()]
 

@@ -12,10 +12,10 @@ import torch
 from videorl import rewards
 from videorl.data.video_io import read_video
 from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
-from videorl.rewards import cogvlm2_video
+from videorl.rewards.scoring import score_each
 from videorl.rewards.videos import open_video
-from videorl.rewards.vision_questions import weighted
-from videorl.rewards.vision_reward import (
+from videorl.rewards.vision_reward import cogvlm2_video
+from videorl.rewards.vision_reward.model import (
     MEAN,
     STD,
     VisionReward,
@@ -23,6 +23,7 @@ from videorl.rewards.vision_reward import (
     preprocess,
     read_answer,
 )
+from videorl.rewards.vision_reward.questions import weighted
 from videorl.types import Score, Video
 
 IDS = ("vn_pub_1", "vn_pub_2", "vn_pub_3")
@@ -218,7 +219,7 @@ def test_a_damaged_video_costs_only_itself(
     with pytest.raises(VideoError, match=r"damaged\.mp4"):
         model.score([damaged], ["a cat"])
     still = Video(np.zeros((8, 16, 16, 3), np.uint8), 8.0)
-    results = rewards.score_each(model, [damaged, still, case["path"]], [case["prompt"]] * 3)
+    results = score_each(model, [damaged, still, case["path"]], [case["prompt"]] * 3)
     assert isinstance(results[0], VideoError)
     assert all(isinstance(one, Score) for one in results[1:])
 

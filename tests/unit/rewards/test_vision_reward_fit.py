@@ -8,8 +8,8 @@ import pytest
 
 from videorl.data.benchmarks import Pair
 from videorl.errors import ConfigError, DatasetError
-from videorl.rewards.vision_questions import checklist, reweighted
-from videorl.rewards.vision_reward_fit import fit_pairs, fit_weights, write_weights
+from videorl.reward_training.vision_reward_fit import fit_pairs, fit_weights, write_weights
+from videorl.rewards.vision_reward.questions import checklist, reweighted
 from videorl.types import Score
 
 

@@ -10,7 +10,7 @@ from diffusers import WanPipeline
 from transformers import AutoTokenizer
 
 import videorl.worlds
-from videorl.worlds.checkpoint import (
+from videorl.pretraining.checkpoint import (
     LATENT_SHAPE,
     build_components,
     build_tokenizer,

@@ -10,14 +10,14 @@ import torch
 
 from videorl import rewards
 from videorl.data.video_io import read_video
+from videorl.pretraining.labelled_pairs import Raters, write_labelled_pairs
+from videorl.pretraining.reward_base import save_reward_base
 from videorl.reward_training.pairs import LABELS, read_pairs
-from videorl.reward_training.video_reward_network import load_untrained
+from videorl.reward_training.video_reward_adapters import load_untrained
 from videorl.rewards.moving_shapes import MovingShapesReward
-from videorl.rewards.video_reward import VideoReward
-from videorl.rewards.video_reward_prompt import questionnaire_of_base
+from videorl.rewards.video_reward.model import VideoReward
+from videorl.rewards.video_reward.prompt import questionnaire_of_base
 from videorl.worlds.grammar import prompts
-from videorl.worlds.labelled_pairs import Raters, write_labelled_pairs
-from videorl.worlds.reward_base import save_reward_base
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,16 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from videorl.worlds.checkpoint import Components, build_components
-from videorl.worlds.grammar import prompts
-from videorl.worlds.measuring import best_of
-from videorl.worlds.policy_training import (
+from videorl.pretraining.checkpoint import Components, build_components
+from videorl.pretraining.measuring import best_of
+from videorl.pretraining.policy_training import (
     LatentData,
     embed_prompts,
     encode_clips,
     train_policy,
 )
-from videorl.worlds.training_state import TrainingPlan, warmup_cosine
-from videorl.worlds.vae_training import (
+from videorl.pretraining.training_state import TrainingPlan, warmup_cosine
+from videorl.pretraining.vae_training import (
     CHROMA_WEIGHT,
     DIFFERENCE_WEIGHT,
     clip_batch,
@@ -29,6 +28,7 @@ from videorl.worlds.vae_training import (
     reconstruction_loss,
     train_vae,
 )
+from videorl.worlds.grammar import prompts
 
 OnStep = Callable[[int, float], None]
 

@@ -1,0 +1,105 @@
+"""The driver's view of the policy learner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray.actor import ActorHandle
+
+from actors.learner.command_log import Export, Restored, Sample, Step, UpdateReference
+from actors.learner.policy_rank import make_policy_rank
+from actors.learner.rank_group import LearnerResources, RankGroup
+from videorl.config import Recipe
+from videorl.types import (
+    LearnerOutput,
+    Media,
+    PromptExample,
+    SampleRequest,
+    TrainingExample,
+    WeightVersion,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RayLearner:
+    """Implements `videorl.protocols.Learner` on a group of Ray Train workers.
+
+    Args:
+        recipe: The run.
+        run_dir: Its folder, visible to every rank.
+        weight_store: Where rank 0 puts published weights; None = nobody else needs them.
+        resources: Of each rank.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run_dir: Path,
+        weight_store: ActorHandle | None,
+        resources: LearnerResources,
+    ) -> None:
+        make = partial(make_policy_rank, recipe, run_dir, weight_store)
+        self._ranks = RankGroup(make, run_dir, resources, recipe.learner.max_failures)
+        self._newest: WeightVersion | None = None
+
+    def begin(self) -> None:
+        """Start the worker group without waiting for it."""
+        self._ranks.begin()
+
+    def restored(self) -> Restored:
+        """Wait until the learner is up; return where it stands."""
+        restored = self._ranks.restored()
+        self._newest = restored.versions[-1]
+        return restored
+
+    def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
+        """Begin, and return the newest version with the loop state saved beside it."""
+        self.begin()
+        restored = self.restored()
+        return restored.versions[-1], restored.loop_state
+
+    def step(self, step: int, examples: Sequence[TrainingExample | PromptExample]) -> LearnerOutput:
+        """Apply one optimizer step on all ranks; the new weights are in the weight store."""
+        output: LearnerOutput = self._ranks.call(Step(step, tuple(examples)))
+        self._newest = output.version
+        return output
+
+    def sample(self, request: SampleRequest, embeds: Media, negative_embeds: Media) -> Tensor:
+        """Return the latents [B, C, T, H, W] that the learner samples for a request."""
+        latents: Tensor = self._ranks.call(Sample(request, embeds, negative_embeds))
+        return latents
+
+    def update_reference(self, version: WeightVersion) -> None:
+        """Make the reference equal to the policy at `version`."""
+        self._ranks.call(UpdateReference(version))
+
+    def save(self, loop_state: Mapping[str, Any]) -> Future[None]:
+        """Write a checkpoint in the background; the future fails as the write did."""
+        return self._ranks.save(loop_state)
+
+    def export(self, directory: Path) -> None:
+        """Write the policy for diffusers pipelines."""
+        self._ranks.call(Export(str(directory)))
+
+    def newest(self) -> WeightVersion:
+        """Return the version of the policy."""
+        assert self._newest is not None, "restored() comes first"
+        return self._newest
+
+    def starts(self) -> int:
+        """Return how often the worker group has started."""
+        return self._ranks.starts()
+
+    def num_ranks(self) -> int:
+        """Return how many ranks the running worker group has."""
+        return self._ranks.num_ranks()
+
+    def close(self) -> None:
+        """Let the ranks leave; a group that does not within seconds is killed with the driver."""
+        self._ranks.close()

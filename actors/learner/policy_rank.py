@@ -1,0 +1,113 @@
+"""The policy learner on one Ray Train rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.actor import ActorHandle
+
+from actors.learner.command_log import Command, Export, Restored, Sample, Step, UpdateReference
+from actors.learner.rank_worker import is_first
+from actors.store.weights import publish
+from videorl.config import Recipe
+from videorl.learning.engines.deepspeed import DeepSpeedEngine
+from videorl.learning.from_candidates import PolicyLearner
+from videorl.learning.from_rewards import ReFLLearner
+from videorl.objectives import load_objective
+from videorl.policies import load_policy
+from videorl.recipes.validation import REFL
+from videorl.rewards.differentiable import load_differentiable
+from videorl.run.checkpoints import open_checkpoints
+from videorl.types import LearnerOutput
+
+
+def make_policy_rank(
+    recipe: Recipe, run_dir: Path, weight_store: ActorHandle | None, device: torch.device
+) -> PolicyRank:
+    """Build this rank's learner on its device; torch.distributed is up already."""
+    is_refl = recipe.objective.name == REFL
+    policy = load_policy(
+        recipe.policy,
+        recipe.sampling,
+        parts=frozenset({"transformer", "vae"} if is_refl else {"transformer"}),
+        device=device,
+        seed=recipe.seed,
+        trainable=True,
+    )
+    engine = DeepSpeedEngine(
+        policy.trainable_module(),
+        recipe.optimizer,
+        zero_stage=recipe.learner.zero_stage,
+        micro_batch_size=recipe.learner.micro_batch_size,
+    )
+    shared = (engine, recipe, open_checkpoints(recipe.checkpoint, run_dir), ray.get)
+    if is_refl:
+        learner = ReFLLearner(policy, load_differentiable(recipe.rewards), *shared)
+    else:
+        learner = PolicyLearner(policy, load_objective(recipe.objective, policy.process), *shared)
+    return PolicyRank(learner, weight_store)
+
+
+class PolicyRank:
+    """Implements `rank_worker.Rank`: after each step, rank 0 puts the weights into the store.
+
+    Args:
+        learner: Its part.
+        weight_store: None if nobody else needs the weights.
+    """
+
+    def __init__(
+        self, learner: PolicyLearner | ReFLLearner, weight_store: ActorHandle | None
+    ) -> None:
+        self._learner = learner
+        # Examples are of the kind that this learner's objective needs.
+        self._step: Callable[[int, Sequence[Any]], LearnerOutput] = learner.step
+        self._weight_store = weight_store
+
+    def start(self) -> Restored:
+        """Restore, and put every version in use into the weight store."""
+        _, state = self._learner.start()
+        if self._weight_store and is_first():
+            for version in self._learner.in_use():
+                publish(self._weight_store, version, self._learner.published(version))
+        versions = tuple(self._learner.in_use())
+        if state is None:
+            return Restored(0, versions, None)
+        return Restored(int(state["command"]) + 1, versions, state["loop"])
+
+    def apply(self, command: Command) -> Any:
+        """Apply one command on this rank; return what rank 0 answers."""
+        match command:
+            case Step(step, examples):
+                return self._published(self._step(step, examples))
+            case Sample(request, embeds, negative_embeds):
+                assert isinstance(self._learner, PolicyLearner)
+                return self._learner.sample(request, embeds, negative_embeds)
+            case UpdateReference(version):
+                return self._learner.update_reference(version)
+            case Export(directory):
+                return self._learner.export(Path(directory))
+        raise AssertionError(f"unknown command {command!r}")
+
+    def save(self, index: int, loop_state: dict[str, Any]) -> Future[None]:
+        """Write a checkpoint in the background."""
+        return self._learner.save({"command": index, "loop": loop_state})
+
+    def close(self) -> None:
+        """Return when everything begun is written."""
+        self._learner.close()
+
+    def _published(self, output: LearnerOutput) -> LearnerOutput:
+        if not self._weight_store or not is_first():
+            return output
+        started = time.perf_counter()
+        publish(self._weight_store, output.version, self._learner.published(output.version))
+        publish_s = output.metrics["time/publish_s"] + time.perf_counter() - started
+        return replace(output, metrics={**output.metrics, "time/publish_s": publish_s})

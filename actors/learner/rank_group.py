@@ -1,0 +1,186 @@
+"""A group of Ray Train ranks that applies commands in order, whatever dies: the driver's view."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from actors.learner.command_log import Command, CommandLog, LearnerFailedError, Restored, Save, Stop
+from actors.learner.rank_worker import Rank, RankSettings, run_rank
+from actors.placement import Role, beside_driver, start_actor
+from actors.pool.outcomes import cause_of
+from videorl.config import LearnerConfig
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 5.0
+_STOP_S = 30.0
+
+
+@dataclass(frozen=True)
+class LearnerResources:
+    """What one learner rank gets."""
+
+    num_workers: int
+    num_cpus: float
+    num_gpus: float
+    max_workers: int = 0
+    """More than `num_workers`: Ray Train uses as many as the cluster can hold."""
+    custom: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Custom Ray resources that each rank takes too."""
+    resize_s: float = 60.0
+    """Between looks at whether the cluster can hold more ranks; each resize costs a restart."""
+
+
+def resources_for(role: Role, learner: LearnerConfig) -> LearnerResources:
+    """Return what a learner's ranks get, placed as `role`."""
+    return LearnerResources(
+        role.num_workers, role.num_cpus, role.num_gpus, learner.max_workers, role.custom
+    )
+
+
+class RankGroup:
+    """Ray Train runs the ranks, a command log feeds them.
+
+    Args:
+        make: Builds one rank's part, on that rank.
+        run_dir: The run's folder, visible to every rank.
+        resources: Of each rank.
+        max_failures: Failures of the group without progress in between before whoever waits gets
+            an error; -1 = no limit.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[torch.device], Rank],
+        run_dir: Path,
+        resources: LearnerResources,
+        max_failures: int,
+    ) -> None:
+        self._log = start_actor(CommandLog, beside_driver(), max_failures)
+        settings = RankSettings(make, resources.num_cpus, self._log)
+        self._make_trainer = partial(_make_trainer, settings, run_dir, resources)
+        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+        self._error: BaseException | None = None
+        self._savers = ThreadPoolExecutor(1, "await-checkpoint")
+        self._next = 0
+
+    def begin(self) -> None:
+        """Start the worker group without waiting for it."""
+        self._thread.start()
+
+    def restored(self) -> Restored:
+        """Wait until the group is up; return where it stands."""
+        restored: Restored = self._wait(self._log.wait_restored.remote())
+        self._next = restored.index
+        return restored
+
+    def call(self, command: Command) -> Any:
+        """Apply one command on all ranks; return what rank 0 answers."""
+        return self._wait(self._send(command))
+
+    def save(self, loop_state: Mapping[str, Any]) -> Future[None]:
+        """Write a checkpoint in the background; the future fails as the write did."""
+        answer = self._send(Save(dict(loop_state)))
+
+        def written() -> None:
+            if (error := self._wait(answer)) is not None:
+                raise error
+
+        return self._savers.submit(written)
+
+    def num_ranks(self) -> int:
+        """Return how many ranks the running group has."""
+        count: Any = ray.get(self._log.num_ranks.remote())
+        return count
+
+    def starts(self) -> int:
+        """Return how often the worker group has started."""
+        count: Any = ray.get(self._log.starts.remote())
+        return count
+
+    def close(self) -> None:
+        """Let the ranks leave; a group that does not within seconds is killed with the driver."""
+        if self._thread.is_alive():
+            ray.get(self._log.append.remote(self._next, Stop()))
+            self._thread.join(_STOP_S)
+
+    def _send(self, command: Command) -> Any:
+        """Append a command; return the reference of its answer."""
+        index, self._next = self._next, self._next + 1
+        ray.get(self._log.append.remote(index, command))
+        return self._log.result.remote(index)
+
+    def _wait(self, ref: Any) -> Any:
+        """Wait for the log, but not for ever on a trainer that has ended."""
+        while True:
+            done, _ = ray.wait([ref], timeout=_POLL_S)
+            if done:
+                try:
+                    return ray.get(ref)
+                except RayTaskError as error:
+                    raise cause_of(error) from None
+            if not self._thread.is_alive():
+                raise LearnerFailedError(f"Ray Train ended: {self._error}") from self._error
+
+    def _fit(self) -> None:
+        """Run Ray Train until the ranks leave; its controller may die, as anything may."""
+        seen = 0
+        try:
+            # Another controller would fare no better than one under which no group ever started.
+            while not self._fitted() and (starts := self.starts()) > seen:
+                logger.warning("Ray Train ended (%s); it is started again", self._error)
+                seen = starts
+        except BaseException as error:  # shown by whoever waits for the learner
+            self._error = error
+
+    def _fitted(self) -> bool:
+        """Run Ray Train once; return whether it ended well."""
+        try:
+            self._make_trainer().fit()
+        except Exception as error:
+            self._error = error
+            return False
+        return True
+
+
+def _make_trainer(
+    settings: RankSettings, run_dir: Path, resources: LearnerResources
+) -> TorchTrainer:
+    """Give the ranks their resources; restarts are counted by the command log, not by Ray Train."""
+    per_worker = {"CPU": resources.num_cpus, **resources.custom}
+    if resources.num_gpus:
+        per_worker["GPU"] = resources.num_gpus
+    return TorchTrainer(
+        lambda: run_rank(settings),
+        torch_config=TorchConfig(backend="nccl" if resources.num_gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=(
+                (resources.num_workers, resources.max_workers)
+                if resources.max_workers > resources.num_workers
+                else resources.num_workers
+            ),
+            elastic_resize_monitor_interval_s=resources.resize_s,
+            use_gpu=bool(resources.num_gpus),
+            resources_per_worker=per_worker,
+        ),
+        run_config=RunConfig(
+            name="learner",
+            storage_path=str(run_dir / "ray_train"),
+            failure_config=FailureConfig(max_failures=-1),
+            # Its warnings tell of retries on a busy machine; the command log tells of restarts.
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )

@@ -1,0 +1,125 @@
+"""What runs on every Ray Train rank: build one's part, then pull commands and apply them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.exceptions import ObjectLostError
+
+from actors.learner.command_log import Command, Restored, Save, Stop
+from videorl.errors import CheckpointError, VideorlError
+
+logger = logging.getLogger(__name__)
+
+
+class Rank(Protocol):
+    """One rank's part of a learner; all ranks get the same commands in the same order."""
+
+    def start(self) -> Restored:
+        """Restore the newest checkpoint if there is one; say where that leaves the learner."""
+        ...
+
+    def apply(self, command: Command) -> Any:
+        """Apply one command; return what rank 0 answers."""
+        ...
+
+    def save(self, index: int, loop_state: dict[str, Any]) -> Future[None]:
+        """Write a checkpoint that covers command `index`, perhaps in the background.
+
+        The future of rank 0 fails with an OSError if that fails.
+        """
+        ...
+
+    def close(self) -> None:
+        """Return when everything begun is written."""
+        ...
+
+
+@dataclass(frozen=True)
+class RankSettings:
+    """Everything a rank needs; sent once."""
+
+    make: Callable[[torch.device], Rank]
+    """Builds this rank's part on its device; torch.distributed is up already."""
+    num_cpus: float
+    command_log: Any
+
+
+def run_rank(settings: RankSettings) -> None:
+    """Serve commands until `Stop`; any error is reported to the log before it ends this rank.
+
+    An error raised on purpose while starting would come again at every start: it ends the learner,
+    and this rank leaves without one, so that Ray Train does not try. So do media that are lost.
+    """
+    log = settings.command_log
+    try:
+        rank, index = _start(settings)
+    except VideorlError as error:
+        ray.get(log.failed.remote(f"{type(error).__name__}: {error}", is_final=True))
+        return
+    except Exception as error:
+        ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))
+        raise
+    try:
+        _serve(log, rank, index)
+    except ObjectLostError as error:
+        # No restart brings media back; a new start of the command samples them again.
+        lost = f"latents are gone with the node that held them ({type(error).__name__})"
+        ray.get(log.failed.remote(f"{lost}; start the same command again", is_final=True))
+    except Exception as error:
+        ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))
+        raise
+
+
+def is_first() -> bool:
+    """Return whether this is rank 0."""
+    return ray.train.get_context().get_world_rank() == 0
+
+
+def _start(settings: RankSettings) -> tuple[Rank, int]:
+    """Build and restore this rank; return it with the next command to ask for."""
+    torch.set_num_threads(max(1, int(settings.num_cpus)))
+    if is_first():
+        num_ranks = ray.train.get_context().get_world_size()
+        ray.get(settings.command_log.starting.remote(num_ranks))
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    rank = settings.make(device)
+    restored = rank.start()
+    if is_first():
+        ray.get(settings.command_log.restored.remote(restored))
+    return rank, restored.index
+
+
+def _serve(log: Any, rank: Rank, index: int) -> None:
+    while not isinstance(command := ray.get(log.command.remote(index)), Stop):
+        if isinstance(command, Save):
+            written = rank.save(index, command.loop_state)
+            if is_first():
+                written.add_done_callback(partial(_answer_save, log, index))
+        else:
+            result = rank.apply(command)
+            if is_first():
+                ray.get(log.answer.remote(index, result))
+        index += 1
+    rank.close()
+
+
+def _answer_save(log: Any, index: int, written: Future[None]) -> None:
+    """Say how a write ended; a failed one is an answer, not the end of the run."""
+    error = written.exception()
+    if error is not None and not isinstance(error, OSError):
+        logger.error("the checkpoint writer failed", exc_info=error)
+    answer = None if error is None else CheckpointError(str(error))
+    ray.get(log.answer.remote(index, answer))

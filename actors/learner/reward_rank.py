@@ -1,0 +1,97 @@
+"""Training a reward model on a group of Ray Train workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actors.learner.command_log import Command, Export, Restored, Train
+from actors.learner.rank_group import LearnerResources, RankGroup
+from videorl.futures import completed
+from videorl.learning.engines.deepspeed import DeepSpeedEngine
+from videorl.reward_training.config import RewardRecipe
+from videorl.reward_training.tasks import load_task
+from videorl.reward_training.trainer import RewardTrainer
+from videorl.run.checkpoints import open_checkpoints
+
+
+def make_reward_rank(recipe: RewardRecipe, run_dir: Path, device: torch.device) -> RewardRank:
+    """Build this rank's trainer on its device; torch.distributed is up already."""
+    task = load_task(recipe, device)
+    engine = DeepSpeedEngine(
+        task.module,
+        recipe.optimizer,
+        zero_stage=recipe.learner.zero_stage,
+        micro_batch_size=recipe.learner.micro_batch_size,
+    )
+    checkpoints = open_checkpoints(recipe.checkpoint, run_dir)
+    return RewardRank(RewardTrainer(task, engine, recipe, checkpoints))
+
+
+class RewardRank:
+    """Implements `rank_worker.Rank`: every rank reads its own examples."""
+
+    def __init__(self, trainer: RewardTrainer) -> None:
+        self._trainer = trainer
+
+    def start(self) -> Restored:
+        """Restore the newest checkpoint."""
+        if (state := self._trainer.start()) is None:
+            return Restored(0, (), None)
+        return Restored(int(state["command"]) + 1, (), state["loop"])
+
+    def apply(self, command: Command) -> Any:
+        """Apply one command on this rank; return what rank 0 answers."""
+        match command:
+            case Train(step):
+                return self._trainer.step(step)
+            case Export(directory):
+                return self._trainer.export(Path(directory))
+        raise AssertionError(f"unknown command {command!r}")
+
+    def save(self, index: int, loop_state: dict[str, Any]) -> Future[None]:
+        """Write a checkpoint."""
+        return completed(lambda: self._trainer.save({"command": index, "loop": loop_state}))
+
+    def close(self) -> None:
+        """Nothing is written in the background."""
+
+
+class RayRewardTrainer:
+    """Implements `videorl.reward_training.fit.Trainer` on a group of Ray Train workers.
+
+    Args:
+        recipe: The training.
+        run_dir: Its folder, visible to every rank.
+        resources: Of each rank.
+    """
+
+    def __init__(self, recipe: RewardRecipe, run_dir: Path, resources: LearnerResources) -> None:
+        make = partial(make_reward_rank, recipe, run_dir)
+        self._ranks = RankGroup(make, run_dir, resources, recipe.learner.max_failures)
+
+    def start(self) -> Mapping[str, Any] | None:
+        """Wait until the ranks are up; return the loop state of the checkpoint they restored."""
+        self._ranks.begin()
+        return self._ranks.restored().loop_state
+
+    def step(self, step: int) -> Mapping[str, float]:
+        """Apply one optimizer step on all ranks."""
+        return self._ranks.call(Train(step))
+
+    def save(self, loop_state: Mapping[str, Any]) -> None:
+        """Write a checkpoint; raise the rank's OSError if it could not be written."""
+        self._ranks.save(loop_state).result()
+
+    def export(self, folder: Path) -> None:
+        """Write the model in its published layout."""
+        self._ranks.call(Export(str(folder)))
+
+    def close(self) -> None:
+        """Let the ranks leave."""
+        self._ranks.close()

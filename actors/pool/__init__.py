@@ -1,0 +1,1 @@
+"""Elastic pools of workers that share nothing."""

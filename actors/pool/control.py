@@ -1,0 +1,109 @@
+"""What happens to the pools from outside while a run works: resizing, and nodes that leave."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import ray._private.state
+
+from actors.pool.pool import ElasticPool
+from videorl.run.folder import RunFolder
+from videorl.run.pool_sizes import (
+    PoolSize,
+    PoolState,
+    read_states,
+    read_wishes,
+    write_states,
+)
+
+logger = logging.getLogger(__name__)
+
+_INTERVAL_S = 1.0
+
+
+@contextmanager
+def controlled(folder: RunFolder, pools: Mapping[str, ElasticPool]) -> Iterator[None]:
+    """Follow `videorl scale` and Ray's list of draining nodes, on a thread, inside the block."""
+    stop = threading.Event()
+    control = PoolControl(folder, pools)
+
+    def follow() -> None:
+        while not stop.wait(_INTERVAL_S):
+            try:
+                control.once()
+            except Exception:  # a full disk or a busy head must not end the thread
+                logger.exception("pools could not be looked after, trying again")
+
+    thread = threading.Thread(target=follow, name="pool-control", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+class PoolControl:
+    """Applies wishes and drains, and writes how the pools are.
+
+    Args:
+        folder: Of the run.
+        pools: By name, still with the recipe's sizes.
+    """
+
+    def __init__(self, folder: RunFolder, pools: Mapping[str, ElasticPool]) -> None:
+        self._folder = folder
+        self._pools = pools
+        self._recipe = {name: _size(pool) for name, pool in pools.items()}
+        self._draining: frozenset[str] = frozenset()
+        read = read_states(folder)
+        self._beat = 0 if read is None else read[0]
+
+    def once(self) -> None:
+        """Look once."""
+        self._drain(draining_nodes())
+        for name, wish in read_wishes(self._folder).items():
+            if name in self._pools and wish.recipe == self._recipe[name]:
+                self._resize(name, wish.size)
+        self._beat += 1
+        states = {name: _state(pool, self._recipe[name]) for name, pool in self._pools.items()}
+        write_states(self._folder, self._beat, states)
+
+    def _drain(self, nodes: frozenset[str]) -> None:
+        if nodes == self._draining:
+            return
+        self._draining = nodes
+        logger.warning("nodes about to leave: %s", ", ".join(sorted(nodes)) or "none any more")
+        for pool in self._pools.values():
+            pool.drain(nodes)
+
+    def _resize(self, name: str, size: PoolSize) -> None:
+        pool = self._pools[name]
+        if size != (before := _size(pool)):
+            logger.warning(
+                "%s workers: %d to %d from now on, before %d to %d",
+                name,
+                size.min_workers,
+                size.max_workers,
+                before.min_workers,
+                before.max_workers,
+            )
+            pool.resize(size.min_workers, size.max_workers)
+
+
+def draining_nodes() -> frozenset[str]:
+    """Return the ids of nodes that Ray was told will end soon (`ray drain-node`, spot notices)."""
+    # Not public yet; Ray Train's own preemption watcher reads the same list.
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
+def _size(pool: ElasticPool) -> PoolSize:
+    return PoolSize(pool.limits.min_workers, pool.limits.max_workers)
+
+
+def _state(pool: ElasticPool, recipe: PoolSize) -> PoolState:
+    stats = pool.stats()
+    return PoolState(_size(pool), recipe, stats.workers, stats.starting, stats.busy, stats.queued)

@@ -1,0 +1,65 @@
+"""The workers of a pool, filed by what they do."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from actors.pool.state import State, Worker
+
+
+class Roster:
+    """Workers by state, in each the one first that entered it first.
+
+    A dispatcher looks at its whole pool after every message. Filed like this, whatever it asks
+    costs the same for ten workers as for a thousand.
+    """
+
+    def __init__(self, workers: Iterable[Worker] = ()) -> None:
+        self._filed: dict[State, dict[int, Worker]] = {"starting": {}, "idle": {}, "busy": {}}
+        for worker in workers:
+            self._filed[worker.state][worker.number] = worker
+
+    def add(self, worker: Worker) -> None:
+        """File a new worker."""
+        self._filed[worker.state][worker.number] = worker
+
+    def move(self, worker: Worker, state: State) -> None:
+        """Let a worker enter a state; `gone` takes it out."""
+        del self._filed[worker.state][worker.number]
+        worker.become(state)
+        if state != "gone":
+            self.add(worker)
+
+    def having(self, state: State) -> Iterable[Worker]:
+        """Return the workers in a state, those longest in it first."""
+        return self._filed[state].values()
+
+    def count(self, state: State) -> int:
+        """Return how many are in a state."""
+        return len(self._filed[state])
+
+    def oldest(self, state: State) -> Worker | None:
+        """Return the worker that is longest in a state."""
+        return next(iter(self.having(state)), None)
+
+    def last_used(self, avoid: int | None) -> Worker | None:
+        """Return the idle worker that idles shortest, if possible another than number `avoid`.
+
+        The others may then idle long enough to be released.
+        """
+        newest = list(itertools.islice(reversed(self._filed["idle"].values()), 2))
+        others = [worker for worker in newest if worker.number != avoid]
+        return next(iter(others or newest), None)
+
+    def __contains__(self, worker: Worker) -> bool:
+        """Tell whether a worker is in the pool."""
+        return worker.state != "gone" and worker.number in self._filed[worker.state]
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Return every worker."""
+        return itertools.chain.from_iterable(map(self.having, self._filed))
+
+    def __len__(self) -> int:
+        """Return the number of workers."""
+        return sum(map(len, self._filed.values()))

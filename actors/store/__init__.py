@@ -1,0 +1,1 @@
+"""What is kept in Ray's object store or written from it: weights, latents, media, the archive."""

@@ -1,0 +1,1 @@
+"""Benchmarks, soak and the stand-ins they run on; nothing here is needed to train."""

@@ -1,0 +1,133 @@
+"""The main loop on stand-ins, assembled as `actors.assembly` assembles it on models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from actors.encoder import RayEncoder
+from actors.generator import RayGenerator, generator_limits
+from actors.pool.pool import ElasticPool
+from actors.reference import RayReferenceUpdater
+from actors.reward import RayScorer, reward_limits
+from actors.store.archive import RayArchive
+from actors.store.weights import create_weight_store
+from jobs.bench.stand_ins import (
+    Pace,
+    SleepingLearner,
+    SleepingReward,
+    StandInText,
+    generator_processes,
+    shared_processes,
+)
+from videorl.config import Recipe
+from videorl.data.prompts import PromptStream, load_prompts
+from videorl.loop import Parts, Progress
+from videorl.protocols import MetricSink
+from videorl.recipes.reading import load_recipe
+from videorl.run.folder import RunFolder
+from videorl.weighting import load_selection
+
+
+@dataclass(frozen=True)
+class StandInRun:
+    """The running parts."""
+
+    parts: Parts
+    progress: Progress
+    generator: RayGenerator
+    scorer: RayScorer
+    learner: SleepingLearner
+    pools: dict[str, ElasticPool]
+    """`generator` and `reward`."""
+
+
+def stand_in_recipe(run_dir: str, **changes: object) -> Recipe:
+    """Return a recipe for stand-ins: one pair per prompt, one worker each, tables only.
+
+    Args:
+        run_dir: Where it writes.
+        changes: Settings; `__` stands for a dot in a key.
+    """
+    settings: dict[str, object] = {
+        "run_dir": run_dir,
+        "prompts__candidates_per_prompt": 2,
+        "generators__min_workers": 1,
+        "generators__max_workers": 1,
+        "rewards__0__label": "reward",
+        "archive__videos": "none",
+        "checkpoint__interval": 0,
+        "reference__interval": 10,
+        "evaluation__source": "''",
+        **changes,
+    }
+    overrides = [f"{name.replace('__', '.')}={value}" for name, value in settings.items()]
+    return load_recipe("moving_shapes", overrides)
+
+
+@contextmanager
+def stand_in_run(
+    recipe: Recipe, folder: RunFolder, sink: MetricSink, pace: Pace, num_shared: int = 0
+) -> Iterator[StandInRun]:
+    """Start every part; they end with the block.
+
+    Args:
+        recipe: Sizes of rounds and pools, staleness, retries and timeouts.
+        folder: Of the run.
+        sink: Gets the metrics.
+        pace: How long each stage takes.
+        num_shared: Processes that generators share; 0 = each has its own.
+    """
+    with ExitStack() as stack:
+        store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
+        learner = SleepingLearner(pace, store)
+        stack.callback(learner.close)
+        version, _ = learner.start()
+        encoder = RayEncoder(_text, {"num_cpus": 0})
+        stack.callback(encoder.close)
+        create = (
+            shared_processes(pace, store, num_shared)
+            if num_shared
+            else generator_processes(pace, store)
+        )
+        generator = RayGenerator(create, encoder, "", generator_limits(recipe.generators))
+        stack.callback(generator.close)
+        scorer = _scorer(recipe, pace)
+        stack.callback(scorer.close)
+        archive = RayArchive(folder.archive, recipe.archive)
+        stack.callback(archive.close)
+        for pool in (generator.pool, *scorer.pools):
+            pool.wait_until_serving(600.0)
+        reference = RayReferenceUpdater(learner, recipe.reference.interval, version)
+        stack.callback(reference.close)
+        prompts = PromptStream(load_prompts(recipe.prompts.source, "train")[:64], recipe.seed)
+        rule = load_selection(recipe)
+        parts = Parts(prompts, generator, scorer, rule, learner, reference, archive, sink)
+        pools = {"generator": generator.pool, "reward": scorer.pools[0]}
+        yield StandInRun(parts, Progress(0, [version]), generator, scorer, learner, pools)
+
+
+def _text(device: Any) -> Any:
+    return StandInText()
+
+
+def _scorer(recipe: Recipe, pace: Pace) -> RayScorer:
+    limits = [reward_limits(reward) for reward in recipe.rewards]
+    options = [{"num_cpus": 0}] * len(limits)
+    return RayScorer(recipe.rewards, options, limits, None, lambda _: SleepingReward(pace))
+
+
+def wait_for_workers(pool: ElasticPool, count: int, timeout_s: float) -> None:
+    """Wait until at least `count` workers are ready.
+
+    Raises:
+        TimeoutError: They are not.
+    """
+    end = time.monotonic() + timeout_s
+    while (ready := pool.stats().workers) < count:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{ready} of {count} workers were ready after {timeout_s:.0f} s")
+        time.sleep(0.1)

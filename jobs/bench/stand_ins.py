@@ -1,0 +1,236 @@
+"""A run without models: parts that take time and memory, for benchmarks of all that is around them.
+
+Real are the loop, the pools with their actors, the scorer, the encoder's actor, the weight store,
+the archive (tables only), and every object in the object store. What sleeps instead of computing:
+generators, the reward model inside a real reward worker, and the learner, which opens the latents
+of its pairs and publishes weights, but trains and saves nothing.
+
+Nothing here imports torch at the top: hundreds of generators must fit into one machine's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+
+from actors.placement import beside_driver, start_actor
+from actors.store.media import fetch
+from actors.worker_process import own_node
+from videorl.futures import completed
+from videorl.types import (
+    LearnerOutput,
+    SampleRequest,
+    Score,
+    TrainingExample,
+    Video,
+    WeightVersion,
+)
+
+LATENT_BYTES = 4 * 2**20
+"""As of one 81×480×832 sample of Wan in bf16."""
+_WEIGHT_BYTES = 2**20
+_FRAME_SHAPE = (9, 64, 64, 3)
+"""[F, H, W, 3]: just above 100 KiB, below which Ray sends objects to the driver itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long each stage takes, in seconds."""
+
+    generate_s: float
+    """One request: all candidates of a prompt. A mean, see `spread`."""
+    score_s: float = 0.0
+    """One group."""
+    learn_s: float = 0.0
+    """One step."""
+    spread: float = 0.0
+    """Requests take evenly spread times of (1 ± spread) × `generate_s`, given by their seeds."""
+    stagger: int = 0
+    """The first so many prompts take only a part of their time, the first the least: workers that
+    begin at once would otherwise end at once, for as long as the run lasts."""
+    computes: bool = False
+    """Every stage computes instead of sleeping, and all share one core."""
+
+    def generation_s(self, request: SampleRequest) -> float:
+        """Return the time of a request."""
+        share = request.seeds[0] % 10_007 / 10_006
+        seconds = self.generate_s * (1 + self.spread * (2 * share - 1))
+        place = request.prompt.index + 1
+        return seconds * place / self.stagger if place < self.stagger else seconds
+
+    def spend(self, seconds: float) -> None:
+        """Sleep, or keep the shared core busy for as long (processor time of this thread)."""
+        if not self.computes:
+            time.sleep(seconds)
+            return
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        start = time.thread_time()
+        while time.thread_time() - start < seconds:
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """What `actors.generator.Sampled` is, without its imports."""
+
+    version: WeightVersion
+    timings: Mapping[str, float]
+
+
+class SleepingGenerator:
+    """Answers as a `GeneratorWorker` does; several requests at once, if several are sent.
+
+    Args:
+        pace: How long it takes.
+        weight_store: Where it pulls weights, as real ones do. It cannot check them.
+    """
+
+    def __init__(self, pace: Pace, weight_store: ActorHandle) -> None:
+        self._pace = pace
+        self._weight_store: Any = weight_store
+        self._version: WeightVersion | None = None
+        self._latents = np.zeros(LATENT_BYTES // 2, np.float16)
+        self._threads = ThreadPoolExecutor(1)
+
+    async def ready(self) -> str:
+        """Return the id of this node."""
+        return own_node()
+
+    async def generate(self, request: SampleRequest, *embeds: Any) -> tuple[Any, ...]:
+        """Return `Slept`, then the latents of every seed, then the videos of every seed."""
+        if request.version != self._version:
+            (ref,) = await self._weight_store.get.remote(request.version)
+            await ref
+            self._version = request.version
+        seconds = self._pace.generation_s(request)
+        if self._pace.computes:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, self._pace.spend, seconds)
+        else:
+            await asyncio.sleep(seconds)
+        latents = [self._latents] * len(request.seeds)
+        videos = [_video(seed) for seed in request.seeds]
+        return Slept(request.version, {"sample_s": seconds}), *latents, *videos
+
+
+def _video(seed: int) -> Video:
+    """Return noise that differs from seed to seed, so that no two scores tie."""
+    pixels = np.random.default_rng(seed).bytes(_FRAME_SHAPE[1] * _FRAME_SHAPE[2] * 3)
+    frame = np.frombuffer(pixels, np.uint8).reshape(1, *_FRAME_SHAPE[1:])
+    return Video(np.repeat(frame, _FRAME_SHAPE[0], axis=0), fps=8.0)
+
+
+def generator_processes(pace: Pace, weight_store: ActorHandle) -> Callable[[int], ActorHandle]:
+    """Return a function for a pool: every generator is a process, as real ones are."""
+    return lambda _: start_actor(SleepingGenerator, {"num_cpus": 0}, pace, weight_store)
+
+
+def shared_processes(
+    pace: Pace, weight_store: ActorHandle, num_processes: int
+) -> Callable[[int], ActorHandle]:
+    """Return a function for a pool: generators take turns in a few processes.
+
+    To the pool each is a worker with a handle of its own number, one request at a time, and real
+    answers. But handles of one process are equal, so to release one worker ends all of its
+    process: good for pools of a fixed size only.
+    """
+    hosts = [
+        start_actor(SleepingGenerator, {"num_cpus": 0}, pace, weight_store)
+        for _ in range(num_processes)
+    ]
+    return lambda number: hosts[number % num_processes]
+
+
+@dataclass
+class SleepingReward:
+    """A `RewardModel`; a score is the mean of a video's first frame."""
+
+    pace: Pace
+    dimensions: tuple[str, ...] = ("level",)
+
+    def score(self, videos: Sequence[Video], prompts: Sequence[str]) -> list[Score]:
+        """Score one group."""
+        self.pace.spend(self.pace.score_s)
+        levels = [float(video.frames[0].mean()) for video in videos]
+        return [Score({"level": level}, level) for level in levels]
+
+
+class StandInText:
+    """The part of a `Policy` that an encoder uses."""
+
+    def encode(self, prompts: Sequence[str]) -> list[Any]:
+        """Return an empty embedding per prompt."""
+        import torch
+
+        return [torch.zeros(8, 64) for _ in prompts]
+
+
+def version_of(step: int) -> WeightVersion:
+    """Return the version that a `SleepingRank` publishes."""
+    return WeightVersion(step, hashlib.sha256(str(step).encode()).hexdigest())
+
+
+class SleepingRank:
+    """What the learner's process does; it keeps nothing, so it may die and come again."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    def publish(self, weight_store: ActorHandle, step: int) -> WeightVersion:
+        """Put weights into the store."""
+        version = version_of(step)
+        ray.get(weight_store.put.remote(version, np.zeros(_WEIGHT_BYTES, np.uint8)))
+        return version
+
+    def step(
+        self, weight_store: ActorHandle, step: int, examples: Sequence[TrainingExample]
+    ) -> LearnerOutput:
+        """Open the latents of all examples, take some time, publish."""
+        both = [one for example in examples for one in example.candidates]
+        num_bytes = sum(one.nbytes for one in fetch([each.candidate.latents for each in both]))
+        self._pace.spend(self._pace.learn_s)
+        version = self.publish(weight_store, step + 1)
+        return LearnerOutput(version, {"learner/bytes": float(num_bytes)})
+
+
+@dataclass
+class SleepingLearner:
+    """Implements `videorl.protocols.Learner` on a `SleepingRank` beside the driver."""
+
+    pace: Pace
+    weight_store: ActorHandle
+    rank: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start the process."""
+        options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
+        self.rank = start_actor(SleepingRank, options, self.pace)
+
+    def start(self) -> tuple[WeightVersion, None]:
+        """Publish version 0."""
+        return ray.get(self.rank.publish.remote(self.weight_store, 0)), None
+
+    def step(self, step: int, examples: Sequence[TrainingExample]) -> LearnerOutput:
+        """Take a step in the process."""
+        return ray.get(self.rank.step.remote(self.weight_store, step, tuple(examples)))
+
+    def update_reference(self, version: WeightVersion) -> None:
+        """Do nothing."""
+
+    def save(self, loop_state: Mapping[str, Any]) -> Future[None]:
+        """Write nothing."""
+        return completed(lambda: None)
+
+    def close(self) -> None:
+        """End the process."""
+        ray.kill(self.rank, no_restart=True)

@@ -1,0 +1,1 @@
+"""Makers of what is shipped: the embedded checkpoint, labels, the ablation report."""

@@ -1,0 +1,103 @@
+"""DeepSpeed at every ZeRO stage, on one rank and on two, gives the numbers of plain PyTorch."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.engine_ranks import STAGES, recipe_of
+from tests.learners import run_steps, tiny_learner
+
+ROOT = Path(__file__).resolve().parents[4]
+TIMES = {"time/learn_s", "time/publish_s"}
+
+
+def run_group(world_size: int, folder: Path, *others: Path) -> Path:
+    """Run a group of ranks to its end; return its folder."""
+    program = (sys.executable, "-m", "tests.engine_ranks")
+    ranks = [
+        subprocess.Popen(
+            [*program, *(str(one) for one in (rank, world_size, folder, *others))],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world_size)
+    ]
+    said = [rank.communicate(timeout=180) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * world_size, [err[-2000:] for _, err in said]
+    (folder / "said.txt").write_text("".join(f"{out}{err}" for out, err in said))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_group(1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(one_rank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_group(2, tmp_path_factory.mktemp("two"), one_rank)
+
+
+@pytest.fixture(scope="module")
+def one_rank_after_two(two_ranks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_group(1, tmp_path_factory.mktemp("again"), two_ranks)
+
+
+@pytest.fixture(params=["one_rank", "two_ranks"])
+def ran(request: pytest.FixtureRequest) -> Path:
+    """Folder of a finished group of ranks."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_numbers_are_those_of_plain_pytorch(stage: int, ran: Path, tmp_path: Path) -> None:
+    found = json.loads((ran / "found.json").read_text())[str(stage)]
+    learner, policy = tiny_learner(recipe_of(stage), tmp_path)
+    learner.start()
+    outputs = run_steps(learner, 0, 4)
+    assert found["metrics"][0]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    for one, output in zip(found["metrics"], outputs, strict=True):
+        assert one.keys() == output.metrics.keys()
+        for name in one.keys() - TIMES:
+            assert one[name] == pytest.approx(output.metrics[name], rel=1e-4, abs=1e-5), name
+    assert max(one["optimizer/grad_norm"] for one in found["metrics"]) > 0.5, "clipping is tested"
+    weights = load_file(ran / f"{stage}.safetensors")
+    for name, tensor in policy.weights().items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_restored_group_goes_on_bit_for_bit(stage: int, ran: Path) -> None:
+    found = json.loads((ran / "found.json").read_text())[str(stage)]
+    assert found["loop_state"] == {"step": 2}
+    assert found["restored"] == found["digests"][1:]
+    assert len(set(found["digests"])) == 4
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("group", ["two_ranks", "one_rank_after_two"])
+def test_a_checkpoint_serves_another_number_of_ranks_and_another_stage(
+    stage: int, group: str, request: pytest.FixtureRequest
+) -> None:
+    found = json.loads((request.getfixturevalue(group) / "found.json").read_text())[str(stage)]
+    assert len(found["resized"]) == 2
+    for one, expected in zip(found["resized"], found["metrics"][2:], strict=True):
+        for name in one.keys() - TIMES:
+            assert one[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+
+
+def test_nothing_is_compiled_and_little_is_said(ran: Path) -> None:
+    said = (ran / "said.txt").read_text()
+    assert "ninja" not in said
+    assert "built successfully" not in said
+    assert len(said.splitlines()) <= 2, said

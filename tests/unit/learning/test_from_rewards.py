@@ -1,0 +1,128 @@
+"""ReFL in one process: short runs on a tiny policy and the shipped learned reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.small_runs import small_recipe
+from videorl.config import Recipe
+from videorl.learning.engines.local import LocalEngine
+from videorl.learning.from_rewards import ReFLLearner
+from videorl.learning.prompts import PromptExamples
+from videorl.one_process import run_refl
+from videorl.policies import load_policy
+from videorl.rewards.differentiable import load_differentiable
+from videorl.run.checkpoints import open_checkpoints
+from videorl.run.folder import RunFolder, open_run
+from videorl.run.sinks import read_metrics
+from videorl.types import PromptExample
+
+PARTS = frozenset({"transformer", "vae", "text_encoder"})
+Make = Callable[[Recipe], tuple[ReFLLearner, list[PromptExample], LocalEngine]]
+
+
+@pytest.fixture
+def recipe(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Recipe:
+    made = small_recipe("moving_shapes_refl", tiny_checkpoints, tmp_path / "run")
+    made.num_steps, made.sampling.num_inference_steps = 4, 8
+    return made
+
+
+def work(recipe: Recipe, steps: int) -> tuple[bool, RunFolder]:
+    """Go on with a run for so many steps."""
+    asked = iter(range(steps + 1))
+    with open_run(recipe) as folder:
+        return run_refl(recipe, folder, lambda: next(asked) >= steps), folder
+
+
+def first_step(recipe: Recipe) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Return the metrics and the weights of one step of plain gradient descent."""
+    policy = load_policy(
+        recipe.policy, recipe.sampling, parts=PARTS, seed=recipe.seed, trainable=True
+    )
+    engine = LocalEngine(policy.trainable_module(), recipe.optimizer)
+    parameters = [one for one in policy.trainable_module().parameters() if one.requires_grad]
+    engine._optimizer = torch.optim.SGD(parameters)  # pyright: ignore # whose step is the gradient
+    checkpoints = open_checkpoints(recipe.checkpoint, Path(recipe.run_dir))
+    reward = load_differentiable(recipe.rewards)
+    learner = ReFLLearner(policy, reward, engine, recipe, checkpoints)
+    learner.start()
+    examples = PromptExamples(recipe, lambda text: policy.encode([text])[0])
+    output = learner.step(0, [examples[position] for position in range(3)])
+    return dict(output.metrics), policy.weights()
+
+
+def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path: Path) -> None:
+    is_finished, folder = work(recipe, 9)
+    assert is_finished
+    rows = read_metrics(folder.metrics)
+    assert [row["refl/videos"] for row in rows] == [2.0] * 4
+    for row in rows:
+        assert row["refl/loss"] == pytest.approx(-row["reward/total"])
+        parts = [row[f"reward/{one}"] for one in ("visual_quality", "motion_quality")]
+        assert row["reward/total"] == pytest.approx(sum(parts) + row["reward/text_alignment"])
+        assert row["optimizer/grad_norm"] > 0
+        assert 0 <= row["unseen/dynamic_degree"] <= 1
+    # Golden: a change is a change of what is learned, of the random checkpoint or of the reward.
+    losses = [row["refl/loss"] for row in rows]
+    assert losses == pytest.approx([1.7920, 0.7051, 0.2718, 1.5113], abs=2e-3)
+    assert any(folder.export.iterdir())
+    recipe.run_dir = str(tmp_path / "stopped")
+    assert not work(recipe, 3)[0]
+    is_finished, again = work(recipe, 9)
+    assert is_finished
+    repeated = read_metrics(again.metrics)
+    for name in ("refl/loss", "reward/motion_quality", "optimizer/grad_norm"):
+        assert [row[name] for row in repeated] == pytest.approx([row[name] for row in rows])
+
+
+def test_steps_raise_the_reward_of_what_they_see(recipe: Recipe) -> None:
+    """The same two prompts, with the same noise: the stream of a prompt file of two lines."""
+    prompts = Path(recipe.run_dir).with_name("prompts.txt")
+    prompts.write_text("a red circle moves left\na blue square moves up\n")
+    recipe.prompts.source, recipe.num_steps = str(prompts), 8
+    recipe.optimizer.learning_rate = 1e-2
+    folder = work(recipe, 9)[1]
+    rewards = [row["reward/total"] for row in read_metrics(folder.metrics)]
+    assert sum(rewards[4:]) > sum(rewards[:4])
+
+
+def test_memory_and_batches_do_not_change_the_gradient(recipe: Recipe) -> None:
+    recipe.optimizer.max_grad_norm = 1e9
+    recipe.refl.gradient_steps = 2
+    recipe.learner.micro_batch_size = 3
+    metrics, weights = first_step(recipe)
+    recipe.learner.micro_batch_size = 2
+    recipe.refl.checkpoint_decode = True
+    again, others = first_step(recipe)
+    for name in ("refl/loss", "optimizer/grad_norm", "unseen/sharpness"):
+        assert again[name] == pytest.approx(metrics[name], rel=1e-4)
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_last_calls_carry_gradient(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, trainable=True)
+    policy.trainable_module().register_forward_hook(
+        lambda *_: calls.append(torch.is_grad_enabled())
+    )
+    monkeypatch.setattr("tests.unit.learning.test_from_rewards.load_policy", lambda *_, **__: policy)
+    recipe.refl.gradient_steps = 2
+    first_step(recipe)
+    # Three chains in one batch; without gradient it goes as far as the one that stops last.
+    assert calls in ([False] * longest + [True] * 2 for longest in (5, 6))
+
+
+def test_a_reward_that_is_enough_is_pushed_no_further(recipe: Recipe) -> None:
+    recipe.refl.enough = -100.0
+    metrics, _ = first_step(recipe)
+    assert metrics["refl/loss"] == 0
+    assert metrics["optimizer/grad_norm"] == 0

@@ -1,0 +1,90 @@
+import io
+import os
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+from videorl.run.progress import ProgressSink, duration, sparkline
+
+METRICS = {
+    "reward/total": -0.25,
+    "dpo/loss": 0.6931,
+    "dpo/margin": 0.5,
+    "dpo/accuracy": 0.75,
+    "staleness/steps": 1.0,
+    "time/wait_s": 1.5,
+    "time/learn_s": 0.5,
+    "time/step_s": 2.0,
+    "groups/dropped_work_lost": 1.0,
+    "candidates/dropped_score_not_finite": 2.0,
+}
+
+
+def test_sparkline_by_hand() -> None:
+    assert sparkline([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0.0, 0.0, 7.0, 7.0], width=2) == "▁█"
+    assert sparkline([3.0, 3.0]) == "▁▁"
+    assert sparkline([]) == ""
+    assert len(sparkline([float(i) for i in range(1000)])) == 24
+
+
+def test_durations() -> None:
+    shown = [duration(seconds) for seconds in (0.4, 59.7, 185, 7800)]
+    assert shown == ["0 s", "1 min 00 s", "3 min 05 s", "2 h 10 min"]
+
+
+def test_a_log_gets_one_plain_line_per_step() -> None:
+    stream = io.StringIO()
+    sink = ProgressSink(12, stream)
+    sink.write(0, METRICS)
+    sink.write(1, METRICS | {"reward/total": 0.5})
+    sink.close()
+    first, second = stream.getvalue().splitlines()
+    assert first == (
+        "step 1/12  reward -0.250 (+0.000)  ▁  loss 0.693  margin +0.500  accuracy 75%  stale 1  "
+        "dropped 3  2.0 s (wait 1.5, learn 0.5)  ETA 22 s"
+    )
+    assert second.startswith("step 2/12  reward +0.500 (+0.750)  ▁█  ")
+    assert second.endswith("ETA 20 s")
+
+
+def test_a_step_without_candidates_is_shown_too() -> None:
+    stream = io.StringIO()
+    ProgressSink(3, stream).write(0, {"time/step_s": 1.0, "groups/dropped_work_lost": 4.0})
+    assert stream.getvalue() == "step 1/3  dropped 4  1.0 s  ETA 2 s\n"
+
+
+def test_a_resumed_run_says_so() -> None:
+    stream = io.StringIO()
+    ProgressSink(12, stream).truncate(5)
+    assert stream.getvalue() == "resumed after step 5/12\n"
+
+
+def test_a_terminal_gets_a_live_display_and_its_cursor_back() -> None:
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        sink = ProgressSink(2, terminal)
+        sink.write(0, METRICS)
+        sink.write(1, METRICS)  # the last step: the display ends by itself
+        terminal.flush()
+        shown = ""
+        while select.select([master], [], [], 1.0)[0]:  # one read may return less than was written
+            shown += os.read(master, 65536).decode()
+        sink.close()
+    os.close(master)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert "step 1/2" in text
+    assert "step 2/2" in text
+    assert "accuracy 75%" in text
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # cursor shown after hidden
+
+
+def test_rich_is_imported_only_for_a_terminal() -> None:
+    code = (
+        "import io, sys; from videorl.run.progress import ProgressSink\n"
+        "ProgressSink(2, io.StringIO()).write(0, {'reward/total': 1.0})\n"
+        "assert 'rich' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -1,0 +1,107 @@
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from videorl.errors import ConfigError
+from videorl.run.sinks import JsonlSink, TensorBoardSink, WandbSink, fan_out, read_metrics
+
+
+def test_lines_are_strict_json(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path / "run" / "metrics.jsonl")
+    sink.write(0, {"reward/total": 0.5, "dpo/loss": math.nan})
+    sink.write(1, {"reward/total": math.inf})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=refuse) for line in lines] == [
+        {"step": 0, "reward/total": 0.5, "dpo/loss": None},
+        {"step": 1, "reward/total": None},
+    ]
+
+
+def test_a_resumed_run_appends_after_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonlSink(path)
+    for step in range(5):
+        sink.write(step, {"reward/total": float(step)})
+    resumed = JsonlSink(path)
+    resumed.truncate(3)
+    resumed.write(3, {"reward/total": 30.0})
+    assert [row["reward/total"] for row in read_metrics(path)] == [0.0, 1.0, 2.0, 30.0]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "a": 1.0}\n{"step": 1, "a"')
+    assert read_metrics(path) == [{"step": 0, "a": 1.0}]
+    JsonlSink(path).write(1, {"a": 2.0})
+    assert path.read_text() == '{"step": 0, "a": 1.0}\n{"step": 1, "a": 2.0}\n'
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"a": 1}', ""])
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 0}}\n{line}\n{{"step": 2}}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        read_metrics(path)
+
+
+def scalars(directory: Path, tag: str) -> list[tuple[int, float]]:
+    """Read through both of TensorBoard's readers."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.plugin_event_accumulator import (
+        EventAccumulator as PluginEventAccumulator,
+    )
+    from tensorboard.util.tensor_util import make_ndarray
+
+    found = [
+        (one.step, one.value) for one in EventAccumulator(str(directory)).Reload().Scalars(tag)
+    ]
+    served = PluginEventAccumulator(str(directory)).Reload().Tensors(tag)
+    assert [(one.step, make_ndarray(one.tensor_proto)) for one in served] == found
+    return found
+
+
+def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path: Path) -> None:
+    first = TensorBoardSink(tmp_path)
+    for step in range(4):
+        first.write(step, {"reward/total": step / 2})
+    first.close()
+    resumed = TensorBoardSink(tmp_path)
+    resumed.truncate(2)
+    resumed.write(2, {"reward/total": 5.0})
+    assert scalars(tmp_path, "reward/total") == [(0, 0.0), (1, 0.5), (2, 5.0)]
+    resumed.close()
+
+
+def test_fan_out_reaches_every_sink(tmp_path: Path) -> None:
+    both = fan_out([JsonlSink(tmp_path / "a.jsonl"), JsonlSink(tmp_path / "b.jsonl")])
+    both.write(0, {"x": 1.0})
+    both.write(1, {"x": 2.0})
+    both.truncate(1)
+    both.close()
+    assert read_metrics(tmp_path / "a.jsonl") == read_metrics(tmp_path / "b.jsonl")
+    assert read_metrics(tmp_path / "a.jsonl") == [{"step": 0, "x": 1.0}]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_wandb_says_how_to_install_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"videorl\[wandb\]"):
+        WandbSink(tmp_path, "project", "name")
+
+
+def test_sinks_need_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from videorl.run.sinks import TensorBoardSink\n"
+        "assert 'tensorboard' not in sys.modules\n"
+        f"TensorBoardSink(Path({str(tmp_path)!r})).write(0, {{'x': 1.0}})\n"
+        "assert not {'torch', 'tensorflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -1,0 +1,41 @@
+"""Files that are replaced atomically, and locks that end with their process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from videorl.errors import RunFolderError
+
+
+@contextmanager
+def locked(path: Path, in_use: str) -> Iterator[None]:
+    """Hold the lock file `path` inside the block; the system frees it however the process ends.
+
+    Raises:
+        RunFolderError: Another process holds it; the message is `in_use`.
+    """
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(in_use) from error
+        yield
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace `path` atomically with `value` as JSON."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")

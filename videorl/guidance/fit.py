@@ -1,0 +1,32 @@
+"""One training of a latent reward in this process, from start to the saved folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from videorl.guidance.recipe import LatentRewardRecipe
+from videorl.guidance.task import load_latent_reward_task
+from videorl.learning.engines.local import LocalEngine
+from videorl.reward_training.fit import Trainer, fit
+from videorl.reward_training.trainer import RewardTrainer
+from videorl.run.checkpoints import open_checkpoints
+from videorl.run.folder import RunFolder
+from videorl.run.sinks import open_sinks
+
+
+def train_latent_reward(
+    recipe: LatentRewardRecipe, folder: RunFolder, should_stop: Callable[[], bool]
+) -> bool:
+    """Train, or go on with, one recipe; return whether it reached its last step.
+
+    The result is in `folder.reward`.
+
+    Raises:
+        ConfigError, DatasetError, CheckpointError: As `load_latent_reward_task`.
+    """
+    task = load_latent_reward_task(recipe)
+    engine = LocalEngine(task.module, recipe.optimizer)
+    checkpoints = open_checkpoints(recipe.checkpoint, folder.root)
+    trainer: Trainer = RewardTrainer(task, engine, recipe, checkpoints)
+    with open_sinks(recipe, folder) as sinks:
+        return fit(recipe, trainer, sinks, folder.reward, should_stop)

@@ -1,0 +1,128 @@
+"""Labelled pairs of latents: sampled from a policy, labelled by what reward models say of them."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from videorl.config import RewardConfig
+from videorl.guidance.latent_files import ScoredVideo, read_video, write_latents
+from videorl.protocols import Policy, RewardModel
+from videorl.reward_training.pairs import COLUMNS
+from videorl.rewards.scoring import named, score_each
+from videorl.seeds import derive_seed
+from videorl.types import Score, Video
+
+logger = logging.getLogger(__name__)
+
+SAME_BAND = 0.1
+"""Default: scores that differ by less are labelled `same`."""
+
+
+def label(score_a: float, score_b: float, same_band: float) -> str:
+    """Return A, B, same, or invalid where a score is NaN."""
+    margin = score_a - score_b
+    if math.isnan(margin):
+        return "invalid"
+    return "same" if abs(margin) < same_band else "A" if margin > 0 else "B"
+
+
+def dimension_scores(
+    models: Mapping[str, RewardModel], rewards: Sequence[RewardConfig]
+) -> Callable[[Sequence[Video], str], list[dict[str, float]]]:
+    """Return a function that scores videos of one prompt on every dimension of every model.
+
+    Dimensions are named as those of a run are; what a model cannot score is NaN.
+
+    Args:
+        models: By the key of their configuration.
+        rewards: In the order of their names.
+    """
+
+    def score(videos: Sequence[Video], prompt: str) -> list[dict[str, float]]:
+        found = {
+            key: score_each(model, videos, [prompt] * len(videos)) for key, model in models.items()
+        }
+        rows: list[dict[str, float]] = []
+        for index in range(len(videos)):
+            row: dict[str, Score] = {}
+            for key, model in models.items():
+                one = found[key][index]
+                nothing = Score(dict.fromkeys(model.dimensions, math.nan), math.nan)
+                row[key] = one if isinstance(one, Score) else nothing
+            rows.append(named(row, rewards)[0])
+        return rows
+
+    return score
+
+
+def sample_scored_latents(
+    folder: Path,
+    policy: Policy,
+    score: Callable[[Sequence[Video], str], Sequence[Mapping[str, float]]],
+    prompts: Sequence[str],
+    num_candidates: int,
+    seed: int,
+    on_prompt: Callable[[int], None] = lambda done: None,
+) -> list[list[Path]]:
+    """Sample candidates of every prompt, score them, and keep their latents; return their files.
+
+    Called again, it goes on behind the last whole prompt.
+
+    Args:
+        folder: Is created.
+        policy: With all of its parts; sampled without a negative prompt's embedding.
+        score: Returns the dimensions' scores of videos of one prompt; NaN where there is none.
+        prompts: One group each.
+        num_candidates: Of each prompt.
+        seed: Of the samples.
+        on_prompt: Called with the number of prompts done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    groups: list[list[Path]] = []
+    for number, prompt in enumerate(prompts):
+        paths = [folder / f"{number:06d}-{k:02d}.safetensors" for k in range(num_candidates)]
+        if not all(path.is_file() for path in paths):
+            seeds = [derive_seed(seed, "latents", prompt, k) for k in range(num_candidates)]
+            embeds_LD, negative_LD = policy.encode([prompt, ""])
+            latents_BCTHW = policy.sample(embeds_LD, negative_LD, seeds)
+            scored = score(policy.decode(latents_BCTHW), prompt)
+            for path, latents_CTHW, scores in zip(paths, latents_BCTHW, scored, strict=True):
+                write_latents(path, latents_CTHW, ScoredVideo(prompt, scores))
+        groups.append(paths)
+        on_prompt(number + 1)
+    return groups
+
+
+def write_pairs(path: Path, groups: Sequence[Sequence[Path]], same_band: float = SAME_BAND) -> int:
+    """Label every two videos of each prompt on every dimension; return how many labels are invalid.
+
+    Args:
+        path: A CSV in the columns that `read_pairs` reads, written whole, beside or above the
+            files.
+        groups: Files of `sample_scored_latents`, prompt by prompt.
+        same_band: See `label`.
+    """
+    rows: list[tuple[str, ...]] = []
+    dimensions: tuple[str, ...] = ()
+    for files in groups:
+        videos = [read_video(file) for file in files]
+        dimensions = dimensions or tuple(videos[0].scores)
+        names = [file.relative_to(path.parent).as_posix() for file in files]
+        for (name_a, a), (name_b, b) in itertools.combinations(zip(names, videos, strict=True), 2):
+            labels = [label(a.scores[one], b.scores[one], same_band) for one in dimensions]
+            rows.append((name_a, name_b, a.prompt, *labels))
+    num_invalid = sum(row.count("invalid") for row in rows)
+    if num_invalid:
+        total = len(rows) * len(dimensions)
+        logger.warning("%s: %d of %d labels invalid: a score is missing", path, num_invalid, total)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([(*COLUMNS, *dimensions), *rows])
+    os.replace(partial, path)
+    return num_invalid

@@ -1,0 +1,1 @@
+"""The learner: from training examples to an optimizer step, on every rank."""

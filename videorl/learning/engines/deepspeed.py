@@ -1,0 +1,136 @@
+"""DeepSpeed ZeRO 0 to 3 over torch.distributed (gloo on CPU, nccl on GPU)."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videorl.config import OptimizerConfig
+from videorl.learning.engines.deepspeed_state import full_state, load_full_state
+
+
+def _prepare_cpu() -> None:
+    """Keep DeepSpeed from compiling its shared-memory op at start-up on CPU.
+
+    That build takes tens of seconds and a compiler, and speeds up only ranks on one machine; gloo
+    serves instead. DeepSpeed consults this table before it builds, and would otherwise fill it by
+    trying out compilers.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__dict__["__compatible_ops__"] = {}
+
+
+def _deepspeed_config(
+    optimizer: OptimizerConfig, zero_stage: int, micro_batch_size: int
+) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": optimizer.max_grad_norm,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": optimizer.learning_rate,
+                "betas": list(optimizer.betas),
+                "weight_decay": optimizer.weight_decay,
+                # PyTorch's own kernels: no C++ build at start-up, and the local engine's numbers.
+                "torch_adam": True,
+            },
+        },
+        "zero_optimization": {"stage": zero_stage},
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+class DeepSpeedEngine:
+    """A `deepspeed.initialize`d engine behind the `Engine` protocol."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        config: OptimizerConfig,
+        *,
+        zero_stage: int,
+        micro_batch_size: int,
+    ) -> None:
+        """Wrap `module`; torch.distributed must be initialised already."""
+        import deepspeed
+
+        if not torch.cuda.is_available():
+            _prepare_cpu()
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # DeepSpeed calls collectives by names that PyTorch has renamed.
+        warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
+        deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
+        self._named = {name: one for name, one in module.named_parameters() if one.requires_grad}
+        self._parameters = list(self._named.values())
+        self._engine: Any
+        self._engine, *_ = deepspeed.initialize(
+            model=module,
+            model_parameters=self._parameters,  # pyright: ignore[reportArgumentType]
+            config=_deepspeed_config(config, zero_stage, micro_batch_size),
+        )
+        self._device = self._parameters[0].device
+        self._zero_stage = zero_stage
+        self.rank = torch.distributed.get_rank()
+        self.world_size = torch.distributed.get_world_size()
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Accumulate gradients; ranks average them once, at the last micro-batch."""
+        if self._zero_stage > 0:
+            # `engine.forward` would do this. A policy calls its module itself; without it ZeRO 3
+            # overwrites the gradient of one micro-batch with the next.
+            self._engine.optimizer.clear_backward_seen_flag()
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        self._engine.backward(loss)
+
+    def step(self, learning_rate: float) -> float:
+        """Clip, update unless the gradient is not finite, clear it; return its norm before."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._zero_stage > 0:
+            self._engine.step()  # leaves out an update whose norm is not finite
+            return float(self._engine.get_global_grad_norm())
+        # Plain data parallelism measures no norm; gradients are whole and averaged here.
+        norm = torch.nn.utils.get_total_norm(
+            [one.grad for one in self._parameters if one.grad is not None]
+        )
+        if torch.isfinite(norm):
+            self._engine.step()
+        else:
+            self._engine.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Return the element-wise sum of `values` over all ranks."""
+        total = values.to(self._device)
+        torch.distributed.all_reduce(total)
+        return total.to(values.device)
+
+    @contextmanager
+    def gathered(self, module: torch.nn.Module, *, write: bool) -> Iterator[None]:
+        """Gather ZeRO-3 shards of `module`; with `write`, rank 0's changes are kept everywhere."""
+        import deepspeed
+
+        if self._zero_stage < 3:
+            yield
+            return
+        with deepspeed.zero.GatheredParameters(
+            list(module.parameters()), modifier_rank=0 if write else None
+        ):
+            yield
+
+    def state(self) -> dict[str, Tensor]:
+        """Return parameters and optimizer state, gathered from all ranks."""
+        return full_state(self._engine, self._named)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state` gave."""
+        load_full_state(self._engine, self._named, state)

@@ -1,0 +1,130 @@
+"""Training without generators or reward workers: a learner and a stream of examples.
+
+Offline DPO and ReFL run so, in one process or with the learner's ranks on Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from videorl.config import Recipe
+from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
+from videorl.protocols import Learner, MetricSink, ReferenceUpdater
+from videorl.recipes.validation import REFL
+from videorl.run.checkpoint_writer import Checkpoints
+from videorl.run.folder import RunFolder
+from videorl.run.sinks import open_sinks
+from videorl.types import StepRecord, WeightVersion
+
+
+class Examples(Protocol):
+    """What is learned from, by position (>= 0): endless, and equal on every call and resume."""
+
+    def __getitem__(self, position: int, /) -> Any:
+        """Return what the learner's `step` takes."""
+        ...
+
+
+class StandaloneLearner(Learner, Protocol):
+    """A learner that nothing else of a run looks after."""
+
+    def export(self, directory: Path) -> None:
+        """Write the policy in the format that diffusers pipelines load."""
+        ...
+
+    def close(self) -> None:
+        """Return when everything begun is written."""
+        ...
+
+
+@dataclass(frozen=True)
+class LearnerParts:
+    """Everything the loop needs."""
+
+    examples: Examples
+    learner: Learner
+    reference: ReferenceUpdater
+    sink: MetricSink
+
+
+class NoArchive:
+    """Keeps nothing: no candidate is made that others would learn from."""
+
+    def write(self, record: StepRecord) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def train_learner(
+    recipe: Recipe, parts: LearnerParts, step: int, should_stop: Callable[[], bool]
+) -> int:
+    """Run optimizer steps until `recipe.num_steps`, or `should_stop` between two; return the step.
+
+    Step s learns from the examples at positions s * `prompts.per_round` and following.
+    """
+    size = recipe.prompts.per_round
+    with Checkpoints(NoArchive(), parts.learner, parts.reference, step) as checkpoints:
+        while step < recipe.num_steps and not should_stop():
+            started = time.perf_counter()
+            examples = [parts.examples[step * size + index] for index in range(size)]
+            output = parts.learner.step(step, examples)
+            reference = parts.reference.after_step(output.version)
+            metrics = {
+                **output.metrics,
+                "policy/version_step": float(output.version.step),
+                "reference/version_step": float(reference.step),
+                "time/step_s": time.perf_counter() - started,
+            }
+            parts.sink.write(step, metrics)
+            step += 1
+            if recipe.checkpoint.interval and step % recipe.checkpoint.interval == 0:
+                checkpoints.begin(step)
+        checkpoints.finish(step)
+    return step
+
+
+def run_learner(
+    recipe: Recipe,
+    folder: RunFolder,
+    learner: StandaloneLearner,
+    examples: Examples,
+    should_stop: Callable[[], bool],
+    check: Callable[[WeightVersion], None] = lambda version: None,
+) -> bool:
+    """Start a learner, train it, or go on, and close it; return whether it reached its last step.
+
+    The aligned policy is exported to the run folder then.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        learner: Not started yet.
+        examples: What it learns from.
+        should_stop: Asked between steps.
+        check: Called with the version that the learner starts from; may refuse to go on.
+    """
+    with open_sinks(recipe, folder) as sinks, closing(learner):
+        version, state = learner.start()
+        check(version)
+        curriculum = CurriculumReference(reference_interval(recipe), version)
+        if state is not None:
+            curriculum.restore(state["reference"])
+        reference = LocalReferenceUpdater(learner, curriculum)
+        sinks.truncate(version.step)
+        parts = LearnerParts(examples, learner, reference, sinks)
+        if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
+            return False
+        learner.export(folder.export)
+    return True
+
+
+def reference_interval(recipe: Recipe) -> int:
+    """Return the steps between swaps of the reference; ReFL has none to compare with."""
+    return 0 if recipe.objective.name == REFL else recipe.reference.interval

@@ -1,0 +1,165 @@
+"""Offline DPO: the learner of the online loop, on preference pairs that exist already.
+
+No generator and no reward, and a VAE only to encode pairs of video files: pairs come from disk in a
+seeded order, and stay the same however the policy moves (OnlineVPO, arXiv 2412.15159, compares with
+this).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from videorl.config import Recipe, SamplingConfig
+from videorl.data.preference_videos import has_videos, read_video_pairs, write_latents
+from videorl.data.preferences import Preferences, read_preferences
+from videorl.errors import ArchiveError
+from videorl.policies import load_policy
+from videorl.run.folder import RunFolder
+from videorl.seeds import derive_seed
+from videorl.types import (
+    Candidate,
+    Media,
+    PreferencePair,
+    Prompt,
+    Score,
+    ScoredCandidate,
+    WeightVersion,
+)
+
+logger = logging.getLogger(__name__)
+
+_OF_LATENTS = ("policy.family", "sampling.num_frames", "sampling.height", "sampling.width")
+"""Settings that latents of one archive share with the recipe that learns from them."""
+
+_PROMPTS_KEPT = 256
+"""Embeddings kept; those of a large encoder take megabytes."""
+
+_STORED = WeightVersion(0, "stored")
+"""What sampled a stored video is not known."""
+
+
+class PairStream:
+    """An endless, seeded, random-access sequence of stored pairs; each epoch visits all once.
+
+    Args:
+        preferences: The pairs.
+        encode: Text -> embedding [L, D], or a handle to it.
+        seed: Of the order.
+        put: Latents -> what stands for them in the pairs: themselves, or a handle.
+    """
+
+    def __init__(
+        self,
+        preferences: Preferences,
+        encode: Callable[[str], Media],
+        seed: int,
+        put: Callable[[Tensor], Media] = lambda latents: latents,
+    ) -> None:
+        self._preferences = preferences
+        self._encode = lru_cache(_PROMPTS_KEPT)(encode)
+        self._seed = seed
+        self._put = put
+
+    def __getitem__(self, position: int) -> PreferencePair:
+        """Return the pair at a position (>= 0), equal on every call and resume."""
+        epoch, place = divmod(position, len(self._preferences))
+        rng = np.random.default_rng(derive_seed(self._seed, "pairs", epoch))
+        index = int(rng.permutation(len(self._preferences))[place])
+        prompt = Prompt(position, self._preferences.prompts[index])
+        chosen, rejected = (
+            ScoredCandidate(
+                Candidate(0, prompt, role, 0, _STORED, self._put(latents), None), Score({}, total)
+            )
+            for role, (latents, total) in enumerate(
+                zip(self._preferences.latents(index), (1.0, 0.0), strict=True)
+            )
+        )
+        return PreferencePair(prompt, self._encode(prompt.text), chosen, rejected, margin=1.0)
+
+
+def check_archive(recipe: Recipe, folder: RunFolder) -> None:
+    """Refuse what can be seen to be wrong with an archive before a model or a cluster starts.
+
+    Raises:
+        ArchiveError: There is none, its table cannot be learned from, or it is of another model.
+    """
+    check_origin(recipe)
+    if not has_videos(archive := Path(recipe.offline.archive)):
+        read_preferences(archive)
+    elif not folder.latents.exists():
+        read_video_pairs(archive)
+
+
+def check_origin(recipe: Recipe) -> None:
+    """Compare the recipe with that of the run whose archive it learns from, if it is one.
+
+    A warning names another `policy.path`: copies of one model are fine, other models are not, and
+    equal shapes of latents do not tell them apart.
+
+    Raises:
+        ArchiveError: The run sampled another family of models, or videos of another size.
+    """
+    path = Path(recipe.offline.archive)
+    config = path.parent / "config.yaml"
+    if not ((path / "pairs").is_dir() and config.is_file()):
+        return
+    origin = OmegaConf.load(config)
+    made = {key: OmegaConf.select(origin, key) for key in (*_OF_LATENTS, "policy.path")}
+    wanted = {key: OmegaConf.select(OmegaConf.structured(recipe), key) for key in made}
+    if other := [key for key in _OF_LATENTS if made[key] != wanted[key]]:
+        raise ArchiveError(
+            f"offline.archive={path} is of a run with "
+            + ", ".join(f"{key}={made[key]}" for key in other)
+            + ", but this recipe has "
+            + ", ".join(f"{key}={wanted[key]}" for key in other)
+            + ": latents of another model or size cannot be learned from"
+        )
+    if made["policy.path"] != wanted["policy.path"]:
+        logger.warning(
+            "offline.archive=%s was sampled with policy.path=%s, this recipe has %s: unless these "
+            "are the same model, its latents mean nothing here",
+            path,
+            made["policy.path"],
+            wanted["policy.path"],
+        )
+
+
+def probe_sampling(sampling: SamplingConfig) -> SamplingConfig:
+    """Return the cheapest sampling of the same size: of videos whose shape is all that matters."""
+    return replace(sampling, num_inference_steps=1, guidance_scale=1.0)
+
+
+def check_shape(preferences: Preferences, probe_BCTHW: Tensor) -> None:
+    """Compare the shape of the stored latents with that of a video of the policy.
+
+    Raises:
+        ArchiveError: They differ.
+    """
+    wanted = tuple(probe_BCTHW.shape[1:])
+    if preferences.shape != wanted:
+        raise ArchiveError(
+            f"offline.archive holds latents of shape {list(preferences.shape)}, but policy.path "
+            f"with this recipe's sampling makes {list(wanted)}: they are of another model or size"
+        )
+
+
+def encode_archive(recipe: Recipe, folder: RunFolder) -> None:
+    """Encode the videos of the recipe's archive with the policy's VAE, unless that is done.
+
+    Raises:
+        ArchiveError: The table is unusable, or a video is damaged or of another size than
+            `sampling` says.
+    """
+    if folder.latents.exists():
+        return
+    pairs = read_video_pairs(Path(recipe.offline.archive))
+    policy = load_policy(recipe.policy, recipe.sampling, parts=frozenset({"vae"}))
+    write_latents(pairs, policy.encode_video, folder.latents)

@@ -1,0 +1,1 @@
+"""How the shipped Moving Shapes checkpoints and labels are made."""

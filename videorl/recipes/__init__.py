@@ -1,0 +1,1 @@
+"""Recipes: reading, checking and comparing them; the shipped ones are in `shipped/`."""

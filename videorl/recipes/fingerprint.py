@@ -1,0 +1,98 @@
+"""Which settings of a recipe make its numbers, and how two recipes differ in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Protocol
+
+import yaml
+
+from videorl.config import MetricsConfig, Recipe, RewardConfig
+from videorl.recipes.schema import dotted
+
+
+class RunRecipe(Protocol):
+    """What every recipe says, whatever is trained; each is a dataclass."""
+
+    name: str
+    num_steps: int
+    run_dir: str
+    metrics: MetricsConfig
+
+
+_MAY_CHANGE_ON_RESUME = (
+    r"num_steps|run_dir|policy\.gradient_checkpointing|sampling\.batch_size"
+    r"|rewards\.\d+\.(num_workers|max_workers|num_cpus|num_gpus|max_retries|worker_timeout_s)"
+    r"|rewards\.\d+\.(idle_release_s|runtime_env\..*)"
+    r"|learner\..*"
+    r"|archive\.videos|labels\.keep_decoded|evaluation\.interval"
+    r"|rollouts\.canary_.*|(generators|encoder|cluster|checkpoint|metrics)\..*"
+)
+"""Settings of where, how long and how fast; all others decide what the numbers mean."""
+
+
+def recipe_fingerprint(recipe: RunRecipe) -> str:
+    """Return a SHA-256 (hex) of the settings that a resumed run must share with its first part.
+
+    Free to change are the run's length and place, worker counts and resources, memory-only
+    settings, checkpointing and which videos are archived. Another number of learner ranks adds up
+    gradients in another order, so the numbers are then equal up to rounding.
+    """
+    frozen = frozen_settings(recipe)
+    return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()
+
+
+def frozen_settings(recipe: RunRecipe) -> dict[str, Any]:
+    """Return dotted key -> value of the settings that `recipe_fingerprint` is made of."""
+    settings: Any = recipe
+    return _frozen_settings(dataclasses.asdict(settings))
+
+
+def differences(a_yaml: str, b_yaml: str, schema: type[RunRecipe]) -> list[str]:
+    """Return `key: a -> b` for each setting that a resume must not change and that differs.
+
+    A setting that one of them lacks was added to the schema between them: it has its default there.
+    """
+    a, b = (_frozen_settings(yaml.safe_load(text)) for text in (a_yaml, b_yaml))
+    changed = {key for key in a.keys() & b.keys() if a[key] != b[key]}
+    changed |= {key for key in a.keys() ^ b.keys() if not is_default(key, (a | b)[key], schema)}
+    return [f"{key}: {a.get(key, 'unset')} -> {b.get(key, 'unset')}" for key in sorted(changed)]
+
+
+def is_default(key: str, value: Any, schema: type[RunRecipe] = Recipe) -> bool:
+    """Tell whether a frozen setting, by dotted key, has the value that the schema gives it."""
+    key = re.sub(r"^rewards\.\d+\.", "rewards.0.", key)
+    return key in _defaults(schema) and _defaults(schema)[key] == value
+
+
+@cache
+def _defaults(schema: type[RunRecipe]) -> dict[str, Any]:
+    made: Any = schema()
+    rewards = {"rewards": [dataclasses.asdict(RewardConfig())]}
+    return _frozen_settings(rewards) | _frozen_settings(dataclasses.asdict(made))
+
+
+def _frozen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted key -> value of the settings that may not change when a run is resumed."""
+    return {
+        key: value
+        for key, value in _flatten(settings)
+        if not re.fullmatch(_MAY_CHANGE_ON_RESUME, key)
+    }
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        items: list[tuple[str, Any]] = [(str(k), v) for k, v in value.items()]
+    elif isinstance(value, list):
+        items = [(str(i), v) for i, v in enumerate(value)]
+    else:
+        yield prefix, value
+        return
+    for name, item in items:
+        yield from _flatten(item, dotted(prefix, name))

@@ -1,0 +1,157 @@
+"""Recipes on disk: find one, merge YAML and overrides into the schema."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from videorl.config import Recipe, RewardConfig
+from videorl.errors import ConfigError
+from videorl.recipes.fingerprint import RunRecipe
+from videorl.recipes.schema import Origin, check, dotted, field_type
+from videorl.recipes.secrets import redacted, without_value
+from videorl.recipes.validation import validate, validate_rewards
+
+RECIPES = Path(__file__).resolve().parent / "shipped"
+
+R = TypeVar("R")
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the validated recipe: defaults, overlaid by the YAML file, overlaid by overrides.
+
+    Args:
+        name_or_path: The name of a shipped recipe, or the path of a YAML file.
+        overrides: `key=value` with dotted keys; list items by position (`rewards.0.weight=2`).
+
+    Raises:
+        ConfigError: No such recipe, an unknown key, a value of the wrong type or out of range, or a
+            required key left out.
+    """
+    recipe = read_recipe(Recipe, find_recipe(name_or_path), overrides)
+    validate(recipe)
+    return recipe
+
+
+def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
+    """Return the recipe in one file, of any schema, with overrides; values are not validated.
+
+    Raises:
+        ConfigError: As `load_recipe`.
+    """
+    loaded = _read(path)
+    check(OmegaConf.to_container(loaded), schema, "", Origin(str(path), schema))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), loaded)
+        for override in overrides:
+            _apply(merged, override, schema)
+        # `run_dir` quotes `name`, so a missing name would be listed twice.
+        if missing := OmegaConf.missing_keys(merged) - {"run_dir"}:
+            raise ConfigError(f"{path} must set {', '.join(sorted(missing))}")
+        recipe = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    assert isinstance(recipe, schema)
+    return recipe
+
+
+def load_rewards(
+    models: Sequence[str], name_or_path: str | None, overrides: Sequence[str] = ()
+) -> list[RewardConfig]:
+    """Return validated reward models without the rest of a recipe.
+
+    Args:
+        models: Each `name` or `name=path`; its other settings are the defaults.
+        name_or_path: A recipe, of which only `rewards` is read, or None. They come first.
+        overrides: `rewards.N.key=value`, as for `load_recipe`.
+
+    Raises:
+        ConfigError: As `load_recipe`; or nothing is given.
+    """
+    path = None if name_or_path is None else find_recipe(name_or_path)
+    read = {} if path is None else OmegaConf.to_container(_read(path))
+    assert isinstance(read, dict)
+    listed = list(read.get("rewards") or [])
+    for name, equals, folder in (model.partition("=") for model in models):
+        listed.append({"name": name} | ({"path": folder} if equals else {}))
+    check({"rewards": listed}, Recipe, "", Origin(str(path or "--reward"), Recipe))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), {"rewards": listed})
+        for override in overrides:
+            if not override.startswith("rewards."):
+                raise ConfigError(f"only rewards can be set here, got {override!r}")
+            _apply(merged, override, Recipe)
+        rewards: Any = OmegaConf.to_object(merged.rewards)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path or '--reward'}: {str(error).splitlines()[0]}") from error
+    validate_rewards(rewards)
+    return rewards
+
+
+def to_yaml(recipe: RunRecipe) -> str:
+    """Return every setting of the recipe, resolved, as YAML that `load_recipe` reads back.
+
+    All but secrets, see `videorl.recipes.secrets`: this text goes into run folders and reports.
+    """
+    settings = OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
+    return OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
+
+
+def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
+    """Resolve the name of a recipe in the folder `shipped`, or a path, to an existing file.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if (named := shipped / f"{name_or_path}.yaml").is_file():
+        return named
+    if (path := Path(name_or_path)).is_file():
+        return path
+    names = sorted(file.stem for file in shipped.glob("*.yaml"))
+    near = difflib.get_close_matches(Path(name_or_path).stem, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"no recipe {name_or_path!r}: neither a YAML file nor one of {', '.join(names)}{hint}"
+    )
+
+
+def _read(path: Path) -> DictConfig:
+    """Parse one YAML file whose top level is a mapping."""
+    try:
+        loaded = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path} must hold `key: value` lines, got a list")
+    return loaded
+
+
+def _apply(recipe: Any, override: str, schema: type) -> None:
+    """Set one `key=value` in the merged recipe."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"an override is key=value, got {override!r}")
+    shown = without_value(override)
+    origin = Origin(f"override {shown!r}", schema)
+    annotation: Any = schema
+    path = ""
+    for part in key.split("."):
+        holder = OmegaConf.select(recipe, path) if path else recipe
+        path, annotation = dotted(path, part), field_type(annotation, part, key, origin)
+        if isinstance(holder, ListConfig) and not (part.isdigit() and int(part) < len(holder)):
+            raise ConfigError(f"there is no {path} ({origin}): the list has {len(holder)} items")
+    try:
+        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except yaml.YAMLError as error:
+        reason = f": {error}" if shown == override else ", quote it"
+        raise ConfigError(f"{key} has a value that is not YAML ({origin}){reason}") from None
+    # `key=` is how a shell passes on `key=""`: YAML reads null, but a text is meant to be empty.
+    value = "" if annotation is str and not text else parsed["value"]
+    check(value, annotation, key, origin)
+    OmegaConf.update(recipe, key, value)

@@ -1,0 +1,306 @@
+"""What the types of a recipe cannot say: ranges, known names, settings that contradict others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from videorl.config import (
+    EvaluationConfig,
+    GeneratorsConfig,
+    LearnerConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PolicyConfig,
+    PromptsConfig,
+    Recipe,
+    RewardConfig,
+    SamplingConfig,
+    SelectionConfig,
+)
+from videorl.errors import ConfigError
+from videorl.policies import FAMILIES
+from videorl.recipes.bounds import Problem, above, at_least, finite, one_of
+from videorl.recipes.secrets import places_of_passwords
+from videorl.rewards import DIFFERENTIABLE, MODELS
+
+# The tables of these parts import torch, which is too slow for reading a recipe: their names are
+# repeated here, and a contract test compares them.
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+SELECTION_RULES = ("best_vs_worst", "single_dimension", "weighted", "dominating", "all_pairs")
+OBJECTIVES = ("flow_dpo", "sft", "flow_rwr")
+REFL = "refl"
+"""The objective that is no loss on squared errors, and has a learner of its own."""
+SFT_ON = ("chosen", "all")
+BETA_SCHEDULES = ("constant", "squared_signal")
+DIFFUSION_FAMILIES = ("cogvideox",)
+ARCHIVED_VIDEOS = ("all", "pairs", "none")
+
+
+def validate(recipe: Recipe) -> None:
+    """Check everything that can be checked without a model, a cluster or a file.
+
+    Raises:
+        ConfigError: Lists every problem found: the key, what was wanted and what was got.
+    """
+    if problems := [problem for problem in _problems(recipe) if problem]:
+        raise ConfigError("\n".join([f"recipe {recipe.name}:", *problems]))
+
+
+def validate_rewards(rewards: list[RewardConfig]) -> None:
+    """Check reward models as those of a recipe are.
+
+    Raises:
+        ConfigError: Lists every problem found.
+    """
+    if problems := [problem for problem in _rewards(rewards) if problem]:
+        raise ConfigError("\n".join(problems))
+
+
+def _problems(recipe: Recipe) -> Iterator[Problem]:
+    yield at_least("num_steps", recipe.num_steps, 1)
+    yield at_least("seed", recipe.seed, 0)
+    yield from policy_problems(recipe.policy)
+    yield from sampling_problems(recipe.sampling)
+    yield from _prompts(recipe.prompts)
+    yield from _rewards(recipe.rewards)
+    yield from _selection(recipe.selection)
+    yield from _compared_dimensions(recipe)
+    yield from _objective(recipe.objective, recipe.selection)
+    yield from _dpo(recipe.objective, recipe.policy)
+    if recipe.offline.archive and recipe.objective.name != "flow_dpo":
+        yield f"offline.archive needs objective.name=flow_dpo, got {recipe.objective.name}"
+    if recipe.objective.name == REFL:
+        yield from _refl(recipe)
+    yield from optimizer_problems(recipe.optimizer)
+    yield at_least("reference.interval", recipe.reference.interval, 0)
+    yield at_least("rollouts.max_staleness", recipe.rollouts.max_staleness, 0)
+    yield at_least("rollouts.canary_interval", recipe.rollouts.canary_interval, 0)
+    yield at_least("rollouts.canary_tolerance", recipe.rollouts.canary_tolerance, 0)
+    yield from _generators(recipe.generators)
+    yield from _resources("encoder", recipe.encoder.num_cpus, recipe.encoder.num_gpus)
+    yield from learner_problems(recipe.learner)
+    yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
+    yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
+    yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
+    yield from _evaluation(recipe.evaluation)
+
+
+def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:
+    """Yield what is wrong with a `policy` section."""
+    yield one_of("policy.family", policy.family, FAMILIES)
+    yield one_of("policy.dtype", policy.dtype, DTYPES)
+    yield at_least("policy.lora.rank", policy.lora.rank, 0)
+    if policy.lora.rank > 0:
+        yield at_least("policy.lora.alpha", policy.lora.alpha, 1)
+        if not policy.lora.target_modules:
+            yield "policy.lora.target_modules must name at least one module, got none"
+    elif policy.lora.initial is not None:
+        yield (
+            "policy.lora.initial must be left out when policy.lora.rank is 0 (every weight is "
+            f"trained, there is no adapter to start from), got {policy.lora.initial!r}"
+        )
+
+
+def sampling_problems(sampling: SamplingConfig) -> Iterator[Problem]:
+    """Yield what is wrong with a `sampling` section."""
+    yield at_least("sampling.num_frames", sampling.num_frames, 1)
+    yield at_least("sampling.height", sampling.height, 1)
+    yield at_least("sampling.width", sampling.width, 1)
+    yield above("sampling.fps", sampling.fps, 0)
+    yield at_least("sampling.num_inference_steps", sampling.num_inference_steps, 1)
+    yield at_least("sampling.guidance_scale", sampling.guidance_scale, 0)
+    yield at_least("sampling.max_sequence_length", sampling.max_sequence_length, 1)
+    yield at_least("sampling.batch_size", sampling.batch_size, 0)
+
+
+def _prompts(prompts: PromptsConfig) -> Iterator[Problem]:
+    yield at_least("prompts.per_round", prompts.per_round, 1)
+    yield at_least("prompts.candidates_per_prompt", prompts.candidates_per_prompt, 2)
+
+
+def _rewards(rewards: list[RewardConfig]) -> Iterator[Problem]:
+    if not rewards:
+        yield f"rewards must list at least one reward model ({', '.join(MODELS)}), got none"
+    elif all(reward.weight == 0 for reward in rewards):
+        yield "rewards must have a weight other than 0 on one of them, or all candidates tie"
+    keys = [reward.key for reward in rewards]
+    if len(set(keys)) < len(keys):
+        yield f"rewards must have one label (default: the name) each, got {', '.join(keys)}"
+    for i, reward in enumerate(rewards):
+        yield from _reward(f"rewards.{i}", reward)
+
+
+def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
+    yield one_of(f"{key}.name", reward.name, MODELS)
+    yield finite(f"{key}.weight", reward.weight)
+    for name, weight in reward.dimension_weights.items():
+        yield finite(f"{key}.dimension_weights.{name}", weight)
+    yield at_least(f"{key}.num_workers", reward.num_workers, 1)
+    if reward.max_workers and reward.max_workers < reward.num_workers:
+        yield (
+            f"{key}.max_workers must be 0 or >= {key}.num_workers ({reward.num_workers}), "
+            f"got {reward.max_workers}"
+        )
+    yield from _resources(key, reward.num_cpus, reward.num_gpus)
+    yield at_least(f"{key}.max_retries", reward.max_retries, 0)
+    yield above(f"{key}.worker_timeout_s", reward.worker_timeout_s, 0)
+    yield above(f"{key}.idle_release_s", reward.idle_release_s, 0)
+    yield from _runtime_env(key, reward)
+
+
+def _runtime_env(key: str, reward: RewardConfig) -> Iterator[Problem]:
+    variables = reward.runtime_env.get("env_vars", {})
+    if not isinstance(variables, dict) or not all(isinstance(v, str) for v in variables.values()):
+        # Without the value, which may be a secret.
+        yield f"{key}.runtime_env.env_vars must map names to texts; put numbers in quotes"
+    for place in places_of_passwords(dataclasses.asdict(reward), key):
+        yield (
+            f"{place} must not hold a password in a URL, which logs and run folders would show; "
+            "give it to the nodes, in ~/.netrc or pip's own settings"
+        )
+
+
+def _selection(selection: SelectionConfig) -> Iterator[Problem]:
+    yield one_of("selection.rule", selection.rule, SELECTION_RULES)
+    yield at_least("selection.min_margin", selection.min_margin, 0)
+    for key, rule in (("dimension", "single_dimension"), ("weights", "weighted")):
+        got = getattr(selection, key)
+        if selection.rule == rule and not got:
+            yield f"selection.{key} must be set, as selection.rule is {rule}"
+        elif selection.rule != rule and got:
+            yield f"selection.{key} is for selection.rule={rule}, got {selection.rule}: omit it"
+    for name, weight in selection.weights.items():
+        yield finite(f"selection.weights.{name}", weight)
+    if selection.weights and not any(selection.weights.values()):
+        yield "selection.weights must not all be 0, or all candidates tie"
+
+
+def _compared_dimensions(recipe: Recipe) -> Iterator[Problem]:
+    selection, keys = recipe.selection, [reward.key for reward in recipe.rewards]
+    for name in (selection.dimension, *selection.weights):
+        if name and len(keys) > 1 and not name.startswith(tuple(f"{key}." for key in keys)):
+            yield (
+                f"selection must rank by model.dimension, as there are several rewards "
+                f"({', '.join(keys)}), got {name}"
+            )
+    for i, reward in enumerate(recipe.rewards):
+        if selection.rule == "dominating" and reward.weight <= 0:
+            yield (
+                f"rewards.{i}.weight must be > 0 for selection.rule=dominating, which compares "
+                f"every dimension of every reward model, got {reward.weight}"
+            )
+
+
+def _objective(objective: ObjectiveConfig, selection: SelectionConfig) -> Iterator[Problem]:
+    yield one_of("objective.name", objective.name, (*OBJECTIVES, REFL))
+    yield above("objective.beta", objective.beta, 0)
+    yield one_of("objective.beta_schedule", objective.beta_schedule, BETA_SCHEDULES)
+    yield at_least("objective.timesteps_per_pair", objective.timesteps_per_pair, 1)
+    yield one_of("objective.sft_on", objective.sft_on, SFT_ON)
+    yield above("objective.temperature", objective.temperature, 0)
+    yield at_least("objective.max_weight", objective.max_weight, 1)
+    if objective.name == "flow_rwr" and selection.rule in ("dominating", "all_pairs"):
+        yield (
+            f"selection.rule={selection.rule} makes pairs, but objective.name=flow_rwr weighs "
+            "single candidates: use best_vs_worst, single_dimension or weighted"
+        )
+
+
+def _dpo(objective: ObjectiveConfig, policy: PolicyConfig) -> Iterator[Problem]:
+    yield at_least("objective.sft_weight", objective.sft_weight, 0)
+    if not 0 < objective.rejected_scale <= 1:
+        yield f"objective.rejected_scale must be > 0 and <= 1, got {objective.rejected_scale}"
+    if not 0 <= objective.importance_clip <= 1:
+        yield f"objective.importance_clip must be >= 0 and <= 1, got {objective.importance_clip}"
+    yield at_least("objective.importance_steps", objective.importance_steps, 1)
+    if objective.name == "flow_dpo":
+        if objective.beta_schedule == "squared_signal" and policy.family in DIFFUSION_FAMILIES:
+            yield (
+                "objective.beta_schedule=squared_signal is derived for rectified flows, but "
+                f"policy.family={policy.family} predicts noise or v of a diffusion: use constant"
+            )
+        return
+    default = ObjectiveConfig()
+    for key in ("sft_weight", "rejected_scale", "protect_chosen", "importance_clip"):
+        if getattr(objective, key) != getattr(default, key):
+            yield f"objective.{key} is for objective.name=flow_dpo, got {objective.name}: omit it"
+
+
+def _refl(recipe: Recipe) -> Iterator[Problem]:
+    refl, num_steps = recipe.refl, recipe.sampling.num_inference_steps
+    for index, reward in enumerate(recipe.rewards):
+        if reward.name not in DIFFERENTIABLE:
+            yield (
+                f"rewards.{index}.name must have a gradient for objective.name=refl "
+                f"({', '.join(DIFFERENTIABLE)}), got {reward.name}"
+            )
+    if not 0 <= refl.stop_from < 1:
+        yield f"refl.stop_from must be >= 0 and < 1, got {refl.stop_from}"
+    elif not 1 <= refl.gradient_steps <= refl.first_stop(num_steps):
+        yield (
+            "refl.gradient_steps must be >= 1 and leave at least one step without gradient: with "
+            f"sampling.num_inference_steps={num_steps} and refl.stop_from={refl.stop_from} at most "
+            f"{refl.first_stop(num_steps)}, got {refl.gradient_steps}"
+        )
+    if refl.enough is not None:
+        yield finite("refl.enough", refl.enough)
+
+
+def optimizer_problems(optimizer: OptimizerConfig) -> Iterator[Problem]:
+    """Yield what is wrong with an `optimizer` section."""
+    yield above("optimizer.learning_rate", optimizer.learning_rate, 0)
+    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
+        yield f"optimizer.betas must be two numbers in [0, 1), got {optimizer.betas}"
+    yield at_least("optimizer.weight_decay", optimizer.weight_decay, 0)
+    yield at_least("optimizer.warmup_steps", optimizer.warmup_steps, 0)
+    yield at_least("optimizer.decay_steps", optimizer.decay_steps, 0)
+    yield above("optimizer.max_grad_norm", optimizer.max_grad_norm, 0)
+
+
+def _generators(generators: GeneratorsConfig) -> Iterator[Problem]:
+    yield at_least("generators.min_workers", generators.min_workers, 1)
+    if generators.max_workers < generators.min_workers:
+        yield (
+            f"generators.max_workers must be >= generators.min_workers ({generators.min_workers}), "
+            f"got {generators.max_workers}"
+        )
+    yield from _resources("generators", generators.num_cpus, generators.num_gpus)
+    yield at_least("generators.max_retries", generators.max_retries, 0)
+    yield above("generators.worker_timeout_s", generators.worker_timeout_s, 0)
+    yield above("generators.idle_release_s", generators.idle_release_s, 0)
+
+
+def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
+    """Yield what is wrong with a `learner` section."""
+    yield at_least("learner.num_workers", learner.num_workers, 1)
+    if learner.max_workers and learner.max_workers < learner.num_workers:
+        yield (
+            f"learner.max_workers must be 0 or >= learner.num_workers ({learner.num_workers}), "
+            f"got {learner.max_workers}"
+        )
+    for name, amount in learner.resources.items():
+        yield above(f"learner.resources.{name}", amount, 0)
+    yield one_of("learner.zero_stage", learner.zero_stage, (0, 1, 2, 3))
+    yield from _resources("learner", learner.num_cpus, learner.num_gpus)
+    yield at_least("learner.micro_batch_size", learner.micro_batch_size, 1)
+    yield at_least("learner.max_failures", learner.max_failures, -1)
+
+
+def _evaluation(evaluation: EvaluationConfig) -> Iterator[Problem]:
+    yield at_least("evaluation.num_prompts", evaluation.num_prompts, 1)
+    yield at_least("evaluation.best_of", evaluation.best_of, 1)
+    yield at_least("evaluation.samples", evaluation.samples, 1)
+    if evaluation.samples > evaluation.best_of:
+        yield (
+            f"evaluation.samples must be <= evaluation.best_of ({evaluation.best_of}), as each is "
+            f"compared with a base sample of the same seed, got {evaluation.samples}"
+        )
+    yield at_least("evaluation.num_videos", evaluation.num_videos, 0)
+    yield at_least("evaluation.seed", evaluation.seed, 0)
+
+
+def _resources(key: str, num_cpus: float, num_gpus: float | None) -> Iterator[Problem]:
+    yield at_least(f"{key}.num_cpus", num_cpus, 0)
+    if num_gpus is not None:
+        yield at_least(f"{key}.num_gpus", num_gpus, 0)

@@ -1,0 +1,1 @@
+"""Reward models of single images, averaged over the frames of a video."""

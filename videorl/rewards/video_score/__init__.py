@@ -1,0 +1,1 @@
+"""VideoScore: five dimensions by regression on a video language model."""

@@ -1,0 +1,136 @@
+"""VideoScore (TIGER-AI-Lab): five dimensions by regression, read off one forward.
+
+He et al., "VideoScore: Building Automatic Metrics to Simulate Fine-grained Human Feedback for
+Video Generation", arXiv 2406.15252. Published as `TIGER-Lab/VideoScore` (16 frames) and
+`TIGER-Lab/VideoScore-v1.1` (48 frames), both Apache-2.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from videorl.errors import ConfigError
+from videorl.rewards.checkpoints import find_folder
+from videorl.rewards.video_score.inputs import ClipInputs, Preprocessor, read_preprocessor
+from videorl.rewards.video_score.network import (
+    VideoScoreNetwork,
+    load_network,
+    read_config,
+    save_checkpoint,
+)
+from videorl.rewards.videos import OpenVideo, VideoSource, check_prompts, open_video, open_videos
+from videorl.types import Score
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CHECKPOINT_FILES = ("*.json", "*.safetensors")
+
+
+class VideoScore:
+    """Scores videos as the authors' code does. Trained on 1 (bad) … 4 (perfect), not clipped."""
+
+    dimensions: tuple[str, ...] = (
+        "visual_quality",
+        "temporal_consistency",
+        "dynamic_degree",
+        "text_to_video_alignment",
+        "factual_consistency",
+    )
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        max_num_frames: int = 16,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch_frames: int = 48,
+    ) -> None:
+        """Load a published checkpoint.
+
+        Args:
+            path: Folder or hub id.
+            max_num_frames: Frames that are looked at, evenly spread: 16 as VideoScore was trained,
+                48 as VideoScore-v1.1. The checkpoint does not say which.
+            device: Where the model runs; None = the GPU if there is one.
+            dtype: `float32` or `bfloat16`; None = float32 on CPU, bfloat16 elsewhere.
+            max_batch_frames: Frames per forward; bounds memory. A video of more goes alone, its
+                frames in parts.
+
+        Raises:
+            ConfigError: An option has an impossible value.
+            CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
+        """
+        for name, value in (
+            ("max_num_frames", max_num_frames),
+            ("max_batch_frames", max_batch_frames),
+        ):
+            if value < 1:
+                raise ConfigError(f"video_score: {name} must be > 0, got {value}")
+        if dtype is not None and dtype not in DTYPES:
+            raise ConfigError(
+                f"video_score: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}"
+            )
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        kind = DTYPES[dtype or ("float32" if where.type == "cpu" else "bfloat16")]
+        self.folder = find_folder(str(path), CHECKPOINT_FILES)
+        self.max_batch_frames = max_batch_frames
+        config = read_config(self.folder)
+        self.preprocess: Preprocessor = read_preprocessor(self.folder, config, max_num_frames)
+        self.network: VideoScoreNetwork = load_network(self.folder, config, kind).to(where)
+
+    def score(self, videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[Score]:
+        """Score each video against its prompt.
+
+        `total` is the mean of the five; `raw` holds the logits, which the dimensions are as they
+        stand. Values do not depend on what else is in the batch (to about 1e-6 in float32).
+
+        Raises:
+            VideoError: A video cannot be scored; it is named. `rewards.score_each` isolates it.
+            PromptError: A prompt is empty, too long, or contains a special token of the model.
+        """
+        opened = open_videos(videos, prompts)
+        check_prompts(prompts, self.preprocess.reserved)
+        scores: list[Score] = []
+        for clips in self._batches(opened, prompts):
+            with torch.inference_mode():
+                logits_B5 = self.network(clips, self.max_batch_frames).float().cpu()
+            for values in logits_B5.tolist():
+                logits = dict(zip(self.dimensions, values, strict=True))
+                scores.append(Score(logits, sum(values) / len(values), dict(logits)))
+        return scores
+
+    def prepare(self, video: VideoSource, prompt: str) -> ClipInputs:
+        """Return what `network` takes, for one video; a trainer's data loader calls this.
+
+        Raises:
+            VideoError: The video cannot be scored.
+            PromptError: The prompt is empty, too long, or contains a special token of the model.
+        """
+        return self.preprocess(open_video(video), prompt)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the weights as they are now, in the layout that was loaded.
+
+        Raises:
+            CheckpointError: `folder` is the one that was loaded.
+        """
+        save_checkpoint(self.network.state_dict(), self.folder, Path(folder))
+
+    def _batches(
+        self, videos: Sequence[OpenVideo], prompts: Sequence[str]
+    ) -> Iterator[list[ClipInputs]]:
+        """Yield inputs for one forward each; pixels are read only when their batch comes."""
+        clips: list[ClipInputs] = []
+        num_frames = 0
+        for video, prompt in zip(videos, prompts, strict=True):
+            clip = self.preprocess(video, prompt)
+            if clips and num_frames + len(clip.pixels_FCHW) > self.max_batch_frames:
+                yield clips
+                clips, num_frames = [], 0
+            clips.append(clip)
+            num_frames += len(clip.pixels_FCHW)
+        if clips:
+            yield clips

@@ -1,0 +1,1 @@
+"""VisionReward (arXiv 2412.21059): a checklist of questions with linear weights."""

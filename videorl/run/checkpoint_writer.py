@@ -1,0 +1,70 @@
+"""Checkpoints are written while the loop goes on, one at a time."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+
+from videorl.protocols import Archive, Learner, ReferenceUpdater
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Begins checkpoints and remembers the newest one.
+
+    One that cannot be written (full disk) costs an error message, not the run: the older one
+    stands, and the next interval tries again.
+
+    Args:
+        archive: Flushed first, so that no checkpoint is ahead of it.
+        learner: Writes them.
+        reference: Its state is part of them.
+        step: Of the checkpoint that the run started from.
+    """
+
+    def __init__(
+        self, archive: Archive, learner: Learner, reference: ReferenceUpdater, step: int
+    ) -> None:
+        self._archive = archive
+        self._learner = learner
+        self._reference = reference
+        self._newest = step
+        self._pending: tuple[int, Future[None]] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        """Begin to keep checkpoints."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Wait for what is being written, whatever ended the run."""
+        self._wait()
+
+    def begin(self, step: int) -> None:
+        """Write a checkpoint in the background, once the one before is written."""
+        self._wait()
+        self._archive.flush()
+        state = {"step": step, "reference": self._reference.state()}
+        self._pending = step, self._learner.save(state)
+
+    def finish(self, step: int) -> None:
+        """Return when there is a checkpoint of `step`, or it could not be written."""
+        self._wait()
+        if self._newest != step:
+            self.begin(step)
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._pending is None:
+            return
+        (step, written), self._pending = self._pending, None
+        try:
+            written.result()
+            self._newest = step
+        except OSError as error:
+            logger.error(
+                "checkpoint at step %d could not be written, the last one is from step %d: %s",
+                step,
+                self._newest,
+                error,
+            )

@@ -1,0 +1,198 @@
+"""A folder of checkpoints that is never seen half-written, here or in an object store.
+
+An object store cannot rename. There, `state.json` is uploaded last and deleted first: a checkpoint
+with it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from videorl.config import CheckpointConfig
+from videorl.errors import CheckpointError
+from videorl.run.remote_folder import RemoteFolder
+
+_STATE = RemoteFolder.LAST
+_FORMAT = 1
+logger = logging.getLogger(__name__)
+
+
+class NewerFormatError(CheckpointError):
+    """A checkpoint was written by a later version of this project."""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what libraries raise on a full disk into what it is.
+
+    safetensors has an error of its own for it, and `torch.save` gives a bare RuntimeError.
+
+    Raises:
+        CheckpointError: A file below `folder` could not be written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(folder).free / 2**20
+        raise CheckpointError(
+            f"cannot write into {folder}, where {free:.0f} MiB are free: {error}"
+        ) from error
+
+
+class CheckpointFolder:
+    """`step-000010/` folders below one place, written by one process at a time.
+
+    Args:
+        location: A folder, created when first written; or a URI that pyarrow opens, such as
+            `s3://bucket/run` or `gs://bucket/run`, with the credentials of the environment.
+        keep: The newest so many (>= 1) stay.
+    """
+
+    def __init__(self, location: str | Path, keep: int) -> None:
+        self._keep = keep
+        self._remote = RemoteFolder(str(location)) if "://" in str(location) else None
+        self._directory = self._remote.copy if self._remote else Path(location)
+
+    def _name(self, step: int) -> Path:
+        return self._directory / f"step-{step:06d}"
+
+    def write(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+    ) -> None:
+        """Write checkpoint `step` whole, or leave no trace of it.
+
+        Args:
+            step: Its number.
+            tensors: Name of a safetensors file, without ending -> what it holds.
+            state: What `commit` adds.
+
+        Raises:
+            OSError: It could not be written (full disk, for instance); older ones are untouched.
+        """
+        try:
+            folder = self.begin(step)
+            with writing(folder):
+                for name, named in tensors.items():
+                    save_file(dict(named), folder / f"{name}.safetensors")
+            self.commit(step, state)
+        except OSError:
+            self.abandon(step)
+            raise
+
+    def begin(self, step: int) -> Path:
+        """Return an empty folder to write checkpoint `step` into."""
+        partial = self._name(step).with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        return partial
+
+    def commit(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Add `state` (JSON), make the folder durable under its final name and drop old ones."""
+        partial, final = self._name(step).with_suffix(".partial"), self._name(step)
+        content = {"format": _FORMAT, "step": step, "files": _sizes(partial), **state}
+        (partial / _STATE).write_text(json.dumps(content))
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _sync(self._directory)
+        if self._remote:
+            self._remote.upload(final)
+        try:
+            for old in self.steps()[: -self._keep]:
+                shutil.rmtree(self._name(old), ignore_errors=True)
+                if self._remote:
+                    self._remote.delete(self._name(old).name)
+        except CheckpointError as error:  # the new one is safe; the next commit tries again
+            logger.warning("old checkpoints could not be removed: %s", error)
+        return final
+
+    def abandon(self, step: int) -> None:
+        """Remove what `begin` made, after a failed write."""
+        shutil.rmtree(self._name(step).with_suffix(".partial"), ignore_errors=True)
+
+    def steps(self) -> list[int]:
+        """Return the steps of complete checkpoints, oldest first."""
+        if self._remote:
+            names = self._remote.complete()
+        else:
+            names = [path.name for path in self._directory.glob("step-*") if path.is_dir()]
+        found = (re.fullmatch(r"step-(\d+)", name) for name in names)
+        return sorted(int(name[1]) for name in found if name)
+
+    def latest(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the newest readable checkpoint and its state, or None if there is none.
+
+        A remote one is first copied to this machine.
+
+        Raises:
+            CheckpointError: It was written by a newer version of this format, or every
+                checkpoint is damaged: going on from scratch would bury finished work. Or the
+                place cannot be reached.
+        """
+        damaged: list[str] = []
+        for step in reversed(self.steps()):
+            path = self._name(step)
+            if self._remote:
+                self._remote.download(path)  # out of reach is not damaged: that error is raised
+            try:
+                return path, _read(path)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                if isinstance(error, NewerFormatError):
+                    raise
+                logger.warning("skipping damaged checkpoint %s: %s", path, error)
+                damaged.append(f"{path.name}: {error}")
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self._directory} can be read ({'; '.join(damaged)}); move the "
+                "folder away to start afresh"
+            )
+        return None
+
+
+def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolder:
+    """Return the checkpoints of a run, in its folder unless the recipe says where."""
+    return CheckpointFolder(config.location or run_dir / "checkpoints", config.keep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the state of one checkpoint whose files are all there, at their full lengths."""
+    state = json.loads((path / _STATE).read_text())
+    if state["format"] > _FORMAT:
+        raise NewerFormatError(
+            f"{path} has checkpoint format {state['format']}, this version reads up to "
+            f"{_FORMAT}: upgrade videorl, or use another run_dir"
+        )
+    found = _sizes(path)
+    for name, size in state["files"].items():
+        if found.get(name) != size:
+            raise CheckpointError(f"{name} has {found.get(name, 'no')} of its {size} bytes")
+    return state
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the length in bytes of every file below `folder`, by relative path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _sync(path: Path) -> None:
+    """Make a file's content, or a folder's entries, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

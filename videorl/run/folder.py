@@ -1,0 +1,126 @@
+"""The folder of one run: who may write into it, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+
+from videorl.errors import RunFolderError, VideorlError
+from videorl.files import write_text
+from videorl.recipes.fingerprint import RunRecipe, differences, recipe_fingerprint
+from videorl.recipes.reading import to_yaml
+from videorl.run.lock import hold
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths below `root`."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def archive(self) -> Path:
+        """Parquet tables and mp4 files, see `videorl.data.archive`."""
+        return self.root / "archive"
+
+    @property
+    def latents(self) -> Path:
+        """What the videos of an offline archive were encoded to."""
+        return self.root / "latents"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores and videos of the held-out prompts, before and after."""
+        return self.root / "evaluation"
+
+    @property
+    def export(self) -> Path:
+        """The aligned weights in the format that diffusers pipelines load."""
+        return self.root / "aligned"
+
+    @property
+    def reward(self) -> Path:
+        """The trained reward model in its published layout."""
+        return self.root / "reward"
+
+    @property
+    def summary(self) -> Path:
+        """The run's results as JSON."""
+        return self.root / "summary.json"
+
+    @property
+    def pools(self) -> Path:
+        """How the worker pools are, see `videorl.run.pool_sizes`."""
+        return self.root / "pools.json"
+
+    @property
+    def scale(self) -> Path:
+        """The sizes that `videorl scale` asked for."""
+        return self.root / "scale.json"
+
+
+@contextmanager
+def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
+    """Create or reopen the recipe's run folder and hold its lock; the system frees it at any end.
+
+    Raises:
+        RunFolderError: It cannot be written to, another driver works in it, it was made by a
+            recipe that differs in what a resumed run must share, or its disk became full.
+    """
+    if "://" in recipe.run_dir:
+        raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")
+    folder = RunFolder(Path(recipe.run_dir).absolute())
+    with full_disk_explained(folder.root), hold(folder.root):
+        _check_recipe(recipe, folder)
+        write_text(folder.config, to_yaml(recipe))
+        yield folder
+
+
+@contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Say what to do about a disk that became full inside the block.
+
+    Raises:
+        RunFolderError: Instead of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, VideorlError) or error.errno not in (ENOSPC, EDQUOT):
+            raise
+        raise RunFolderError(
+            f"a disk is full ({error}); what the last checkpoint in {folder} covers is safe: make "
+            "room and start the same command again"
+        ) from error
+
+
+def _check_recipe(recipe: RunRecipe, folder: RunFolder) -> None:
+    fingerprint, path = recipe_fingerprint(recipe), folder.root / "fingerprint"
+    if (
+        path.exists()
+        and path.read_text() != fingerprint
+        and (changed := differences(folder.config.read_text(), to_yaml(recipe), type(recipe)))
+    ):
+        raise RunFolderError(
+            f"{folder.root} holds a run with other settings ({'; '.join(changed)}); use the same "
+            "settings to go on with it, or set another run_dir"
+        )
+    write_text(path, fingerprint)

@@ -1,0 +1,195 @@
+"""How a run is going, for the person who watches it: a live display, or one line per step."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from statistics import median
+from typing import TYPE_CHECKING, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_WIDTH = 24
+ETA_WINDOW = 10
+"""Steps whose median time predicts the rest; the first step, which warms up, soon drops out."""
+
+
+def sparkline(values: list[float], width: int = SPARKLINE_WIDTH) -> str:
+    """Return the values as block characters, averaged down to at most `width` of them."""
+    if not values:
+        return ""
+    size = min(width, len(values))
+    cuts = [round(i * len(values) / size) for i in range(size + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    low, high = min(means), max(means)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+Item = TypeVar("Item")
+
+
+class ProgressSink:
+    """Shows each step on a terminal as a live display, elsewhere as one plain line.
+
+    Args:
+        num_steps: Of the whole run.
+        stream: Where to; standard error by default, at the time of the first step.
+    """
+
+    def __init__(self, num_steps: int, stream: TextIO | None = None) -> None:
+        self._num_steps = num_steps
+        self._stream = stream
+        self._rewards: list[float] = []
+        self._step_s: list[float] = []
+        self._last = time.perf_counter()
+        self._live = None
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show one step."""
+        now = time.perf_counter()
+        self._step_s.append(metrics.get("time/step_s", now - self._last))
+        self._last = now
+        if "reward/total" in metrics:
+            self._rewards.append(metrics["reward/total"])
+        stream = self._stream or sys.stderr
+        if stream.isatty():
+            self._update(stream, step, metrics)
+        else:
+            parts = [f"step {step + 1}/{self._num_steps}", *self._facts(metrics)]
+            print("  ".join([*parts, f"ETA {self._eta(step)}"]), file=stream, flush=True)
+
+    def truncate(self, step: int) -> None:
+        """Say from where a resumed run goes on."""
+        if step:
+            print(f"resumed after step {step}/{self._num_steps}", file=self._stream or sys.stderr)
+
+    def close(self) -> None:
+        """Give the terminal back; the last state stays visible."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _facts(self, metrics: Mapping[str, float]) -> list[str]:
+        facts = []
+        if "reward/total" in metrics:
+            change = self._rewards[-1] - self._rewards[0]
+            facts.append(f"reward {self._rewards[-1]:+.3f} ({change:+.3f})")
+            facts.append(sparkline(self._rewards))
+        for label, name, form in (
+            ("loss", "dpo/loss", ".3f"),
+            ("loss", "train/loss", ".3f"),
+            ("margin", "dpo/margin", "+.3f"),
+            ("accuracy", "dpo/accuracy", ".0%"),
+            ("accuracy", "train/accuracy", ".0%"),
+            ("held-out loss", "held_out/loss", ".3f"),
+            ("stale", "staleness/steps", ".0f"),
+        ):
+            if name in metrics:
+                facts.append(f"{label} {metrics[name]:{form}}")
+        if dropped := sum(value for name, value in metrics.items() if "/dropped_" in name):
+            facts.append(f"dropped {dropped:.0f}")
+        return [*facts, self._seconds(metrics)]
+
+    def _seconds(self, metrics: Mapping[str, float]) -> str:
+        stages = {
+            name.removeprefix("time/").removesuffix("_s"): value
+            for name, value in metrics.items()
+            if name.startswith("time/") and name != "time/step_s"
+        }
+        listed = ", ".join(f"{name} {value:.1f}" for name, value in stages.items())
+        return f"{self._step_s[-1]:.1f} s" + (f" ({listed})" if listed else "")
+
+    def _eta(self, step: int) -> str:
+        return duration(median(self._step_s[-ETA_WINDOW:]) * (self._num_steps - step - 1))
+
+    def _update(self, stream: TextIO, step: int, metrics: Mapping[str, float]) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        if self._live is None:
+            # Refreshed by hand: a thread that redraws would garble what others print.
+            self._live = Live(console=Console(file=stream), auto_refresh=False)
+            self._live.start()
+        self._live.update(self._render(step, metrics), refresh=True)
+        if step + 1 == self._num_steps:
+            self.close()
+
+    def _render(self, step: int, metrics: Mapping[str, float]) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(f"step {step + 1}/{self._num_steps}", style="bold"),
+            ProgressBar(total=self._num_steps, completed=step + 1, width=30),
+            Text(f"ETA {self._eta(step)}", style="dim"),
+        )
+        facts = self._facts(metrics)
+        shown = Text("  ").join(Text(fact) for fact in facts[:-1])
+        return Group(head, shown, Text(facts[-1], style="dim"))
+
+
+def track(items: Sequence[Item], label: str) -> Iterator[Item]:
+    """Yield the items behind a bar on a terminal, and behind one plain line elsewhere."""
+    from rich.console import Console
+    from rich.progress import track as rich_track
+
+    if not sys.stderr.isatty():
+        print(f"{label}: {len(items)}", file=sys.stderr, flush=True)
+        yield from items
+        return
+    yield from rich_track(items, description=label, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that counts further work: a bar with ETA, or a line for each tenth."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn(label),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        before, done = done, done + more
+        if before * 10 // total < done * 10 // total:
+            print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
+
+    print(f"{label}: 0/{total}", file=sys.stderr, flush=True)
+    yield count

@@ -1,0 +1,214 @@
+"""Where the numbers of a run go: a JSON file, TensorBoard, Weights & Biases, or all of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from videorl.errors import ConfigError
+from videorl.recipes.fingerprint import RunRecipe
+from videorl.run.folder import RunFolder
+from videorl.run.progress import ProgressSink
+
+
+class RunSink(Protocol):
+    """A `videorl.protocols.MetricSink` that can be cut back when a run is resumed."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of one step."""
+        ...
+
+    def truncate(self, step: int) -> None:
+        """Forget every step >= `step`: the run goes on from there."""
+        ...
+
+    def close(self) -> None:
+        """Finish; nothing is written afterwards."""
+        ...
+
+
+class FanOut:
+    """Gives everything to several sinks, in order."""
+
+    def __init__(self, sinks: Sequence[RunSink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step in every sink."""
+        for sink in self._sinks:
+            sink.write(step, metrics)
+
+    def truncate(self, step: int) -> None:
+        """Cut every sink back."""
+        for sink in self._sinks:
+            sink.truncate(step)
+
+    def close(self) -> None:
+        """Close every sink."""
+        for sink in self._sinks:
+            sink.close()
+
+
+def fan_out(sinks: Sequence[RunSink]) -> FanOut:
+    """Return one sink that writes to all of `sinks`."""
+    return FanOut(sinks)
+
+
+class JsonlSink:
+    """One strict JSON object per line and step: `{"step": 0, "reward/total": 0.1, …}`.
+
+    NaN and infinities, which JSON does not have, become null. A line torn by a crash is dropped
+    when the file is opened again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self._rewrite(read_metrics(path))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line({"step": step, **metrics}))
+            file.flush()
+            # A checkpoint may follow: after a power cut no step before it may be missing here.
+            os.fsync(file.fileno())
+
+    def truncate(self, step: int) -> None:
+        """Drop the lines of every step >= `step`."""
+        if self._path.exists():
+            self._rewrite([row for row in read_metrics(self._path) if row["step"] < step])
+
+    def close(self) -> None:
+        """Do nothing: every line was written when it was given."""
+
+    def _rewrite(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        partial.write_text("".join(_line(row) for row in rows), encoding="utf-8")
+        os.replace(partial, self._path)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    strict = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(strict, allow_nan=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a `JsonlSink` file; a torn last line is left out.
+
+    Raises:
+        ValueError: Another line is not a JSON object with a step.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    # What follows the last line end is empty, or a line that was never finished.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise ValueError(f"{path}, line {number} has no integer step: {line[:80]!r}")
+        rows.append(row)
+    return rows
+
+
+class TensorBoardSink:
+    """TensorBoard event files, written without torch or TensorFlow."""
+
+    def __init__(self, directory: Path) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        is_first = not list(directory.glob("events.out.tfevents.*"))
+        self._writer = EventFileWriter(str(directory))
+        if is_first:
+            # TensorBoard takes the first session mark for the beginning, later ones for restarts.
+            self.truncate(0)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step; it is on disk when this returns."""
+        values = [{"tag": name, "simple_value": value} for name, value in metrics.items()]
+        self._add(step, summary={"value": values})
+
+    def truncate(self, step: int) -> None:
+        """Tell TensorBoard to hide what earlier event files hold of steps >= `step`."""
+        self._add(step, session_log={"status": "START"})
+
+    def close(self) -> None:
+        """Stop the writer's thread."""
+        self._writer.close()
+
+    def _add(self, step: int, **content: Any) -> None:
+        from tensorboard.compat.proto import event_pb2
+
+        event = event_pb2.Event(  # pyright: ignore[reportAttributeAccessIssue]
+            step=step, wall_time=time.time(), **content
+        )
+        self._writer.add_event(event)
+        self._writer.flush()
+
+
+class WandbSink:
+    """Weights & Biases (`pip install 'videorl[wandb]'`); a resumed run goes on under its name.
+
+    Raises:
+        ConfigError: wandb is not installed.
+    """
+
+    def __init__(self, directory: Path, project: str, name: str) -> None:
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ConfigError(
+                "wandb is not installed; run `pip install 'videorl[wandb]'` or leave it out"
+            ) from error
+        # Numbers only: by itself it also sends the command line, the source and what is printed.
+        silent = wandb.Settings(
+            x_disable_meta=True, disable_code=True, disable_git=True, console="off"
+        )
+        self._run = wandb.init(
+            project=project,
+            name=name,
+            id=name,
+            resume="allow",
+            dir=str(directory),
+            settings=silent,
+        )
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step."""
+        self._run.log(dict(metrics), step=step)
+
+    def truncate(self, step: int) -> None:
+        """Do nothing: W&B ignores steps that it has, and they repeat with equal numbers."""
+
+    def close(self) -> None:
+        """Upload what is left."""
+        self._run.finish()
+
+
+@contextmanager
+def open_sinks(recipe: RunRecipe, folder: RunFolder) -> Iterator[FanOut]:
+    """Open everything that the recipe writes metrics to, and close it at the end."""
+    sinks: list[RunSink] = [
+        JsonlSink(folder.metrics),
+        TensorBoardSink(folder.tensorboard),
+        ProgressSink(recipe.num_steps),
+    ]
+    if recipe.metrics.wandb_project:
+        sinks.append(WandbSink(folder.root, recipe.metrics.wandb_project, folder.root.name))
+    together = fan_out(sinks)
+    try:
+        yield together
+    finally:
+        together.close()

@@ -1,0 +1,1 @@
+"""Sampling candidates and caching prompt embeddings, in this process."""

@@ -1,0 +1,111 @@
+"""Generator and scorer in this process: for tests, small runs and debugging.
+
+Both do their work inside `submit` and return a completed future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+
+from torch import Tensor
+
+from videorl.config import RewardConfig
+from videorl.futures import completed
+from videorl.protocols import Policy, RewardModel
+from videorl.rewards.scoring import (
+    check_dimension_weights,
+    check_rewards,
+    checked_scores,
+    score_group,
+)
+from videorl.sampling.embeddings import EmbeddingCache
+from videorl.sampling.sampler import CandidateSampler, candidate_group
+from videorl.types import (
+    CandidateGroup,
+    SampleRequest,
+    ScoredGroup,
+    Video,
+    WeightVersion,
+)
+
+
+class LocalGenerator:
+    """A policy that samples in this process.
+
+    Args:
+        policy: With transformer, VAE and text encoder.
+        negative_prompt: Text that guidance steers away from.
+        weights: Looks up published weights.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        negative_prompt: str,
+        weights: Callable[[WeightVersion], Mapping[str, Tensor]],
+    ) -> None:
+        self._sampler = CandidateSampler(policy)
+        self._embeddings = EmbeddingCache(lambda text: policy.encode([text])[0])
+        self._negative_prompt = negative_prompt
+        self._weights = weights
+
+    def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
+        """Sample now."""
+        return completed(lambda: self._sample(request))
+
+    def embeds(self, text: str) -> tuple[Tensor, Tensor]:
+        """Return the embeddings [L, D] of a prompt and of the negative prompt."""
+        return self._embeddings[text], self._embeddings[self._negative_prompt]
+
+    def latents(self, request: SampleRequest) -> Tensor:
+        """Return only the latents [B, C, T, H, W] of a request."""
+        return self._loaded(request).latents(request, *self.embeds(request.prompt.text))
+
+    def _sample(self, request: SampleRequest) -> CandidateGroup:
+        sampler = self._loaded(request)
+        embeds = self.embeds(request.prompt.text)
+        latents, videos, _ = sampler.sample(request, *embeds)
+        assert sampler.version is not None
+        return candidate_group(request, sampler.version, embeds[0], latents, videos)
+
+    def _loaded(self, request: SampleRequest) -> CandidateSampler:
+        if request.version != self._sampler.version:
+            self._sampler.load(request.version, self._weights(request.version))
+        return self._sampler
+
+
+class LocalScorer:
+    """Reward models that score in this process.
+
+    Args:
+        models: By the key of their configuration.
+        rewards: How their scores are combined.
+        unseen: Quality metrics of a video that no reward sees.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, RewardModel],
+        rewards: Sequence[RewardConfig],
+        unseen: Callable[[Video], Mapping[str, float]],
+    ) -> None:
+        check_rewards(rewards)
+        for reward in rewards:
+            check_dimension_weights(reward, models[reward.key].dimensions)
+        self._models = models
+        self._rewards = rewards
+        self._unseen = unseen
+
+    def submit(self, group: CandidateGroup) -> Future[ScoredGroup]:
+        """Score now."""
+        return completed(lambda: self._score(group))
+
+    def _score(self, group: CandidateGroup) -> ScoredGroup:
+        videos: list[Video] = [candidate.video for candidate in group.candidates]
+        prompts = [group.prompt.text] * len(videos)
+        results = {
+            reward.key: checked_scores(self._models[reward.key], videos, prompts)
+            for reward in self._rewards
+        }
+        return score_group(group, results, self._rewards, [self._unseen(one) for one in videos])
