@@ -51,9 +51,9 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path:
     is_finished, folder = work(recipe, 9)
     assert is_finished
     rows = read_metrics(folder.metrics)
-    assert rows[0]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert rows[2]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6), "right after a swap"
-    assert rows[1]["dpo/loss"] != pytest.approx(math.log(2), abs=1e-6)
+    assert rows[0]["learn/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert rows[2]["learn/loss"] == pytest.approx(math.log(2), abs=1e-6), "right after a swap"
+    assert rows[1]["learn/loss"] != pytest.approx(math.log(2), abs=1e-6)
     assert [row["reference/version_step"] for row in rows] == [0, 2, 2, 4]
     assert any(folder.export.iterdir())
     recipe.run_dir = str(tmp_path / "stopped")
@@ -61,7 +61,7 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path:
     is_finished, again = work(recipe, 9)
     assert is_finished
     repeated = read_metrics(again.metrics)
-    for name in ("dpo/loss", "dpo/margin", "optimizer/grad_norm"):
+    for name in ("learn/loss", "dpo/margin", "optimizer/grad_norm"):
         assert [row[name] for row in repeated] == pytest.approx([row[name] for row in rows])
 
 
