@@ -17,7 +17,7 @@ from videorl.data.prompts import PromptStream, load_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
 from videorl.evaluation.held_out import sample_and_score
-from videorl.evaluation.unseen import unseen_metrics
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
 from videorl.learning.learner import Learner
@@ -141,7 +141,11 @@ def local_pools(
         reward.key: load(reward.name, reward.path, **reward.options) for reward in recipe.rewards
     }
     generator = LocalGenerator(policy, recipe.sampling.negative_prompt, weights)
-    return generator, LocalScorer(models, recipe.rewards, unseen_metrics), policy.weights()
+    return (
+        generator,
+        LocalScorer(models, recipe.rewards, UnseenMetrics(tuple(recipe.metrics.unseen))),
+        policy.weights(),
+    )
 
 
 def compare_policies(
