@@ -80,8 +80,9 @@ def test_samples_are_seeded_videos(small: dict[str, object]) -> None:
     ((first, second),) = videorl.sample("a red circle", num=2, seed=3, **small)
     ((again,),) = videorl.sample(["a red circle"], num=1, seed=3, **small)
     assert first.frames.shape == (9, 32, 32, 3)
-    assert np.array_equal(first.frames, again.frames)
-    assert not np.array_equal(first.frames, second.frames)
+    difference = np.abs(first.frames.astype(int) - again.frames).max()
+    assert difference <= 2, "the same, but for the rounding of another batch"
+    assert np.abs(first.frames.astype(int) - second.frames).max() > 20
 
 
 def test_settings_become_overrides() -> None:
