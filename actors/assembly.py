@@ -87,7 +87,7 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
             reference,
             archive,
             sink,
-            ray_canary(recipe, generator, learner),
+            ray_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
         )
         started_in_s = time.perf_counter() - started
         names = ("generator", *(reward.key for reward in recipe.rewards))
