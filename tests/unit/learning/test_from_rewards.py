@@ -114,7 +114,9 @@ def test_only_the_last_calls_carry_gradient(
     policy.trainable_module().register_forward_hook(
         lambda *_: calls.append(torch.is_grad_enabled())
     )
-    monkeypatch.setattr("tests.unit.learning.test_from_rewards.load_policy", lambda *_, **__: policy)
+    monkeypatch.setattr(
+        "tests.unit.learning.test_from_rewards.load_policy", lambda *_, **__: policy
+    )
     recipe.refl.gradient_steps = 2
     first_step(recipe)
     # Three chains in one batch; without gradient it goes as far as the one that stops last.
