@@ -28,7 +28,6 @@ from videorl.loop import Parts, Progress
 from videorl.policies import load_policy
 from videorl.protocols import MetricSink
 from videorl.run.folder import RunFolder
-from videorl.weighting import load_selection
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
         if restored.loop_state is not None:
             reference.restore(restored.loop_state["reference"])
         archive.truncate(progress.step)
-        select = load_selection(recipe)
+        select = recipe.example_source()
         parts = Parts(
             prompts,
             generator,

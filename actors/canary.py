@@ -6,9 +6,9 @@ import ray
 
 from actors.generator import RayGenerator
 from actors.learner.learner import RayLearner
-from videorl.canary import Canary, canary_request, explain
 from videorl.config import Recipe
 from videorl.errors import WorkLostError
+from videorl.sampling.canary import Canary, canary_request, explain
 from videorl.types import WeightVersion
 
 

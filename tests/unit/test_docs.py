@@ -111,7 +111,13 @@ def test_every_logged_number_is_explained() -> None:
     )
     for name in re.findall(r'"([a-z]+/[a-z_]+)"', sources):
         assert f"`{name}`" in page, name
-    parts = (scoring.check, scoring.checked_scores, selection.why_no_pair, rollouts.Rollouts.take)
+    parts = (
+        scoring.check,
+        scoring.checked_scores,
+        selection.Selection.why_no_pair,
+        selection.Dominating.why_no_pair,
+        rollouts.Rollouts.take,
+    )
     for reason in re.findall(r'"([a-z]+_[a-z_]+)"', "".join(map(inspect.getsource, parts))):
         assert re.search(rf"`(candidates|groups)/(dropped|no_pair)_{reason}`", page), reason
 

@@ -24,12 +24,10 @@ from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.evaluation.unseen import unseen_metrics
-from videorl.learning.from_candidates import PolicyLearner
 from videorl.loop import train
-from videorl.one_process import local_parts, run_offline
+from videorl.one_process import local_parts, train_alone
 from videorl.policies import load_policy
 from videorl.recipes.fingerprint import recipe_fingerprint
-from videorl.recipes.validation import REFL
 from videorl.rewards import load
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.run.folder import RunFolder, open_run
@@ -125,10 +123,8 @@ def _evaluated(run: Run, recipe: Recipe, folder: RunFolder, stop: int) -> list[S
 
 def trainer(run: Run) -> Trainer:
     """Return what trains this run."""
-    if run.recipe.objective.name == REFL:
-        from videorl.one_process import run_refl
-
-        return lambda recipe, folder: _finish(run_refl(recipe, folder, lambda: False))
+    if run.recipe.objective.learns_from == "prompts":
+        return lambda recipe, folder: _finish(train_alone(recipe, folder, lambda: False))
     if run.arm.pairs == "stored":
         return lambda recipe, folder: _train_stored(run.recipe, recipe, folder)
     return _train_online
@@ -141,12 +137,11 @@ def _finish(is_finished: bool) -> None:
 
 def _train_online(recipe: Recipe, folder: RunFolder) -> None:
     sink = JsonlSink(folder.metrics)
-    parts, progress = local_parts(recipe, folder, sink)
+    parts, progress, learner = local_parts(recipe, folder, sink)
     sink.truncate(progress.step)
     train(recipe, parts, progress, lambda: False)
-    assert isinstance(parts.learner, PolicyLearner)
-    parts.learner.export(folder.export)
-    parts.learner.close()
+    learner.export(folder.export)
+    learner.close()
 
 
 def _train_stored(whole: Recipe, recipe: Recipe, folder: RunFolder) -> None:
@@ -154,7 +149,7 @@ def _train_stored(whole: Recipe, recipe: Recipe, folder: RunFolder) -> None:
     archive = folder.root / "stored"
     sample_pairs(whole, archive)
     offline = replace(recipe, offline=OfflineConfig(str(archive)))
-    _finish(run_offline(offline, folder, lambda: False))
+    _finish(train_alone(offline, folder, lambda: False))
 
 
 def evaluate(recipe: Recipe, adapter: Path | None) -> list[ScoredGroup]:

@@ -15,7 +15,6 @@ from videorl.rollouts import Rollouts
 from videorl.sampling.local import LocalGenerator, LocalScorer
 from videorl.step_record import record_step
 from videorl.types import WeightVersion
-from videorl.weighting import load_selection
 from videorl.weights import digest
 
 _ALL_PARTS = frozenset({"transformer", "vae", "text_encoder"})
@@ -37,7 +36,7 @@ def sample_pairs(recipe: Recipe, directory: Path) -> None:
     models = {one.key: load(one.name, one.path, **one.options) for one in recipe.rewards}
     scorer = LocalScorer(models, recipe.rewards, unseen_metrics)
     prompts = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
-    select = load_selection(recipe)
+    select = recipe.example_source()
     archive = Archive(directory, "none", keep_latents=True)
     archive.truncate(recipe.num_steps)
     for step in missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from videorl.config import Recipe, RewardConfig
 from videorl.errors import ConfigError
+from videorl.recipes.choices import specialised
 from videorl.recipes.fingerprint import RunRecipe
+from videorl.recipes.older import migrated
 from videorl.recipes.schema import Origin, check, dotted, field_type
 from videorl.recipes.secrets import redacted, without_value
 from videorl.recipes.validation import validate, validate_rewards
@@ -45,20 +48,22 @@ def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R
     Raises:
         ConfigError: As `load_recipe`.
     """
-    loaded = _read(path)
-    check(OmegaConf.to_container(loaded), schema, "", Origin(str(path), schema))
+    settings = migrated(_read(path), schema)
+    special, settings, overrides = specialised(schema, settings, overrides, str(path))
+    check(settings, special, "", Origin(str(path), special))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), loaded)
+        merged = OmegaConf.merge(OmegaConf.structured(special), settings)
         for override in overrides:
-            _apply(merged, override, schema)
+            _apply(merged, override, special)
         # `run_dir` quotes `name`, so a missing name would be listed twice.
         if missing := OmegaConf.missing_keys(merged) - {"run_dir"}:
             raise ConfigError(f"{path} must set {', '.join(sorted(missing))}")
-        recipe = OmegaConf.to_object(merged)
+        recipe: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(recipe, schema)
-    return recipe
+    # Not of the specialised class, which other processes could not import.
+    fields: Any = dataclasses.fields(schema)  # pyright: ignore[reportArgumentType]
+    return schema(**{field.name: getattr(recipe, field.name) for field in fields})
 
 
 def load_rewards(
@@ -75,8 +80,7 @@ def load_rewards(
         ConfigError: As `load_recipe`; or nothing is given.
     """
     path = None if name_or_path is None else find_recipe(name_or_path)
-    read = {} if path is None else OmegaConf.to_container(_read(path))
-    assert isinstance(read, dict)
+    read = {} if path is None else _read(path)
     listed = list(read.get("rewards") or [])
     for name, equals, folder in (model.partition("=") for model in models):
         listed.append({"name": name} | ({"path": folder} if equals else {}))
@@ -99,7 +103,8 @@ def to_yaml(recipe: RunRecipe) -> str:
 
     All but secrets, see `videorl.recipes.secrets`: this text goes into run folders and reports.
     """
-    settings = OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
+    plain: Any = recipe
+    settings = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(plain)), resolve=True)
     return OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
 
 
@@ -121,15 +126,16 @@ def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
     )
 
 
-def _read(path: Path) -> DictConfig:
-    """Parse one YAML file whose top level is a mapping."""
+def _read(path: Path) -> dict[str, Any]:
+    """Parse one YAML file whose top level is a mapping, to plain values."""
     try:
         loaded = OmegaConf.load(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{path} must hold `key: value` lines, got a list")
-    return loaded
+    settings: Any = OmegaConf.to_container(loaded)
+    return settings
 
 
 def _apply(recipe: Any, override: str, schema: type) -> None:

@@ -69,7 +69,7 @@ def work(chosen: Recipe, steps: int = STEPS) -> None:
     """Run, or go on with, a recipe in this process until it has done `steps` more."""
     with open_run(chosen) as folder:
         sink = JsonlSink(folder.metrics)
-        parts, progress = local_parts(chosen, folder, sink)
+        parts, progress, _ = local_parts(chosen, folder, sink)
         sink.truncate(progress.step)
         errors = {3: WorkLostError("out of memory"), 4: PromptError("too long")}
         losing = replace(parts, generator=LosingGenerator(parts.generator, errors))

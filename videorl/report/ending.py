@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.evaluation.evaluate import format_summary, summarise
 from videorl.evaluation.held_out import shared_prompts
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.files import write_json, write_text
-from videorl.report import write_report
+from videorl.report.page import write_report
 from videorl.run.folder import RunFolder
-from videorl.types import Prompt, ScoredGroup, WeightVersion
+from videorl.types import Media, Prompt, ScoredGroup, WeightVersion
 
 
 def is_finished(recipe: Recipe, folder: RunFolder) -> bool:
@@ -28,7 +28,11 @@ def is_finished(recipe: Recipe, folder: RunFolder) -> bool:
 
 
 def keep_evaluation(
-    recipe: Recipe, folder: RunFolder, name: str, groups: Sequence[ScoredGroup]
+    recipe: Recipe,
+    folder: RunFolder,
+    name: str,
+    groups: Sequence[ScoredGroup],
+    save: Callable[[Mapping[Path, Media]], None],
 ) -> None:
     """Write the scores of one evaluation, and the first videos of the first prompts.
 
@@ -37,10 +41,11 @@ def keep_evaluation(
         folder: Its folder.
         name: `before` or `after` training.
         groups: One for each held-out prompt; their videos can still be fetched.
+        save: Writes videos, or what handles stand for, as mp4 files.
     """
     shown = [group.candidates[0] for group in groups[: recipe.evaluation.num_videos]]
     videos = folder.evaluation / name
-    save_videos({videos / _video_name(one.candidate.prompt): one.candidate.video for one in shown})
+    save({videos / _video_name(one.candidate.prompt): one.candidate.video for one in shown})
     write_groups(folder.evaluation / f"{name}.json", groups)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.learners import tiny_recipe
-from videorl.canary import canary_request, compare, difference, is_due
 from videorl.errors import WeightMismatchError
+from videorl.sampling.canary import canary_request, compare, difference, is_due
 from videorl.types import WeightVersion
 
 VERSION = WeightVersion(4, "abc")
