@@ -1,4 +1,4 @@
-"""Recipes that version 0.1 wrote into run folders are read, and their runs go on."""
+"""Recipes with flat sections, from older run folders, are read, and their runs go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from videorl.recipes.fingerprint import differences
 from videorl.recipes.reading import load_recipe, to_yaml
 from videorl.run.folder import open_run
 
-OLDER = Path(__file__).resolve().parents[2] / "fixtures/recipes_0_1"
+OLDER = Path(__file__).resolve().parents[2] / "fixtures/flat_recipes"
 NAMES = sorted(path.stem for path in OLDER.glob("*.yaml"))
 
 
