@@ -1,4 +1,7 @@
-"""The kinds of recipes: what each is for, its schema, and where the shipped ones are."""
+"""The kinds of recipes: which command reads each, its schema, and where the shipped ones are.
+
+Schemas are named, not imported: the rooms that own them import this one.
+"""
 
 from __future__ import annotations
 
