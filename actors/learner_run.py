@@ -22,6 +22,7 @@ from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
+from videorl.data.prompts import PromptStream, load_prompts
 from videorl.errors import ResourceError
 from videorl.learning.loop import run_learner
 from videorl.learning.prompts import PromptExamples
@@ -46,7 +47,8 @@ def run_learner_only(recipe: Recipe, folder: RunFolder, should_stop: Callable[[]
         return False
     facts: dict[str, Any] = {"num_steps": recipe.num_steps}
     if recipe.evaluation.source:
-        keep = partial(keep_evaluation, recipe, folder, save=save_videos)
+        shown = recipe.evaluation.num_videos
+        keep = partial(keep_evaluation, folder, num_videos=shown, save=save_videos)
         version = compare(recipe, folder, keep, should_stop)
         if version is None:
             return False
@@ -90,7 +92,8 @@ def _from_prompts(
     encode: Encode,
     should_stop: Callable[[], bool],
 ) -> bool:
-    prompts = PromptExamples(recipe, encode)
+    stream = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = RayLearner(recipe, folder.root, None, resources)
     return run_learner(recipe, folder, learner, prompts, should_stop)
 

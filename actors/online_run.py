@@ -74,7 +74,7 @@ def _evaluate(
     )
     if groups is None:
         return False
-    keep_evaluation(recipe, folder, name, groups, save_videos)
+    keep_evaluation(folder, name, groups, recipe.evaluation.num_videos, save_videos)
     return True
 
 

@@ -13,7 +13,7 @@ from videorl.run.stopping import stop_on_signal
 
 def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
     """Run the recipe, or go on with it; return whether it reached its end."""
-    if is_finished(recipe, folder):
+    if is_finished(folder, recipe.num_steps):
         return True
     work = run_online if recipe.learns_online else run_learner_only
     # In this order: connecting replaces the handler of SIGTERM by one that exits at once.

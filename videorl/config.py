@@ -272,6 +272,9 @@ class MetricsConfig:
 
     wandb_project: str = ""
     """Weights & Biases project; empty = none. Needs `pip install 'videorl[wandb]'`."""
+    unseen: list[str] = field(default_factory=list[str])
+    """Functions of your own, `module:function`, of a `videorl.types.Video` that return name ->
+    number: logged as `unseen/NAME` beside the built-in ones, never optimised."""
 
 
 @dataclass

@@ -105,7 +105,7 @@ def train(
 def check_canary(recipe: Recipe, parts: Parts, progress: Progress) -> dict[str, float]:
     """Compare generators with the learner if it is due; return what to log of it."""
     version = progress.versions[-1]
-    if parts.canary is None or not is_due(recipe, version):
+    if parts.canary is None or not is_due(recipe.rollouts, version):
         return {}
     return {"canary/difference": parts.canary(version)}
 

@@ -17,7 +17,7 @@ from videorl.data.prompts import PromptStream, load_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
 from videorl.evaluation.held_out import sample_and_score
-from videorl.evaluation.unseen import unseen_metrics
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
 from videorl.learning.learner import Learner
@@ -52,7 +52,7 @@ ShouldStop = Callable[[], bool]
 
 def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
     """Run the recipe, or go on with it, up to its report; return whether it reached its end."""
-    if is_finished(recipe, folder):
+    if is_finished(folder, recipe.num_steps):
         return True
     started = time.perf_counter()
     work = train_online if recipe.learns_online else train_alone
@@ -87,7 +87,9 @@ def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> b
     """
     if not recipe.offline.archive:
         learner, policy = _learner(recipe, folder, with_text_encoder=True)
-        prompts = PromptExamples(recipe, lambda text: policy.encode([text])[0])
+        stream = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+        negative_prompt = recipe.sampling.negative_prompt
+        prompts = PromptExamples(stream, negative_prompt, lambda text: policy.encode([text])[0])
         return run_learner(recipe, folder, learner, prompts, should_stop)
     check_archive(recipe, folder)
     if has_videos(archive := Path(recipe.offline.archive)):
@@ -122,7 +124,7 @@ def local_parts(
         reference=LocalReferenceUpdater(learner, curriculum),
         archive=archive,
         sink=sink,
-        canary=local_canary(recipe, generator, learner),
+        canary=local_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
     )
     return parts, Progress(version.step, learner.in_use()), learner
 
@@ -141,7 +143,11 @@ def local_pools(
         reward.key: load(reward.name, reward.path, **reward.options) for reward in recipe.rewards
     }
     generator = LocalGenerator(policy, recipe.sampling.negative_prompt, weights)
-    return generator, LocalScorer(models, recipe.rewards, unseen_metrics), policy.weights()
+    return (
+        generator,
+        LocalScorer(models, recipe.rewards, UnseenMetrics(tuple(recipe.metrics.unseen))),
+        policy.weights(),
+    )
 
 
 def compare_policies(
@@ -168,7 +174,7 @@ def compare_policies(
         )
         if groups is None:
             return None
-        keep_evaluation(recipe, folder, name, groups, save_videos)
+        keep_evaluation(folder, name, groups, recipe.evaluation.num_videos, save_videos)
     return aligned
 
 
@@ -179,16 +185,16 @@ def save_videos(files: Mapping[Path, Video]) -> None:
         write_mp4(path, video)
 
 
-def local_canary(recipe: Recipe, generator: LocalGenerator, learner: Learner) -> Canary:
+def local_canary(
+    seed: int, tolerance: float, generator: LocalGenerator, learner: Learner
+) -> Canary:
     """Return the canary of a run in one process."""
 
     def check(version: WeightVersion) -> float:
-        request = canary_request(recipe, version)
+        request = canary_request(seed, version)
         wanted = learner.sample(request, *generator.embeds(request.prompt.text))
         try:
-            return compare(
-                generator.latents(request), wanted, version, recipe.rollouts.canary_tolerance
-            )
+            return compare(generator.latents(request), wanted, version, tolerance)
         except WeightMismatchError as error:
             raise explain(version, error) from error
 

@@ -23,7 +23,7 @@ from videorl.config import OfflineConfig, Recipe, RewardConfig
 from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.record import read_groups, write_groups
-from videorl.evaluation.unseen import unseen_metrics
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import train
 from videorl.one_process import local_parts, train_alone
 from videorl.policies import load_policy
@@ -167,7 +167,7 @@ def evaluate(recipe: Recipe, adapter: Path | None) -> list[ScoredGroup]:
         LocalScorer(
             {one.key: load(one.name, one.path, **one.options) for one in rewards},
             rewards,
-            unseen_metrics,
+            UnseenMetrics(tuple(recipe.metrics.unseen)),
         ),
         samples=recipe.evaluation.samples,
         label="held-out prompts",

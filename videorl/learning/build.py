@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from videorl.config import Recipe
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.learning.engines import Engine
 from videorl.learning.from_candidates import FromCandidates
 from videorl.learning.from_rewards import FromRewards
@@ -73,7 +74,8 @@ def build_method(recipe: Recipe, policy: DifferentiablePolicy, fetch: Fetch = li
         return FromCandidates(policy, objective, recipe.seed, recipe.video_pixels, fetch)
     assert isinstance(objective, RewardObjective)
     reward = load_differentiable(recipe.rewards)
-    return FromRewards(policy, objective, reward, recipe.sampling, recipe.seed, fetch)
+    unseen = UnseenMetrics(tuple(recipe.metrics.unseen))
+    return FromRewards(policy, objective, reward, recipe.sampling, recipe.seed, unseen, fetch)
 
 
 def step_settings(recipe: Recipe) -> StepSettings:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from videorl.config import SamplingConfig
-from videorl.evaluation.unseen import unseen_metrics
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.objectives.objective import LOSS, RewardObjective
 from videorl.objectives.refl import predict_clean, stop_step
 from videorl.policies.video_codec import as_videos
@@ -45,6 +45,7 @@ class FromRewards:
         reward: What is maximised.
         sampling: Steps and frames per second of the videos.
         seed: Of noise and stops.
+        unseen: Measures the videos, to be logged.
         fetch: Opens media handles; the identity where media are passed by value.
     """
 
@@ -55,6 +56,7 @@ class FromRewards:
         reward: CombinedReward,
         sampling: SamplingConfig,
         seed: int,
+        unseen: UnseenMetrics,
         fetch: Callable[[list[Media]], list[Any]] = list,
     ) -> None:
         self._policy = policy
@@ -62,6 +64,7 @@ class FromRewards:
         self._reward = reward
         self._sampling = sampling
         self._seed = seed
+        self._unseen = unseen
         self._fetch = fetch
 
     def items(self, step: int, examples: Sequence[PromptExample]) -> list[Chain]:
@@ -105,7 +108,7 @@ class FromRewards:
         for name in judged[0][1]:
             measured[f"reward/{name}"] = torch.cat([scores[name] for _, scores, _ in judged])
         videos = [one for _, _, pixels in judged for one in as_videos(pixels, self._sampling.fps)]
-        unseen = [unseen_metrics(one) for one in videos]
+        unseen = [self._unseen(one) for one in videos]
         for name in unseen[0]:
             measured[f"unseen/{name}"] = total_B.new_tensor([one[name] for one in unseen])
         sums = {name: (value * weight_B).sum() for name, value in measured.items()}

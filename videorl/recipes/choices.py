@@ -110,9 +110,20 @@ def _overridden(
         cls = _named(name, choice, section, place)
         _check_owners(name, choice, cls, section, place)
         return section, cls
-    cls = _named(name, choice, {choice.key: value}, place)
+    return renamed(name, choice, section, value, place)
+
+
+def renamed(
+    name: str, choice: Choice, section: Mapping[str, Any], part: Any, place: str
+) -> tuple[dict[str, Any], type]:
+    """Return a section that names another part, with the settings that this has too, and its class.
+
+    Raises:
+        ConfigError: What is named does not exist or is no such part.
+    """
+    cls = _named(name, choice, {choice.key: part}, place)
     kept = {own: setting for own, setting in section.items() if own in _keys(cls)}
-    return {**kept, choice.key: value}, cls
+    return {**kept, choice.key: part}, cls
 
 
 def _named(name: str, choice: Choice, section: Mapping[str, Any], place: str) -> type:

@@ -13,9 +13,9 @@ from videorl.settings.plugins import find
 def migrated(settings: Mapping[str, Any], schema: type) -> dict[str, Any]:
     """Return a recipe's plain settings in today's layout.
 
-    Until version 0.2, the settings of all objectives and rules stood in one flat section each, and
-    those of ReFL in a section `refl`, which every written-out recipe had. Settings of an objective
-    or rule that was not chosen are left out if they have their default, which had no effect.
+    The settings of all objectives and rules once stood in one flat section each, and those of ReFL
+    in a section `refl`, which every written-out recipe had. Settings of an objective or rule that
+    was not chosen are left out if they have their default, which had no effect.
     """
     made = dict(settings)
     if not issubclass(schema, Recipe) or not isinstance(refl := made.pop("refl", None), Mapping):

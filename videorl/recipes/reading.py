@@ -16,12 +16,11 @@ from videorl.config import Recipe, RewardConfig
 from videorl.errors import ConfigError
 from videorl.recipes.choices import specialised
 from videorl.recipes.fingerprint import RunRecipe
-from videorl.recipes.older import migrated
+from videorl.recipes.inheritance import layers
+from videorl.recipes.kinds import RECIPES
 from videorl.recipes.schema import Origin, check, dotted, field_type
 from videorl.recipes.secrets import redacted, without_value
 from videorl.recipes.validation import validate, validate_rewards
-
-RECIPES = Path(__file__).resolve().parent / "shipped"
 
 R = TypeVar("R")
 
@@ -48,13 +47,8 @@ def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R
     Raises:
         ConfigError: As `load_recipe`.
     """
-    settings = migrated(_read(path), schema)
-    special, settings, overrides = specialised(schema, settings, overrides, str(path))
-    check(settings, special, "", Origin(str(path), special))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(special), settings)
-        for override in overrides:
-            _apply(merged, override, special)
+        merged = merged_recipe(schema, path, overrides)
         # `run_dir` quotes `name`, so a missing name would be listed twice.
         if missing := OmegaConf.missing_keys(merged) - {"run_dir"}:
             raise ConfigError(f"{path} must set {', '.join(sorted(missing))}")
@@ -64,6 +58,24 @@ def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R
     # Not of the specialised class, which other processes could not import.
     fields: Any = dataclasses.fields(schema)  # pyright: ignore[reportArgumentType]
     return schema(**{field.name: getattr(recipe, field.name) for field in fields})
+
+
+def merged_recipe(schema: type, path: Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the settings of one file over its bases and the defaults, with overrides.
+
+    Required keys may still be missing, and references (`${...}`) are not followed yet.
+
+    Raises:
+        ConfigError: As `load_recipe`.
+        OmegaConfBaseException: A value does not fit the schema.
+    """
+    settings = layers(path, schema)[-1].settings
+    special, settings, left = specialised(schema, settings, overrides, str(path))
+    check(settings, special, "", Origin(str(path), special))
+    merged: Any = OmegaConf.merge(OmegaConf.structured(special), settings)
+    for override in left:
+        _apply(merged, override, special)
+    return merged
 
 
 def load_rewards(
@@ -80,7 +92,7 @@ def load_rewards(
         ConfigError: As `load_recipe`; or nothing is given.
     """
     path = None if name_or_path is None else find_recipe(name_or_path)
-    read = {} if path is None else _read(path)
+    read = {} if path is None else layers(path, Recipe)[-1].settings
     listed = list(read.get("rewards") or [])
     for name, equals, folder in (model.partition("=") for model in models):
         listed.append({"name": name} | ({"path": folder} if equals else {}))
@@ -126,23 +138,13 @@ def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Parse one YAML file whose top level is a mapping, to plain values."""
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} must hold `key: value` lines, got a list")
-    settings: Any = OmegaConf.to_container(loaded)
-    return settings
-
-
 def _apply(recipe: Any, override: str, schema: type) -> None:
     """Set one `key=value` in the merged recipe."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"an override is key=value, got {override!r}")
+    if key == "base":
+        raise ConfigError(f"base is set in a recipe's file alone, got the override {override!r}")
     shown = without_value(override)
     origin = Origin(f"override {shown!r}", schema)
     annotation: Any = schema

@@ -22,6 +22,7 @@ from videorl.policies import problem_of_family
 from videorl.recipes.secrets import places_of_passwords
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
 from videorl.settings.bounds import Problem, above, at_least, finite, one_of
+from videorl.settings.plugins import problem_of_function
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DIFFUSION_FAMILIES = ("cogvideox",)
@@ -72,6 +73,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
+    for index, name in enumerate(recipe.metrics.unseen):
+        yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)
 
 

@@ -90,6 +90,23 @@ def accepts(function: Any, num_arguments: int, **named: Any) -> bool:
     return True
 
 
+def problem_of_function(where: str, name: str, *arguments: str) -> str | None:
+    """Return what can be seen to be wrong with a function of the user's own, before it is called.
+
+    Args:
+        where: The setting that names it.
+        name: `module:function`.
+        arguments: What it is called with, in words for the message.
+    """
+    try:
+        function = find(name, {}, where)
+    except ConfigError as error:
+        return str(error)
+    if callable(function) and accepts(function, len(arguments)):
+        return None
+    return f"{where}={name} must be a function of {' and '.join(arguments)}, got {function!r}"
+
+
 def _members(wanted: type) -> Iterator[tuple[str, Any]]:
     for base in reversed(wanted.__mro__):
         for name, member in vars(base).items():
