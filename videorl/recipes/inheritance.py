@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +24,8 @@ from videorl.recipes.older import migrated
 from videorl.recipes.schema import Origin, check
 
 NOT_INHERITED = ("name", "run_dir")
+Source: TypeAlias = Path | Mapping[str, Any]
+"""A file, or what one would say."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,17 @@ class Layer:
 
     path: Path
     given: dict[str, Any]
-    """What the file says itself, without `base`."""
+    """What it says itself, without `base`."""
     settings: dict[str, Any]
     """That over the settings of its bases."""
 
 
-def layers(path: Path, schema: type) -> list[Layer]:
+def place_of(source: Source) -> Path:
+    """Return the path of a recipe; of a dict, one for errors, in the working directory."""
+    return source if isinstance(source, Path) else Path("the recipe given as a dict")
+
+
+def layers(source: Source, schema: type) -> list[Layer]:
     """Return the files that a recipe is made of: the base of all first, the recipe's own last.
 
     Keys and types are checked in the bases, but not in the last file.
@@ -48,7 +55,7 @@ def layers(path: Path, schema: type) -> list[Layer]:
     """
     kind = kind_of(schema)
     made: list[Layer] = []
-    for file, given in reversed(_chain(path, kind)):
+    for file, given in reversed(_chain(source, kind)):
         settings = given
         if made:
             _check_base(made[-1], file, kind)
@@ -94,12 +101,12 @@ def fits(settings: Mapping[str, Any], schema: type) -> bool:
     return True
 
 
-def _chain(path: Path, kind: Kind) -> list[tuple[Path, dict[str, Any]]]:
+def _chain(source: Source, kind: Kind) -> list[tuple[Path, dict[str, Any]]]:
     """Return each file and what it says, the recipe's own first, its last base at the end."""
     chain: list[tuple[Path, dict[str, Any]]] = []
-    files = [path]
+    files = [place_of(source)]
     for file in files:  # which grows by the base of each
-        given = read_yaml(file)
+        given = dict(source) if isinstance(source, Mapping) and not chain else read_yaml(file)
         if "base" in given:
             base = _find_base(given.pop("base"), file, kind)
             is_circle = base.resolve() in {known.resolve() for known in files}
