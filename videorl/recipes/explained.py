@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def find_any(name_or_path: str, command: str | None = None) -> tuple[Kind, Path]
     for kind in kinds:
         if (kind.folder / f"{name_or_path}.yaml").is_file():
             return kind, find_recipe(name_or_path, kind.folder)
-    path = find_recipe(name_or_path, kinds[0].folder)
+    # An unknown name is refused with the names of the kind that has the most like it.
+    known = {path.stem: kind for kind in kinds for path in kind.shipped()}
+    near = difflib.get_close_matches(Path(name_or_path).stem, known, n=1, cutoff=0.5)
+    path = find_recipe(name_or_path, (known[near[0]] if near else kinds[0]).folder)
     return next((kind for kind in kinds if _reads(kind, path)), kinds[0]), path
 
 

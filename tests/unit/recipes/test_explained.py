@@ -84,6 +84,8 @@ def test_the_kind_of_a_file_is_that_whose_settings_it_has(tmp_path: Path) -> Non
     assert find_any("moving_shapes", "train_latent_reward")[1].parent.name == "latent_rewards"
     with pytest.raises(ConfigError, match=r"no recipe 'video_rewards'.*did you mean video_reward"):
         find_any("video_rewards", "train_reward")
+    with pytest.raises(ConfigError, match=r"did you mean video_reward\?"):
+        find_any("vidio_reward")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.command)
