@@ -108,6 +108,6 @@ def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_pr
     assert any(folder.export.iterdir())
     rows, expected = read_metrics(folder.metrics), read_metrics(local.metrics)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
-    for name in ("learn/loss", "dpo/margin", "optimizer/grad_norm", "reference/version_step"):
+    for name in ("learn/loss", "learn/margin", "optimizer/grad_norm", "reference/version_step"):
         wanted = [row[name] for row in expected]
         assert [row[name] for row in rows] == pytest.approx(wanted, rel=1e-3, abs=1e-4), name

@@ -25,6 +25,7 @@ from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import train
+from videorl.objectives.objective import EXAMPLES
 from videorl.one_process import local_parts, train_alone
 from videorl.policies import load_policy
 from videorl.recipes.fingerprint import recipe_fingerprint
@@ -37,8 +38,6 @@ from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
 
 _ALL_PARTS = frozenset({"transformer", "vae", "text_encoder"})
-_COUNTS = ("dpo/pairs", "regression/candidates", "refl/videos")
-"""Metrics that say how many examples a step learned from."""
 
 Trainer = Callable[[Recipe, RunFolder], None]
 """Takes the recipe to `num_steps`, from its newest checkpoint if there is one, and exports."""
@@ -77,7 +76,7 @@ def execute(run: Run, root: Path) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "steps": run.stops[-1],
         "evaluations": evaluations,
-        "examples": sum(row.get(name, 0) for row in rows for name in _COUNTS),
+        "examples": sum(row.get(EXAMPLES, 0) for row in rows),
         "cpu_seconds": round(time.process_time() - cpu_started, 1),
         "seconds": round(time.perf_counter() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from videorl.objectives.objective import (
     ACCURACY,
+    MARGIN,
     CandidateObjective,
     LearnsFrom,
     LossInputs,
@@ -142,7 +143,7 @@ class FlowDPO(CandidateObjective):
     learns_from: ClassVar[LearnsFrom] = "pairs"
     logs: ClassVar[tuple[str, ...]] = (
         ACCURACY,
-        "dpo/margin",
+        MARGIN,
         "dpo/chosen_reward",
         "dpo/rejected_reward",
         "dpo/winner_error_change",
@@ -198,7 +199,7 @@ class FlowDPO(CandidateObjective):
         margin_N = logits_N.detach()
         metrics |= {
             ACCURACY: (margin_N > 0).float(),
-            "dpo/margin": margin_N,
+            MARGIN: margin_N,
             "dpo/chosen_reward": gain_NR[:, 0],
             "dpo/rejected_reward": gain_NR[:, 1],
             # Rises while the margin grows when both likelihoods fall: likelihood displacement.

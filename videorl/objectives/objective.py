@@ -31,9 +31,10 @@ LearnsFrom: TypeAlias = Literal["pairs", "candidates", "prompts"]
 LOSS = "learn/loss"
 EXAMPLES = "learn/examples"
 ACCURACY = "learn/accuracy"
+MARGIN = "learn/margin"
 """Names that are shared by all objectives: the mean loss, how many examples a step had, and where
-an objective decides between two things, how often it is right. Other names have a prefix of the
-objective's own."""
+an objective decides between two videos, how often it is right and by how much. Other names have a
+prefix of the objective's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def test_the_loss_at_step_0_is_log_2(tmp_path: Path) -> None:
     assert learner.start()[1] is None
     metrics = learner.step(0, tiny_pairs(0)).metrics
     assert metrics["learn/loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert metrics["dpo/margin"] == 0.0
+    assert metrics["learn/margin"] == 0.0
     assert metrics["dpo/winner_error_change"] == 0.0
     assert metrics["learn/examples"] == 3.0
 
@@ -129,7 +129,7 @@ def test_the_loss_falls_and_the_chosen_video_wins(tmp_path: Path) -> None:
     metrics = [learner.step(step, pairs).metrics for step in range(30)]
     assert metrics[-1]["learn/loss"] < 0.5 * metrics[0]["learn/loss"]
     assert metrics[-1]["learn/accuracy"] == 1.0
-    assert metrics[-1]["dpo/margin"] > 0
+    assert metrics[-1]["learn/margin"] > 0
 
 
 def test_the_reference_moves_only_when_told(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path:
     is_finished, again = work(recipe, 9)
     assert is_finished
     repeated = read_metrics(again.metrics)
-    for name in ("learn/loss", "dpo/margin", "optimizer/grad_norm"):
+    for name in ("learn/loss", "learn/margin", "optimizer/grad_norm"):
         assert [row[name] for row in repeated] == pytest.approx([row[name] for row in rows])
 
 

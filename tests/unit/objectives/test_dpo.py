@@ -86,7 +86,7 @@ def test_logged_values_by_hand() -> None:
     loss_N, logged = loss_of(FlowDPO(beta=10.0), err_NR, ref_err_NR, torch.tensor([0.3, 0.6]))
     expected = {
         "learn/accuracy": [1.0, 0.0],
-        "dpo/margin": [2.0, -3.25],
+        "learn/margin": [2.0, -3.25],
         "dpo/chosen_reward": [0.5, -1.25],
         "dpo/rejected_reward": [-1.5, 2.0],
         "dpo/winner_error_change": [-0.2, 0.5],
@@ -94,7 +94,7 @@ def test_logged_values_by_hand() -> None:
     assert logged.keys() == expected.keys()
     for name, values in expected.items():
         torch.testing.assert_close(logged[name], torch.tensor(values), msg=name)
-    torch.testing.assert_close(loss_N, torch.log1p(torch.exp(-logged["dpo/margin"])))
+    torch.testing.assert_close(loss_N, torch.log1p(torch.exp(-logged["learn/margin"])))
 
 
 def test_a_scaled_rejected_term_by_hand() -> None:
@@ -104,7 +104,7 @@ def test_a_scaled_rejected_term_by_hand() -> None:
     loss_N, logged = loss_of(
         FlowDPO(beta=10.0, rejected_scale=0.5), err_NR, ref_err_NR, torch.zeros(1)
     )
-    assert logged["dpo/margin"].item() == pytest.approx(1.25, abs=1e-6)
+    assert logged["learn/margin"].item() == pytest.approx(1.25, abs=1e-6)
     assert loss_N.item() == pytest.approx(math.log1p(math.exp(-1.25)), abs=1e-6)
     loss_N.sum().backward()
     assert err_NR.grad is not None

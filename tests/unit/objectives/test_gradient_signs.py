@@ -89,5 +89,5 @@ def test_diffusion_dpo_by_hand(prediction: str, margin: float) -> None:
     err_NR = (target - 0.5).square().mT
     ref_err_NR = target.square().mT
     loss_N, logged = loss_of(FlowDPO(beta=4.0), err_NR, ref_err_NR, t_B[:1])
-    assert logged["dpo/margin"].item() == pytest.approx(margin, abs=1e-6)
+    assert logged["learn/margin"].item() == pytest.approx(margin, abs=1e-6)
     assert loss_N.item() == pytest.approx(math.log1p(math.exp(-margin)), abs=1e-6)

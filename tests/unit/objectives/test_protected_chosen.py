@@ -39,7 +39,7 @@ def test_the_gradient_of_the_loss_by_hand() -> None:
         FlowDPO(beta=10.0, protect_chosen=True), err_NR, ref_err_NR, torch.zeros(1)
     )
     assert torch.equal(loss_N, plain_N)
-    assert torch.equal(logged["dpo/margin"], plain_logged["dpo/margin"])
+    assert torch.equal(logged["learn/margin"], plain_logged["learn/margin"])
     assert logged["dpo/safe_rejected_scale"].item() == pytest.approx(0.5)
     (plain,) = torch.autograd.grad(plain_N.sum(), err_NR)
     (found,) = torch.autograd.grad(loss_N.sum(), err_NR)
