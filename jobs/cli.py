@@ -28,6 +28,7 @@ COMMANDS = {
         "jobs.train_latent_reward",
         "train a reward on noisy latents: RECIPE [key=value ...]",
     ),
+    "recipes": ("jobs.recipes", "list the shipped recipes, or print a recipe with every setting"),
     "doctor": ("jobs.doctor", "check this machine and say how to fix what is broken"),
 }
 """Command -> the module whose `main(argv)` returns the exit code, and a summary for the help."""

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other before anything is loaded."""
-    from videorl.recipes.bounds import above, at_least
+    from videorl.settings.bounds import above, at_least
 
     if (options.latent_reward is None) != (not options.guide):
         raise ConfigError("--latent-reward and --guide go together, got only one of them")

@@ -30,7 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(options.recipe, options.overrides)
     recipe.run_dir = str(command.lasting(recipe.run_dir))
 
-    from videorl.recipes.validation import REFL
     from videorl.run.folder import RunFolder, open_run
 
     if recipe.offline.archive:
@@ -38,14 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
     with open_run(recipe) as folder:
-        if recipe.offline.archive or recipe.objective.name == REFL:
-            from actors.learner_run import run_learner_only
+        from actors.run import run
 
-            finished = run_learner_only(recipe, folder, options.address)
-        else:
-            from actors.online_run import run
-
-            finished = run(recipe, folder, options.address)
+        finished = run(recipe, folder, options.address)
     return 0 if finished else command.stopped(folder.root)
 
 

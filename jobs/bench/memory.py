@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 from jobs import command
 from jobs.bench.measuring import add_json, write_json
 from videorl.errors import ConfigError
+from videorl.types import Prompt
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from videorl.config import Recipe
-    from videorl.learning.engines import Engine
-    from videorl.protocols import DifferentiablePolicy
-    from videorl.run.checkpoints import CheckpointFolder
-    from videorl.types import Prompt
+    from videorl.types import PreferencePair
 
 MIB = 2**20
+PROMPT = Prompt(0, "a red circle moves left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(argv)
 
     from videorl.recipes.reading import load_recipe
-    from videorl.recipes.validation import REFL
 
     recipe = load_recipe(options.recipe, options.overrides)
-    if recipe.objective.name != REFL:
+    if recipe.objective.learns_from != "prompts":
         raise ConfigError(
             f"--recipe must have objective.name=refl, which {options.recipe} has not: its policy "
             "is measured with both objectives"
@@ -89,12 +89,20 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
     """Take one step of each objective on videos of `frames` frames of `side` × `side` pixels."""
     import torch
 
+    from jobs.bench.peak_memory import peak_bytes
+    from videorl.learning.build import build_method, step_settings
+    from videorl.learning.engines.local import LocalEngine
+    from videorl.learning.learner import Learner
+    from videorl.objectives.dpo import FlowDPO
+    from videorl.objectives.objective import RewardObjective
     from videorl.policies import load_policy
     from videorl.policies.checkpoints import PARTS
-    from videorl.types import Prompt
+    from videorl.run.checkpoints import open_checkpoints
+    from videorl.types import PromptExample
 
+    assert isinstance(recipe.objective, RewardObjective)
     # Steps without gradient play no part in the peak: one is enough.
-    num_steps = recipe.refl.gradient_steps + 1
+    num_steps = recipe.objective.gradient_steps + 1
     size = {"num_frames": frames, "height": side, "width": side, "num_inference_steps": num_steps}
     recipe = replace(
         recipe,
@@ -102,80 +110,48 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
         learner=replace(recipe.learner, micro_batch_size=1),
     )
     policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, trainable=True)
-    prompt = Prompt(0, "a red circle moves left")
-    embeds = policy.encode([prompt.text, recipe.sampling.negative_prompt])
-    with tempfile.TemporaryDirectory() as folder:
-        dpo = _peak_of_dpo(recipe, policy, prompt, embeds, Path(folder))
-        refl = _peak_of_refl(recipe, policy, prompt, embeds, Path(folder))
-    if torch.cuda.is_available():
+    module = policy.trainable_module()
+    device = next(module.parameters()).device
+    embeds_LD, negative_LD = policy.encode([PROMPT.text, recipe.sampling.negative_prompt])
+
+    def peak_of(recipe: Recipe, example: Any) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            learner = Learner(
+                policy,
+                build_method(recipe, policy),
+                LocalEngine(module, recipe.optimizer),
+                step_settings(recipe),
+                open_checkpoints(recipe.checkpoint, Path(folder)),
+            )
+            return peak_bytes(lambda: learner.step(0, [example]), device)
+
+    dpo = replace(recipe, objective=FlowDPO(timesteps_per_pair=1))
+    point = Point(
+        frames,
+        side,
+        dpo=peak_of(dpo, _pair(recipe, embeds_LD)),
+        refl=peak_of(recipe, PromptExample(PROMPT, embeds_LD, negative_LD)),
+    )
+    if device.type == "cuda":
         torch.cuda.empty_cache()
-    return Point(frames, side, dpo, refl)
+    return point
 
 
-def _peak_of_dpo(
-    recipe: Recipe,
-    policy: DifferentiablePolicy,
-    prompt: Prompt,
-    embeds: Sequence[Any],
-    folder: Path,
-) -> int:
-    """Return the peak in bytes of one DPO step on a pair of equal latents."""
-    from videorl.config import ObjectiveConfig
-    from videorl.learning.from_candidates import PolicyLearner
+def _pair(recipe: Recipe, embeds_LD: Tensor) -> PreferencePair:
+    """Return a pair of twice the same latents, sampled in few steps."""
     from videorl.learning.stored_pairs import probe_sampling
-    from videorl.objectives import load_objective
     from videorl.policies import load_policy
     from videorl.types import Candidate, PreferencePair, Score, ScoredCandidate, WeightVersion
 
     parts = frozenset({"transformer", "text_encoder"})
     probe = load_policy(recipe.policy, probe_sampling(recipe.sampling), parts=parts)
-    latents = probe.sample(embeds[0], None, [0])[0].cpu()
-    del probe
+    latents_CTHW = probe.sample(embeds_LD, None, [0])[0].cpu()
     sampled = WeightVersion(0, "measured")
     chosen, rejected = (
-        ScoredCandidate(Candidate(0, prompt, n, n, sampled, latents, None), Score({}, 0.0))
+        ScoredCandidate(Candidate(0, PROMPT, n, n, sampled, latents_CTHW, None), Score({}, 0.0))
         for n in range(2)
     )
-    objective = ObjectiveConfig(timesteps_per_pair=1, beta=recipe.objective.beta)
-    recipe = replace(recipe, objective=objective)
-    learner = PolicyLearner(policy, load_objective(objective), *_common(recipe, policy, folder))
-    return _peak(learner, PreferencePair(prompt, embeds[0], chosen, rejected, margin=1.0), policy)
-
-
-def _peak_of_refl(
-    recipe: Recipe,
-    policy: DifferentiablePolicy,
-    prompt: Prompt,
-    embeds: Sequence[Any],
-    folder: Path,
-) -> int:
-    """Return the peak in bytes of one ReFL step on one prompt."""
-    from videorl.learning.from_rewards import ReFLLearner
-    from videorl.rewards.differentiable import load_differentiable
-    from videorl.types import PromptExample
-
-    rewards = load_differentiable(recipe.rewards)
-    learner = ReFLLearner(policy, rewards, *_common(recipe, policy, folder))
-    return _peak(learner, PromptExample(prompt, embeds[0], embeds[1]), policy)
-
-
-def _common(
-    recipe: Recipe, policy: DifferentiablePolicy, folder: Path
-) -> tuple[Engine, Recipe, CheckpointFolder]:
-    """Return what both learners take after their policy and their objective."""
-    from videorl.learning.engines.local import LocalEngine
-    from videorl.run.checkpoints import open_checkpoints
-
-    engine = LocalEngine(policy.trainable_module(), recipe.optimizer)
-    return engine, recipe, open_checkpoints(recipe.checkpoint, folder)
-
-
-def _peak(learner: Any, example: Any, policy: DifferentiablePolicy) -> int:
-    """Return the peak of the learner's first step, on one example."""
-    from jobs.bench.peak_memory import peak_bytes
-
-    device = next(policy.trainable_module().parameters()).device
-    return peak_bytes(lambda: learner.step(0, [example]), device)
+    return PreferencePair(PROMPT, embeds_LD, chosen, rejected, margin=1.0)
 
 
 def draw(points: Sequence[Point]) -> str:

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from videorl.ablation.plan import Run
     from videorl.ablation.results import Results
 
+PROG = "python -m jobs.workshop.ablate"
 FAILED = 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.new_parser("python -m jobs.workshop.ablate", __doc__)
+    parser = command.new_parser(PROG, __doc__)
     command.add_overrides(parser, "settings for every arm; they replace its own")
     parser.add_argument("--studies", nargs="+", default=[], metavar="NAME", help="default: all")
     command.add_option(parser, "--seeds", 5, "training seeds of every arm")
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from videorl.ablation.summary import summarise
 
         found = summarise(studies, options.seeds, options.steps, options.overrides, results)
-        write_report(options.report, found)
+        write_report(options.report, found, PROG)
         print(f"report: {options.report}")
     return FAILED if failed else 0
 
@@ -135,7 +136,7 @@ def rebuild(source: Path, page: Path) -> int:
     """Write the report of finished runs again."""
     from videorl.ablation.report import write_report
 
-    write_report(page, json.loads(source.read_text()))
+    write_report(page, json.loads(source.read_text()), PROG)
     print(f"report: {page}")
     return 0
 

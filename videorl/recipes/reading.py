@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from videorl.config import Recipe, RewardConfig
 from videorl.errors import ConfigError
+from videorl.recipes.choices import specialised
 from videorl.recipes.fingerprint import RunRecipe
+from videorl.recipes.inheritance import layers
+from videorl.recipes.kinds import RECIPES
 from videorl.recipes.schema import Origin, check, dotted, field_type
 from videorl.recipes.secrets import redacted, without_value
 from videorl.recipes.validation import validate, validate_rewards
-
-RECIPES = Path(__file__).resolve().parent / "shipped"
 
 R = TypeVar("R")
 
@@ -45,20 +47,35 @@ def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R
     Raises:
         ConfigError: As `load_recipe`.
     """
-    loaded = _read(path)
-    check(OmegaConf.to_container(loaded), schema, "", Origin(str(path), schema))
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), loaded)
-        for override in overrides:
-            _apply(merged, override, schema)
+        merged = merged_recipe(schema, path, overrides)
         # `run_dir` quotes `name`, so a missing name would be listed twice.
         if missing := OmegaConf.missing_keys(merged) - {"run_dir"}:
             raise ConfigError(f"{path} must set {', '.join(sorted(missing))}")
-        recipe = OmegaConf.to_object(merged)
+        recipe: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(recipe, schema)
-    return recipe
+    # Not of the specialised class, which other processes could not import.
+    fields: Any = dataclasses.fields(schema)  # pyright: ignore[reportArgumentType]
+    return schema(**{field.name: getattr(recipe, field.name) for field in fields})
+
+
+def merged_recipe(schema: type, path: Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the settings of one file over its bases and the defaults, with overrides.
+
+    Required keys may still be missing, and references (`${...}`) are not followed yet.
+
+    Raises:
+        ConfigError: As `load_recipe`.
+        OmegaConfBaseException: A value does not fit the schema.
+    """
+    settings = layers(path, schema)[-1].settings
+    special, settings, left = specialised(schema, settings, overrides, str(path))
+    check(settings, special, "", Origin(str(path), special))
+    merged: Any = OmegaConf.merge(OmegaConf.structured(special), settings)
+    for override in left:
+        _apply(merged, override, special)
+    return merged
 
 
 def load_rewards(
@@ -75,8 +92,7 @@ def load_rewards(
         ConfigError: As `load_recipe`; or nothing is given.
     """
     path = None if name_or_path is None else find_recipe(name_or_path)
-    read = {} if path is None else OmegaConf.to_container(_read(path))
-    assert isinstance(read, dict)
+    read = {} if path is None else layers(path, Recipe)[-1].settings
     listed = list(read.get("rewards") or [])
     for name, equals, folder in (model.partition("=") for model in models):
         listed.append({"name": name} | ({"path": folder} if equals else {}))
@@ -99,7 +115,8 @@ def to_yaml(recipe: RunRecipe) -> str:
 
     All but secrets, see `videorl.recipes.secrets`: this text goes into run folders and reports.
     """
-    settings = OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
+    plain: Any = recipe
+    settings = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(plain)), resolve=True)
     return OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
 
 
@@ -121,22 +138,13 @@ def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
     )
 
 
-def _read(path: Path) -> DictConfig:
-    """Parse one YAML file whose top level is a mapping."""
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} must hold `key: value` lines, got a list")
-    return loaded
-
-
 def _apply(recipe: Any, override: str, schema: type) -> None:
     """Set one `key=value` in the merged recipe."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"an override is key=value, got {override!r}")
+    if key == "base":
+        raise ConfigError(f"base is set in a recipe's file alone, got the override {override!r}")
     shown = without_value(override)
     origin = Origin(f"override {shown!r}", schema)
     annotation: Any = schema
