@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import platform
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+
+from jobs import command
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 MIN_MEMORY_GB = 4.0
@@ -33,12 +34,10 @@ class Finding:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table of findings; return 1 if something is broken."""
-    parser = argparse.ArgumentParser(prog="videorl doctor", description=__doc__)
-    parser.add_argument(
-        "--address",
-        default=os.environ.get("RAY_ADDRESS", "local"),
-        help="Ray cluster to reach, e.g. auto or 10.0.0.1:6379; local starts one (default)",
-    )
+    parser = command.new_parser("videorl doctor", __doc__)
+    default = os.environ.get("RAY_ADDRESS", "local")
+    text = "Ray cluster to reach, e.g. auto or 10.0.0.1:6379; local starts one"
+    command.add_option(parser, "--address", default, text)
     address = parser.parse_args(argv).address
     findings = [
         check_python(),
@@ -212,4 +211,4 @@ def attempt(name: str, check: Callable[[], Finding], fix: str) -> Finding:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(command.run(main))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,8 @@ WIDTH, HEIGHT = 740, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 196, 34, 46
 """Margins in pixels; the legend is in the right one."""
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#475569")
+MOST_DOTS = 16
+"""A line of more points is drawn without dots."""
 _STYLE = """
 text { font: 12px sans-serif; fill: #444 } .middle { text-anchor: middle } .end { text-anchor: end }
 .title { font-weight: bold; fill: #222 } .grid { stroke: #ddd } .note { font-size: 10px }
@@ -43,7 +46,7 @@ def line_plot(
 
     Args:
         title: Above it.
-        lines: At most as many as there are `COLOURS`.
+        lines: Their `COLOURS` come again after the last; few points are marked by dots.
         x_name: Of the axis.
         y_name: Of the axis.
         y_range: Ends of the axis; None = what the values need.
@@ -74,13 +77,14 @@ def line_plot(
         f'<text class="middle" transform="translate(14 {middle}) rotate(-90)">'
         f"{escape(y_name)}</text>",
     ]
-    for number, (line, colour) in enumerate(zip(lines, COLOURS, strict=False)):
+    for number, (line, colour) in enumerate(zip(lines, itertools.cycle(COLOURS), strict=False)):
         known = [(n, x_at(x), y_at(y)) for n, (x, y) in enumerate(line.points) if y is not None]
         path = "L".join(f"{x:.1f} {y:.1f}" for _, x, y in known)
         if path:
             parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         for n, x, y in known:
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+            if len(known) <= MOST_DOTS:
+                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
             if line.intervals:
                 low, high = (y_at(end) for end in line.intervals[n])
                 ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"'
