@@ -23,12 +23,11 @@ from actors.store.kept_latents import KeepingScorer
 from actors.store.weights import create_weight_store
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream, load_prompts
-from videorl.evaluation.unseen import unseen_metrics
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import Parts, Progress
 from videorl.policies import load_policy
 from videorl.protocols import MetricSink
 from videorl.run.folder import RunFolder
-from videorl.weighting import load_selection
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
         if restored.loop_state is not None:
             reference.restore(restored.loop_state["reference"])
         archive.truncate(progress.step)
-        select = load_selection(recipe)
+        select = recipe.example_source()
         parts = Parts(
             prompts,
             generator,
@@ -88,7 +87,7 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
             reference,
             archive,
             sink,
-            ray_canary(recipe, generator, learner),
+            ray_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
         )
         started_in_s = time.perf_counter() - started
         names = ("generator", *(reward.key for reward in recipe.rewards))
@@ -108,7 +107,9 @@ def start_pools(
     limits = generator_limits(recipe.generators)
     generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits)
     stack.callback(generator.close)
-    scorer = start_scorer(recipe.rewards, placement.rewards, unseen_metrics)
+    scorer = start_scorer(
+        recipe.rewards, placement.rewards, UnseenMetrics(tuple(recipe.metrics.unseen))
+    )
     stack.callback(scorer.close)
     return generator, scorer
 

@@ -14,7 +14,7 @@ import ray
 
 from videorl.errors import ResourceError
 
-_PACKAGES = ("videorl", "actors", "jobs")
+_PACKAGES = ("videorl", "actors")
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

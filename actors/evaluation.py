@@ -8,17 +8,15 @@ from dataclasses import replace
 
 import ray
 from ray.actor import ActorHandle
-from safetensors.torch import load_file
 
 from actors.assembly import start_pools
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.store.weights import create_weight_store, publish
 from videorl.config import Recipe
-from videorl.errors import CheckpointError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import sample_and_score, shared_prompts
 from videorl.policies import load_policy
-from videorl.run.checkpoints import open_checkpoints
+from videorl.run.checkpoints import newest_weights
 from videorl.run.folder import RunFolder
 from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
@@ -58,19 +56,14 @@ def compare(
     Raises:
         CheckpointError: The run has no checkpoint.
     """
-    found = open_checkpoints(recipe.checkpoint, folder.root).latest()
-    if found is None:
-        raise CheckpointError(f"{folder.root} has no checkpoint to evaluate; train first")
-    checkpoint, state = found
+    aligned, weights = newest_weights(recipe.checkpoint, folder.root)
     placement = comparison_placement(recipe, live_nodes())
     with ExitStack() as stack:
         store = create_weight_store(keep=2)
         generator, scorer = start_pools(recipe, placement, store, stack)
         # Without a share: the pools may have taken every core, and would be waited for for ever.
         base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))
-        step = int(state["step"])
-        aligned = WeightVersion(step, state["published"][str(step)])
-        publish(store, aligned, load_file(checkpoint / f"published-{step}.safetensors"))
+        publish(store, aligned, weights)
         wait_until_serving([generator.pool, *scorer.pools], placement)
         evaluation = recipe.evaluation
         for name, version, samples in (
@@ -83,7 +76,7 @@ def compare(
                 generator,
                 scorer,
                 samples=samples,
-                label=f"held-out prompts, {'base' if version is base else f'step {step}'}",
+                label=f"held-out prompts, {'base' if version is base else f'step {aligned.step}'}",
                 should_stop=should_stop,
             )
             if groups is None:

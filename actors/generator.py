@@ -18,9 +18,9 @@ from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.store.weights import pull
 from actors.worker_process import own_node, prepare_process
-from videorl.canary import compare
 from videorl.config import GeneratorsConfig
 from videorl.futures import gathered, mapped, then
+from videorl.sampling.canary import compare
 from videorl.sampling.sampler import CandidateSampler, candidate_group
 from videorl.types import CandidateGroup, SampleRequest, WeightVersion
 
@@ -96,7 +96,7 @@ class GeneratorWorker:
         wanted_BCTHW: Tensor,
         tolerance: float,
     ) -> float:
-        """Return how far the sampled latents are from the learner's, see `videorl.canary`.
+        """Return how far the sampled latents are from the learner's, see `videorl.sampling.canary`.
 
         Raises:
             WeightMismatchError: Too far, or the pulled weights did not arrive whole.

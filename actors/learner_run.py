@@ -1,4 +1,4 @@
-"""One run without generators and reward workers, on Ray: offline DPO or ReFL."""
+"""A run whose learner is alone, on Ray: from stored pairs, or from prompts alone."""
 
 from __future__ import annotations
 
@@ -13,51 +13,42 @@ from typing import Any
 import ray
 
 from actors.assembly import loader
-from actors.cluster import connect
 from actors.encoder import RayEncoder
-from actors.ending import finish, is_finished, keep_evaluation, version_to_json
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources, resources_for
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
+from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
+from videorl.data.prompts import PromptStream, load_prompts
 from videorl.errors import ResourceError
 from videorl.learning.loop import run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.stored_pairs import PairStream, check_shape, encode_archive, probe_sampling
-from videorl.recipes.validation import REFL
+from videorl.report.ending import finish, keep_evaluation, version_to_json
 from videorl.run.folder import RunFolder
-from videorl.run.stopping import stop_on_signal
 from videorl.types import Prompt, SampleRequest, WeightVersion
 
 Encode = Callable[[str], Any]
 """Text -> handle of its embedding."""
 
 
-def run_learner_only(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
-    """Run the recipe, or go on with it; return whether it reached its end."""
-    if is_finished(recipe, folder):
-        return True
-    # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
-    with connect(address), stop_on_signal() as should_stop:
-        return run_on_ray(recipe, folder, should_stop)
-
-
-def run_on_ray(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
-    """Do the same on the Ray that is connected.
+def run_learner_only(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
+    """Run the recipe on the Ray that is connected; return whether it reached its end.
 
     Base and aligned policy are compared when the learner has left: the generators take its place.
     """
     started = time.perf_counter()
     if recipe.evaluation.source:
         _check_comparison(recipe)
-    if not train_on_ray(recipe, folder, should_stop):
+    if not _train(recipe, folder, should_stop):
         return False
     facts: dict[str, Any] = {"num_steps": recipe.num_steps}
     if recipe.evaluation.source:
-        keep = partial(keep_evaluation, recipe, folder)
+        shown = recipe.evaluation.num_videos
+        keep = partial(keep_evaluation, folder, num_videos=shown, save=save_videos)
         version = compare(recipe, folder, keep, should_stop)
         if version is None:
             return False
@@ -77,35 +68,37 @@ def _check_comparison(recipe: Recipe) -> None:
         ) from error
 
 
-def train_on_ray(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
+def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
     """Train, and export the policy; return whether it reached its last step."""
     nodes = live_nodes()
     placement = place_learner_and_encoder(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
     resources = resources_for(placement.learner, recipe.learner)
-    train = _refl if recipe.objective.name == REFL else _offline
-    if train is _offline and has_videos(Path(recipe.offline.archive)):
+    is_offline = bool(recipe.offline.archive)
+    if is_offline and has_videos(Path(recipe.offline.archive)):
         _encode_archive(recipe, folder, placement.encoder)
     encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options())
     with closing(encoder):
-        return train(
+        learn = _from_pairs if is_offline else _from_prompts
+        return learn(
             recipe, folder, resources, lambda text: encoder.submit(text).result(), should_stop
         )
 
 
-def _refl(
+def _from_prompts(
     recipe: Recipe,
     folder: RunFolder,
     resources: LearnerResources,
     encode: Encode,
     should_stop: Callable[[], bool],
 ) -> bool:
-    prompts = PromptExamples(recipe, encode)
+    stream = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = RayLearner(recipe, folder.root, None, resources)
     return run_learner(recipe, folder, learner, prompts, should_stop)
 
 
-def _offline(
+def _from_pairs(
     recipe: Recipe,
     folder: RunFolder,
     resources: LearnerResources,

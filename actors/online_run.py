@@ -1,4 +1,4 @@
-"""One run from start to report: base evaluation, training, final evaluation, export."""
+"""An online run on Ray: base evaluation, training, final evaluation, export."""
 
 from __future__ import annotations
 
@@ -9,30 +9,24 @@ from dataclasses import replace
 from typing import Any
 
 from actors.assembly import Assembly, assemble
-from actors.cluster import connect
-from actors.ending import finish, is_finished, keep_evaluation, version_to_json
 from actors.pool.control import controlled
 from actors.pool.metrics import PoolSizesSink
+from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
 from videorl.report import write_report
+from videorl.report.ending import finish, keep_evaluation, version_to_json
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
-from videorl.run.stopping import stop_on_signal
 
 logger = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
-    """Run the recipe, or go on with it; return whether it reached its last step."""
-    if is_finished(recipe, folder):
-        return True
+def run_online(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
+    """Run the recipe on the Ray that is connected; return whether it reached its end."""
     started = time.perf_counter()
     with (
-        connect(address),
-        # Inside: connecting replaces the handler of SIGTERM by one that exits at once.
-        stop_on_signal() as should_stop,
         open_sinks(recipe, folder) as sinks,
         assemble(recipe, folder, sinks) as assembly,
         controlled(folder, assembly.pools),
@@ -80,7 +74,7 @@ def _evaluate(
     )
     if groups is None:
         return False
-    keep_evaluation(recipe, folder, name, groups)
+    keep_evaluation(folder, name, groups, recipe.evaluation.num_videos, save_videos)
     return True
 
 

@@ -64,6 +64,12 @@ def _train_latent_reward(argv: Sequence[str]) -> int:
     return train_latent_reward.main(argv)
 
 
+def _recipes(argv: Sequence[str]) -> int:
+    from jobs import recipes
+
+    return recipes.main(argv)
+
+
 def _doctor(argv: Sequence[str]) -> int:
     from jobs import doctor
 
@@ -83,6 +89,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
         _train_latent_reward,
         "train a reward on noisy latents: RECIPE [key=value ...]",
     ),
+    "recipes": (_recipes, "list the shipped recipes, or print a recipe with every setting"),
     "doctor": (_doctor, "check this machine and say how to fix what is broken"),
 }
 

@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser().parse_intermixed_args(argv)
 
     from videorl.guidance.config import parse_weights, read_config
-    from videorl.recipes.bounds import above, at_least
     from videorl.recipes.reading import load_recipe
+    from videorl.settings.bounds import above, at_least
 
     if (chosen.latent_reward is None) != (not chosen.guide):
         raise ConfigError("--latent-reward and --guide go together, got only one of them")

@@ -51,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(chosen.recipe, chosen.overrides)
     recipe.run_dir = str(lasting(Path(recipe.run_dir)))
 
-    from videorl.recipes.validation import REFL
     from videorl.run.folder import RunFolder, open_run
 
     if recipe.offline.archive:
@@ -59,14 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
     with open_run(recipe) as folder:
-        if recipe.offline.archive or recipe.objective.name == REFL:
-            from actors.learner_run import run_learner_only
+        from actors.run import run
 
-            finished = run_learner_only(recipe, folder, chosen.address)
-        else:
-            from actors.online_run import run
-
-            finished = run(recipe, folder, chosen.address)
+        finished = run(recipe, folder, chosen.address)
     if not finished:
         print(f"stopped; the same command goes on with {folder.root}", file=sys.stderr)
     return 0 if finished else INTERRUPTED

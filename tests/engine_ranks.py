@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from tests.learners import run_steps, tiny_learner, tiny_recipe
 from videorl.config import Recipe
-from videorl.learning.from_candidates import PolicyLearner
+from videorl.learning.learner import Learner
 
 STAGES = (0, 1, 2, 3)
 
@@ -32,7 +32,7 @@ def recipe_of(stage: int) -> Recipe:
     return recipe
 
 
-def learner_on(stage: int, folder: Path) -> tuple[PolicyLearner, Any]:
+def learner_on(stage: int, folder: Path) -> tuple[Learner, Any]:
     """Return a learner on DeepSpeed, and its policy."""
     from videorl.learning.engines.deepspeed import DeepSpeedEngine
 

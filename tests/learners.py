@@ -1,4 +1,4 @@
-"""A `PolicyLearner` on the tiny policy, and the pairs it learns from, for tests."""
+"""A `Learner` on the tiny policy, and the pairs it learns from, for tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from torch import nn
 
 from tests.groups import random_pair
 from tests.tiny_policy import EMBED_WIDTH, LATENT_SHAPE, TinyPolicy
-from videorl.config import ObjectiveConfig, OptimizerConfig, Recipe
+from videorl.config import OptimizerConfig, Recipe
+from videorl.learning.build import step_settings
 from videorl.learning.engines import Engine
 from videorl.learning.engines.local import LocalEngine
-from videorl.learning.from_candidates import PolicyLearner
-from videorl.objectives import load_objective
+from videorl.learning.from_candidates import FromCandidates
+from videorl.learning.learner import Learner
+from videorl.objectives.dpo import FlowDPO
+from videorl.objectives.objective import CandidateObjective
 from videorl.protocols import Process
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.types import LearnerOutput, PreferencePair
@@ -23,7 +26,7 @@ from videorl.types import LearnerOutput, PreferencePair
 def tiny_recipe(*, micro_batch_size: int = 3, max_staleness: int = 0, **optimizer: Any) -> Recipe:
     """Return a recipe whose steps move the tiny policy visibly, with gradients clipped."""
     recipe = Recipe(name="tiny", num_steps=6)
-    recipe.objective = ObjectiveConfig(beta=20.0, timesteps_per_pair=3)
+    recipe.objective = FlowDPO(beta=20.0, timesteps_per_pair=3)
     settings = {"learning_rate": 1e-2, "max_grad_norm": 0.5, "weight_decay": 0.01, **optimizer}
     recipe.optimizer = OptimizerConfig(**settings)
     recipe.learner.micro_batch_size = micro_batch_size
@@ -36,7 +39,7 @@ def tiny_learner(
     folder: Path,
     make_engine: Callable[[nn.Module], Engine] | None = None,
     process: Process | None = None,
-) -> tuple[PolicyLearner, TinyPolicy]:
+) -> tuple[Learner, TinyPolicy]:
     """Return a learner that saves to `folder`, and its policy, a rectified flow unless told."""
     policy = TinyPolicy()
     if process is not None:
@@ -44,8 +47,9 @@ def tiny_learner(
     module = policy.trainable_module()
     engine = make_engine(module) if make_engine else LocalEngine(module, recipe.optimizer)
     checkpoints = CheckpointFolder(folder, recipe.checkpoint.keep)
-    objective = load_objective(recipe.objective, policy.process)
-    return PolicyLearner(policy, objective, engine, recipe, checkpoints), policy
+    assert isinstance(recipe.objective, CandidateObjective)
+    method = FromCandidates(policy, recipe.objective, recipe.seed)
+    return Learner(policy, method, engine, step_settings(recipe), checkpoints), policy
 
 
 def tiny_pairs(step: int, count: int = 3) -> list[PreferencePair]:
@@ -53,7 +57,7 @@ def tiny_pairs(step: int, count: int = 3) -> list[PreferencePair]:
     return [random_pair(100 * step + index, LATENT_SHAPE, EMBED_WIDTH) for index in range(count)]
 
 
-def run_steps(learner: PolicyLearner, first: int, end: int) -> list[LearnerOutput]:
+def run_steps(learner: Learner, first: int, end: int) -> list[LearnerOutput]:
     """Apply steps `first` to `end - 1`; the reference becomes the policy after every second."""
     outputs: list[LearnerOutput] = []
     for step in range(first, end):

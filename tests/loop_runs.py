@@ -14,11 +14,10 @@ from tests.tiny_policy import TinyPolicy
 from videorl.config import Recipe, RewardConfig
 from videorl.data.prompts import PromptStream
 from videorl.errors import ArchiveError
-from videorl.learning.from_candidates import PolicyLearner
+from videorl.learning.learner import Learner
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.loop import Parts, Progress, train
 from videorl.sampling.local import LocalGenerator, LocalScorer
-from videorl.selection import load_rule
 from videorl.types import (
     CandidateGroup,
     PreferencePair,
@@ -97,7 +96,7 @@ class Run:
     generator: RecordingGenerator
     archive: MemoryArchive
     sink: MemorySink
-    learner: PolicyLearner
+    learner: Learner
 
     def train(self, until: int = STEPS) -> Progress:
         self.progress = train(
@@ -137,7 +136,7 @@ def start(folder: Path, recipe: Recipe, *, reward: Any = None, **generator: Any)
         PromptStream(TEXTS, recipe.seed),
         recording,
         LocalScorer({"fake": reward or FakeReward()}, recipe.rewards, lambda video: {}),
-        load_rule(recipe.selection),
+        recipe.selection,
         learner,
         LocalReferenceUpdater(learner, curriculum),
         archive,

@@ -7,11 +7,39 @@ states only what differs from the defaults. `0` disables an `interval`.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
+
+from videorl.errors import ConfigError
+from videorl.objectives import OBJECTIVES
+from videorl.objectives.dpo import FlowDPO
+from videorl.objectives.objective import CandidateObjective, Examples, Objective, RewardObjective
+from videorl.selection import RULES, BestVsWorst, Selection
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A section of a recipe whose settings depend on what it names, in its field's metadata."""
+
+    key: str
+    """The setting that names it."""
+    known: Mapping[str, str]
+    """Built-in name -> `module:attribute` of a dataclass."""
+    default: str
+    """The name where the recipe has none."""
+    bases: tuple[type, ...]
+    """One of these is inherited by all that may be named."""
+    required: tuple[str, ...] = ()
+    """Attributes that a class must have beside the methods of its base."""
+
+
+SELECTION = Choice("rule", RULES, "best_vs_worst", (Selection,))
+OBJECTIVE = Choice(
+    "name", OBJECTIVES, "flow_dpo", (CandidateObjective, RewardObjective), ("learns_from",)
+)
 
 
 @dataclass
@@ -117,54 +145,6 @@ class RewardConfig:
 
 
 @dataclass
-class SelectionConfig:
-    """Who is chosen and who is rejected."""
-
-    rule: str = "best_vs_worst"
-    """`best_vs_worst`, `dominating` or `all_pairs` by the total; `single_dimension` and `weighted`
-    pair the best with the worst by other measures."""
-    min_margin: float = 0.0
-    """Least difference of a pair, in the total or in what the rule ranks by instead."""
-    dimension: str = ""
-    """What `single_dimension` ranks by; `model.dimension` where there are several rewards."""
-    weights: dict[str, float] = field(default_factory=dict[str, float])
-    """What `weighted` ranks by: a weight for each dimension that counts."""
-
-
-@dataclass
-class ObjectiveConfig:
-    """What is minimised. Squared errors are means over latent numbers; see `beta`."""
-
-    name: str = "flow_dpo"
-    """`flow_dpo` on pairs (Diffusion-DPO for models that predict noise or v), `sft` or `flow_rwr`
-    on single candidates; `refl` follows the gradient of the reward itself, see `ReFLConfig`."""
-    beta: float = 500.0
-    """Stated for *mean* squared errors; the same value under a sum is far stronger."""
-    beta_schedule: str = "constant"
-    """`constant`, or `squared_signal` for beta * (1 - t)^2, of rectified flows only."""
-    sft_weight: float = 0.0
-    """`flow_dpo` adds this much of the policy's error on chosen videos."""
-    rejected_scale: float = 1.0
-    """`flow_dpo` multiplies the rejected video's term by this, > 0 and <= 1."""
-    protect_chosen: bool = False
-    """`flow_dpo` weakens the rejected video's gradient where it could raise the chosen error."""
-    importance_clip: float = 0.0
-    """`flow_dpo` weighs each pair and time by an importance weight clipped to 1 plus or minus
-    this, <= 1; 0 = off."""
-    importance_steps: int = 1000
-    """Denoising steps of the chain that `importance_clip` looks at: fewer are longer, and weigh
-    less."""
-    sft_on: str = "chosen"
-    """`sft` learns from the `chosen` of the pairs that `selection` makes, or from `all`."""
-    temperature: float = 1.0
-    """`flow_rwr` weighs candidates by exp(reward / temperature) over the mean of their prompt."""
-    max_weight: float = 5.0
-    """`flow_rwr` clips weights, whose mean over a prompt is 1, to this."""
-    timesteps_per_pair: int = 4
-    """Times at which every pair, or single candidate, is learned in its step."""
-
-
-@dataclass
 class OfflineConfig:
     """Learning from stored pairs: nothing is sampled or scored."""
 
@@ -172,24 +152,6 @@ class OfflineConfig:
     """The archive folder of a run with `archive.latents=true`, or Parquet files with the columns
     of `videorl.data.preferences` (latents) or `videorl.data.preference_videos` (video files);
     empty = online. A step takes `prompts.per_round` pairs."""
-
-
-@dataclass
-class ReFLConfig:
-    """`objective.name=refl`: a step samples one video per prompt, in the learner itself."""
-
-    stop_from: float = 0.75
-    """Share of the sampler's steps before a chain may stop; where it does is drawn per video."""
-    gradient_steps: int = 1
-    """Calls of the model, the last ones before a chain stops, that carry gradient."""
-    enough: float | None = None
-    """A reward above this is pushed no further; null = no bound."""
-    checkpoint_decode: bool = False
-    """Decode and score one video at a time, and once more in the backward pass: less memory."""
-
-    def first_stop(self, num_steps: int) -> int:
-        """Return the earliest of the sampler's steps, counted from 0, at which a chain may stop."""
-        return min(math.ceil(self.stop_from * num_steps), num_steps - 1)
 
 
 @dataclass
@@ -222,7 +184,7 @@ class RolloutsConfig:
     """Optimizer steps between the weights that sampled a candidate and those that learn from it."""
     canary_interval: int = 0
     """Every so many versions, generators must sample what the learner samples; see
-    `videorl.canary`."""
+    `videorl.sampling.canary`."""
     canary_tolerance: float = 0.02
     """How far latents of a canary may differ, relative to their norm; 0 = bit for bit."""
 
@@ -310,6 +272,9 @@ class MetricsConfig:
 
     wandb_project: str = ""
     """Weights & Biases project; empty = none. Needs `pip install 'videorl[wandb]'`."""
+    unseen: list[str] = field(default_factory=list[str])
+    """Functions of your own, `module:function`, of a `videorl.types.Video` that return name ->
+    number: logged as `unseen/NAME` beside the built-in ones, never optimised."""
 
 
 @dataclass
@@ -343,10 +308,11 @@ class Recipe:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
     rewards: list[RewardConfig] = field(default_factory=list[RewardConfig])
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    selection: Selection = field(default_factory=BestVsWorst, metadata={"choice": SELECTION})
+    """Who is chosen and who is rejected; the other settings are those of the rule."""
+    objective: Objective = field(default_factory=FlowDPO, metadata={"choice": OBJECTIVE})
+    """What is minimised; the other settings are those of the objective."""
     offline: OfflineConfig = field(default_factory=OfflineConfig)
-    refl: ReFLConfig = field(default_factory=ReFLConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     rollouts: RolloutsConfig = field(default_factory=RolloutsConfig)
@@ -358,3 +324,34 @@ class Recipe:
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    @property
+    def learns_online(self) -> bool:
+        """Whether generators sample and reward workers score what is learned from."""
+        return self.objective.learns_from != "prompts" and not self.offline.archive
+
+    @property
+    def video_pixels(self) -> int:
+        """Frames times height times width of a video."""
+        return self.sampling.num_frames * self.sampling.height * self.sampling.width
+
+    @property
+    def reference_interval(self) -> int:
+        """Steps between swaps of the reference; 0 also where nothing is compared with it."""
+        objective = self.objective
+        if not isinstance(objective, CandidateObjective):
+            return 0
+        is_used = "reference" in objective.frozen_roles(self.video_pixels)
+        return self.reference.interval if is_used else 0
+
+    def example_source(self) -> Examples:
+        """Return what makes the training examples of a scored group.
+
+        Raises:
+            ConfigError: The objective learns from prompts alone.
+        """
+        if not isinstance(self.objective, CandidateObjective):
+            raise ConfigError(
+                f"objective.name={self.objective.name} learns from prompts, not from candidates"
+            )
+        return self.objective.examples(self.selection)

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from videorl.canary import Canary, is_due
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
 from videorl.errors import CanaryError, RoundsLostError
@@ -26,6 +25,7 @@ from videorl.protocols import (
 )
 from videorl.rollouts import Rollouts
 from videorl.run.checkpoint_writer import Checkpoints
+from videorl.sampling.canary import Canary, is_due
 from videorl.step_record import record_step, round_metrics
 from videorl.types import StepRecord, WeightVersion
 
@@ -105,7 +105,7 @@ def train(
 def check_canary(recipe: Recipe, parts: Parts, progress: Progress) -> dict[str, float]:
     """Compare generators with the learner if it is due; return what to log of it."""
     version = progress.versions[-1]
-    if parts.canary is None or not is_due(recipe, version):
+    if parts.canary is None or not is_due(recipe.rollouts, version):
         return {}
     return {"canary/difference": parts.canary(version)}
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from videorl.canary import Canary, canary_request, compare, explain
 from videorl.config import Recipe
 from videorl.data.archive import Archive
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
 from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
-from videorl.evaluation.unseen import unseen_metrics
+from videorl.evaluation.held_out import sample_and_score
+from videorl.evaluation.unseen import UnseenMetrics
+from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
-from videorl.learning.from_candidates import PolicyLearner
-from videorl.learning.from_rewards import ReFLLearner
+from videorl.learning.learner import Learner
 from videorl.learning.loop import run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
@@ -28,134 +31,182 @@ from videorl.learning.stored_pairs import (
     encode_archive,
     probe_sampling,
 )
-from videorl.loop import Parts, Progress
-from videorl.objectives import load_objective
+from videorl.loop import Parts, Progress, train
 from videorl.policies import load_policy
-from videorl.protocols import MetricSink
+from videorl.protocols import DifferentiablePolicy, MetricSink
+from videorl.report.ending import finish, is_finished, keep_evaluation, version_to_json
 from videorl.rewards import load
-from videorl.rewards.differentiable import load_differentiable
-from videorl.run.checkpoints import open_checkpoints
+from videorl.run.checkpoints import newest_weights
 from videorl.run.folder import RunFolder
+from videorl.run.sinks import open_sinks
+from videorl.sampling.canary import Canary, canary_request, compare, explain
 from videorl.sampling.local import LocalGenerator, LocalScorer
-from videorl.types import WeightVersion
-from videorl.weighting import load_selection
+from videorl.types import Video, WeightVersion
+from videorl.weights import digest
 
 _ALL_PARTS = frozenset({"transformer", "vae", "text_encoder"})
 
+ShouldStop = Callable[[], bool]
+"""Asked between steps."""
 
-def local_parts(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> tuple[Parts, Progress]:
-    """Build or restore every part of a run in this process."""
-    trained = load_policy(
-        recipe.policy,
-        recipe.sampling,
-        parts=frozenset({"transformer"}),
-        seed=recipe.seed,
-        trainable=True,
-    )
-    learner = PolicyLearner(
-        trained,
-        load_objective(recipe.objective, trained.process),
-        LocalEngine(trained.trainable_module(), recipe.optimizer),
-        recipe,
-        open_checkpoints(recipe.checkpoint, folder.root),
-    )
+
+def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
+    """Run the recipe, or go on with it, up to its report; return whether it reached its end."""
+    if is_finished(folder, recipe.num_steps):
+        return True
+    started = time.perf_counter()
+    work = train_online if recipe.learns_online else train_alone
+    if not work(recipe, folder, should_stop):
+        return False
+    facts: dict[str, Any] = {"num_steps": recipe.num_steps}
+    if recipe.evaluation.source:
+        if (version := compare_policies(recipe, folder, should_stop)) is None:
+            return False
+        facts["policy_version"] = version_to_json(version)
+    finish(recipe, folder, {**facts, "seconds": time.perf_counter() - started})
+    return True
+
+
+def train_online(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
+    """Sample, score and learn; export the policy, and return whether it reached its last step."""
+    with open_sinks(recipe, folder) as sinks:
+        parts, progress, learner = local_parts(recipe, folder, sinks)
+        with closing(learner):
+            sinks.truncate(progress.step)
+            if train(recipe, parts, progress, should_stop).step < recipe.num_steps:
+                return False
+            learner.export(folder.export)
+    return True
+
+
+def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
+    """Learn from stored pairs or from prompts alone; otherwise as `train_online`.
+
+    Raises:
+        ArchiveError: The archive cannot be learned from, or holds latents of another model.
+    """
+    if not recipe.offline.archive:
+        learner, policy = _learner(recipe, folder, with_text_encoder=True)
+        stream = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+        negative_prompt = recipe.sampling.negative_prompt
+        prompts = PromptExamples(stream, negative_prompt, lambda text: policy.encode([text])[0])
+        return run_learner(recipe, folder, learner, prompts, should_stop)
+    check_archive(recipe, folder)
+    if has_videos(archive := Path(recipe.offline.archive)):
+        encode_archive(recipe, folder)
+        archive = folder.latents
+    preferences = read_preferences(archive)
+    probing = replace(recipe, sampling=probe_sampling(recipe.sampling))
+    learner, policy = _learner(probing, folder, with_text_encoder=True)
+    check_shape(preferences, policy.sample(policy.encode([preferences.prompts[0]])[0], None, [0]))
+    pairs = PairStream(preferences, lambda text: policy.encode([text])[0], recipe.seed)
+    return run_learner(recipe, folder, learner, pairs, should_stop)
+
+
+def local_parts(
+    recipe: Recipe, folder: RunFolder, sink: MetricSink
+) -> tuple[Parts, Progress, Learner]:
+    """Build or restore every part of an online run in this process."""
+    learner, _ = _learner(recipe, folder)
     version, state = learner.start()
     curriculum = CurriculumReference(recipe.reference.interval, version)
     if state is not None:
         curriculum.restore(state["reference"])
-    sampler = load_policy(recipe.policy, recipe.sampling, parts=_ALL_PARTS, seed=recipe.seed)
-    models = {one.key: load(one.name, one.path, **one.options) for one in recipe.rewards}
     archive = Archive(folder.archive, recipe.archive.videos, recipe.archive.latents)
     archive.truncate(version.step)
-    generator = LocalGenerator(sampler, recipe.sampling.negative_prompt, learner.published)
+    generator, scorer, _ = local_pools(recipe, learner.published)
     parts = Parts(
         prompts=PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed),
         generator=generator,
-        scorer=LocalScorer(models, recipe.rewards, unseen_metrics),
-        select=load_selection(recipe),
+        scorer=scorer,
+        select=recipe.example_source(),
         learner=learner,
         reference=LocalReferenceUpdater(learner, curriculum),
         archive=archive,
         sink=sink,
-        canary=local_canary(recipe, generator, learner),
+        canary=local_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
     )
-    return parts, Progress(version.step, learner.in_use())
+    return parts, Progress(version.step, learner.in_use()), learner
 
 
-def local_canary(recipe: Recipe, generator: LocalGenerator, learner: PolicyLearner) -> Canary:
+def local_pools(
+    recipe: Recipe, weights: Callable[[WeightVersion], Mapping[str, Any]]
+) -> tuple[LocalGenerator, LocalScorer, dict[str, Any]]:
+    """Return generator and scorer, and the weights that the policy was loaded with.
+
+    Args:
+        recipe: The run.
+        weights: Looks up published weights.
+    """
+    policy = load_policy(recipe.policy, recipe.sampling, parts=_ALL_PARTS, seed=recipe.seed)
+    models = {
+        reward.key: load(reward.name, reward.path, **reward.options) for reward in recipe.rewards
+    }
+    generator = LocalGenerator(policy, recipe.sampling.negative_prompt, weights)
+    return (
+        generator,
+        LocalScorer(models, recipe.rewards, UnseenMetrics(tuple(recipe.metrics.unseen))),
+        policy.weights(),
+    )
+
+
+def compare_policies(
+    recipe: Recipe, folder: RunFolder, should_stop: ShouldStop
+) -> WeightVersion | None:
+    """Sample and score the held-out prompts with base and newest checkpoint; None = stopped."""
+    aligned, weights = newest_weights(recipe.checkpoint, folder.root)
+    known = {aligned: weights}
+    generator, scorer, base_weights = local_pools(recipe, lambda version: known[version])
+    base = WeightVersion(0, digest(base_weights))
+    known[base] = base_weights
+    for name, version, samples in (
+        ("before", base, recipe.evaluation.best_of),
+        ("after", aligned, recipe.evaluation.samples),
+    ):
+        groups = sample_and_score(
+            recipe,
+            version,
+            generator,
+            scorer,
+            samples=samples,
+            label=f"held-out prompts, {name} training",
+            should_stop=should_stop,
+        )
+        if groups is None:
+            return None
+        keep_evaluation(folder, name, groups, recipe.evaluation.num_videos, save_videos)
+    return aligned
+
+
+def save_videos(files: Mapping[Path, Video]) -> None:
+    """Write videos as mp4 files."""
+    for path, video in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mp4(path, video)
+
+
+def local_canary(
+    seed: int, tolerance: float, generator: LocalGenerator, learner: Learner
+) -> Canary:
     """Return the canary of a run in one process."""
 
     def check(version: WeightVersion) -> float:
-        request = canary_request(recipe, version)
+        request = canary_request(seed, version)
         wanted = learner.sample(request, *generator.embeds(request.prompt.text))
         try:
-            return compare(
-                generator.latents(request), wanted, version, recipe.rollouts.canary_tolerance
-            )
+            return compare(generator.latents(request), wanted, version, tolerance)
         except WeightMismatchError as error:
             raise explain(version, error) from error
 
     return check
 
 
-def run_offline(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
-    """Run the recipe in this process, or go on with it; return whether it reached its last step.
-
-    The aligned policy is exported to the run folder then; nothing is evaluated.
-
-    Raises:
-        ArchiveError: The archive cannot be learned from, or holds latents of another model.
-    """
-    check_archive(recipe, folder)
-    if has_videos(archive := Path(recipe.offline.archive)):
-        encode_archive(recipe, folder)
-        archive = folder.latents
-    preferences = read_preferences(archive)
-    policy = load_policy(
-        recipe.policy,
-        probe_sampling(recipe.sampling),
-        parts=frozenset({"transformer", "text_encoder"}),
-        seed=recipe.seed,
-        trainable=True,
-    )
-    probe_BCTHW = policy.sample(policy.encode([preferences.prompts[0]])[0], None, [0])
-    check_shape(preferences, probe_BCTHW)
-    learner = PolicyLearner(
-        policy,
-        load_objective(recipe.objective, policy.process),
-        LocalEngine(policy.trainable_module(), recipe.optimizer),
+def _learner(
+    recipe: Recipe, folder: RunFolder, *, with_text_encoder: bool = False
+) -> tuple[Learner, DifferentiablePolicy]:
+    return build_learner(
         recipe,
-        open_checkpoints(recipe.checkpoint, folder.root),
+        folder.root,
+        lambda module: LocalEngine(module, recipe.optimizer),
+        with_text_encoder=with_text_encoder,
     )
-    pairs = PairStream(preferences, lambda text: policy.encode([text])[0], recipe.seed)
-    return run_learner(recipe, folder, learner, pairs, should_stop)
-
-
-def run_refl(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
-    """Run the recipe in this process, or go on with it; return whether it reached its last step.
-
-    The aligned policy is exported to the run folder then; nothing is evaluated.
-
-    Args:
-        recipe: With `objective.name=refl`.
-        folder: Of the run, as `videorl.run.folder.open_run` gives it.
-        should_stop: Asked between steps.
-    """
-    examples: PromptExamples[Tensor]
-    reward = load_differentiable(recipe.rewards)
-    policy = load_policy(
-        recipe.policy,
-        recipe.sampling,
-        parts=frozenset({"transformer", "vae", "text_encoder"}),
-        seed=recipe.seed,
-        trainable=True,
-    )
-    examples = PromptExamples(recipe, lambda text: policy.encode([text])[0])
-    learner = ReFLLearner(
-        policy,
-        reward,
-        LocalEngine(policy.trainable_module(), recipe.optimizer),
-        recipe,
-        open_checkpoints(recipe.checkpoint, folder.root),
-    )
-    return run_learner(recipe, folder, learner, examples, should_stop)

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from videorl.types import (
     CandidateGroup,
@@ -26,7 +23,12 @@ from videorl.types import (
     WeightVersion,
 )
 
-Role: TypeAlias = Literal["policy", "reference"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Role: TypeAlias = Literal["policy", "reference", "base"]
+"""Whose weights predict: the policy's, the reference's, or those that the run started from."""
 
 
 class Process(Protocol):
@@ -58,31 +60,6 @@ class Process(Protocol):
 
     def guidance_factor(self, t_B: Tensor) -> Tensor:
         """Return by how much a gradient added to the score of x_t lowers the target, [B] >= 0."""
-        ...
-
-
-class Objective(Protocol):
-    """A loss on the squared errors of the policy and the reference."""
-
-    @property
-    def num_roles(self) -> int:
-        """Videos per example: 2 for preference pairs, 1 for weighted candidates."""
-        ...
-
-    @property
-    def loss_name(self) -> str:
-        """What the loss is called where it is logged."""
-        ...
-
-    @property
-    def count_name(self) -> str:
-        """What the number of a step's examples is called where it is logged."""
-        ...
-
-    def __call__(
-        self, err_NR: Tensor, ref_err_NR: Tensor, t_N: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return one loss per item [N], with gradient, and named values [N] to log."""
         ...
 
 

@@ -1,20 +1,23 @@
-"""Who is chosen and who is rejected: pure functions from a scored group to preference pairs."""
+"""Who is chosen and who is rejected: pure functions from a scored group to preference pairs.
+
+A rule of a recipe is a dataclass: its fields are the settings of the `selection` section. `RULES`
+has the built-in ones; `module:attribute` names one of your own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import permutations
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
-from videorl.config import SelectionConfig
 from videorl.errors import ConfigError
-from videorl.types import PreferencePair, Score, ScoredCandidate, ScoredGroup
+from videorl.settings.bounds import Problem, at_least, finite
+from videorl.types import PreferencePair, Score, ScoredCandidate, ScoredGroup, in_order
 
 Ranking: TypeAlias = Callable[[Score], float]
 """What makes one score better than another; margins are differences of it."""
-
-PairRule: TypeAlias = Callable[[ScoredGroup], list[PreferencePair]]
 
 
 def total(score: Score) -> float:
@@ -34,15 +37,6 @@ def weighted_sum(score: Score, *, weights: Mapping[str, float]) -> float:
             f"those that are scored: {', '.join(score.dimensions)}"
         )
     return sum(weight * score.dimensions[name] for name, weight in weights.items())
-
-
-def ranking(config: SelectionConfig) -> Ranking:
-    """Return what a recipe's rule compares candidates by."""
-    if config.rule == "single_dimension":
-        return partial(weighted_sum, weights={config.dimension: 1.0})
-    if config.rule == "weighted":
-        return partial(weighted_sum, weights=dict(config.weights))
-    return total
 
 
 def make_pair(
@@ -83,8 +77,7 @@ def all_pairs(
     In the order of candidate indices (chosen, then rejected): K candidates without ties give
     K (K - 1) / 2 pairs.
     """
-    in_order = sorted(group.candidates, key=lambda one: one.candidate.index)
-    pairs = (make_pair(group, *two, rank) for two in permutations(in_order, 2))
+    pairs = (make_pair(group, *two, rank) for two in permutations(in_order(group), 2))
     return [pair for pair in pairs if pair.margin > 0 and pair.margin >= min_margin]
 
 
@@ -111,28 +104,145 @@ def dominates(better: Score, worse: Score) -> bool:
     return all(value >= worse.dimensions[name] for name, value in better.dimensions.items())
 
 
-RULES: dict[str, Callable[..., list[PreferencePair]]] = {
-    "best_vs_worst": best_vs_worst,
-    "single_dimension": best_vs_worst,
-    "weighted": best_vs_worst,
-    "dominating": dominating,
-    "all_pairs": all_pairs,
+@dataclass
+class Selection(ABC):
+    """A rule with its settings: from a scored group to preference pairs.
+
+    Your own rule is a dataclass that inherits this one and has `__call__`.
+    """
+
+    rule: str = ""
+    min_margin: float = 0.0
+    """Least difference of a pair in what the rule ranks by, >= 0."""
+
+    takes_more_than_rank: ClassVar[bool] = False
+    """Who is paired does not follow from ranks alone: nothing that ranks candidates can use it."""
+    compares_every_dimension: ClassVar[bool] = False
+    """All dimensions of all reward models count, so none of them may have a weight of 0 or less."""
+
+    @abstractmethod
+    def __call__(self, group: ScoredGroup) -> list[PreferencePair]:
+        """Return the pairs of a group, possibly none."""
+
+    def rank(self, score: Score) -> float:
+        """Return what the rule compares candidates by."""
+        return total(score)
+
+    def dimensions(self) -> tuple[str, ...]:
+        """Return the names of the dimensions that `rank` reads; none = the total."""
+        return ()
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the settings."""
+        yield at_least("selection.min_margin", self.min_margin, 0)
+
+    def why_no_pair(self, group: ScoredGroup) -> str:
+        """Name the reason why the rule made no pair of a group, for the counters."""
+        if len(group.candidates) < 2:
+            return "too_few_candidates"
+        if len({self.rank(candidate.score) for candidate in group.candidates}) == 1:
+            return "all_scores_equal"
+        return "margin_too_small"
+
+
+@dataclass
+class BestVsWorst(Selection):
+    """`best_vs_worst` by the total."""
+
+    rule: str = "best_vs_worst"
+
+    def __call__(self, group: ScoredGroup) -> list[PreferencePair]:
+        """Return at most one pair."""
+        return best_vs_worst(group, rank=self.rank, min_margin=self.min_margin)
+
+
+@dataclass
+class SingleDimension(BestVsWorst):
+    """`best_vs_worst` by one dimension."""
+
+    rule: str = "single_dimension"
+    dimension: str = ""
+    """What to rank by; `model.dimension` where there are several rewards."""
+
+    def rank(self, score: Score) -> float:
+        """Return the score on the dimension."""
+        return weighted_sum(score, weights={self.dimension: 1.0})
+
+    def dimensions(self) -> tuple[str, ...]:
+        """Return the dimension."""
+        return (self.dimension,)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the settings."""
+        yield from super().problems()
+        if not self.dimension:
+            yield "selection.dimension must be set, as selection.rule is single_dimension"
+
+
+@dataclass
+class Weighted(BestVsWorst):
+    """`best_vs_worst` by a linear combination of dimensions."""
+
+    rule: str = "weighted"
+    weights: dict[str, float] = field(default_factory=dict[str, float])
+    """A weight for each dimension that counts; `model.dimension` where there are several
+    rewards."""
+
+    def rank(self, score: Score) -> float:
+        """Return the weighted sum."""
+        return weighted_sum(score, weights=self.weights)
+
+    def dimensions(self) -> tuple[str, ...]:
+        """Return the weighted dimensions."""
+        return tuple(self.weights)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what is wrong with the settings."""
+        yield from super().problems()
+        if not self.weights:
+            yield "selection.weights must be set, as selection.rule is weighted"
+        for name, weight in self.weights.items():
+            yield finite(f"selection.weights.{name}", weight)
+        if self.weights and not any(self.weights.values()):
+            yield "selection.weights must not all be 0, or all candidates tie"
+
+
+@dataclass
+class Dominating(Selection):
+    """`dominating`: better in total and nowhere worse."""
+
+    rule: str = "dominating"
+    takes_more_than_rank: ClassVar[bool] = True
+    compares_every_dimension: ClassVar[bool] = True
+
+    def __call__(self, group: ScoredGroup) -> list[PreferencePair]:
+        """Return at most one pair."""
+        return dominating(group, min_margin=self.min_margin)
+
+    def why_no_pair(self, group: ScoredGroup) -> str:
+        """Name the reason; `none_dominates` where candidates differ, but none is nowhere worse."""
+        reason = super().why_no_pair(group)
+        no_pair_at_all = reason == "margin_too_small" and not dominating(group)
+        return "none_dominates" if no_pair_at_all else reason
+
+
+@dataclass
+class AllPairs(Selection):
+    """`all_pairs` by the total."""
+
+    rule: str = "all_pairs"
+    takes_more_than_rank: ClassVar[bool] = True
+
+    def __call__(self, group: ScoredGroup) -> list[PreferencePair]:
+        """Return every pair whose totals differ enough."""
+        return all_pairs(group, min_margin=self.min_margin)
+
+
+RULES: dict[str, str] = {
+    "best_vs_worst": "videorl.selection:BestVsWorst",
+    "single_dimension": "videorl.selection:SingleDimension",
+    "weighted": "videorl.selection:Weighted",
+    "dominating": "videorl.selection:Dominating",
+    "all_pairs": "videorl.selection:AllPairs",
 }
-"""Rules that share a function differ in what they rank by; see `ranking`."""
-
-
-def load_rule(config: SelectionConfig) -> PairRule:
-    """Return the rule that a recipe names, with its settings bound."""
-    return partial(RULES[config.rule], rank=ranking(config), min_margin=config.min_margin)
-
-
-def why_no_pair(group: ScoredGroup, config: SelectionConfig) -> str:
-    """Name the reason why a rule made no pair of this group, for the counters."""
-    if len(group.candidates) < 2:
-        return "too_few_candidates"
-    rank = ranking(config)
-    if len({rank(one.score) for one in group.candidates}) == 1:
-        return "all_scores_equal"
-    if config.rule == "dominating" and not dominating(group):
-        return "none_dominates"
-    return "margin_too_small"
+"""Name in `selection.rule` -> the rule."""

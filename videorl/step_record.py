@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from videorl.config import SelectionConfig
 from videorl.rollouts import Round
-from videorl.selection import why_no_pair
+from videorl.selection import Selection
 from videorl.types import (
     LearnerOutput,
     PromptOutcome,
@@ -37,14 +36,14 @@ def record_step(
     examples: Sequence[TrainingExample],
     published: WeightVersion,
     reference: WeightVersion,
-    selection: SelectionConfig,
+    selection: Selection,
 ) -> StepRecord:
     """Say what became of every prompt of a round."""
     learned = {one.prompt.index for one in examples}
 
     def outcome(group: ScoredGroup) -> PromptOutcome:
         is_learned = group.prompt.index in learned
-        return PromptOutcome(group.prompt, TRAINED if is_learned else why_no_pair(group, selection))
+        return PromptOutcome(group.prompt, TRAINED if is_learned else selection.why_no_pair(group))
 
     outcomes = [*taken.lost, *(outcome(group) for group in taken.groups)]
     outcomes.sort(key=lambda one: one.prompt.index)

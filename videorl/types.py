@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Media: TypeAlias = Any
 """A tensor or video, or a handle to one (a Ray `ObjectRef`): the loop passes it on unopened."""
@@ -147,6 +148,16 @@ class WeightedCandidate:
     def candidates(self) -> tuple[ScoredCandidate, ...]:
         """What is learned from, by role."""
         return (self.candidate,)
+
+
+def weigh(group: ScoredGroup, candidate: ScoredCandidate, weight: float = 1.0) -> WeightedCandidate:
+    """Give a candidate of `group` a weight."""
+    return WeightedCandidate(group.prompt, group.prompt_embeds, candidate, weight)
+
+
+def in_order(group: ScoredGroup) -> list[ScoredCandidate]:
+    """Return the candidates by index, whatever order they arrived in."""
+    return sorted(group.candidates, key=lambda scored: scored.candidate.index)
 
 
 TrainingExample: TypeAlias = PreferencePair | WeightedCandidate

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,9 @@ from actors.learner.command_log import Command, Export, Restored, Sample, Step, 
 from actors.learner.rank_worker import is_first
 from actors.store.weights import publish
 from videorl.config import Recipe
+from videorl.learning.build import build_learner
 from videorl.learning.engines.deepspeed import DeepSpeedEngine
-from videorl.learning.from_candidates import PolicyLearner
-from videorl.learning.from_rewards import ReFLLearner
-from videorl.objectives import load_objective
-from videorl.policies import load_policy
-from videorl.recipes.validation import REFL
-from videorl.rewards.differentiable import load_differentiable
-from videorl.run.checkpoints import open_checkpoints
+from videorl.learning.learner import Learner
 from videorl.types import LearnerOutput
 
 
@@ -32,26 +27,18 @@ def make_policy_rank(
     recipe: Recipe, run_dir: Path, weight_store: ActorHandle | None, device: torch.device
 ) -> PolicyRank:
     """Build this rank's learner on its device; torch.distributed is up already."""
-    is_refl = recipe.objective.name == REFL
-    policy = load_policy(
-        recipe.policy,
-        recipe.sampling,
-        parts=frozenset({"transformer", "vae"} if is_refl else {"transformer"}),
+    learner, _ = build_learner(
+        recipe,
+        run_dir,
+        partial(
+            DeepSpeedEngine,
+            config=recipe.optimizer,
+            zero_stage=recipe.learner.zero_stage,
+            micro_batch_size=recipe.learner.micro_batch_size,
+        ),
         device=device,
-        seed=recipe.seed,
-        trainable=True,
+        fetch=ray.get,
     )
-    engine = DeepSpeedEngine(
-        policy.trainable_module(),
-        recipe.optimizer,
-        zero_stage=recipe.learner.zero_stage,
-        micro_batch_size=recipe.learner.micro_batch_size,
-    )
-    shared = (engine, recipe, open_checkpoints(recipe.checkpoint, run_dir), ray.get)
-    if is_refl:
-        learner = ReFLLearner(policy, load_differentiable(recipe.rewards), *shared)
-    else:
-        learner = PolicyLearner(policy, load_objective(recipe.objective, policy.process), *shared)
     return PolicyRank(learner, weight_store)
 
 
@@ -63,12 +50,8 @@ class PolicyRank:
         weight_store: None if nobody else needs the weights.
     """
 
-    def __init__(
-        self, learner: PolicyLearner | ReFLLearner, weight_store: ActorHandle | None
-    ) -> None:
+    def __init__(self, learner: Learner, weight_store: ActorHandle | None) -> None:
         self._learner = learner
-        # Examples are of the kind that this learner's objective needs.
-        self._step: Callable[[int, Sequence[Any]], LearnerOutput] = learner.step
         self._weight_store = weight_store
 
     def start(self) -> Restored:
@@ -86,9 +69,8 @@ class PolicyRank:
         """Apply one command on this rank; return what rank 0 answers."""
         match command:
             case Step(step, examples):
-                return self._published(self._step(step, examples))
+                return self._published(self._learner.step(step, examples))
             case Sample(request, embeds, negative_embeds):
-                assert isinstance(self._learner, PolicyLearner)
                 return self._learner.sample(request, embeds, negative_embeds)
             case UpdateReference(version):
                 return self._learner.update_reference(version)

@@ -77,10 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser().parse_intermixed_args(argv)
 
     from videorl.recipes.reading import load_recipe
-    from videorl.recipes.validation import REFL
 
     recipe = load_recipe(chosen.recipe, chosen.overrides)
-    if recipe.objective.name != REFL:
+    if recipe.objective.learns_from != "prompts":
         raise ConfigError(
             f"--recipe must have objective.name=refl, which {chosen.recipe} has not: its policy is "
             "measured with both objectives"
@@ -107,14 +106,12 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
     import torch
 
     from jobs.bench.peak_memory import peak_bytes
-    from videorl.config import ObjectiveConfig
+    from videorl.learning.build import build_method, step_settings
     from videorl.learning.engines.local import LocalEngine
-    from videorl.learning.from_candidates import PolicyLearner
-    from videorl.learning.from_rewards import ReFLLearner
+    from videorl.learning.learner import Learner
     from videorl.learning.stored_pairs import probe_sampling
-    from videorl.objectives import load_objective
+    from videorl.objectives.dpo import FlowDPO
     from videorl.policies import load_policy
-    from videorl.rewards.differentiable import load_differentiable
     from videorl.run.checkpoints import open_checkpoints
     from videorl.types import (
         Candidate,
@@ -134,7 +131,7 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
             num_frames=frames,
             height=side,
             width=side,
-            num_inference_steps=recipe.refl.gradient_steps + 1,
+            num_inference_steps=recipe.objective.gradient_steps + 1,
         ),
         learner=replace(recipe.learner, micro_batch_size=1),
     )
@@ -152,27 +149,20 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
         for n in range(2)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = open_checkpoints(recipe.checkpoint, Path(folder))
-        pairwise = replace(
-            recipe, objective=ObjectiveConfig(timesteps_per_pair=1, beta=recipe.objective.beta)
-        )
-        module = policy.trainable_module()
-        dpo = PolicyLearner(
-            policy,
-            load_objective(pairwise.objective),
-            LocalEngine(module, recipe.optimizer),
-            pairwise,
-            checkpoints,
-        )
+        pairwise = replace(recipe, objective=FlowDPO(timesteps_per_pair=1))
+
+        def learner(recipe: Recipe) -> Learner:
+            return Learner(
+                policy,
+                build_method(recipe, policy),
+                LocalEngine(policy.trainable_module(), recipe.optimizer),
+                step_settings(recipe),
+                open_checkpoints(recipe.checkpoint, Path(folder)),
+            )
+
         pair = PreferencePair(prompt, embeds, both[0], both[1], margin=1.0)
+        dpo, refl = learner(pairwise), learner(recipe)
         peak_of_dpo = peak_bytes(lambda: dpo.step(0, [pair]), device)
-        refl = ReFLLearner(
-            policy,
-            load_differentiable(recipe.rewards),
-            LocalEngine(module, recipe.optimizer),
-            recipe,
-            checkpoints,
-        )
         example = PromptExample(prompt, embeds, negative)
         peak_of_refl = peak_bytes(lambda: refl.step(0, [example]), device)
     if device.type == "cuda":

@@ -29,7 +29,6 @@ from videorl.loop import Parts, Progress
 from videorl.protocols import MetricSink
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder
-from videorl.weighting import load_selection
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def stand_in_run(
         reference = RayReferenceUpdater(learner, recipe.reference.interval, version)
         stack.callback(reference.close)
         prompts = PromptStream(load_prompts(recipe.prompts.source, "train")[:64], recipe.seed)
-        rule = load_selection(recipe)
+        rule = recipe.example_source()
         parts = Parts(prompts, generator, scorer, rule, learner, reference, archive, sink)
         pools = {"generator": generator.pool, "reward": scorer.pools[0]}
         yield StandInRun(parts, Progress(0, [version]), generator, scorer, learner, pools)

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from videorl.ablation.summary import summarise
 
         found = summarise(studies, chosen.seeds, chosen.steps, chosen.overrides, results)
-        write_report(chosen.report, found)
+        write_report(chosen.report, found, parser().prog)
         print(f"report: {chosen.report}")
     return 1 if failed else 0
 
@@ -145,7 +145,7 @@ def rebuild(source: Path, page: Path) -> int:
 
     from videorl.ablation.report import write_report
 
-    write_report(page, json.loads(source.read_text()))
+    write_report(page, json.loads(source.read_text()), parser().prog)
     print(f"report: {page}")
     return 0
 

@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from tests.tiny import TIMES, tiny_policy, tiny_sampling
-from videorl.policies import FAMILIES, load_policy
+from videorl.policies import FAMILIES, load_family, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.protocols import Policy
 
@@ -68,7 +68,7 @@ def sample(policy: Policy) -> Tensor:
 
 
 def channels_first(family: str, latents: Tensor) -> Tensor:
-    return latents.transpose(1, 2) if FAMILIES[family]().frames_first else latents
+    return latents.transpose(1, 2) if load_family(family).frames_first else latents
 
 
 def change_weights(policy: Policy) -> None:

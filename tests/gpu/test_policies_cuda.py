@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,11 @@ import torch
 
 from tests.groups import random_pair
 from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
-from videorl.config import ObjectiveConfig, OptimizerConfig, Recipe
-from videorl.learning.from_candidates import PolicyLearner
-from videorl.objectives import load_objective
+from videorl.config import OptimizerConfig, Recipe
+from videorl.learning.build import build_learner
+from videorl.objectives.dpo import FlowDPO
 from videorl.policies import load_policy
 from videorl.protocols import Policy
-from videorl.run.checkpoints import CheckpointFolder
 from videorl.sampling.sampler import CandidateSampler
 from videorl.types import Prompt, SampleRequest
 
@@ -42,7 +42,7 @@ def recipe(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) ->
     recipe = Recipe(name="tiny", num_steps=1)
     recipe.policy = tiny_policy(tiny_checkpoints[request.param], request.param)
     recipe.sampling = tiny_sampling()
-    recipe.objective = ObjectiveConfig(beta=100.0, timesteps_per_pair=2)
+    recipe.objective = FlowDPO(beta=100.0, timesteps_per_pair=2)
     recipe.optimizer = OptimizerConfig(learning_rate=1e-2)
     return recipe
 
@@ -69,20 +69,16 @@ def test_a_learner_step_reaches_a_generator_bit_for_bit(recipe: Recipe, tmp_path
     from videorl.learning.engines.deepspeed import DeepSpeedEngine
 
     torch.cuda.reset_peak_memory_stats()
-    policy = load(recipe, "transformer", trainable=True)
-    learner = PolicyLearner(
-        policy,
-        load_objective(recipe.objective),
-        DeepSpeedEngine(
-            policy.trainable_module(), recipe.optimizer, zero_stage=1, micro_batch_size=4
-        ),
-        recipe,
-        CheckpointFolder(tmp_path / "checkpoints", 1),
+    make_engine = partial(
+        DeepSpeedEngine, config=recipe.optimizer, zero_stage=1, micro_batch_size=4
     )
+    recipe.checkpoint.location = str(tmp_path / "checkpoints")
+    device = torch.device("cuda")
+    learner, _ = build_learner(recipe, tmp_path, make_engine, device=device)
     first, _ = learner.start()
     shape = LATENT_SHAPES[recipe.policy.family]
     output = learner.step(0, [random_pair(index, shape, 16) for index in range(3)])
-    assert output.metrics["dpo/loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert output.metrics["learn/loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert output.version.digest != first.digest
     sampler = CandidateSampler(load(recipe, "transformer", "vae"))
     sampler.load(output.version, learner.published(output.version))  # raises if a digest differs

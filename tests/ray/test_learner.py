@@ -26,12 +26,10 @@ from tests.groups import random_pair
 from tests.ray.conftest import ROOT
 from tests.ray.ranks import kill_rank
 from tests.tiny import tiny_policy, tiny_sampling
-from videorl.config import ObjectiveConfig, OptimizerConfig, Recipe
+from videorl.config import OptimizerConfig, Recipe
+from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
-from videorl.learning.from_candidates import PolicyLearner
-from videorl.objectives import load_objective
-from videorl.policies import load_policy
-from videorl.run.checkpoints import CheckpointFolder
+from videorl.objectives.dpo import FlowDPO
 from videorl.types import PreferencePair
 from videorl.weights import digest
 
@@ -68,7 +66,7 @@ def small_recipe(checkpoint: Path) -> Recipe:
     recipe = Recipe(name="tiny", num_steps=6)
     recipe.policy = tiny_policy(checkpoint)
     recipe.sampling = tiny_sampling()
-    recipe.objective = ObjectiveConfig(beta=100.0, timesteps_per_pair=3)
+    recipe.objective = FlowDPO(beta=100.0, timesteps_per_pair=3)
     recipe.optimizer = OptimizerConfig(learning_rate=1e-3, max_grad_norm=0.05, weight_decay=0.01)
     recipe.learner.micro_batch_size = 4
     return recipe
@@ -110,20 +108,12 @@ def run_steps(learner: Any, first: int, end: int) -> list[dict[str, Any]]:
 
 def local_run(recipe: Recipe, folder: Path, steps: int) -> tuple[dict[str, Tensor], list[Any]]:
     """Return weights and metrics after `steps` in this process, without DeepSpeed."""
-    policy = load_policy(
-        recipe.policy,
-        recipe.sampling,
-        parts=frozenset({"transformer"}),
-        device=torch.device("cpu"),
-        seed=recipe.seed,
-        trainable=True,
-    )
-    learner = PolicyLearner(
-        policy,
-        load_objective(recipe.objective),
-        LocalEngine(policy.trainable_module(), recipe.optimizer),
+    recipe.checkpoint.location = str(folder)
+    learner, policy = build_learner(
         recipe,
-        CheckpointFolder(folder, 1),
+        folder,
+        lambda module: LocalEngine(module, recipe.optimizer),
+        device=torch.device("cpu"),
         fetch=ray.get,
     )
     learner.start()
@@ -156,7 +146,7 @@ def test_two_ranks_give_the_numbers_of_plain_pytorch_and_survive(
     version, state = learner.start()
     assert (version.step, state) == (0, None)
     found = run_steps(learner, 0, 2)
-    assert found[0]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert found[0]["learn/loss"] == pytest.approx(math.log(2), abs=1e-6)
     learner.save({"step": 2}).result()
     found += run_steps(learner, 2, 3)
 

@@ -17,7 +17,6 @@ from actors.placement import (
 from videorl.config import GeneratorsConfig, LearnerConfig, Recipe, RewardConfig
 from videorl.errors import ResourceError
 from videorl.recipes.reading import RECIPES, load_recipe
-from videorl.recipes.validation import REFL
 
 pytestmark = pytest.mark.ray
 
@@ -69,7 +68,7 @@ def test_a_worker_larger_than_any_node_is_refused() -> None:
 def test_recipes_for_a_laptop_fit_on_two_cores(name: str) -> None:
     shipped, nodes = load_recipe(name), [Node(2, 0)]
     comparison_placement(shipped, nodes)
-    alone = shipped.objective.name == REFL
+    alone = not shipped.learns_online
     placement = place_learner_and_encoder(shipped, nodes) if alone else place(shipped, nodes)
     check_feasible(placement, nodes, can_grow=False)
 

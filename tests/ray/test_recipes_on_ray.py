@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.assembly import assemble
-from actors.learner_run import run_on_ray, train_on_ray
+from actors.learner_run import run_learner_only, train_on_ray
 from tests.ray.ranks import kill_rank
 from tests.small_runs import small_recipe
 from tests.video_pairs import save_video_pairs
@@ -17,17 +17,15 @@ from videorl.config import Recipe
 from videorl.data.archive import check, read_table
 from videorl.errors import ResourceError
 from videorl.loop import train
-from videorl.objectives import load_objective
-from videorl.one_process import run_offline
+from videorl.one_process import train_alone
 from videorl.recipes.reading import RECIPES, load_recipe
-from videorl.recipes.validation import REFL
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import JsonlSink, read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
-ALONE = [name for name in NAMES if load_recipe(name).objective.name == REFL]
+ALONE = [name for name in NAMES if not load_recipe(name).learns_online]
 # `moving_shapes` itself is run for six steps, with and without faults, in `test_run_faults.py`.
 ONLINE = sorted({*NAMES} - {*ALONE, "moving_shapes"})
 
@@ -50,9 +48,8 @@ def test_a_recipe_learns_for_two_steps(
     folder = run_online(recipe)
     rows = read_metrics(folder.metrics)
     assert len(rows) == 2
-    objective = load_objective(recipe.objective)
-    loss = rows[0][objective.loss_name]
-    assert loss == pytest.approx(math.log(2), abs=1e-6) if objective.num_roles == 2 else loss > 0
+    loss, is_pair = rows[0]["learn/loss"], recipe.objective.learns_from == "pairs"
+    assert loss == pytest.approx(math.log(2), abs=1e-6) if is_pair else loss > 0
     assert check(folder.archive, 2) == []
     published = read_table(folder.archive, "steps")["published_digest"].to_pylist()
     assert len(set(published)) == 2, "every step changed the weights"
@@ -66,11 +63,11 @@ def test_a_recipe_without_pools_learns_for_two_steps_and_is_compared_with_its_ba
     recipe.evaluation.source, recipe.evaluation.num_prompts = "moving_shapes", 2
     recipe.evaluation.best_of = recipe.evaluation.samples = recipe.evaluation.num_videos = 1
     with open_run(recipe) as folder:
-        assert run_on_ray(recipe, folder, lambda: False)
+        assert run_learner_only(recipe, folder, lambda: False)
     rows = read_metrics(folder.metrics)
     assert len(rows) == 2
     assert all(row["optimizer/grad_norm"] > 0 for row in rows)
-    assert all(row["refl/loss"] == pytest.approx(-row["reward/total"]) for row in rows)
+    assert all(row["learn/loss"] == pytest.approx(-row["reward/total"]) for row in rows)
     assert any(folder.export.iterdir())
     summary = json.loads(folder.summary.read_text())
     assert summary["policy_version"]["step"] == 2
@@ -85,7 +82,7 @@ def test_a_comparison_without_room_is_refused_before_training(
     recipe = small_recipe("moving_shapes_refl", tiny_checkpoints, tmp_path / "run")
     recipe.evaluation.source, recipe.rewards[0].num_cpus = "moving_shapes", 1000
     with open_run(recipe) as folder, pytest.raises(ResourceError, match=r'evaluation\.source=""'):
-        run_on_ray(recipe, folder, lambda: False)
+        run_learner_only(recipe, folder, lambda: False)
     assert not folder.metrics.exists()
 
 
@@ -96,7 +93,7 @@ def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_pr
     recipe.offline.archive = str(save_video_pairs(tmp_path / "archive"))
     recipe.num_steps, recipe.reference.interval, recipe.checkpoint.interval = 4, 2, 0
     with open_run(recipe) as local:
-        assert run_offline(recipe, local, lambda: False)
+        assert train_alone(recipe, local, lambda: False)
     recipe.run_dir = str(tmp_path / "ray")
     asked = iter(range(9))
     with open_run(recipe) as folder:
@@ -111,6 +108,6 @@ def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_pr
     assert any(folder.export.iterdir())
     rows, expected = read_metrics(folder.metrics), read_metrics(local.metrics)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
-    for name in ("dpo/loss", "dpo/margin", "optimizer/grad_norm", "reference/version_step"):
+    for name in ("learn/loss", "learn/margin", "optimizer/grad_norm", "reference/version_step"):
         wanted = [row[name] for row in expected]
         assert [row[name] for row in rows] == pytest.approx(wanted, rel=1e-3, abs=1e-4), name

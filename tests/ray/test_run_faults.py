@@ -164,7 +164,7 @@ def baseline(
 
 
 def test_a_run_without_faults(baseline: Finished) -> None:
-    assert baseline.rows[0]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert baseline.rows[0]["learn/loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert [row["reference/version_step"] for row in baseline.rows] == [0, 2, 2, 4, 4, 6]
     assert {row["staleness/steps"] for row in baseline.rows} == {0}
     assert (baseline.generators.retried, baseline.learner_starts) == (0, 1)

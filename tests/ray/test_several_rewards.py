@@ -30,7 +30,6 @@ from videorl.loop import Parts, Progress, train
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import open_run
 from videorl.sampling.local import LocalGenerator
-from videorl.selection import load_rule
 from videorl.types import Score, StepRecord, Video
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
@@ -180,7 +179,7 @@ def test_nan_and_refused_prompts_of_one_model_are_counted_and_the_run_goes_on(
         PromptStream(["red", "a blue ball", "nothing"], recipe.seed),
         LocalGenerator(TinyPolicy(), "", learner.published),
         scorer,
-        load_rule(recipe.selection),
+        recipe.selection,
         learner,
         LocalReferenceUpdater(learner, CurriculumReference(2, version)),
         NoArchive(),
@@ -198,4 +197,4 @@ def test_nan_and_refused_prompts_of_one_model_are_counted_and_the_run_goes_on(
         assert all(math.isfinite(value) for value in row.values())
     dropped = [row.get("candidates/dropped_score_not_finite", 0.0) for row in sink.rows]
     assert 0 < sum(dropped) < 8 * len(dropped)
-    assert sum(row["dpo/pairs"] for row in sink.rows if "dpo/pairs" in row) > 0
+    assert sum(row["learn/examples"] for row in sink.rows if "learn/examples" in row) > 0

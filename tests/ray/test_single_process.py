@@ -48,7 +48,7 @@ def recipe(checkpoint: Path, run_dir: Path) -> Recipe:
 
 def in_one_process(chosen: Recipe) -> RunFolder:
     with open_run(chosen) as folder:
-        parts, progress = local_parts(chosen, folder, JsonlSink(folder.metrics))
+        parts, progress, _ = local_parts(chosen, folder, JsonlSink(folder.metrics))
         train(chosen, parts, progress, lambda: False)
         return folder
 

@@ -21,7 +21,7 @@ from videorl.errors import (
     RoundsLostError,
     WorkLostError,
 )
-from videorl.learning.from_candidates import PolicyLearner
+from videorl.learning.learner import Learner
 from videorl.types import Score, Video, WeightVersion
 
 
@@ -40,8 +40,8 @@ def test_lost_groups_and_rejected_prompts_are_counted_and_the_run_goes_on(tmp_pa
         {"groups/dropped_group_lost": 2.0},
         {},
     ]
-    assert [metrics["dpo/pairs"] for metrics in run.sink.metrics[:4]] == [1.0, 1.0, 0.0, 2.0]
-    assert "dpo/loss" not in run.sink.metrics[2]
+    assert [metrics["learn/examples"] for metrics in run.sink.metrics[:4]] == [1.0, 1.0, 0.0, 2.0]
+    assert "learn/loss" not in run.sink.metrics[2]
     found = [one for record in run.archive.records.values() for one in record.outcomes]
     assert [one.prompt.index for one in found] == list(range(2 * STEPS)), "each prompt once"
     lost, trained = "group_lost", "trained"
@@ -142,7 +142,7 @@ def test_an_archive_that_cannot_be_written_stops_the_run_which_can_go_on_later(
 class FullDisk:
     """A learner whose checkpoints of some steps cannot be written."""
 
-    inner: PolicyLearner
+    inner: Learner
     steps: tuple[int, ...]
 
     def save(self, loop_state: Mapping[str, Any]) -> Future[None]:

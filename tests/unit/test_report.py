@@ -112,7 +112,7 @@ def report(folder: Path) -> Page:
 
 
 def test_a_finished_run_shows_verdicts_numbers_and_curves(tmp_path: Path) -> None:
-    rows = [{"reward/total": step / 40, "dpo/loss": 0.69} for step in range(40)]
+    rows = [{"reward/total": step / 40, "learn/loss": 0.69} for step in range(40)]
     folder = make_run(tmp_path / "run", rows)
     finish_run(folder)
     page = report(folder)
@@ -193,7 +193,7 @@ def test_reference_swaps_are_vertical_lines(tmp_path: Path) -> None:
     page = report(make_run(tmp_path / "run", rows))
     # At steps 19 and 39 of 0..39: the last one on the right border, x = 330.
     swaps = page.named("line", "swap")
-    assert [line["x1"] for line in swaps] == ["185.4", "330.0"]
+    assert [line["x1"] for line in swaps] == 2 * ["185.4", "330.0"], "in both charts"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_likelihood_displacement_is_warned_of(
     rows = [
         {
             "dpo/winner_error_change": error * (step % 20) / 19,
-            "dpo/margin": margin * (step % 20) / 19,
+            "learn/margin": margin * (step % 20) / 19,
             "reference/version_step": float((step + 1) // 20 * 20),
         }
         for step in range(40)
@@ -247,3 +247,14 @@ def test_smoothing_keeps_a_straight_line_and_gaps() -> None:
     figure = chart("gap", line)
     drawn = re.findall(r'class="line" d="([^"]*)"', figure)
     assert drawn[0].count("M") == 2
+
+
+def test_every_metric_is_drawn_and_unknown_prefixes_come_last(tmp_path: Path) -> None:
+    names = ["zzz/strange", "reward/total", "learn/loss", "pool/workers", "canary/difference"]
+    rows = [{name: float(step) for name in names} for step in range(4)]
+    text = report(make_run(tmp_path / "run", rows)).text
+    titles = ["Reward", "Learning", "Pipeline", "Other"]
+    assert [text.index(title) for title in titles] == sorted(text.index(title) for title in titles)
+    assert text.index("Strange") > text.index("Other")
+    for shown in ("Loss", "Workers", "Difference"):
+        assert shown in text

@@ -7,9 +7,17 @@ from itertools import permutations
 import pytest
 
 from tests.groups import scored_candidate, scored_group
-from videorl.config import SelectionConfig
 from videorl.errors import ConfigError
-from videorl.selection import all_pairs, best_vs_worst, dominating, load_rule, why_no_pair
+from videorl.selection import (
+    BestVsWorst,
+    Dominating,
+    Selection,
+    SingleDimension,
+    Weighted,
+    all_pairs,
+    best_vs_worst,
+    dominating,
+)
 from videorl.types import PreferencePair, ScoredGroup
 
 
@@ -65,7 +73,7 @@ def test_arrival_order_changes_nothing() -> None:
 def test_a_group_without_a_pair_says_why(totals: list[float], reason: str) -> None:
     group = scored_group(totals)
     assert best_vs_worst(group, min_margin=0.5) == []
-    assert why_no_pair(group, SelectionConfig(min_margin=0.5)) == reason
+    assert BestVsWorst(min_margin=0.5).why_no_pair(group) == reason
 
 
 def test_a_margin_of_exactly_the_minimum_is_enough() -> None:
@@ -74,7 +82,7 @@ def test_a_margin_of_exactly_the_minimum_is_enough() -> None:
 
 
 def test_the_recipe_binds_the_margin() -> None:
-    rule = load_rule(SelectionConfig(min_margin=0.5))
+    rule = BestVsWorst(min_margin=0.5)
     assert rule(scored_group([0.0, 0.25])) == []
     assert len(rule(scored_group([0.0, 0.75]))) == 1
 
@@ -109,38 +117,38 @@ def test_of_equal_margins_the_lower_indices_dominate() -> None:
 
 
 def test_a_group_in_which_none_dominates_says_so() -> None:
-    config = SelectionConfig(rule="dominating", min_margin=0.6)
+    rule = Dominating(min_margin=0.6)
     opposed = judged((1.0, 0.0), (0.0, 2.0))
-    assert load_rule(config)(opposed) == []
-    assert why_no_pair(opposed, config) == "none_dominates"
-    assert why_no_pair(judged((1.0, 0.0), (1.0, 0.5)), config) == "margin_too_small"
+    assert rule(opposed) == []
+    assert rule.why_no_pair(opposed) == "none_dominates"
+    assert rule.why_no_pair(judged((1.0, 0.0), (1.0, 0.5))) == "margin_too_small"
 
 
 @pytest.mark.parametrize(
-    ("config", "expected", "margin"),
+    ("rule", "expected", "margin"),
     [
-        (SelectionConfig(rule="single_dimension", dimension="sharp"), (0, 1), 3.0),
-        (SelectionConfig(rule="weighted", weights={"sharp": 1.0, "steady": 0.5}), (2, 1), 2.0),
-        (SelectionConfig(rule="weighted", weights={"sharp": -1.0}), (1, 0), 3.0),
+        (SingleDimension(dimension="sharp"), (0, 1), 3.0),
+        (Weighted(weights={"sharp": 1.0, "steady": 0.5}), (2, 1), 2.0),
+        (Weighted(weights={"sharp": -1.0}), (1, 0), 3.0),
     ],
 )
 def test_rules_that_rank_by_dimensions(
-    config: SelectionConfig, expected: tuple[int, int], margin: float
+    rule: Selection, expected: tuple[int, int], margin: float
 ) -> None:
     # sharp + steady / 2: 3, 2, 4
-    (pair,) = load_rule(config)(judged((3.0, 0.0), (0.0, 4.0), (2.0, 4.0)))
+    (pair,) = rule(judged((3.0, 0.0), (0.0, 4.0), (2.0, 4.0)))
     assert named([pair]) == [expected]
     assert pair.margin == margin
 
 
 def test_equal_in_the_dimension_that_counts() -> None:
-    config = SelectionConfig(rule="single_dimension", dimension="sharp")
+    rule = SingleDimension(dimension="sharp")
     group = judged((1.0, 0.0), (1.0, 4.0))
-    assert load_rule(config)(group) == []
-    assert why_no_pair(group, config) == "all_scores_equal"
+    assert rule(group) == []
+    assert rule.why_no_pair(group) == "all_scores_equal"
 
 
 def test_an_unknown_dimension_is_named() -> None:
-    rule = load_rule(SelectionConfig(rule="single_dimension", dimension="taste"))
+    rule = SingleDimension(dimension="taste")
     with pytest.raises(ConfigError, match=r"taste; those that are scored: sharp, steady"):
         rule(judged((1.0, 0.0), (0.0, 4.0)))

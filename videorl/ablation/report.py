@@ -32,12 +32,13 @@ _TITLES = {**_MEASURES, **_MORE}
 _PUBLISHED = {1: "higher", -1: "lower", 0: "–"}
 
 
-def write_report(page: Path, summary: Summary) -> None:
+def write_report(page: Path, summary: Summary, command: str) -> None:
     """Write the page, its plots (`images/<name>/*.svg`) and the summary (`<name>.json`) beside it.
 
     Args:
         page: `<name>.md`.
         summary: Of `videorl.ablation.summary.summarise`.
+        command: What makes this page, without its options; the page says so.
     """
     write_text(page.with_suffix(".json"), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     sections = []
@@ -50,7 +51,8 @@ def write_report(page: Path, summary: Summary) -> None:
                 write_text(page.parent / f"{images}{kind}.svg", svg)
             shown = [f"![{STUDIES[name].title}]({images}{kind}.svg)" for kind in plots]
             sections.append(_section(STUDIES[name], finished, shown))
-    write_text(page, "\n\n".join([_head(summary, page.stem), _overview(summary), *sections]) + "\n")
+    head = _head(summary, page.stem, command)
+    write_text(page, "\n\n".join([head, _overview(summary), *sections]) + "\n")
 
 
 def _plots(arms: Mapping[str, Seeds]) -> dict[str, str]:
@@ -70,7 +72,7 @@ def _is_reward_learned(arms: Mapping[str, Seeds]) -> bool:
     return any(one["reward"] != one["total"] for one in last)
 
 
-def _head(summary: Summary, name: str) -> str:
+def _head(summary: Summary, name: str, command: str) -> str:
     settings, missing = summary["settings"], summary["missing"]
     versions = "; ".join(
         ", ".join(f"{part} {number}" for part, number in one.items()) for one in summary["versions"]
@@ -81,7 +83,7 @@ def _head(summary: Summary, name: str) -> str:
     base = ", ".join(f"{title} {fixed(means.get(one))}" for one, title in _MEASURES.items())
     text = f"""# The papers' claims in miniature
 
-Written by `python -m jobs.workshop.ablate --seeds {summary["seeds"]} --steps {summary["steps"]}
+Written by `{command} --seeds {summary["seeds"]} --steps {summary["steps"]}
 --report docs/{name}.md`. The numbers are in [{name}.json]({name}.json), from which `--from`
 makes this page again without a run; the arms are in [studies.py](../videorl/ablation/studies.py).
 

@@ -23,13 +23,12 @@ from videorl.config import OfflineConfig, Recipe, RewardConfig
 from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.record import read_groups, write_groups
-from videorl.evaluation.unseen import unseen_metrics
-from videorl.learning.from_candidates import PolicyLearner
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import train
-from videorl.one_process import local_parts, run_offline
+from videorl.objectives.objective import EXAMPLES
+from videorl.one_process import local_parts, train_alone
 from videorl.policies import load_policy
 from videorl.recipes.fingerprint import recipe_fingerprint
-from videorl.recipes.validation import REFL
 from videorl.rewards import load
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.run.folder import RunFolder, open_run
@@ -39,8 +38,6 @@ from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
 
 _ALL_PARTS = frozenset({"transformer", "vae", "text_encoder"})
-_COUNTS = ("dpo/pairs", "regression/candidates", "refl/videos")
-"""Metrics that say how many examples a step learned from."""
 
 Trainer = Callable[[Recipe, RunFolder], None]
 """Takes the recipe to `num_steps`, from its newest checkpoint if there is one, and exports."""
@@ -79,7 +76,7 @@ def execute(run: Run, root: Path) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "steps": run.stops[-1],
         "evaluations": evaluations,
-        "examples": sum(row.get(name, 0) for row in rows for name in _COUNTS),
+        "examples": sum(row.get(EXAMPLES, 0) for row in rows),
         "cpu_seconds": round(time.process_time() - cpu_started, 1),
         "seconds": round(time.perf_counter() - started, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,10 +122,8 @@ def _evaluated(run: Run, recipe: Recipe, folder: RunFolder, stop: int) -> list[S
 
 def trainer(run: Run) -> Trainer:
     """Return what trains this run."""
-    if run.recipe.objective.name == REFL:
-        from videorl.one_process import run_refl
-
-        return lambda recipe, folder: _finish(run_refl(recipe, folder, lambda: False))
+    if run.recipe.objective.learns_from == "prompts":
+        return lambda recipe, folder: _finish(train_alone(recipe, folder, lambda: False))
     if run.arm.pairs == "stored":
         return lambda recipe, folder: _train_stored(run.recipe, recipe, folder)
     return _train_online
@@ -141,12 +136,11 @@ def _finish(is_finished: bool) -> None:
 
 def _train_online(recipe: Recipe, folder: RunFolder) -> None:
     sink = JsonlSink(folder.metrics)
-    parts, progress = local_parts(recipe, folder, sink)
+    parts, progress, learner = local_parts(recipe, folder, sink)
     sink.truncate(progress.step)
     train(recipe, parts, progress, lambda: False)
-    assert isinstance(parts.learner, PolicyLearner)
-    parts.learner.export(folder.export)
-    parts.learner.close()
+    learner.export(folder.export)
+    learner.close()
 
 
 def _train_stored(whole: Recipe, recipe: Recipe, folder: RunFolder) -> None:
@@ -154,7 +148,7 @@ def _train_stored(whole: Recipe, recipe: Recipe, folder: RunFolder) -> None:
     archive = folder.root / "stored"
     sample_pairs(whole, archive)
     offline = replace(recipe, offline=OfflineConfig(str(archive)))
-    _finish(run_offline(offline, folder, lambda: False))
+    _finish(train_alone(offline, folder, lambda: False))
 
 
 def evaluate(recipe: Recipe, adapter: Path | None) -> list[ScoredGroup]:
@@ -172,7 +166,7 @@ def evaluate(recipe: Recipe, adapter: Path | None) -> list[ScoredGroup]:
         LocalScorer(
             {one.key: load(one.name, one.path, **one.options) for one in rewards},
             rewards,
-            unseen_metrics,
+            UnseenMetrics(tuple(recipe.metrics.unseen)),
         ),
         samples=recipe.evaluation.samples,
         label="held-out prompts",

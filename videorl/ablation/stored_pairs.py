@@ -8,14 +8,13 @@ from pathlib import Path
 from videorl.config import Recipe, RolloutsConfig
 from videorl.data.archive import Archive, committed_steps
 from videorl.data.prompts import PromptStream, load_prompts
-from videorl.evaluation.unseen import unseen_metrics
+from videorl.evaluation.unseen import UnseenMetrics
 from videorl.policies import load_policy
 from videorl.rewards import load
 from videorl.rollouts import Rollouts
 from videorl.sampling.local import LocalGenerator, LocalScorer
 from videorl.step_record import record_step
 from videorl.types import WeightVersion
-from videorl.weighting import load_selection
 from videorl.weights import digest
 
 _ALL_PARTS = frozenset({"transformer", "vae", "text_encoder"})
@@ -35,9 +34,9 @@ def sample_pairs(recipe: Recipe, directory: Path) -> None:
     base = WeightVersion(0, digest(weights))
     generator = LocalGenerator(policy, recipe.sampling.negative_prompt, lambda _: weights)
     models = {one.key: load(one.name, one.path, **one.options) for one in recipe.rewards}
-    scorer = LocalScorer(models, recipe.rewards, unseen_metrics)
+    scorer = LocalScorer(models, recipe.rewards, UnseenMetrics(tuple(recipe.metrics.unseen)))
     prompts = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
-    select = load_selection(recipe)
+    select = recipe.example_source()
     archive = Archive(directory, "none", keep_latents=True)
     archive.truncate(recipe.num_steps)
     for step in missing:

@@ -11,7 +11,6 @@ from videorl.audit.evidence import Contradiction, Evidence, Row
 from videorl.audit.facts import counters_of, is_counter, learned_alone, scores_of
 from videorl.errors import ConfigError
 from videorl.rollouts import request_for
-from videorl.selection import ranking
 from videorl.step_record import LOST_REASONS, TRAINED
 from videorl.types import Candidate, WeightVersion
 
@@ -126,7 +125,7 @@ def pairs(evidence: Evidence) -> Iterator[Contradiction]:
     """Both ends of a pair are candidates of its own prompt and step; its margin is theirs."""
     known = {row["candidate_id"]: row for row in evidence.tables["candidates"]}
     rows = evidence.tables["pairs"]
-    rank, scored = ranking(evidence.recipe.selection), scores_of(evidence)
+    rank, scored = evidence.recipe.selection.rank, scores_of(evidence)
     yield from _duplicates("archive", "pair", (_pair_name(row) for row in rows))
     for row in rows:
         ends = [known.get(row["chosen_id"]), known.get(row["rejected_id"])]

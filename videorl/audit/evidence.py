@@ -13,7 +13,6 @@ from videorl.data.archive_tables import SCHEMAS
 from videorl.data.prompts import PromptStream, load_prompts
 from videorl.errors import ArchiveError, CheckpointError, RunFolderError
 from videorl.recipes.reading import load_recipe
-from videorl.recipes.validation import REFL
 from videorl.run.checkpoints import open_checkpoints
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import read_metrics
@@ -68,9 +67,10 @@ def gather(folder: RunFolder) -> Evidence:
     if not folder.config.exists():
         raise RunFolderError(f"{folder.root} is no run folder: it has no config.yaml")
     recipe = load_recipe(str(folder.config))
-    if recipe.objective.name == REFL:
+    if recipe.objective.learns_from == "prompts":
         raise RunFolderError(
-            f"{folder.root} learned by ReFL: it has no candidates, and no ledger to audit"
+            f"{folder.root} learned from prompts alone (objective.name={recipe.objective.name}): "
+            "it has no candidates, and no ledger to audit"
         )
     if recipe.offline.archive:
         raise RunFolderError(

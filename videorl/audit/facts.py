@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from videorl.audit.evidence import Evidence, Row
+from videorl.objectives.objective import EXAMPLES
 from videorl.step_record import counts
 from videorl.types import Score
 
@@ -38,8 +39,7 @@ def counters_of(tables: Mapping[str, list[Row]], step: int) -> dict[str, float]:
             ages,
         ),
         "candidates/scored": float(len(tables["candidates"])),
-        "dpo/pairs": float(len(tables["pairs"])),
-        "regression/candidates": float(len(learned_alone(tables["candidates"]))),
+        EXAMPLES: float(len(tables["pairs"]) + len(learned_alone(tables["candidates"]))),
         "policy/version_step": float(step + 1),
         **(
             {
@@ -55,8 +55,7 @@ def counters_of(tables: Mapping[str, list[Row]], step: int) -> dict[str, float]:
 def is_counter(name: str) -> bool:
     """Tell whether a metric counts rows of the archive."""
     return name.startswith(("groups/", "candidates/", "staleness/")) or name in (
-        "dpo/pairs",
-        "regression/candidates",
+        EXAMPLES,
         "policy/version_step",
         "reference/version_step",
     )

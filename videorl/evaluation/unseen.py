@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from videorl.errors import VideoError
+from videorl.errors import ConfigError, VideoError
+from videorl.settings.plugins import find
 from videorl.types import Video
 
 Array: TypeAlias = npt.NDArray[np.float64]
@@ -101,3 +104,44 @@ def sharpness(luma_FHW: Array) -> float:
         + luma_FHW[:, 1:-1, 2:]
     )
     return float((around - 4.0 * inner).var())
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenMetrics:
+    """`unseen_metrics`, and functions of the user's own beside them; can be sent to any process."""
+
+    own: tuple[str, ...] = ()
+    """`module:function`s of a `Video` that return name -> finite number."""
+
+    def __call__(self, video: Video) -> dict[str, float]:
+        """Measure a video.
+
+        Raises:
+            VideoError: As `unseen_metrics`.
+            ConfigError: A function of the user's own failed, or returned something else.
+        """
+        measured = unseen_metrics(video)
+        for name in self.own:
+            try:
+                found = find(name, {}, "metrics.unseen")(video)
+            except ConfigError:
+                raise
+            except Exception as error:  # whatever the user's function raises ends the run
+                raise ConfigError(
+                    f"metrics.unseen={name} failed on a video of shape {video.frames.shape} "
+                    f"({type(error).__name__}: {error})"
+                ) from error
+            measured |= _checked(name, found)
+        return measured
+
+
+def _checked(name: str, found: object) -> dict[str, float]:
+    is_right = isinstance(found, Mapping) and all(
+        isinstance(value, int | float) and np.isfinite(value) for value in found.values()
+    )
+    if not is_right:
+        raise ConfigError(
+            f"metrics.unseen={name} must return a mapping of names to finite numbers, got {found!r}"
+        )
+    assert isinstance(found, Mapping)
+    return {str(key): float(value) for key, value in found.items()}

@@ -17,7 +17,6 @@ from videorl.config import (
 )
 from videorl.errors import ConfigError
 from videorl.guidance.config import HEADS, TRAINED
-from videorl.recipes.bounds import Problem, above, at_least, one_of
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
 from videorl.recipes.validation import (
     learner_problems,
@@ -26,6 +25,7 @@ from videorl.recipes.validation import (
     sampling_problems,
 )
 from videorl.reward_training.config import LabelsConfig, RewardEvaluationConfig
+from videorl.settings.bounds import Problem, above, at_least, one_of
 
 LATENT_REWARD_RECIPES = RECIPES / "latent_rewards"
 

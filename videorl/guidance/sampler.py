@@ -12,7 +12,7 @@ from videorl.guidance.config import check_weights
 from videorl.guidance.flow_nrg import MAX_FACTOR, guided_prediction
 from videorl.guidance.latent_reward import LatentReward
 from videorl.policies.pipeline_policy import PipelinePolicy
-from videorl.recipes.bounds import above
+from videorl.settings.bounds import above
 
 
 class GuidedSampler:

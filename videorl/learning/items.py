@@ -54,6 +54,8 @@ class Batch:
 
     x_t_NRCTHW: Tensor
     target_NRCTHW: Tensor
+    clean_NRCTHW: Tensor
+    noise_NRCTHW: Tensor
     t_N: Tensor
     prompt_embeds: list[Tensor]
     """One [L, D] per item."""
@@ -120,6 +122,8 @@ def make_batch(items: Sequence[Item], process: Process, device: torch.device) ->
     return Batch(
         x_t_NRCTHW=process.corrupt(x0, noise, t_B).unflatten(0, shape),
         target_NRCTHW=process.target(x0, noise, t_B).unflatten(0, shape),
+        clean_NRCTHW=x0.unflatten(0, shape),
+        noise_NRCTHW=noise.unflatten(0, shape),
         t_N=t_N,
         prompt_embeds=[item.example.prompt_embeds_LD.to(device) for item in items],
         weight_N=torch.tensor([item.weight for item in items], device=device),

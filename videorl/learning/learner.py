@@ -1,75 +1,88 @@
-"""What every learner of a policy does on its rank, whatever it learns from.
+"""One rank of the learner of a policy: steps, publication, checkpoints, export.
 
-Weights are published, checkpointed and exported here; a subclass turns the examples of a step into
-a gradient. There is no generator state to save: every random number derives from `(seed, step,
-example)`, and a step repeated after a failure, or split over another number of ranks, is the same.
+What is learned from, and how, is a `Method`. There is no generator state to save: every random
+number derives from `(seed, step, example)`, and a step repeated after a failure, or split over
+another number of ranks, is the same.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from videorl.config import OptimizerConfig, Recipe
+from videorl.config import OptimizerConfig
 from videorl.errors import WeightMismatchError
 from videorl.futures import completed
 from videorl.learning.engines import Engine
+from videorl.learning.gradient_step import gradient_step
 from videorl.learning.items import Weighted, micro_batches
+from videorl.objectives.objective import EXAMPLES
 from videorl.protocols import Policy
 from videorl.run.checkpoints import CheckpointFolder
-from videorl.types import LearnerOutput, Media, WeightVersion
+from videorl.types import LearnerOutput, Media, SampleRequest, WeightVersion
 from videorl.weights import digest
 
-logger = logging.getLogger(__name__)
 
-P = TypeVar("P", bound=Policy)
-E = TypeVar("E")
-W = TypeVar("W", bound=Weighted)
+class Method(Protocol):
+    """What a learner does with the examples of a step."""
+
+    def items(self, step: int, examples: Sequence[Any], /) -> Sequence[Weighted]:
+        """Return the items of all ranks, from examples (>= 1); their weights sum to 1."""
+        ...
+
+    def loss(self, items: Sequence[Any], /) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a micro-batch with gradient, and sums to log, all weighted."""
+        ...
 
 
-class LearnerBase(ABC, Generic[P, E]):
-    """Implements `videorl.protocols.Learner` but for the gradient; all ranks make the same calls.
+@dataclass(frozen=True)
+class StepSettings:
+    """What of a recipe decides how a step is taken."""
+
+    optimizer: OptimizerConfig
+    micro_batch_size: int
+    """Items per forward on each rank, >= 1."""
+    max_staleness: int = 0
+    """Versions before the newest that candidates in flight may have been sampled with."""
+
+
+class Learner:
+    """Implements `videorl.protocols.Learner` on one rank; all ranks make the same calls.
 
     Args:
         policy: The trainable policy with its reference.
+        method: Turns examples into a loss.
         engine: Optimizer over `policy.trainable_module()`.
-        recipe: The run.
+        settings: How steps are taken.
         checkpoints: Where to save; shared by all ranks.
         fetch: Opens media handles; the identity where media are passed by value.
-        count_name: What the number of a step's examples is called where it is logged.
     """
 
     def __init__(
         self,
-        policy: P,
+        policy: Policy,
+        method: Method,
         engine: Engine,
-        recipe: Recipe,
+        settings: StepSettings,
         checkpoints: CheckpointFolder,
-        fetch: Callable[[list[Media]], list[Any]],
-        count_name: str,
+        fetch: Callable[[list[Media]], list[Any]] = list,
     ) -> None:
         self._policy = policy
+        self._method = method
         self._engine = engine
-        self._recipe = recipe
+        self._settings = settings
         self._checkpoints = checkpoints
         self._fetch = fetch
-        self._count_name = count_name
         self._published: dict[WeightVersion, dict[str, Tensor]] = {}
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-
-    @abstractmethod
-    def _update(self, step: int, examples: Sequence[E]) -> dict[str, float]:
-        """Apply the optimizer step of these examples (>= 1); return what to log."""
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
         """Restore the newest checkpoint if there is one; publish the weights that follow."""
@@ -96,13 +109,13 @@ class LearnerBase(ABC, Generic[P, E]):
         """Return the versions that candidates in flight may have been sampled with."""
         return list(self._published)
 
-    def step(self, step: int, examples: Sequence[E]) -> LearnerOutput:
+    def step(self, step: int, examples: Sequence[Any]) -> LearnerOutput:
         """Apply one optimizer step on all ranks and publish version `step + 1`.
 
         Without examples the weights stay as they are, but the version still counts up.
         """
         started = time.perf_counter()
-        metrics: dict[str, float] = {self._count_name: float(len(examples))}
+        metrics: dict[str, float] = {EXAMPLES: float(len(examples))}
         if examples:
             metrics |= self._update(step, examples)
         updated = time.perf_counter()
@@ -113,6 +126,21 @@ class LearnerBase(ABC, Generic[P, E]):
             sum(tensor.nbytes for tensor in self._published[version].values())
         )
         return LearnerOutput(version, metrics)
+
+    @torch.no_grad()
+    def sample(self, request: SampleRequest, embeds: Media, negative_embeds: Media) -> Tensor:
+        """Return the latents [B, C, T, H, W] that the live policy samples for a request.
+
+        Raises:
+            WeightMismatchError: The request is for another version.
+        """
+        if request.version.step != self._newest().step:
+            raise WeightMismatchError(
+                f"asked to sample with step {request.version.step}, but the policy is at step "
+                f"{self._newest().step}"
+            )
+        embeds_LD, negative_LD = self._fetch([embeds, negative_embeds])
+        return self._policy.sample(embeds_LD, negative_LD, request.seeds).cpu()
 
     def update_reference(self, version: WeightVersion) -> None:
         """Make the reference equal to the policy, which must be at `version`."""
@@ -151,42 +179,11 @@ class LearnerBase(ABC, Generic[P, E]):
             if self._engine.rank == 0:
                 self._policy.export(directory)
 
-    def _optimize(
-        self,
-        step: int,
-        items: Sequence[W],
-        accumulate: Callable[[Sequence[W]], tuple[Tensor, dict[str, Tensor]]],
-    ) -> dict[str, float]:
-        """Take one optimizer step on this rank's share of the items.
-
-        Args:
-            step: Its number.
-            items: Of all ranks; their weights sum to 1.
-            accumulate: Micro-batch -> its loss with gradient, and sums to log, all weighted.
-
-        Returns:
-            The sums over all ranks, and how the step went.
-        """
-        engine = self._engine
-        size = self._recipe.learner.micro_batch_size
-        batches = micro_batches(items, engine.rank, engine.world_size, size)
-        totals: dict[str, Tensor] = {}
-        for index, batch in enumerate(batches):
-            loss, values = accumulate(batch)
-            # Ranks average their gradients, while weights already sum to 1 over all ranks.
-            engine.backward(loss * engine.world_size, is_last=index == len(batches) - 1)
-            totals = {name: totals.get(name, 0) + one.cpu() for name, one in values.items()}
-        norm = engine.step(learning_rate(self._recipe.optimizer, step))
-        summed = engine.sum_over_ranks(torch.stack(list(totals.values())))
-        metrics = dict(zip(totals, summed.tolist(), strict=True))
-        is_finite = math.isfinite(norm)
-        if not is_finite:
-            logger.warning("step %d: the gradient is not finite, no update is made", step)
-        metrics["optimizer/skipped"] = float(not is_finite)
-        return metrics | ({"optimizer/grad_norm": norm} if is_finite else {})
-
-    def _device(self) -> torch.device:
-        return next(self._policy.trainable_module().parameters()).device
+    def _update(self, step: int, examples: Sequence[Any]) -> dict[str, float]:
+        engine, settings = self._engine, self._settings
+        items = self._method.items(step, examples)
+        batches = micro_batches(items, engine.rank, engine.world_size, settings.micro_batch_size)
+        return gradient_step(engine, batches, self._method.loss, settings.optimizer, step)
 
     def _newest(self) -> WeightVersion:
         return max(self._published, key=lambda version: version.step)
@@ -202,15 +199,8 @@ class LearnerBase(ABC, Generic[P, E]):
         with self._engine.gathered(self._policy.trainable_module(), write=False):
             weights = self._policy.weights()
         version = WeightVersion(step, digest(weights))
-        oldest = step - self._recipe.rollouts.max_staleness
+        oldest = step - self._settings.max_staleness
         kept = {one: value for one, value in self._published.items() if one.step >= oldest}
         kept = {one: value for one, value in kept.items() if one.step != step}
         self._published = {**kept, version: weights}
         return version
-
-
-def learning_rate(config: OptimizerConfig, step: int) -> float:
-    """Return the rate of an optimizer step: linear warm-up, times a linear decay to zero."""
-    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-    decay = max(0.0, 1 - step / config.decay_steps) if config.decay_steps else 1.0
-    return config.learning_rate * warmup * decay

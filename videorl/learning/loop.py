@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from videorl.config import Recipe
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.protocols import Learner, MetricSink, ReferenceUpdater
-from videorl.recipes.validation import REFL
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
@@ -113,7 +112,7 @@ def run_learner(
     with open_sinks(recipe, folder) as sinks, closing(learner):
         version, state = learner.start()
         check(version)
-        curriculum = CurriculumReference(reference_interval(recipe), version)
+        curriculum = CurriculumReference(recipe.reference_interval, version)
         if state is not None:
             curriculum.restore(state["reference"])
         reference = LocalReferenceUpdater(learner, curriculum)
@@ -123,8 +122,3 @@ def run_learner(
             return False
         learner.export(folder.export)
     return True
-
-
-def reference_interval(recipe: Recipe) -> int:
-    """Return the steps between swaps of the reference; ReFL has none to compare with."""
-    return 0 if recipe.objective.name == REFL else recipe.reference.interval

@@ -1,15 +1,11 @@
-"""ReFL: a learner that samples by itself and follows the reward's own gradient.
-
-No generator and no reward worker: each rank holds the policy with its VAE, and the reward models.
-"""
+"""Prompts alone, for learners that sample by themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from videorl.config import Recipe
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import PromptStream
 from videorl.sampling.embeddings import EmbeddingCache
 from videorl.types import PromptExample
 
@@ -20,14 +16,17 @@ class PromptExamples(Generic[Embedding]):
     """The prompts of a stream, each with its embedding and that of the negative prompt.
 
     Args:
-        recipe: Names the prompts.
+        prompts: The stream of the run.
+        negative_prompt: What guidance steers away from.
         encode: Text -> embedding [L, D], or a handle to it.
     """
 
-    def __init__(self, recipe: Recipe, encode: Callable[[str], Embedding]) -> None:
-        self._prompts = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    def __init__(
+        self, prompts: PromptStream, negative_prompt: str, encode: Callable[[str], Embedding]
+    ) -> None:
+        self._prompts = prompts
         self._embeddings = EmbeddingCache(encode)
-        self._negative_prompt = recipe.sampling.negative_prompt
+        self._negative_prompt = negative_prompt
 
     def __getitem__(self, position: int) -> PromptExample:
         """Return the prompt at a position (>= 0), equal on every call and resume."""

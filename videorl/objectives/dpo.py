@@ -7,15 +7,31 @@ under a sum would be as many times stronger as a latent has numbers (about 10^6 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from videorl.objectives.objective import (
+    ACCURACY,
+    MARGIN,
+    CandidateObjective,
+    LearnsFrom,
+    LossInputs,
+    Surroundings,
+)
+from videorl.settings.bounds import Problem, above, at_least, one_of
 
-from videorl.errors import ConfigError
-from videorl.objectives.importance import importance_weights, step_rate
-from videorl.protocols import Process
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BETA_SCHEDULES = ("constant", "squared_signal")
+
+
+def negative_log_sigmoid(logits: Tensor) -> Tensor:
+    """Return -log sigmoid(x) element by element, finite for any finite x."""
+    from torch.nn import functional as F  # recipes are read without torch
+
+    return -F.logsigmoid(logits)
 
 
 def dpo_logits(
@@ -55,7 +71,7 @@ def dpo_loss(
         beta: Strength (> 0), one number or [N].
     """
     logits = dpo_logits(err_chosen, err_rejected, ref_err_chosen, ref_err_rejected, beta=beta)
-    return -F.logsigmoid(logits).mean()
+    return negative_log_sigmoid(logits).mean()
 
 
 def safe_rejected_scale(err_chosen: Tensor, err_rejected: Tensor) -> Tensor:
@@ -77,6 +93,8 @@ def safe_rejected_scale(err_chosen: Tensor, err_rejected: Tensor) -> Tensor:
         err_chosen: [N] mean squared error of the policy on the chosen videos.
         err_rejected: [N] the same on the rejected videos.
     """
+    import torch
+
     smallest = torch.finfo(err_rejected.dtype).tiny
     ratio = err_chosen.detach() / err_rejected.detach().clamp(min=smallest)
     return ratio.clamp(max=1).sqrt()
@@ -87,76 +105,83 @@ def scale_gradient(value: Tensor, scale: Tensor) -> Tensor:
     return value.detach() + scale * (value - value.detach())
 
 
-@dataclass(frozen=True)
-class FlowDPO:
+@dataclass
+class FlowDPO(CandidateObjective):
     """DPO on velocity errors, with constant beta (the paper's choice) or beta (1 - t)^2.
 
     On the errors of a model that predicts noise or v it is Diffusion-DPO (arXiv 2311.12908).
     Options, off by default: against likelihood displacement, `sft_weight` adds that much of the
-    policy's error on the chosen video (Reg-DPO, arXiv 2511.01450), `rejected_scale` in (0, 1] is
-    that of `dpo_logits`, and `protect_chosen` multiplies the rejected video's gradient by
-    `safe_rejected_scale`; against unreliable times, `importance_clip` in (0, 1] weighs the
-    preference term by `importance_weights` for chains of `importance_steps` steps of `process`.
+    policy's error on the chosen video (Reg-DPO, arXiv 2511.01450), `rejected_scale` is that of
+    `dpo_logits`, and `protect_chosen` multiplies the rejected video's gradient by
+    `safe_rejected_scale`; against unreliable times, `importance_clip` weighs the preference term by
+    `importance_weights`.
 
     Every option is a function of one item's errors and time: how items are split over
     micro-batches and ranks changes nothing.
     """
 
-    beta: float
-    schedule: str = "constant"
+    name: str = "flow_dpo"
+    beta: float = 500.0
+    """Strength, > 0. Stated for *mean* squared errors; the same value under a sum is far
+    stronger."""
+    beta_schedule: str = "constant"
+    """`constant`, or `squared_signal` for beta * (1 - t)^2, of rectified flows only: the literal
+    derivation, which hacks more."""
     sft_weight: float = 0.0
+    """Adds this much of the policy's error on chosen videos, >= 0."""
     rejected_scale: float = 1.0
+    """Multiplies the rejected video's term, > 0 and <= 1."""
     protect_chosen: bool = False
+    """Weaken the rejected video's gradient where it could raise the chosen error."""
     importance_clip: float = 0.0
+    """Weigh each pair and time by an importance weight clipped to 1 plus or minus this, >= 0 and
+    <= 1; 0 = off."""
     importance_steps: int = 1000
-    process: Process | None = None
-    num_roles: int = 2
-    loss_name: str = "dpo/loss"
-    count_name: str = "dpo/pairs"
+    """Denoising steps of the chain that `importance_clip` looks at, >= 1: fewer are longer, and
+    weigh less."""
 
-    def __post_init__(self) -> None:
-        """Reject settings under which the loss has no meaning."""
-        if not self.beta > 0:
-            raise ConfigError(f"objective.beta must be > 0, got {self.beta}")
-        if self.schedule not in ("constant", "squared_signal"):
-            raise ConfigError(
-                "objective.beta_schedule must be 'constant' or 'squared_signal', "
-                f"got {self.schedule!r}"
-            )
-        if not self.sft_weight >= 0:
-            raise ConfigError(f"objective.sft_weight must be >= 0, got {self.sft_weight}")
+    learns_from: ClassVar[LearnsFrom] = "pairs"
+    logs: ClassVar[tuple[str, ...]] = (
+        ACCURACY,
+        MARGIN,
+        "dpo/chosen_reward",
+        "dpo/rejected_reward",
+        "dpo/winner_error_change",
+        "dpo/safe_rejected_scale",
+        "dpo/importance_weight",
+        "dpo/chosen_error",
+    )
+
+    def problems(self, around: Surroundings) -> Iterator[Problem]:
+        """Yield what is wrong with the settings."""
+        yield from super().problems(around)
+        yield above("objective.beta", self.beta, 0)
+        yield one_of("objective.beta_schedule", self.beta_schedule, BETA_SCHEDULES)
+        yield at_least("objective.sft_weight", self.sft_weight, 0)
         if not 0 < self.rejected_scale <= 1:
-            raise ConfigError(
-                f"objective.rejected_scale must be > 0 and <= 1, got {self.rejected_scale}"
-            )
+            yield f"objective.rejected_scale must be > 0 and <= 1, got {self.rejected_scale}"
         if not 0 <= self.importance_clip <= 1:
-            raise ConfigError(
-                f"objective.importance_clip must be >= 0 and <= 1, got {self.importance_clip}"
+            yield f"objective.importance_clip must be >= 0 and <= 1, got {self.importance_clip}"
+        yield at_least("objective.importance_steps", self.importance_steps, 1)
+        if self.beta_schedule == "squared_signal" and not around.is_rectified_flow:
+            yield (
+                "objective.beta_schedule=squared_signal is derived for rectified flows, but "
+                f"policy.family={around.family} predicts noise or v of a diffusion: use constant"
             )
-        if self.importance_steps < 1:
-            raise ConfigError(
-                f"objective.importance_steps must be >= 1, got {self.importance_steps}"
-            )
-        if self.importance_clip and self.process is None:
-            raise ConfigError("objective.importance_clip needs the noising process of the policy")
 
     def beta_at(self, t_N: Tensor) -> Tensor:
-        """Return [N]: beta, or beta (1 - t)^2, the literal derivation, which hacks more."""
-        if self.schedule == "constant":
-            return torch.full_like(t_N, self.beta)
+        """Return beta at each time, [N]."""
+        if self.beta_schedule == "constant":
+            return t_N.new_full(t_N.shape, self.beta)
         return self.beta * (1 - t_N) ** 2
 
-    def __call__(
-        self, err_NR: Tensor, ref_err_NR: Tensor, t_N: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of each item [N] and what is worth logging of it, each [N].
 
-        Args:
-            err_NR: Mean squared errors of the policy; roles are (chosen, rejected).
-            ref_err_NR: The same of the reference, without gradient.
-            t_N: Times in [0, 1].
+        Roles are (chosen, rejected).
         """
-        beta_N = self.beta_at(t_N)
+        err_NR, ref_err_NR = inputs.err_NR, inputs.ref_err_NR
+        beta_N = self.beta_at(inputs.t_N)
         gain_NR = -0.5 * beta_N[:, None] * (err_NR - ref_err_NR).detach()
         err_chosen_N, err_rejected_N = err_NR.unbind(1)
         metrics: dict[str, Tensor] = {}
@@ -173,16 +198,18 @@ class FlowDPO:
         )
         margin_N = logits_N.detach()
         metrics |= {
-            "dpo/accuracy": (margin_N > 0).float(),
-            "dpo/margin": margin_N,
+            ACCURACY: (margin_N > 0).float(),
+            MARGIN: margin_N,
             "dpo/chosen_reward": gain_NR[:, 0],
             "dpo/rejected_reward": gain_NR[:, 1],
             # Rises while the margin grows when both likelihoods fall: likelihood displacement.
             "dpo/winner_error_change": (err_NR[:, 0] / ref_err_NR[:, 0] - 1).detach(),
         }
-        loss_N = -F.logsigmoid(logits_N)
-        if self.importance_clip and self.process is not None:
-            rate_N = step_rate(self.process, t_N, self.importance_steps)
+        loss_N = negative_log_sigmoid(logits_N)
+        if self.importance_clip:
+            from videorl.objectives.importance import importance_weights, step_rate
+
+            rate_N = step_rate(inputs.process, inputs.t_N, self.importance_steps)
             weight_N = importance_weights(err_NR, rate_N, self.importance_clip)
             metrics["dpo/importance_weight"] = weight_N
             loss_N = weight_N * loss_N

@@ -8,13 +8,18 @@ those of VADER (arXiv 2407.08737).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from videorl.objectives.objective import RewardObjective, Surroundings
+from videorl.settings.bounds import Problem, finite
 
-from videorl.protocols import Process
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from videorl.protocols import Process
 
 
 def stop_step(seed: int, first: int, num_steps: int) -> int:
@@ -25,6 +30,8 @@ def stop_step(seed: int, first: int, num_steps: int) -> int:
         first: The earliest one; ImageReward has 30 of 40.
         num_steps: Steps S of the whole chain.
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     return int(torch.randint(first, num_steps, (), generator=generator))
 
@@ -60,3 +67,22 @@ def refl_loss(reward_N: Tensor, enough: float | None) -> Tensor:
     The second is ImageReward's, with `enough` = 2 of its z-scores.
     """
     return -reward_N if enough is None else (enough - reward_N).clamp(min=0)
+
+
+@dataclass
+class ReFL(RewardObjective):
+    """The reward, or what is missing to one that is `enough`, is the whole loss."""
+
+    name: str = "refl"
+    enough: float | None = None
+    """A reward above this is pushed no further; null = no bound."""
+
+    def problems(self, around: Surroundings) -> Iterator[Problem]:
+        """Yield what is wrong with the settings."""
+        yield from super().problems(around)
+        if self.enough is not None:
+            yield finite("objective.enough", self.enough)
+
+    def __call__(self, reward_N: Tensor) -> Tensor:
+        """Return `refl_loss`."""
+        return refl_loss(reward_N, self.enough)

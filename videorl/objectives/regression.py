@@ -1,35 +1,39 @@
-"""Regression on the policy's own target: SFT on candidates, and reward-weighted (Flow-RWR).
-
-Flow-RWR: "Improving Video Generation with Human Feedback", arXiv 2501.13918: the expectation of
-exp(r) |v - v_policy|^2 over candidates, with the factor (1 - t)^2 dropped as in Flow-DPO. SFT is
-the same with equal weights. Which candidates, and their weights: `videorl.weighting`.
-"""
+"""The loss of SFT and Flow-RWR: the policy's own error on single candidates."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from videorl.objectives.objective import FrozenRole, LossInputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOGS = ("regression/error", "regression/error_change")
+
+_LARGE_VIDEO = 2_000_000
+"""Pixels (frames times height times width) from which the comparison is off by default."""
 
 
-@dataclass(frozen=True)
-class Regression:
-    """The policy's error on single candidates; the learner multiplies by their weights."""
+def regression_loss(inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the error of each item [N]; the learner multiplies by the candidates' weights.
 
-    num_roles: int = 1
-    loss_name: str = "regression/loss"
-    count_name: str = "regression/candidates"
+    Logs the error, and how it changed against the reference's where that is known.
+    """
+    err_N = inputs.err_NR.squeeze(1)
+    metrics = {"regression/error": err_N.detach()}
+    if "reference" in inputs.errors:
+        change_N = err_N.detach() / inputs.ref_err_NR.squeeze(1) - 1
+        metrics["regression/error_change"] = change_N
+    return err_N, metrics
 
-    def __call__(
-        self, err_NR: Tensor, ref_err_NR: Tensor, t_N: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of each item [N], and its error next to the reference's, each [N].
 
-        Args:
-            err_NR: Mean squared errors of the policy; the only role is the candidate.
-            ref_err_NR: The same of the reference, without gradient: it is only compared with.
-            t_N: Times in [0, 1].
-        """
-        err_N = err_NR.squeeze(1)
-        change_N = err_N.detach() / ref_err_NR.squeeze(1) - 1
-        return err_N, {"regression/error": err_N.detach(), "regression/error_change": change_N}
+def compared_roles(compare: bool | None, video_pixels: int) -> frozenset[FrozenRole]:
+    """Return the reference if the error is to be compared with its own, which only logs it.
+
+    Args:
+        compare: What the recipe says; None = only where a video is small.
+        video_pixels: Frames times height times width of a video.
+    """
+    is_on = video_pixels < _LARGE_VIDEO if compare is None else compare
+    return frozenset({"reference"}) if is_on else frozenset()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from videorl.config import PolicyConfig, SamplingConfig
 from videorl.errors import ConfigError
 from videorl.policies.checkpoints import PARTS
+from videorl.settings.plugins import find, is_plugin, lacks, unknown
 
 if TYPE_CHECKING:
     import torch
@@ -15,20 +16,35 @@ if TYPE_CHECKING:
     from videorl.protocols import DifferentiablePolicy
 
 
-def _wan() -> Family:
-    from videorl.policies.wan import Wan
-
-    return Wan()
-
-
-def _cogvideox() -> Family:
-    from videorl.policies.cogvideox import CogVideoX
-
-    return CogVideoX()
+FAMILIES: dict[str, str] = {
+    "wan": "videorl.policies.wan:Wan",
+    "cogvideox": "videorl.policies.cogvideox:CogVideoX",
+}
+"""Name in `policy.family` -> the family, imported when it is used, as diffusers is heavy;
+`module:attribute` there names one of your own."""
 
 
-FAMILIES = {"wan": _wan, "cogvideox": _cogvideox}
-"""Family name -> function that imports it (diffusers is heavy, and read only when used)."""
+def load_family(name: str) -> Family:
+    """Return a family of models.
+
+    Raises:
+        ConfigError: There is none of this name, or its module cannot be imported.
+    """
+    return find(name, FAMILIES, "policy.family")()
+
+
+def problem_of_family(where: str, name: str) -> str | None:
+    """Return what can be seen to be wrong with a family that a recipe names."""
+    if not is_plugin(name):
+        return None if name in FAMILIES else unknown(name, FAMILIES, where)
+    try:
+        family = find(name, FAMILIES, where)
+    except ConfigError as error:
+        return str(error)
+    from videorl.policies.family import Family
+
+    missing = lacks(family, Family) if callable(family) else ["it cannot be called"]
+    return f"{where}={name} is no family: {', '.join(missing)}" if missing else None
 
 
 def load_policy(
@@ -55,17 +71,13 @@ def load_policy(
         ConfigError: The family, a part or a setting is unknown or does not fit the model.
         CheckpointError: The checkpoint is missing, half-written or of another kind.
     """
-    if config.family not in FAMILIES:
-        raise ConfigError(
-            f"policy.family: unknown family {config.family!r}; known are {', '.join(FAMILIES)}"
-        )
     if not parts or parts - PARTS:
         raise ConfigError(f"parts must be some of {sorted(PARTS)}, got {sorted(parts)}")
     if trainable and "transformer" not in parts:
         raise ConfigError("a trainable policy needs its transformer among the parts")
+    family = load_family(config.family)
     from videorl.policies.loading import load_pipeline_policy
 
-    family = FAMILIES[config.family]()
     return load_pipeline_policy(
         family, config, sampling, parts=parts, device=device, seed=seed, trainable=trainable
     )

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import yaml
 
 from videorl.config import MetricsConfig, Recipe, RewardConfig
+from videorl.recipes.choices import choices, default_settings
+from videorl.recipes.older import migrated
 from videorl.recipes.schema import dotted
 
 
@@ -58,7 +60,7 @@ def differences(a_yaml: str, b_yaml: str, schema: type[RunRecipe]) -> list[str]:
 
     A setting that one of them lacks was added to the schema between them: it has its default there.
     """
-    a, b = (_frozen_settings(yaml.safe_load(text)) for text in (a_yaml, b_yaml))
+    a, b = (_frozen_settings(migrated(yaml.safe_load(text), schema)) for text in (a_yaml, b_yaml))
     changed = {key for key in a.keys() & b.keys() if a[key] != b[key]}
     changed |= {key for key in a.keys() ^ b.keys() if not is_default(key, (a | b)[key], schema)}
     return [f"{key}: {a.get(key, 'unset')} -> {b.get(key, 'unset')}" for key in sorted(changed)]
@@ -74,7 +76,12 @@ def is_default(key: str, value: Any, schema: type[RunRecipe] = Recipe) -> bool:
 def _defaults(schema: type[RunRecipe]) -> dict[str, Any]:
     made: Any = schema()
     rewards = {"rewards": [dataclasses.asdict(RewardConfig())]}
-    return _frozen_settings(rewards) | _frozen_settings(dataclasses.asdict(made))
+    others = {
+        key: value
+        for name, choice in choices(schema).items()
+        for key, value in default_settings(name, choice)
+    }
+    return others | _frozen_settings(rewards) | _frozen_settings(dataclasses.asdict(made))
 
 
 def _frozen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,52 +14,71 @@ from omegaconf.errors import OmegaConfBaseException
 
 from videorl.config import Recipe, RewardConfig
 from videorl.errors import ConfigError
+from videorl.recipes.choices import specialised
 from videorl.recipes.fingerprint import RunRecipe
+from videorl.recipes.inheritance import Source, layers, place_of
+from videorl.recipes.kinds import RECIPES
 from videorl.recipes.schema import Origin, check, dotted, field_type
 from videorl.recipes.secrets import redacted, without_value
 from videorl.recipes.validation import validate, validate_rewards
 
-RECIPES = Path(__file__).resolve().parent / "shipped"
-
 R = TypeVar("R")
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Return the validated recipe: defaults, overlaid by the YAML file, overlaid by overrides.
 
     Args:
-        name_or_path: The name of a shipped recipe, or the path of a YAML file.
+        recipe: The name of a shipped recipe, the path of a YAML file, or what one would say as a
+            dict; a `base` in it is relative to the working directory.
         overrides: `key=value` with dotted keys; list items by position (`rewards.0.weight=2`).
 
     Raises:
         ConfigError: No such recipe, an unknown key, a value of the wrong type or out of range, or a
             required key left out.
     """
-    recipe = read_recipe(Recipe, find_recipe(name_or_path), overrides)
-    validate(recipe)
-    return recipe
+    source = recipe if isinstance(recipe, Mapping) else find_recipe(str(recipe))
+    made = read_recipe(Recipe, source, overrides)
+    validate(made)
+    return made
 
 
-def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
-    """Return the recipe in one file, of any schema, with overrides; values are not validated.
+def read_recipe(schema: type[R], source: Source, overrides: Sequence[str] = ()) -> R:
+    """Return the recipe of one file or dict, of any schema; values are not validated.
 
     Raises:
         ConfigError: As `load_recipe`.
     """
-    loaded = _read(path)
-    check(OmegaConf.to_container(loaded), schema, "", Origin(str(path), schema))
+    path = place_of(source)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), loaded)
-        for override in overrides:
-            _apply(merged, override, schema)
+        merged = merged_recipe(schema, source, overrides)
         # `run_dir` quotes `name`, so a missing name would be listed twice.
         if missing := OmegaConf.missing_keys(merged) - {"run_dir"}:
             raise ConfigError(f"{path} must set {', '.join(sorted(missing))}")
-        recipe = OmegaConf.to_object(merged)
+        recipe: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(recipe, schema)
-    return recipe
+    # Not of the specialised class, which other processes could not import.
+    fields: Any = dataclasses.fields(schema)  # pyright: ignore[reportArgumentType]
+    return schema(**{field.name: getattr(recipe, field.name) for field in fields})
+
+
+def merged_recipe(schema: type, source: Source, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the settings of one recipe over its bases and the defaults, with overrides.
+
+    Required keys may still be missing, and references (`${...}`) are not followed yet.
+
+    Raises:
+        ConfigError: As `load_recipe`.
+        OmegaConfBaseException: A value does not fit the schema.
+    """
+    settings, place = layers(source, schema)[-1].settings, str(place_of(source))
+    special, settings, left = specialised(schema, settings, overrides, place)
+    check(settings, special, "", Origin(place, special))
+    merged: Any = OmegaConf.merge(OmegaConf.structured(special), settings)
+    for override in left:
+        _apply(merged, override, special)
+    return merged
 
 
 def load_rewards(
@@ -75,8 +95,7 @@ def load_rewards(
         ConfigError: As `load_recipe`; or nothing is given.
     """
     path = None if name_or_path is None else find_recipe(name_or_path)
-    read = {} if path is None else OmegaConf.to_container(_read(path))
-    assert isinstance(read, dict)
+    read = {} if path is None else layers(path, Recipe)[-1].settings
     listed = list(read.get("rewards") or [])
     for name, equals, folder in (model.partition("=") for model in models):
         listed.append({"name": name} | ({"path": folder} if equals else {}))
@@ -99,7 +118,8 @@ def to_yaml(recipe: RunRecipe) -> str:
 
     All but secrets, see `videorl.recipes.secrets`: this text goes into run folders and reports.
     """
-    settings = OmegaConf.to_container(OmegaConf.structured(recipe), resolve=True)
+    plain: Any = recipe
+    settings = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(plain)), resolve=True)
     return OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
 
 
@@ -121,22 +141,13 @@ def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
     )
 
 
-def _read(path: Path) -> DictConfig:
-    """Parse one YAML file whose top level is a mapping."""
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} must hold `key: value` lines, got a list")
-    return loaded
-
-
 def _apply(recipe: Any, override: str, schema: type) -> None:
     """Set one `key=value` in the merged recipe."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"an override is key=value, got {override!r}")
+    if key == "base":
+        raise ConfigError(f"base is set in a recipe's file alone, got the override {override!r}")
     shown = without_value(override)
     origin = Origin(f"override {shown!r}", schema)
     annotation: Any = schema

@@ -9,31 +9,25 @@ from videorl.config import (
     EvaluationConfig,
     GeneratorsConfig,
     LearnerConfig,
-    ObjectiveConfig,
     OptimizerConfig,
     PolicyConfig,
     PromptsConfig,
     Recipe,
     RewardConfig,
     SamplingConfig,
-    SelectionConfig,
 )
 from videorl.errors import ConfigError
-from videorl.policies import FAMILIES
-from videorl.recipes.bounds import Problem, above, at_least, finite, one_of
+from videorl.objectives.objective import Surroundings
+from videorl.policies import problem_of_family
 from videorl.recipes.secrets import places_of_passwords
-from videorl.rewards import DIFFERENTIABLE, MODELS
+from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
+from videorl.settings.bounds import Problem, above, at_least, finite, one_of
+from videorl.settings.plugins import problem_of_function
 
-# The tables of these parts import torch, which is too slow for reading a recipe: their names are
-# repeated here, and a contract test compares them.
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-SELECTION_RULES = ("best_vs_worst", "single_dimension", "weighted", "dominating", "all_pairs")
-OBJECTIVES = ("flow_dpo", "sft", "flow_rwr")
-REFL = "refl"
-"""The objective that is no loss on squared errors, and has a learner of its own."""
-SFT_ON = ("chosen", "all")
-BETA_SCHEDULES = ("constant", "squared_signal")
 DIFFUSION_FAMILIES = ("cogvideox",)
+"""Families that are no rectified flows; repeated here, since their files import torch, and compared
+by a contract test."""
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
 
 
@@ -64,14 +58,10 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from sampling_problems(recipe.sampling)
     yield from _prompts(recipe.prompts)
     yield from _rewards(recipe.rewards)
-    yield from _selection(recipe.selection)
+    yield from recipe.selection.problems()
     yield from _compared_dimensions(recipe)
-    yield from _objective(recipe.objective, recipe.selection)
-    yield from _dpo(recipe.objective, recipe.policy)
-    if recipe.offline.archive and recipe.objective.name != "flow_dpo":
-        yield f"offline.archive needs objective.name=flow_dpo, got {recipe.objective.name}"
-    if recipe.objective.name == REFL:
-        yield from _refl(recipe)
+    yield from recipe.objective.problems(_around(recipe))
+    yield from _source_of_examples(recipe)
     yield from optimizer_problems(recipe.optimizer)
     yield at_least("reference.interval", recipe.reference.interval, 0)
     yield at_least("rollouts.max_staleness", recipe.rollouts.max_staleness, 0)
@@ -83,12 +73,14 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
+    for index, name in enumerate(recipe.metrics.unseen):
+        yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)
 
 
 def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:
     """Yield what is wrong with a `policy` section."""
-    yield one_of("policy.family", policy.family, FAMILIES)
+    yield problem_of_family("policy.family", policy.family)
     yield one_of("policy.dtype", policy.dtype, DTYPES)
     yield at_least("policy.lora.rank", policy.lora.rank, 0)
     if policy.lora.rank > 0:
@@ -132,7 +124,7 @@ def _rewards(rewards: list[RewardConfig]) -> Iterator[Problem]:
 
 
 def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
-    yield one_of(f"{key}.name", reward.name, MODELS)
+    yield problem_of(f"{key}.name", reward.name, reward.path, reward.options)
     yield finite(f"{key}.weight", reward.weight)
     for name, weight in reward.dimension_weights.items():
         yield finite(f"{key}.dimension_weights.{name}", weight)
@@ -161,90 +153,50 @@ def _runtime_env(key: str, reward: RewardConfig) -> Iterator[Problem]:
         )
 
 
-def _selection(selection: SelectionConfig) -> Iterator[Problem]:
-    yield one_of("selection.rule", selection.rule, SELECTION_RULES)
-    yield at_least("selection.min_margin", selection.min_margin, 0)
-    for key, rule in (("dimension", "single_dimension"), ("weights", "weighted")):
-        got = getattr(selection, key)
-        if selection.rule == rule and not got:
-            yield f"selection.{key} must be set, as selection.rule is {rule}"
-        elif selection.rule != rule and got:
-            yield f"selection.{key} is for selection.rule={rule}, got {selection.rule}: omit it"
-    for name, weight in selection.weights.items():
-        yield finite(f"selection.weights.{name}", weight)
-    if selection.weights and not any(selection.weights.values()):
-        yield "selection.weights must not all be 0, or all candidates tie"
-
-
 def _compared_dimensions(recipe: Recipe) -> Iterator[Problem]:
     selection, keys = recipe.selection, [reward.key for reward in recipe.rewards]
-    for name in (selection.dimension, *selection.weights):
+    for name in selection.dimensions():
         if name and len(keys) > 1 and not name.startswith(tuple(f"{key}." for key in keys)):
             yield (
                 f"selection must rank by model.dimension, as there are several rewards "
                 f"({', '.join(keys)}), got {name}"
             )
     for i, reward in enumerate(recipe.rewards):
-        if selection.rule == "dominating" and reward.weight <= 0:
+        if selection.compares_every_dimension and reward.weight <= 0:
             yield (
-                f"rewards.{i}.weight must be > 0 for selection.rule=dominating, which compares "
-                f"every dimension of every reward model, got {reward.weight}"
+                f"rewards.{i}.weight must be > 0 for selection.rule={selection.rule}, which "
+                f"compares every dimension of every reward model, got {reward.weight}"
             )
 
 
-def _objective(objective: ObjectiveConfig, selection: SelectionConfig) -> Iterator[Problem]:
-    yield one_of("objective.name", objective.name, (*OBJECTIVES, REFL))
-    yield above("objective.beta", objective.beta, 0)
-    yield one_of("objective.beta_schedule", objective.beta_schedule, BETA_SCHEDULES)
-    yield at_least("objective.timesteps_per_pair", objective.timesteps_per_pair, 1)
-    yield one_of("objective.sft_on", objective.sft_on, SFT_ON)
-    yield above("objective.temperature", objective.temperature, 0)
-    yield at_least("objective.max_weight", objective.max_weight, 1)
-    if objective.name == "flow_rwr" and selection.rule in ("dominating", "all_pairs"):
+def _around(recipe: Recipe) -> Surroundings:
+    family = recipe.policy.family
+    return Surroundings(
+        family=family,
+        is_rectified_flow=family not in DIFFUSION_FAMILIES,
+        selection=recipe.selection,
+        num_inference_steps=recipe.sampling.num_inference_steps,
+    )
+
+
+def _source_of_examples(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what is wrong between the objective and where its examples come from."""
+    objective = recipe.objective
+    if recipe.offline.archive and objective.learns_from != "pairs":
         yield (
-            f"selection.rule={selection.rule} makes pairs, but objective.name=flow_rwr weighs "
-            "single candidates: use best_vs_worst, single_dimension or weighted"
+            "offline.archive holds pairs, but objective.name="
+            f"{objective.name} learns from {objective.learns_from}: use flow_dpo"
         )
-
-
-def _dpo(objective: ObjectiveConfig, policy: PolicyConfig) -> Iterator[Problem]:
-    yield at_least("objective.sft_weight", objective.sft_weight, 0)
-    if not 0 < objective.rejected_scale <= 1:
-        yield f"objective.rejected_scale must be > 0 and <= 1, got {objective.rejected_scale}"
-    if not 0 <= objective.importance_clip <= 1:
-        yield f"objective.importance_clip must be >= 0 and <= 1, got {objective.importance_clip}"
-    yield at_least("objective.importance_steps", objective.importance_steps, 1)
-    if objective.name == "flow_dpo":
-        if objective.beta_schedule == "squared_signal" and policy.family in DIFFUSION_FAMILIES:
-            yield (
-                "objective.beta_schedule=squared_signal is derived for rectified flows, but "
-                f"policy.family={policy.family} predicts noise or v of a diffusion: use constant"
-            )
+    if objective.learns_from != "prompts":
         return
-    default = ObjectiveConfig()
-    for key in ("sft_weight", "rejected_scale", "protect_chosen", "importance_clip"):
-        if getattr(objective, key) != getattr(default, key):
-            yield f"objective.{key} is for objective.name=flow_dpo, got {objective.name}: omit it"
-
-
-def _refl(recipe: Recipe) -> Iterator[Problem]:
-    refl, num_steps = recipe.refl, recipe.sampling.num_inference_steps
     for index, reward in enumerate(recipe.rewards):
-        if reward.name not in DIFFERENTIABLE:
+        is_known = problem_of("", reward.name, reward.path, reward.options) is None
+        if is_known and not is_differentiable(reward.name):
             yield (
-                f"rewards.{index}.name must have a gradient for objective.name=refl "
-                f"({', '.join(DIFFERENTIABLE)}), got {reward.name}"
+                f"rewards.{index}.name must have a gradient for objective.name={objective.name} "
+                f"({', '.join(DIFFERENTIABLE)}, or a class of yours with `score_pixels`), got "
+                f"{reward.name}"
             )
-    if not 0 <= refl.stop_from < 1:
-        yield f"refl.stop_from must be >= 0 and < 1, got {refl.stop_from}"
-    elif not 1 <= refl.gradient_steps <= refl.first_stop(num_steps):
-        yield (
-            "refl.gradient_steps must be >= 1 and leave at least one step without gradient: with "
-            f"sampling.num_inference_steps={num_steps} and refl.stop_from={refl.stop_from} at most "
-            f"{refl.first_stop(num_steps)}, got {refl.gradient_steps}"
-        )
-    if refl.enough is not None:
-        yield finite("refl.enough", refl.enough)
 
 
 def optimizer_problems(optimizer: OptimizerConfig) -> Iterator[Problem]:

@@ -25,9 +25,9 @@ TINY_PX = 128
 """Videos up to this wide are enlarged pixel by pixel, without blur."""
 
 NOTES = {
-    "dpo/loss": "log 2 = 0.693 where the policy equals the reference.",
-    "dpo/margin": "How much more than the reference the policy prefers the chosen video.",
-    "dpo/accuracy": "Share of pair-timesteps that the policy ranks right.",
+    "learn/loss": "log 2 = 0.693 where the policy equals the reference.",
+    "learn/margin": "How much more than the reference the policy prefers the chosen video.",
+    "learn/accuracy": "Share of pair-timesteps that the policy ranks right.",
     "dpo/winner_error_change": "Prediction error on chosen videos, relative to the reference.",
     "pairs/margin": "Chosen total less rejected total, as scored.",
     "staleness/steps": "Optimizer steps between the weights that sampled and those that learn.",
@@ -40,16 +40,21 @@ SECTIONS = (
     ("Unseen metrics", ("unseen/",), "Never optimised; if they break, the reward was hacked."),
     (
         "Learning",
-        ("dpo/", "regression/", "pairs/", "optimizer/"),
+        ("learn/", "dpo/", "regression/", "pairs/", "optimizer/"),
         "Against the reference, which is itself swapped.",
     ),
     (
         "Pipeline",
-        ("staleness/", "time/", "groups/", "candidates/", "weights/"),
+        ("staleness/", "time/", "groups/", "candidates/", "weights/", "pool/", "canary/"),
         "How old candidates are, where the time goes, and what was lost.",
     ),
+    ("Versions", ("policy/", "reference/"), "Optimizer steps that made policy and reference."),
+    ("Reward model", ("train/", "held_out/", "labels/"), "Its training, and held-out labels."),
 )
 """Title, prefixes of the metrics, and introduction."""
+
+OTHER = ("Other", "Metrics of parts of your own.")
+"""Title and introduction of all metrics that no section has."""
 
 DISPLACEMENT = 0.05
 """Rise of the winners' error, relative to the reference's, that is worth a warning."""
@@ -178,10 +183,11 @@ def _width(path: Path) -> int:
 
 
 def _curves(run: RunContents) -> list[str]:
-    swaps, names = run.reference_swaps(), run.metrics()
+    swaps, left = run.reference_swaps(), run.metrics()
     sections = []
-    for title, prefixes, introduction in SECTIONS:
-        shown = [name for name in names if name.startswith(prefixes)]
+    for title, prefixes, introduction in (*SECTIONS, (OTHER[0], "", OTHER[1])):
+        shown = [name for name in left if name.startswith(prefixes)]
+        left = [name for name in left if name not in shown]
         if not shown:
             continue
         # The total, and what has a note, lead; then in the order of writing.
@@ -219,7 +225,7 @@ def _displacement(run: RunContents) -> str:
         (error, margin, stop)
         for start, stop in pairwise(ends)
         if (error := _end(run, "dpo/winner_error_change", start, stop)) is not None
-        and (margin := _end(run, "dpo/margin", start, stop)) is not None
+        and (margin := _end(run, "learn/margin", start, stop)) is not None
     ]
     error, margin, step = max(reached, default=(0.0, 0.0, 0))
     if error <= DISPLACEMENT or margin <= 0:

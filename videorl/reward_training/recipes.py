@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from videorl.errors import ConfigError
-from videorl.recipes.bounds import Problem, above, at_least, one_of
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
 from videorl.recipes.validation import learner_problems, optimizer_problems
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.tasks import TASKS
+from videorl.settings.bounds import Problem, above, at_least, one_of
 
 REWARD_RECIPES = RECIPES / "rewards"
 DTYPES = ("auto", "float32", "bfloat16")

@@ -6,10 +6,9 @@ and there is no generator state to save.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from videorl.learning.engines import Engine
-from videorl.learning.learner import learning_rate
+from videorl.learning.gradient_step import gradient_step, learning_rate
 from videorl.reward_training.config import TrainingRecipe
 from videorl.reward_training.task import RewardTask
 from videorl.run.checkpoints import CheckpointFolder
@@ -66,21 +65,11 @@ class RewardTrainer:
         size = self._recipe.learner.micro_batch_size
         micro_batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         self._task.module.train()
-        totals: dict[str, Tensor] = {}
-        for number, micro_batch in enumerate(micro_batches):
-            # One device per rank: its generator draws the dropout.
-            torch.manual_seed(derive_seed(self._recipe.seed, "dropout", step, *micro_batch))
-            values = self._accumulate(micro_batch, is_last=number == len(micro_batches) - 1)
-            totals = {name: totals.get(name, 0) + value for name, value in values.items()}
-        rate = learning_rate(self._recipe.optimizer, step)
-        norm = self._engine.step(rate)
+        optimizer = self._recipe.optimizer
+        loss = partial(self._loss, step)
+        metrics = gradient_step(self._engine, micro_batches, loss, optimizer, step)
         self._step = step + 1
-        summed = self._engine.sum_over_ranks(torch.stack(list(totals.values())))
-        metrics = dict(zip(totals, summed.tolist(), strict=True))
-        metrics["optimizer/learning_rate"] = rate
-        metrics["optimizer/skipped"] = float(not math.isfinite(norm))
-        if math.isfinite(norm):
-            metrics["optimizer/grad_norm"] = norm
+        metrics["optimizer/learning_rate"] = learning_rate(optimizer, step)
         metrics["time/learn_s"] = time.perf_counter() - started
         return metrics | (self._evaluate() if self._is_due() else {})
 
@@ -141,13 +130,13 @@ class RewardTrainer:
         rng = np.random.default_rng(derive_seed(self._recipe.seed, "order", epoch))
         return rng.permutation(self._task.num_examples("train"))
 
-    def _accumulate(self, indices: list[int], *, is_last: bool) -> dict[str, Tensor]:
-        """Add one micro-batch to the gradient; return this rank's part of the batch's means."""
+    def _loss(self, step: int, indices: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return this micro-batch's part of the batch's mean loss, and of what it measured."""
+        # One device per rank: its generator draws the dropout.
+        torch.manual_seed(derive_seed(self._recipe.seed, "dropout", step, *indices))
         measured = self._task.losses(indices)
         share = 1.0 / self._recipe.labels.batch_size
-        # Ranks average their gradients, while each counts its examples' share of the whole batch.
-        loss = measured.loss_N.sum() * share * self._engine.world_size
-        self._engine.backward(loss, is_last=is_last)
         means = {"train/loss": measured.loss_N.detach(), **measured.metrics}
         values = {name: (value.float().sum() * share).cpu() for name, value in means.items()}
-        return {**values, "labels/skipped": torch.tensor(float(measured.num_skipped))}
+        values["labels/skipped"] = torch.tensor(float(measured.num_skipped))
+        return measured.loss_N.sum() * share, values

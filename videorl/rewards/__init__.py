@@ -1,83 +1,66 @@
-"""The reward models: one file each, one line each in `MODELS`."""
+"""The reward models: one file or folder each, one line each in `MODELS`."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from videorl.errors import ConfigError
-
-if TYPE_CHECKING:
-    from videorl.protocols import RewardModel
-
-
-def _moving_shapes(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.moving_shapes import MovingShapesReward
-
-    if path is not None:
-        raise ConfigError(f"reward moving_shapes reads no checkpoint, got path {path!r}")
-    return MovingShapesReward(**options)
+from videorl.errors import ConfigError, RewardError
+from videorl.protocols import RewardModel
+from videorl.settings.plugins import accepts, find, is_plugin, lacks, unknown
 
 
-def _video_reward(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.video_reward.model import load_video_reward
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A built-in reward model; its module is imported when it is loaded."""
 
-    return load_video_reward(path or "KlingTeam/VideoReward", **options)
-
-
-def _video_score(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.video_score.model import VideoScore
-
-    return VideoScore(path or "TIGER-Lab/VideoScore", **options)
-
-
-def _vision_reward(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.vision_reward.model import VisionReward
-
-    return VisionReward(path or "THUDM/VisionReward-Video", **options)
+    loader: str
+    """`module:attribute` of a loader(path, **options), or loader(**options) where no path is
+    read."""
+    published: str | None = None
+    """Hub id of the published checkpoint, if it can be loaded as it is."""
+    reads_checkpoint: bool = True
+    has_gradient: bool = False
+    """It is a `videorl.protocols.DifferentiableReward`."""
 
 
-def _laion_aesthetic(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.images.laion_aesthetic import load_laion_aesthetic
-
-    if path is None:
-        raise ConfigError("reward laion_aesthetic: give the path of the predictor's .pth file")
-    return load_laion_aesthetic(path, **options)
-
-
-def _pick_score(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.images.pick_score import load_pick_score
-
-    return load_pick_score(path or "yuvalkirstain/PickScore_v1", **options)
-
-
-def _hps_v2(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.images.hps_v2 import load_hps_v2
-
-    return load_hps_v2(path or "xswu/HPSv2", **options)
-
-
-def _image_reward(path: str | None, **options: Any) -> RewardModel:
-    from videorl.rewards.images.image_reward import load_image_reward
-
-    return load_image_reward(path or "THUDM/ImageReward", **options)
-
-
-MODELS: dict[str, Callable[..., RewardModel]] = {
-    "moving_shapes": _moving_shapes,
-    "video_reward": _video_reward,
-    "video_score": _video_score,
-    "vision_reward": _vision_reward,
-    "laion_aesthetic": _laion_aesthetic,
-    "pick_score": _pick_score,
-    "hps_v2": _hps_v2,
-    "image_reward": _image_reward,
+MODELS: dict[str, Known] = {
+    "moving_shapes": Known(
+        "videorl.rewards.moving_shapes:MovingShapesReward", reads_checkpoint=False
+    ),
+    "video_reward": Known(
+        "videorl.rewards.video_reward.model:load_video_reward",
+        published="KlingTeam/VideoReward",
+        has_gradient=True,
+    ),
+    "video_score": Known(
+        "videorl.rewards.video_score.model:VideoScore", published="TIGER-Lab/VideoScore"
+    ),
+    "vision_reward": Known(
+        "videorl.rewards.vision_reward.model:VisionReward", published="THUDM/VisionReward-Video"
+    ),
+    "laion_aesthetic": Known(
+        "videorl.rewards.images.laion_aesthetic:load_laion_aesthetic", has_gradient=True
+    ),
+    "pick_score": Known(
+        "videorl.rewards.images.pick_score:load_pick_score",
+        published="yuvalkirstain/PickScore_v1",
+        has_gradient=True,
+    ),
+    "hps_v2": Known(
+        "videorl.rewards.images.hps_v2:load_hps_v2", published="xswu/HPSv2", has_gradient=True
+    ),
+    "image_reward": Known(
+        "videorl.rewards.images.image_reward:load_image_reward",
+        published="THUDM/ImageReward",
+        has_gradient=True,
+    ),
 }
-"""Name in `rewards[].name` -> loader(path, **options); imports are inside, as they are heavy."""
+"""Name in `rewards[].name` -> the model; `module:attribute` there names one of your own."""
 
-
-DIFFERENTIABLE = ("video_reward", "laion_aesthetic", "pick_score", "hps_v2", "image_reward")
+DIFFERENTIABLE = tuple(name for name, model in MODELS.items() if model.has_gradient)
 """Those of `MODELS` that are `videorl.protocols.DifferentiableReward`s."""
 
 
@@ -85,21 +68,66 @@ def load(name: str, path: str | None = None, **options: Any) -> RewardModel:
     """Load a reward model.
 
     Args:
-        name: One of `MODELS`.
+        name: One of `MODELS`, or `module:attribute`.
         path: Folder or hub id of its checkpoint; None = its own default.
-        options: Keyword arguments of the model's constructor (`rewards[].options`).
+        options: Keyword arguments of the model's loader (`rewards[].options`).
 
     Raises:
-        ConfigError: The name or an option is unknown.
+        ConfigError: The name or an option is unknown, or there is no path where one is needed.
         CheckpointError: The checkpoint cannot be read.
+        RewardError: What was loaded is no reward model.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"rewards[].name: unknown reward model {name!r}; did you mean {near[0]!r}? "
-            f"Known: {', '.join(sorted(MODELS))}"
-        )
+    where = "rewards[].name"
+    loader = find(name, {key: model.loader for key, model in MODELS.items()}, where)
+    if (known := MODELS.get(name)) is not None:
+        path = path or known.published
+        if known.reads_checkpoint and path is None:
+            raise ConfigError(f"reward {name} needs the path of its checkpoint (rewards[].path)")
+        if not known.reads_checkpoint and path is not None:
+            raise ConfigError(f"reward {name} reads no checkpoint, got path {path!r}")
     try:
-        return MODELS[name](path, **options)
+        model = loader(*(() if path is None else (path,)), **options)
     except TypeError as error:
         raise ConfigError(f"rewards[].options of {name}: {error}") from error
+    if is_plugin(name) and (missing := lacks(model, RewardModel)):
+        raise RewardError(f"{where}={name} made no reward model: {', '.join(missing)}")
+    return model
+
+
+def problem_of(where: str, name: str, path: str | None, options: Mapping[str, Any]) -> str | None:
+    """Return what can be seen to be wrong with a model that a recipe names, before it is loaded.
+
+    Args:
+        where: The setting that names it, for the message.
+        name: One of `MODELS`, or `module:attribute`.
+        path: Of its checkpoint.
+        options: What its loader takes besides the path.
+    """
+    if not is_plugin(name):
+        return None if name in MODELS else unknown(name, MODELS, where)
+    try:
+        loader = find(name, {}, where)
+    except ConfigError as error:
+        return str(error)
+    if inspect.isclass(loader) and (missing := lacks(loader, RewardModel)):
+        return f"{where}={name} is no reward model: {', '.join(missing)}"
+    num_arguments = 0 if path is None else 1
+    if not accepts(loader, num_arguments, **options):
+        given = ", ".join([*["path"] * num_arguments, *options])
+        return (
+            f"{where}={name} cannot be called with ({given}), its path and options: it takes "
+            f"{inspect.signature(loader)}"
+        )
+    return None
+
+
+def is_differentiable(name: str) -> bool:
+    """Tell whether a named model may be a `DifferentiableReward`; a function's result is not known.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    if not is_plugin(name):
+        return name in DIFFERENTIABLE
+    loader = find(name, {}, "rewards[].name")
+    return not inspect.isclass(loader) or hasattr(loader, "score_pixels")

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from videorl.config import RewardConfig
+from videorl.errors import RewardError
 from videorl.protocols import DifferentiableReward
 from videorl.rewards import load
 from videorl.rewards.scoring import check_dimension_weights, check_rewards
+from videorl.settings.plugins import lacks
 
 
 class CombinedReward:
@@ -62,4 +64,7 @@ def load_differentiable(rewards: Sequence[RewardConfig]) -> CombinedReward:
         CheckpointError: A checkpoint cannot be read.
     """
     models = {one.key: load(one.name, one.path, **one.options) for one in rewards}
+    for reward in rewards:
+        if missing := lacks(models[reward.key], DifferentiableReward):
+            raise RewardError(f"reward {reward.name} has no gradient: {', '.join(missing)}")
     return CombinedReward(models, rewards)  # pyright: ignore[reportArgumentType]

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from videorl.config import CheckpointConfig
 from videorl.errors import CheckpointError
 from videorl.run.remote_folder import RemoteFolder
+from videorl.types import WeightVersion
 
 _STATE = RemoteFolder.LAST
 _FORMAT = 1
@@ -166,6 +167,23 @@ class CheckpointFolder:
 def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolder:
     """Return the checkpoints of a run, in its folder unless the recipe says where."""
     return CheckpointFolder(config.location or run_dir / "checkpoints", config.keep)
+
+
+def newest_weights(
+    config: CheckpointConfig, run_dir: Path
+) -> tuple[WeightVersion, dict[str, Tensor]]:
+    """Return the newest published weights of a run, by its newest checkpoint.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found = open_checkpoints(config, run_dir).latest()
+    if found is None:
+        raise CheckpointError(f"{run_dir} has no checkpoint to evaluate; train first")
+    folder, state = found
+    step = int(state["step"])
+    version = WeightVersion(step, state["published"][str(step)])
+    return version, load_file(folder / f"published-{step}.safetensors")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -92,10 +92,10 @@ class ProgressSink:
             facts.append(f"reward {self._rewards[-1]:+.3f} ({change:+.3f})")
             facts.append(sparkline(self._rewards))
         for label, name, form in (
-            ("loss", "dpo/loss", ".3f"),
+            ("loss", "learn/loss", ".3f"),
             ("loss", "train/loss", ".3f"),
-            ("margin", "dpo/margin", "+.3f"),
-            ("accuracy", "dpo/accuracy", ".0%"),
+            ("margin", "learn/margin", "+.3f"),
+            ("accuracy", "learn/accuracy", ".0%"),
             ("accuracy", "train/accuracy", ".0%"),
             ("held-out loss", "held_out/loss", ".3f"),
             ("stale", "staleness/steps", ".0f"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from videorl.errors import ConfigError
+from videorl.objectives.objective import ACCURACY, EXAMPLES, LOSS, MARGIN
 from videorl.recipes.fingerprint import RunRecipe
 from videorl.run.folder import RunFolder
 from videorl.run.progress import ProgressSink
@@ -103,8 +104,21 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(strict, allow_nan=False) + "\n"
 
 
+OLDER_NAMES = {
+    "dpo/loss": LOSS,
+    "regression/loss": LOSS,
+    "refl/loss": LOSS,
+    "dpo/pairs": EXAMPLES,
+    "regression/candidates": EXAMPLES,
+    "refl/videos": EXAMPLES,
+    "dpo/accuracy": ACCURACY,
+    "dpo/margin": MARGIN,
+}
+"""What was logged under names of each objective's own before they shared them."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a `JsonlSink` file; a torn last line is left out.
+    """Return the rows of a `JsonlSink` file by today's names; a torn last line is left out.
 
     Raises:
         ValueError: Another line is not a JSON object with a step.
@@ -119,7 +133,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise ValueError(f"{path}, line {number} has no integer step: {line[:80]!r}")
-        rows.append(row)
+        rows.append({OLDER_NAMES.get(key, key): value for key, value in row.items()})
     return rows
 
 

@@ -17,7 +17,7 @@ from videorl.data.preferences import read_preferences
 from videorl.data.video_io import read_video, write_mp4
 from videorl.errors import ArchiveError
 from videorl.learning.stored_pairs import encode_archive
-from videorl.one_process import run_offline
+from videorl.one_process import train_alone
 from videorl.policies import load_policy
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import read_metrics
@@ -38,8 +38,8 @@ def recipe(archive: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> 
 
 def test_videos_are_encoded_once_and_learned_from(recipe: Recipe, archive: Path) -> None:
     with open_run(recipe) as folder:
-        assert run_offline(recipe, folder, lambda: False)
-        losses = [row["dpo/loss"] for row in read_metrics(folder.metrics)]
+        assert train_alone(recipe, folder, lambda: False)
+        losses = [row["learn/loss"] for row in read_metrics(folder.metrics)]
         assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
         assert len(losses) == 2
         made = (folder.latents / "pairs.parquet").stat().st_mtime_ns

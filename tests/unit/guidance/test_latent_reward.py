@@ -21,7 +21,7 @@ from videorl.guidance.latent_reward import (
     first_layers,
     load_latent_reward,
 )
-from videorl.policies import FAMILIES, load_policy
+from videorl.policies import FAMILIES, load_family, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.pretraining.checkpoint import build_components, save_checkpoint
@@ -60,7 +60,7 @@ def change_weights(reward: LatentReward) -> None:
 
 def inputs(policy: PolicyConfig) -> Inputs:
     draw = torch.Generator().manual_seed(1)
-    length = 16 if FAMILIES[policy.family]().attends_to_padding else 4
+    length = 16 if load_family(policy.family).attends_to_padding else 4
     embeds = [torch.randn(length, TEXT_WIDTH, generator=draw) for _ in range(2)]
     x_t_BCTHW = torch.randn(2, *LATENT_SHAPES[policy.family], generator=draw)
     return x_t_BCTHW, torch.tensor([0.2, 1.0]), embeds

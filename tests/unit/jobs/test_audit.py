@@ -69,7 +69,7 @@ def work(chosen: Recipe, steps: int = STEPS) -> None:
     """Run, or go on with, a recipe in this process until it has done `steps` more."""
     with open_run(chosen) as folder:
         sink = JsonlSink(folder.metrics)
-        parts, progress = local_parts(chosen, folder, sink)
+        parts, progress, _ = local_parts(chosen, folder, sink)
         sink.truncate(progress.step)
         errors = {3: WorkLostError("out of memory"), 4: PromptError("too long")}
         losing = replace(parts, generator=LosingGenerator(parts.generator, errors))
@@ -225,12 +225,12 @@ def test_a_lost_table_or_step(run: RunFolder) -> None:
 def test_holes_and_repeats_in_the_metrics(run: RunFolder) -> None:
     lines = run.metrics.read_text().splitlines(keepends=True)
     row = json.loads(lines[3])
-    row["dpo/pairs"] = 7.0
+    row["learn/examples"] = 7.0
     run.metrics.write_text("".join([lines[0], lines[2], lines[2], json.dumps(row) + "\n"]))
     text = said(run)
     assert "metrics.jsonl: step 1 is there 0 times, not once" in text
     assert "metrics.jsonl: step 2 is there 2 times, not once" in text
-    assert "metrics.jsonl, step 3: dpo/pairs is 7.0, but the archive says" in text
+    assert "metrics.jsonl, step 3: learn/examples is 7.0, but the archive says" in text
     run.metrics.write_text("{broken\n")
     assert "line 1 is not JSON" in said(run)
 

@@ -21,8 +21,9 @@ from tests.tiny_policy import TinyPolicy
 from videorl.config import OptimizerConfig
 from videorl.errors import VideoError, WeightMismatchError
 from videorl.learning.engines.local import LocalEngine
-from videorl.learning.learner import learning_rate
-from videorl.objectives.dpo import dpo_loss
+from videorl.learning.gradient_step import learning_rate
+from videorl.objectives.dpo import FlowDPO, dpo_loss
+from videorl.objectives.flow_rwr import FlowRWR
 from videorl.seeds import derive_seed
 from videorl.types import WeightedCandidate, WeightVersion
 from videorl.weights import digest
@@ -42,6 +43,7 @@ def full_disk(limit: int) -> Iterator[None]:
 def plain_loss(policy: TinyPolicy, step: int) -> Tensor:
     """Compute the loss of a whole step in one go, from the definition."""
     recipe = tiny_recipe()
+    assert isinstance(recipe.objective, FlowDPO)
     times = recipe.objective.timesteps_per_pair
     errors: dict[str, list[Tensor]] = {"chosen": [], "rejected": []}
     reference_errors: dict[str, list[Tensor]] = {"chosen": [], "rejected": []}
@@ -72,10 +74,10 @@ def test_the_loss_at_step_0_is_log_2(tmp_path: Path) -> None:
     learner, _ = tiny_learner(tiny_recipe(), tmp_path)
     assert learner.start()[1] is None
     metrics = learner.step(0, tiny_pairs(0)).metrics
-    assert metrics["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert metrics["dpo/margin"] == 0.0
+    assert metrics["learn/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert metrics["learn/margin"] == 0.0
     assert metrics["dpo/winner_error_change"] == 0.0
-    assert metrics["dpo/pairs"] == 3.0
+    assert metrics["learn/examples"] == 3.0
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 5, 9, 100])
@@ -95,7 +97,7 @@ def test_any_micro_batch_size_gives_the_gradient_of_the_whole(
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter -= 1.0 * gradient
-        assert found["dpo/loss"] == pytest.approx(loss.item(), abs=1e-6)
+        assert found["learn/loss"] == pytest.approx(loss.item(), abs=1e-6)
         norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
         assert found["optimizer/grad_norm"] == pytest.approx(norm, rel=1e-5)
     for name, weight in policy.weights().items():
@@ -125,9 +127,9 @@ def test_the_loss_falls_and_the_chosen_video_wins(tmp_path: Path) -> None:
     learner.start()
     pairs = tiny_pairs(0)
     metrics = [learner.step(step, pairs).metrics for step in range(30)]
-    assert metrics[-1]["dpo/loss"] < 0.5 * metrics[0]["dpo/loss"]
-    assert metrics[-1]["dpo/accuracy"] == 1.0
-    assert metrics[-1]["dpo/margin"] > 0
+    assert metrics[-1]["learn/loss"] < 0.5 * metrics[0]["learn/loss"]
+    assert metrics[-1]["learn/accuracy"] == 1.0
+    assert metrics[-1]["learn/margin"] > 0
 
 
 def test_the_reference_moves_only_when_told(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_the_reference_moves_only_when_told(tmp_path: Path) -> None:
         learner.update_reference(start)
     learner.update_reference(version)
     assert digest(policy.reference_weights()) == version.digest
-    assert learner.step(1, tiny_pairs(1)).metrics["dpo/loss"] == pytest.approx(
+    assert learner.step(1, tiny_pairs(1)).metrics["learn/loss"] == pytest.approx(
         math.log(2), abs=1e-6
     )
 
@@ -151,8 +153,8 @@ def test_a_step_without_pairs_publishes_the_same_weights_as_a_new_version(tmp_pa
     start, _ = learner.start()
     output = learner.step(0, [])
     assert output.version == WeightVersion(1, start.digest)
-    assert output.metrics["dpo/pairs"] == 0.0
-    assert "dpo/loss" not in output.metrics
+    assert output.metrics["learn/examples"] == 0.0
+    assert "learn/loss" not in output.metrics
 
 
 def test_published_weights_are_snapshots_of_the_versions_in_use(tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_learning_rate_warms_up_and_decays_linearly() -> None:
 
 def test_a_single_candidate_is_learned_by_its_weight(tmp_path: Path) -> None:
     recipe = tiny_recipe(max_grad_norm=1e9)
-    recipe.objective.name = "flow_rwr"
+    recipe.objective = FlowRWR(timesteps_per_pair=3)
     pairs = tiny_pairs(0, 2)
     first, second = (
         partial(WeightedCandidate, one.prompt, one.prompt_embeds, one.chosen) for one in pairs
@@ -305,11 +307,11 @@ def test_a_single_candidate_is_learned_by_its_weight(tmp_path: Path) -> None:
         learner, policy = tiny_learner(recipe, tmp_path / str(number), PlainDescent)
         learner.start()
         metrics = learner.step(0, examples).metrics
-        assert metrics["regression/candidates"] == len(examples)
+        assert metrics["learn/examples"] == len(examples)
         assert metrics["regression/error_change"] == 0.0, "the policy is the reference"
         learned.append(policy.weights())
         if len(examples) == 1:
-            assert metrics["regression/loss"] == pytest.approx(metrics["regression/error"])
+            assert metrics["learn/loss"] == pytest.approx(metrics["regression/error"])
     alone, doubled, other = learned
     for name, weights in alone.items():
         torch.testing.assert_close(doubled[name], weights)

@@ -16,7 +16,7 @@ from videorl.data.preferences import Preferences
 from videorl.errors import ArchiveError
 from videorl.learning.stored_pairs import PairStream, check_origin
 from videorl.loop import train
-from videorl.one_process import local_parts, run_offline
+from videorl.one_process import local_parts, train_alone
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import JsonlSink, read_metrics
 
@@ -27,7 +27,7 @@ def archive(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPath
     recipe = small_recipe("moving_shapes", tiny_checkpoints, tmp_path_factory.mktemp("on") / "run")
     recipe.archive.latents, recipe.archive.videos = True, "none"
     with open_run(recipe) as folder:
-        parts, progress = local_parts(recipe, folder, JsonlSink(folder.metrics))
+        parts, progress, _ = local_parts(recipe, folder, JsonlSink(folder.metrics))
         train(recipe, parts, progress, lambda: False)
     return folder.archive
 
@@ -44,16 +44,16 @@ def work(recipe: Recipe, steps: int) -> tuple[bool, RunFolder]:
     """Go on with a run for so many steps."""
     asked = iter(range(steps + 1))
     with open_run(recipe) as folder:
-        return run_offline(recipe, folder, lambda: next(asked) >= steps), folder
+        return train_alone(recipe, folder, lambda: next(asked) >= steps), folder
 
 
 def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path: Path) -> None:
     is_finished, folder = work(recipe, 9)
     assert is_finished
     rows = read_metrics(folder.metrics)
-    assert rows[0]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert rows[2]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6), "right after a swap"
-    assert rows[1]["dpo/loss"] != pytest.approx(math.log(2), abs=1e-6)
+    assert rows[0]["learn/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert rows[2]["learn/loss"] == pytest.approx(math.log(2), abs=1e-6), "right after a swap"
+    assert rows[1]["learn/loss"] != pytest.approx(math.log(2), abs=1e-6)
     assert [row["reference/version_step"] for row in rows] == [0, 2, 2, 4]
     assert any(folder.export.iterdir())
     recipe.run_dir = str(tmp_path / "stopped")
@@ -61,7 +61,7 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path:
     is_finished, again = work(recipe, 9)
     assert is_finished
     repeated = read_metrics(again.metrics)
-    for name in ("dpo/loss", "dpo/margin", "optimizer/grad_norm"):
+    for name in ("learn/loss", "learn/margin", "optimizer/grad_norm"):
         assert [row[name] for row in repeated] == pytest.approx([row[name] for row in rows])
 
 

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from videorl.config import ObjectiveConfig
-from videorl.errors import ConfigError
-from videorl.objectives import load_objective
+from tests.losses import loss_of
 from videorl.objectives.dpo import FlowDPO
 from videorl.objectives.importance import importance_weights, step_rate
 from videorl.processes.rectified_flow import RectifiedFlow
@@ -101,11 +99,9 @@ def test_weights_are_clipped_and_have_no_gradient() -> None:
 def test_the_clip_weighs_the_preference_term_alone() -> None:
     err_NR = torch.tensor([[0.2, 0.6], [0.2, 0.6]], requires_grad=True)
     ref_err_NR, t_N = torch.full((2, 2), 0.5), torch.tensor([0.5, 0.25])
-    plain_N, _ = FlowDPO(10.0)(err_NR, ref_err_NR, t_N)
-    objective = FlowDPO(
-        10.0, sft_weight=2.0, importance_clip=0.5, importance_steps=4, process=RectifiedFlow()
-    )
-    loss_N, logged = objective(err_NR, ref_err_NR, t_N)
+    plain_N, _ = loss_of(FlowDPO(beta=10.0), err_NR, ref_err_NR, t_N)
+    objective = FlowDPO(beta=10.0, sft_weight=2.0, importance_clip=0.5, importance_steps=4)
+    loss_N, logged = loss_of(objective, err_NR, ref_err_NR, t_N)
     # Rate 1 times the mean error 0.4, and a step without variance.
     weights_N = torch.tensor([math.exp(-0.4), 0.5])
     torch.testing.assert_close(logged["dpo/importance_weight"], weights_N)
@@ -114,13 +110,3 @@ def test_the_clip_weighs_the_preference_term_alone() -> None:
     (gradient,) = torch.autograd.grad(loss_N.sum(), err_NR)
     sft_gradient = torch.tensor([[2.0, 0.0]] * 2)
     torch.testing.assert_close(gradient, weights_N[:, None] * plain_gradient + sft_gradient)
-
-
-def test_a_clip_without_a_process_or_out_of_range_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="importance_clip needs the noising process"):
-        load_objective(ObjectiveConfig(importance_clip=0.2))
-    for clip in (-0.1, 1.1, math.nan):
-        with pytest.raises(ConfigError, match=r"importance_clip must be >= 0 and <= 1, got"):
-            load_objective(ObjectiveConfig(importance_clip=clip), RectifiedFlow())
-    with pytest.raises(ConfigError, match=r"importance_steps must be >= 1, got 0"):
-        load_objective(ObjectiveConfig(importance_steps=0))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.losses import loss_of
 from videorl.objectives.dpo import FlowDPO, safe_rejected_scale, scale_gradient
 
 
@@ -33,16 +34,20 @@ def test_only_the_gradient_is_scaled() -> None:
 def test_the_gradient_of_the_loss_by_hand() -> None:
     err_NR, ref_err_NR = torch.tensor([[0.16, 0.64]]), torch.tensor([[0.2, 0.5]])
     err_NR.requires_grad_()
-    plain_N, plain_logged = FlowDPO(10.0)(err_NR, ref_err_NR, torch.zeros(1))
-    loss_N, logged = FlowDPO(10.0, protect_chosen=True)(err_NR, ref_err_NR, torch.zeros(1))
+    plain_N, plain_logged = loss_of(FlowDPO(beta=10.0), err_NR, ref_err_NR, torch.zeros(1))
+    loss_N, logged = loss_of(
+        FlowDPO(beta=10.0, protect_chosen=True), err_NR, ref_err_NR, torch.zeros(1)
+    )
     assert torch.equal(loss_N, plain_N)
-    assert torch.equal(logged["dpo/margin"], plain_logged["dpo/margin"])
+    assert torch.equal(logged["learn/margin"], plain_logged["learn/margin"])
     assert logged["dpo/safe_rejected_scale"].item() == pytest.approx(0.5)
     (plain,) = torch.autograd.grad(plain_N.sum(), err_NR)
     (found,) = torch.autograd.grad(loss_N.sum(), err_NR)
     torch.testing.assert_close(found, plain * torch.tensor([[1.0, 0.5]]))
-    both = FlowDPO(10.0, protect_chosen=True, rejected_scale=0.4)
-    (found,) = torch.autograd.grad(both(err_NR, ref_err_NR, torch.zeros(1))[0].sum(), err_NR)
+    both = FlowDPO(beta=10.0, protect_chosen=True, rejected_scale=0.4)
+    (found,) = torch.autograd.grad(
+        loss_of(both, err_NR, ref_err_NR, torch.zeros(1))[0].sum(), err_NR
+    )
     chosen, rejected = found[0].tolist()
     assert rejected == pytest.approx(-0.4 * 0.5 * chosen)
 
@@ -57,14 +62,14 @@ def change_of_chosen_error(
     weights_2 = weights_2.clone().requires_grad_()
     err_chosen, err_rejected = (mean_squared(weights_2 - one) for one in (chosen_2, rejected_2))
     err_NR = torch.stack([err_chosen, err_rejected], 1)
-    loss_N, _ = objective(err_NR, torch.tensor([[0.5, 0.5]]), torch.zeros(1))
+    loss_N, _ = loss_of(objective, err_NR, torch.tensor([[0.5, 0.5]]), torch.zeros(1))
     (of_loss,) = torch.autograd.grad(loss_N.sum(), weights_2, retain_graph=True)
     (of_chosen,) = torch.autograd.grad(err_chosen.sum(), weights_2)
     return -(of_loss @ of_chosen).item()
 
 
 def test_a_step_of_a_model_of_two_weights_never_raises_the_chosen_error() -> None:
-    plain, protected = FlowDPO(4.0), FlowDPO(4.0, protect_chosen=True)
+    plain, protected = FlowDPO(beta=4.0), FlowDPO(beta=4.0, protect_chosen=True)
     generator = torch.Generator().manual_seed(0)
     rises = 0
     for _ in range(300):

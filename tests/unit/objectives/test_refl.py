@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from videorl.config import ReFLConfig
-from videorl.objectives.refl import predict_clean, refl_loss, stop_step
+from videorl.objectives.refl import ReFL, predict_clean, refl_loss, stop_step
 from videorl.processes.rectified_flow import RectifiedFlow
 from videorl.processes.vp_diffusion import VPDiffusion
 
@@ -64,8 +63,8 @@ def test_a_model_that_is_right_gives_back_the_video(
 
 
 def test_chains_stop_anywhere_in_the_last_quarter() -> None:
-    assert ReFLConfig().first_stop(40) == 30, "ImageReward's 30 ... 39"
-    assert [ReFLConfig().first_stop(steps) for steps in (1, 2, 8, 50)] == [0, 1, 6, 38]
+    assert ReFL().first_stop(40) == 30, "ImageReward's 30 ... 39"
+    assert [ReFL().first_stop(steps) for steps in (1, 2, 8, 50)] == [0, 1, 6, 38]
     stops = [stop_step(seed, 30, 40) for seed in range(2000)]
     assert set(stops) == set(range(30, 40))
     assert sum(stops) / 2000 == pytest.approx(34.5, abs=0.3)

@@ -123,5 +123,5 @@ def test_an_unknown_family_or_part_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"parts must be some of .* got \['head'\]"):
         load_policy(config, tiny_sampling(), parts=frozenset({"head"}))
     config.family = "won"
-    with pytest.raises(ConfigError, match=f"'won'; known are {', '.join(FAMILIES)}"):
+    with pytest.raises(ConfigError, match=f"{', '.join(FAMILIES)}, or module:attribute, got won"):
         load_policy(config, tiny_sampling(), parts=PARTS)

@@ -7,6 +7,7 @@ import yaml
 
 from videorl.config import Recipe
 from videorl.errors import ConfigError
+from videorl.objectives.dpo import FlowDPO
 from videorl.recipes.fingerprint import differences, recipe_fingerprint
 from videorl.recipes.reading import RECIPES, load_recipe, load_rewards, to_yaml
 
@@ -43,7 +44,7 @@ def test_mpo_has_the_numbers_of_the_paper() -> None:
     assert recipe.policy.path == "THUDM/CogVideoX-2b"
     assert [one.name for one in recipe.rewards] == ["vision_reward"]
     assert (recipe.selection.rule, recipe.selection.min_margin) == ("dominating", 0.6)
-    assert (recipe.objective.name, recipe.objective.beta) == ("flow_dpo", 500)
+    assert recipe.objective == FlowDPO(beta=500)
     assert (recipe.prompts.candidates_per_prompt, recipe.num_steps) == (4, 500)
     assert (recipe.optimizer.learning_rate, recipe.optimizer.warmup_steps) == (5e-6, 100)
     assert recipe.prompts.per_round * 9400 / 22000 == pytest.approx(32, abs=0.5), "pairs of a step"
@@ -57,7 +58,7 @@ def test_overrides_win_over_yaml_which_wins_over_defaults(recipe_file: Path) -> 
         ["seed=4", "rewards.0.weight=2", "objective.beta=1e2", "optimizer.betas=[0.8,0.9]"],
     )
     assert (recipe.num_steps, recipe.seed, recipe.rollouts.max_staleness) == (7, 4, 0)
-    assert (recipe.rewards[0].weight, recipe.objective.beta) == (2.0, 100.0)
+    assert (recipe.rewards[0].weight, recipe.objective) == (2.0, FlowDPO(beta=100.0))
     assert recipe.optimizer.betas == [0.8, 0.9]
     assert recipe.run_dir == "runs/small"
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from videorl.errors import ConfigError
+from videorl.objectives.dpo import FlowDPO
 from videorl.policies import FAMILIES
 from videorl.recipes.reading import load_recipe
 from videorl.recipes.validation import validate
@@ -15,7 +16,10 @@ from videorl.recipes.validation import validate
     [
         ("num_steps=0", "num_steps must be >= 1, got 0"),
         ("seed=-1", "seed must be >= 0, got -1"),
-        ("policy.family=sora", f"policy.family must be one of {', '.join(FAMILIES)}, got sora"),
+        (
+            "policy.family=sora",
+            f"policy.family must be one of {', '.join(FAMILIES)}, or module:attribute, got sora",
+        ),
         ("policy.dtype=int8", "policy.dtype must be one of auto, float32"),
         ("policy.lora.rank=-1", "policy.lora.rank must be >= 0, got -1"),
         ("policy.lora.target_modules=[]", "policy.lora.target_modules must name at least one"),
@@ -39,20 +43,12 @@ from videorl.recipes.validation import validate
         ),
         ("learner.num_workers=0", "learner.num_workers must be >= 1, got 0"),
         ("rewards.0.num_gpus=-1", "rewards.0.num_gpus must be >= 0, got -1"),
-        ("selection.rule=worst", "selection.rule must be one of best_vs_worst"),
         ("selection.min_margin=-1", "selection.min_margin must be >= 0, got -1"),
         ("selection.rule=weighted", "selection.weights must be set, as selection.rule is weighted"),
         (
             "selection.rule=single_dimension",
             "selection.dimension must be set, as selection.rule is single_dimension",
         ),
-        (
-            "selection.dimension=visual_quality",
-            "selection.dimension is for selection.rule=single_dimension, got best_vs_worst",
-        ),
-        ("selection.weights={vq: .inf}", "selection.weights.vq must be finite, got inf"),
-        ("selection.weights={vq: 0}", "selection.weights must not all be 0"),
-        ("objective.name=ppo", "objective.name must be one of flow_dpo, sft, flow_rwr, refl, got"),
         ("objective.sft_weight=-1", "objective.sft_weight must be >= 0, got -1"),
         ("objective.rejected_scale=0", "objective.rejected_scale must be > 0 and <= 1, got 0"),
         ("objective.rejected_scale=.nan", "objective.rejected_scale must be > 0 and <= 1, got nan"),
@@ -62,9 +58,6 @@ from videorl.recipes.validation import validate
             "objective.importance_clip must be >= 0 and <= 1, got nan",
         ),
         ("objective.importance_steps=0", "objective.importance_steps must be >= 1, got 0"),
-        ("objective.sft_on=losers", "objective.sft_on must be one of chosen, all, got losers"),
-        ("objective.temperature=0", "objective.temperature must be > 0, got 0"),
-        ("objective.max_weight=0.5", "objective.max_weight must be >= 1, got 0.5"),
         ("objective.beta=0", "objective.beta must be > 0, got 0"),
         ("objective.beta=.nan", "objective.beta must be > 0, got nan"),
         ("objective.beta_schedule=linear", "objective.beta_schedule must be one of constant"),
@@ -103,7 +96,7 @@ def test_adapter_to_start_from_contradicts_full_fine_tuning() -> None:
 
 def test_all_problems_are_reported_at_once() -> None:
     recipe = load_recipe("moving_shapes")
-    recipe.num_steps, recipe.objective.beta = 0, -1.0
+    recipe.num_steps, recipe.objective = 0, FlowDPO(beta=-1.0)
     with pytest.raises(ConfigError) as raised:
         validate(recipe)
     assert str(raised.value).splitlines() == [
@@ -117,12 +110,24 @@ def test_all_problems_are_reported_at_once() -> None:
     ("overrides", "expected"),
     [
         (
-            ["objective.name=sft", "objective.sft_weight=0.1"],
-            "objective.sft_weight is for objective.name=flow_dpo, got sft: omit it",
+            ["selection.rule=weighted", "selection.weights={vq: .inf}"],
+            "selection.weights.vq must be finite, got inf",
         ),
         (
-            ["objective.name=flow_rwr", "objective.protect_chosen=true"],
-            "objective.protect_chosen is for objective.name=flow_dpo, got flow_rwr: omit it",
+            ["selection.rule=weighted", "selection.weights={vq: 0}"],
+            "selection.weights must not all be 0",
+        ),
+        (
+            ["objective.name=sft", "objective.sft_on=losers"],
+            "objective.sft_on must be one of chosen, all, got losers",
+        ),
+        (
+            ["objective.name=flow_rwr", "objective.temperature=0"],
+            "objective.temperature must be > 0, got 0",
+        ),
+        (
+            ["objective.name=flow_rwr", "objective.max_weight=0.5"],
+            "objective.max_weight must be >= 1, got 0.5",
         ),
         (
             ["policy.family=cogvideox", "objective.beta_schedule=squared_signal"],
@@ -152,19 +157,19 @@ def test_all_problems_are_reported_at_once() -> None:
         ),
         (
             ["objective.name=sft", "offline.archive=x"],
-            "offline.archive needs objective.name=flow_dpo, got sft",
+            "offline.archive holds pairs, but objective.name=sft learns from candidates",
         ),
         (
             ["objective.name=refl"],
             "rewards.0.name must have a gradient for objective.name=refl",
         ),
         (
-            ["objective.name=refl", "refl.gradient_steps=7"],
-            "with sampling.num_inference_steps=8 and refl.stop_from=0.75 at most 6, got 7",
+            ["objective.name=refl", "objective.gradient_steps=7"],
+            "with sampling.num_inference_steps=8 and objective.stop_from=0.75 at most 6, got 7",
         ),
         (
-            ["objective.name=refl", "refl.stop_from=1"],
-            "refl.stop_from must be >= 0 and < 1, got 1",
+            ["objective.name=refl", "objective.stop_from=1"],
+            "objective.stop_from must be >= 0 and < 1, got 1",
         ),
     ],
 )

@@ -10,9 +10,9 @@ from videorl.run.progress import ProgressSink, duration, sparkline
 
 METRICS = {
     "reward/total": -0.25,
-    "dpo/loss": 0.6931,
-    "dpo/margin": 0.5,
-    "dpo/accuracy": 0.75,
+    "learn/loss": 0.6931,
+    "learn/margin": 0.5,
+    "learn/accuracy": 0.75,
     "staleness/steps": 1.0,
     "time/wait_s": 1.5,
     "time/learn_s": 0.5,
@@ -48,6 +48,13 @@ def test_a_log_gets_one_plain_line_per_step() -> None:
     )
     assert second.startswith("step 2/12  reward +0.500 (+0.750)  ▁█  ")
     assert second.endswith("ETA 20 s")
+
+
+def test_any_objective_has_its_loss_and_accuracy_shown() -> None:
+    stream = io.StringIO()
+    metrics = {"learn/loss": 0.25, "learn/accuracy": 0.5, "hinge/margin": 3.0, "time/step_s": 1.0}
+    ProgressSink(3, stream).write(0, metrics)
+    assert stream.getvalue().startswith("step 1/3  loss 0.250  accuracy 50%  1.0 s")
 
 
 def test_a_step_without_candidates_is_shown_too() -> None:

@@ -13,7 +13,7 @@ from videorl.run.sinks import JsonlSink, TensorBoardSink, WandbSink, fan_out, re
 
 def test_lines_are_strict_json(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path / "run" / "metrics.jsonl")
-    sink.write(0, {"reward/total": 0.5, "dpo/loss": math.nan})
+    sink.write(0, {"reward/total": 0.5, "learn/loss": math.nan})
     sink.write(1, {"reward/total": math.inf})
 
     def refuse(constant: str) -> None:
@@ -21,7 +21,7 @@ def test_lines_are_strict_json(tmp_path: Path) -> None:
 
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line, parse_constant=refuse) for line in lines] == [
-        {"step": 0, "reward/total": 0.5, "dpo/loss": None},
+        {"step": 0, "reward/total": 0.5, "learn/loss": None},
         {"step": 1, "reward/total": None},
     ]
 
@@ -105,3 +105,12 @@ def test_sinks_need_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
         "assert not {'torch', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_names_of_older_runs_are_read_as_those_of_today(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "dpo/loss": 0.5, "dpo/pairs": 8.0, "dpo/chosen_error": 1.0}\n')
+    expected = {"step": 0, "learn/loss": 0.5, "learn/examples": 8.0, "dpo/chosen_error": 1.0}
+    assert read_metrics(path) == [expected]
+    JsonlSink(path).close()
+    assert json.loads(path.read_text()) == expected, "a resumed run goes on under these names"

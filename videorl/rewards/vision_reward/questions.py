@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from videorl.errors import CheckpointError
@@ -50,7 +49,7 @@ class Answer:
 @cache
 def checklist() -> tuple[Question, ...]:
     """Return all 64 questions, by id."""
-    packaged = resources.files("videorl.rewards").joinpath("data/vision_reward.json")
+    packaged = Path(__file__).resolve().parents[1] / "data/vision_reward.json"
     content = json.loads(packaged.read_text(encoding="utf-8"))
     asked = dict(enumerate(content["selected_raw_lines"]))
     return tuple(

@@ -65,7 +65,7 @@ def test_the_numbers_are_those_of_plain_pytorch(stage: int, ran: Path, tmp_path:
     learner, policy = tiny_learner(recipe_of(stage), tmp_path)
     learner.start()
     outputs = run_steps(learner, 0, 4)
-    assert found["metrics"][0]["dpo/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert found["metrics"][0]["learn/loss"] == pytest.approx(math.log(2), abs=1e-6)
     for one, output in zip(found["metrics"], outputs, strict=True):
         assert one.keys() == output.metrics.keys()
         for name in one.keys() - TIMES:

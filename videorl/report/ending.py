@@ -3,44 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.evaluation.evaluate import format_summary, summarise
 from videorl.evaluation.held_out import shared_prompts
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.files import write_json, write_text
-from videorl.report import write_report
+from videorl.report.page import write_report
 from videorl.run.folder import RunFolder
-from videorl.types import Prompt, ScoredGroup, WeightVersion
+from videorl.types import Media, Prompt, ScoredGroup, WeightVersion
 
 
-def is_finished(recipe: Recipe, folder: RunFolder) -> bool:
+def is_finished(folder: RunFolder, num_steps: int) -> bool:
     """Tell whether the run has ended before, and say where its report is."""
     if not folder.summary.exists():
         return False
-    if int(json.loads(folder.summary.read_text())["num_steps"]) < recipe.num_steps:
+    if int(json.loads(folder.summary.read_text())["num_steps"]) < num_steps:
         return False
     print(f"{folder.root} is finished; its report: {write_report(folder.root)}")
     return True
 
 
 def keep_evaluation(
-    recipe: Recipe, folder: RunFolder, name: str, groups: Sequence[ScoredGroup]
+    folder: RunFolder,
+    name: str,
+    groups: Sequence[ScoredGroup],
+    num_videos: int,
+    save: Callable[[Mapping[Path, Media]], None],
 ) -> None:
     """Write the scores of one evaluation, and the first videos of the first prompts.
 
     Args:
-        recipe: The run.
-        folder: Its folder.
+        folder: Of the run.
         name: `before` or `after` training.
         groups: One for each held-out prompt; their videos can still be fetched.
+        num_videos: Prompts of which a video is kept.
+        save: Writes videos, or what handles stand for, as mp4 files.
     """
-    shown = [group.candidates[0] for group in groups[: recipe.evaluation.num_videos]]
+    shown = [group.candidates[0].candidate for group in groups[:num_videos]]
     videos = folder.evaluation / name
-    save_videos({videos / _video_name(one.candidate.prompt): one.candidate.video for one in shown})
+    save({videos / _video_name(candidate.prompt): candidate.video for candidate in shown})
     write_groups(folder.evaluation / f"{name}.json", groups)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.learners import tiny_recipe
-from videorl.canary import canary_request, compare, difference, is_due
 from videorl.errors import WeightMismatchError
+from videorl.sampling.canary import canary_request, compare, difference, is_due
 from videorl.types import WeightVersion
 
 VERSION = WeightVersion(4, "abc")
@@ -28,8 +28,12 @@ def test_too_far_names_both_numbers(found: float) -> None:
 
 def test_it_is_the_same_request_for_every_version_and_due_by_the_interval() -> None:
     recipe = tiny_recipe()
-    one, other = (canary_request(recipe, WeightVersion(step, "v")) for step in (2, 5))
+    one, other = (canary_request(recipe.seed, WeightVersion(step, "v")) for step in (2, 5))
     assert (one.prompt, one.seeds) == (other.prompt, other.seeds)
-    assert not is_due(recipe, WeightVersion(0, "v")), "off by default"
+    assert not is_due(recipe.rollouts, WeightVersion(0, "v")), "off by default"
     recipe.rollouts.canary_interval = 3
-    assert [step for step in range(7) if is_due(recipe, WeightVersion(step, "v"))] == [0, 3, 6]
+    assert [step for step in range(7) if is_due(recipe.rollouts, WeightVersion(step, "v"))] == [
+        0,
+        3,
+        6,
+    ]

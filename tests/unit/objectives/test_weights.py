@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
-from typing import Any
 
 import pytest
 
 from tests.groups import scored_candidate, scored_group
-from videorl.config import ObjectiveConfig, Recipe, SelectionConfig
+from videorl.objectives.flow_rwr import FlowRWR, reward_weights
+from videorl.objectives.objective import CandidateObjective
+from videorl.objectives.sft import SFT
+from videorl.selection import AllPairs, BestVsWorst, Selection, SingleDimension
 from videorl.types import ScoredGroup
-from videorl.weighting import load_selection, reward_weights
 
 
 def learned(
-    group: ScoredGroup, selection: SelectionConfig | None = None, **objective: Any
+    group: ScoredGroup, objective: CandidateObjective, selection: Selection | None = None
 ) -> list[tuple[int, float]]:
-    recipe = Recipe(name="x", objective=ObjectiveConfig(**objective))
-    recipe.selection = selection or SelectionConfig()
-    examples = load_selection(recipe)(group)
+    examples = objective.examples(selection or BestVsWorst())(group)
     assert all(one.prompt_embeds is group.prompt_embeds for one in examples)
     return [(one.candidates[0].candidate.index, one.weight) for one in examples]
 
@@ -47,10 +46,10 @@ def test_weights_are_clipped() -> None:
 def test_flow_rwr_weighs_every_candidate_by_index() -> None:
     group = scored_group([0.0, math.log(3)])
     for order in permutations(group.candidates):
-        found = learned(scored_group([], candidates=order), name="flow_rwr")
+        found = learned(scored_group([], candidates=order), FlowRWR())
         assert found == [(0, pytest.approx(0.5)), (1, pytest.approx(1.5))]
-    assert learned(scored_group([1.0]), name="flow_rwr") == [], "nothing to compare with"
-    assert learned(scored_group([]), name="flow_rwr") == []
+    assert learned(scored_group([1.0]), FlowRWR()) == [], "nothing to compare with"
+    assert learned(scored_group([]), FlowRWR()) == []
 
 
 def test_flow_rwr_ranks_by_what_the_recipe_selects_by() -> None:
@@ -58,15 +57,14 @@ def test_flow_rwr_ranks_by_what_the_recipe_selects_by() -> None:
         scored_candidate(0, 9.0, dimensions={"sharp": 0.0, "steady": 9.0}),
         scored_candidate(1, 1.0, dimensions={"sharp": math.log(3), "steady": 0.0}),
     ]
-    by_one = SelectionConfig(rule="single_dimension", dimension="sharp")
-    found = learned(scored_group([], candidates=candidates), by_one, name="flow_rwr")
+    by_one = SingleDimension(dimension="sharp")
+    found = learned(scored_group([], candidates=candidates), FlowRWR(), by_one)
     assert [weight for _, weight in found] == pytest.approx([0.5, 1.5])
 
 
 def test_sft_learns_from_the_chosen_once_or_from_all() -> None:
     group = scored_group([0.0, 3.0, 1.0])
-    assert learned(group, name="sft") == [(1, 1.0)]
-    every = SelectionConfig(rule="all_pairs")
-    assert learned(group, every, name="sft") == [(1, 1.0), (2, 1.0)], "0 is never chosen"
-    assert learned(group, name="sft", sft_on="all") == [(0, 1.0), (1, 1.0), (2, 1.0)]
-    assert learned(scored_group([1.0, 1.0]), name="sft") == []
+    assert learned(group, SFT()) == [(1, 1.0)]
+    assert learned(group, SFT(), AllPairs()) == [(1, 1.0), (2, 1.0)], "0 is never chosen"
+    assert learned(group, SFT(sft_on="all")) == [(0, 1.0), (1, 1.0), (2, 1.0)]
+    assert learned(scored_group([1.0, 1.0]), SFT()) == []

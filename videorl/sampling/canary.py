@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from videorl.config import Recipe
+from videorl.config import RolloutsConfig
 from videorl.errors import CanaryError, WeightMismatchError
 from videorl.seeds import derive_seed
 from videorl.types import Prompt, SampleRequest, WeightVersion
@@ -24,15 +24,15 @@ Canary = Callable[[WeightVersion], float]
 _TEXT = "a large red circle moving left"
 
 
-def canary_request(recipe: Recipe, version: WeightVersion) -> SampleRequest:
+def canary_request(seed: int, version: WeightVersion) -> SampleRequest:
     """Return the same prompt and seed for every version."""
-    seeds = (derive_seed(recipe.seed, "canary"),)
+    seeds = (derive_seed(seed, "canary"),)
     return SampleRequest(version.step, Prompt(0, _TEXT), seeds, version)
 
 
-def is_due(recipe: Recipe, version: WeightVersion) -> bool:
+def is_due(config: RolloutsConfig, version: WeightVersion) -> bool:
     """Tell whether a version should be checked; the first one is."""
-    interval = recipe.rollouts.canary_interval
+    interval = config.canary_interval
     return interval > 0 and version.step % interval == 0
 
 

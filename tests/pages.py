@@ -1,0 +1,62 @@
+"""The documentation as data: its pages, and what they show as code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("videorl", "actors", "jobs", "docs", "cluster", ".github")
+TREE = (*FOLDERS, "tests", ".ci")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md"))),
+]
+"""Without the changelog, which keeps the names that things had."""
+PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]*\b(?!\.md)|<|…|\.\.\.|\*")
+"""What stands for something of the reader's own: RECIPE, <name>, …"""
+
+
+@cache
+def code(page: Path) -> tuple[str, ...]:
+    """Return what a page shows as code: each span, and each line of a fenced block."""
+    spans, lines = [], []
+    # Odd parts are fenced blocks; their first line names the language.
+    for number, part in enumerate(re.split(r"^ *```", page.read_text(), flags=re.MULTILINE)):
+        if number % 2:
+            lines += part.replace("\\\n", " ").splitlines()[1:]
+        else:
+            spans += [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", part)]
+    return (*spans, *lines)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield our commands that a page shows, as `[videorl, train, ...]` and `[-m, MODULE, ...]`."""
+    for line in code(page):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:  # a span that is no command may hold a lone quote
+            words = line.split()
+        for index, word in enumerate(words[:-1]):
+            if word in ("videorl", ".venv/bin/videorl") or (word == "-m" and index):
+                start = ["videorl" if word != "-m" else word]
+                yield [*start, *words[index + 1 :]]
+
+
+def made(page: Path) -> Iterator[str]:
+    """Yield the targets of `make` that a page names."""
+    for line in code(page):
+        for call in re.findall(r"(?:^|[\s;&])make((?: [a-z]+)+)", line):
+            yield from call.split()
+
+
+def sources() -> list[Path]:
+    """Return the files of the product, its scripts and its workflows that may name others."""
+    kinds = {".py", ".yaml", ".yml", ".sh", ""}
+    folders = [ROOT / folder for folder in TREE if folder not in ("docs", "tests")]
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return [ROOT / "Makefile", *sorted(path for path in paths if path.suffix in kinds)]

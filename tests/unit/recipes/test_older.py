@@ -1,0 +1,55 @@
+"""Recipes with flat sections, from older run folders, are read, and their runs go on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from videorl.config import Recipe
+from videorl.errors import ConfigError
+from videorl.objectives.refl import ReFL
+from videorl.recipes.fingerprint import differences
+from videorl.recipes.reading import load_recipe, to_yaml
+from videorl.run.folder import open_run
+
+OLDER = Path(__file__).resolve().parents[2] / "fixtures/flat_recipes"
+NAMES = sorted(path.stem for path in OLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_older_recipe_is_that_of_today(name: str) -> None:
+    today = load_recipe(name, ["run_dir=runs/old"])
+    assert load_recipe(str(OLDER / f"{name}.yaml")) == today
+    assert differences((OLDER / f"{name}.yaml").read_text(), to_yaml(today), Recipe) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_older_run_folder_is_opened_again(name: str, tmp_path: Path) -> None:
+    shutil.copy(OLDER / f"{name}.yaml", tmp_path / "config.yaml")
+    (tmp_path / "fingerprint").write_text("of a schema that had other settings")
+    with open_run(load_recipe(name, [f"run_dir={tmp_path}"])):
+        pass
+    assert load_recipe(str(tmp_path / "config.yaml")).objective == load_recipe(name).objective
+
+
+def test_settings_of_refl_move_into_the_objective(tmp_path: Path) -> None:
+    settings = yaml.safe_load((OLDER / "moving_shapes_refl.yaml").read_text())
+    settings["refl"] |= {"stop_from": 0.5, "enough": 2.0}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    assert load_recipe(str(path)).objective == ReFL(stop_from=0.5, enough=2.0)
+    today = to_yaml(load_recipe("moving_shapes_refl"))
+    changed = differences(path.read_text(), today, Recipe)
+    assert changed == ["objective.enough: 2.0 -> None", "objective.stop_from: 0.5 -> 0.75"]
+
+
+def test_a_setting_that_had_no_effect_but_was_changed_is_named(tmp_path: Path) -> None:
+    settings = yaml.safe_load((OLDER / "moving_shapes.yaml").read_text())
+    settings["objective"]["temperature"] = 3.0
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match=r"objective\.temperature belongs to .*=flow_rwr"):
+        load_recipe(str(path))

@@ -1,0 +1,62 @@
+"""One optimizer step from micro-batches, whatever is learned: shared by all that train."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from videorl.config import OptimizerConfig
+from videorl.learning.engines import Engine
+
+logger = logging.getLogger(__name__)
+
+Batch = TypeVar("Batch")
+
+
+def gradient_step(
+    engine: Engine,
+    batches: Sequence[Batch],
+    loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]],
+    config: OptimizerConfig,
+    step: int,
+) -> dict[str, float]:
+    """Take one optimizer step; all ranks make the same calls.
+
+    Args:
+        engine: The optimizer.
+        batches: This rank's micro-batches (>= 1); all ranks have equally many, of equal sizes.
+        loss: Micro-batch -> its loss with gradient, and scalars to log. Both are weighted so that
+            they add up to the whole step's over all micro-batches and ranks.
+        config: Learning rate and its schedule.
+        step: Number of the step, for the schedule.
+
+    Returns:
+        The sums over all ranks; `optimizer/skipped`, 1 where the gradient was not finite and the
+        update was left out; and `optimizer/grad_norm` before clipping where it was finite.
+    """
+    totals: dict[str, Tensor] = {}
+    for index, batch in enumerate(batches):
+        loss_sum, values = loss(batch)
+        # Ranks average their gradients, while weights already sum to 1 over all ranks.
+        engine.backward(loss_sum * engine.world_size, is_last=index == len(batches) - 1)
+        totals = {name: totals.get(name, 0) + value.cpu() for name, value in values.items()}
+    norm = engine.step(learning_rate(config, step))
+    summed = engine.sum_over_ranks(torch.stack(list(totals.values())))
+    metrics = dict(zip(totals, summed.tolist(), strict=True))
+    is_finite = math.isfinite(norm)
+    if not is_finite:
+        logger.warning("step %d: the gradient is not finite, no update is made", step)
+    metrics["optimizer/skipped"] = float(not is_finite)
+    return metrics | ({"optimizer/grad_norm": norm} if is_finite else {})
+
+
+def learning_rate(config: OptimizerConfig, step: int) -> float:
+    """Return the rate of an optimizer step: linear warm-up, times a linear decay to zero."""
+    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    decay = max(0.0, 1 - step / config.decay_steps) if config.decay_steps else 1.0
+    return config.learning_rate * warmup * decay

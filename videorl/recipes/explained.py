@@ -1,0 +1,129 @@
+"""A recipe in full, with the place that each of its values comes from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from videorl.errors import ConfigError
+from videorl.recipes.choices import choices
+from videorl.recipes.inheritance import fits, layers
+from videorl.recipes.kinds import KINDS, RECIPES, Kind
+from videorl.recipes.reading import find_recipe, merged_recipe
+from videorl.recipes.schema import dotted
+from videorl.recipes.secrets import redacted
+
+COMMENT_COLUMN = 56
+
+
+def find_any(name_or_path: str, command: str | None = None) -> tuple[Kind, Path]:
+    """Return the kind and the file of a recipe.
+
+    Args:
+        name_or_path: The name of a shipped recipe of any kind, or the path of a file.
+        command: The command that reads it; None = the first kind that has a recipe of this name, or
+            whose settings the file has.
+
+    Raises:
+        ConfigError: There is no such recipe.
+    """
+    kinds = [kind for kind in KINDS if command in (None, kind.command)]
+    for kind in kinds:
+        if (kind.folder / f"{name_or_path}.yaml").is_file():
+            return kind, find_recipe(name_or_path, kind.folder)
+    # An unknown name is refused with the names of the kind that has the most like it.
+    known = {path.stem: kind for kind in kinds for path in kind.shipped()}
+    near = difflib.get_close_matches(Path(name_or_path).stem, known, n=1, cutoff=0.5)
+    path = find_recipe(name_or_path, (known[near[0]] if near else kinds[0]).folder)
+    return next((kind for kind in kinds if _reads(kind, path)), kinds[0]), path
+
+
+def explained(kind: Kind, path: Path, overrides: Sequence[str] = ()) -> str:
+    """Return every setting of a recipe as YAML; comments say `default`, a file, or `override`.
+
+    References (`${...}`) are resolved, secrets are left out as in a run folder's `config.yaml`, and
+    a required key that nothing sets is `???`.
+
+    Raises:
+        ConfigError: The recipe, or an override, is not valid.
+    """
+    try:
+        merged = merged_recipe(kind.schema, path, overrides)
+        is_complete = not OmegaConf.missing_keys(merged)
+        settings: Any = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    if is_complete:
+        kind.load(path, overrides)  # for its errors: values out of range, contradictions
+    text = OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
+    return _commented(text, _sources(kind, path, overrides))
+
+
+def _reads(kind: Kind, path: Path) -> bool:
+    try:
+        return fits(layers(path, kind.schema)[-1].settings, kind.schema)
+    except ConfigError:
+        return False
+
+
+def _sources(kind: Kind, path: Path, overrides: Sequence[str]) -> dict[str, str]:
+    """Return dotted key -> where its value was set last; keys that have their default are left out.
+
+    What is replaced whole has its new giver, and defaults where that is silent.
+    """
+    sources: dict[str, str] = {}
+    for layer in layers(path, kind.schema):
+        sources |= dict.fromkeys(_leaves(layer.given), _label(layer.path))
+        kept = set(_leaves(layer.settings))
+        sources = {key: place for key, place in sources.items() if key in kept}
+    for override in overrides:
+        key, _, text = override.partition("=")
+        value = yaml.safe_load(text)
+        if isinstance(value, list) or key in choices(kind.schema):
+            replaced = f"{key}."
+            sources = {k: place for k, place in sources.items() if not k.startswith(replaced)}
+        sources |= dict.fromkeys(_leaves(value, key), "override")
+    return sources
+
+
+def _label(path: Path) -> str:
+    """Return how a file is called: a shipped one by its place among them."""
+    return str(path.relative_to(RECIPES) if path.is_relative_to(RECIPES) else path)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys of plain settings that hold no others."""
+    items = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, list):
+        items = enumerate(value)
+    for name, item in items:
+        yield from _leaves(item, dotted(key, str(name)))
+    if not items:
+        yield key
+
+
+def _commented(text: str, sources: Mapping[str, str]) -> str:
+    """Return YAML with a comment after each value."""
+    lines = text.splitlines()
+    for line, key in _ends(yaml.compose(text)):
+        lines[line] = f"{lines[line]:<{COMMENT_COLUMN}}  # {sources.get(key, 'default')}"
+    return "\n".join(lines)
+
+
+def _ends(node: Any, key: str = "") -> Iterator[tuple[int, str]]:
+    """Yield the line on which each value ends, and its dotted key."""
+    items: list[tuple[str, Any]] = []
+    if isinstance(node, yaml.MappingNode):
+        items = [(name.value, value) for name, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        items = [(str(index), value) for index, value in enumerate(node.value)]
+    for name, value in items:
+        yield from _ends(value, dotted(key, name))
+    if not items:
+        yield node.end_mark.line, key

@@ -1,0 +1,38 @@
+"""Videos of texts, outside of any run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from videorl.protocols import Policy
+from videorl.seeds import derive_seed
+from videorl.types import Video
+
+
+def sample_videos(
+    policy: Policy,
+    prompts: Sequence[str],
+    *,
+    negative_prompt: str,
+    num: int,
+    seed: int,
+    sampler: Policy | None = None,
+) -> Iterator[list[Video]]:
+    """Yield for each prompt its `num` videos; seeds depend on `seed`, prompt and number alone.
+
+    Args:
+        policy: With transformer, VAE and text encoder.
+        prompts: Texts.
+        negative_prompt: What guidance steers away from.
+        num: Videos per prompt, >= 1.
+        seed: Of the initial noise.
+        sampler: Samples in the policy's place, e.g. with guidance by a reward.
+    """
+    import torch
+
+    with torch.no_grad():
+        negative = policy.encode([negative_prompt])[0]
+        for prompt in prompts:
+            seeds = [derive_seed(seed, "sample", prompt, number) for number in range(num)]
+            latents = (sampler or policy).sample(policy.encode([prompt])[0], negative, seeds)
+            yield policy.decode(latents)

@@ -1,0 +1,1 @@
+"""What settings may be: bounds of values, and parts that a recipe names."""
