@@ -140,7 +140,8 @@ def _sweep(chosen: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     reward = load_latent_reward(folder, recipe.policy, recipe.sampling)
     oracle = MovingShapesReward()
     max_factor = MAX_FACTOR if chosen.max_factor is None else chosen.max_factor
-    texts = load_prompts("moving_shapes", "held_out")[: chosen.prompts]
+    rows = load_prompts("moving_shapes", "held_out")[: chosen.prompts]
+    texts = [row.text for row in rows]
     embeds, negative_LD = policy.encode(texts), policy.encode([""])[0]
     wanted = requests(reward.config.dimensions, chosen.weights, chosen.mixes)
     with progress("requests", len(wanted)) as on_step:

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not source:
             print(f"no {split} pairs: evaluation.source is not set")
             continue
-        texts = load_prompts(source, split)[: chosen.prompts]
+        texts = [row.text for row in load_prompts(source, split)][: chosen.prompts]
         with progress(f"{split} prompts", len(texts)) as on_step:
             groups = sample_scored_latents(
                 chosen.out / split,

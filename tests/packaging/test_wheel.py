@@ -84,6 +84,4 @@ print(videorl.__file__)
 
 
 def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
-    assert "moving_shapes" in run(
-        ["-m", "jobs.cli", "train", "--help"], tmp_path, installed
-    )
+    assert "moving_shapes" in run(["-m", "jobs.cli", "train", "--help"], tmp_path, installed)

@@ -202,8 +202,10 @@ def test_a_base_of_another_kind_says_so(write: Write) -> None:
     file = write("file.yaml", "name: x\nmodel: {base: somewhere}\nlabels: {train: t.csv}\n")
     latent = write("latent.yaml", "base: file.yaml\nname: latent\n")
     message = refused(latent, load_latent_reward_recipe)
-    assert message.startswith(f"{latent}: base '{file}' is a recipe for `videorl train_reward`")
-    assert message.count("videorl train_latent_reward") == 1
+    assert f"({file}, base of {latent})" in message
+    assert message.endswith(
+        "inherits from its own kind, here those of `videorl train_latent_reward`"
+    )
 
 
 @pytest.mark.parametrize(
