@@ -46,7 +46,9 @@ class RunContents:
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics, in order of first appearance."""
-        return [name for name in dict.fromkeys(n for row in self.rows for n in row) if "/" in name]
+        return [
+            name for name in dict.fromkeys(n for row in self.rows for n in row) if name != "step"
+        ]
 
     def reference_swaps(self) -> list[int]:
         """Return the steps after which the reference became another version."""
