@@ -33,13 +33,10 @@ def load_pipeline_policy(
     seed: int,
     roles: frozenset[Role],
 ) -> PipelinePolicy:
-    """Load a policy of `family`.
+    """Load a policy of `family`; see `videorl.policies.load_policy` for the other arguments.
 
-    Args:
-        family: What is different about it.
-        roles: `policy`; with `reference` it can be trained, with `base` its base is kept.
-
-    All other arguments are those of `videorl.policies.load_policy`.
+    Of `roles`, `reference` makes it trainable, and `base` keeps a frozen copy where all weights are
+    trained.
     """
     trainable = "reference" in roles
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
