@@ -22,7 +22,7 @@ from actors.store.archive import RayArchive
 from actors.store.kept_latents import KeepingScorer
 from actors.store.weights import create_weight_store
 from videorl.config import Recipe
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import open_prompts
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import Parts, Progress
 from videorl.policies import load_policy
@@ -55,7 +55,7 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
         LearnerFailedError: The learner cannot start.
     """
     started = time.perf_counter()
-    prompts = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    prompts = open_prompts(recipe.prompts, recipe.seed)
     nodes = live_nodes()
     placement = place(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)

@@ -22,7 +22,7 @@ from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import open_prompts
 from videorl.errors import ResourceError
 from videorl.learning.loop import run_learner
 from videorl.learning.prompts import PromptExamples
@@ -92,7 +92,7 @@ def _from_prompts(
     encode: Encode,
     should_stop: Callable[[], bool],
 ) -> bool:
-    stream = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    stream = open_prompts(recipe.prompts, recipe.seed)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = RayLearner(recipe, folder.root, None, resources)
     return run_learner(recipe, folder, learner, prompts, should_stop)

@@ -11,9 +11,13 @@ that sets it (the recipe's own or one of its bases), or `override`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs import command
-from videorl.recipes.kinds import KINDS, headline
+from videorl.recipes.kinds import FOLDERS, headline, shipped
+
+if TYPE_CHECKING:
+    from videorl.recipes.explained import Kind
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--for",
         dest="command",
-        choices=[kind.command for kind in KINDS],
+        choices=FOLDERS,
         help="recipes of this command alone; needed where two commands have one of the same name",
     )
     options = parser.parse_intermixed_args(argv)
@@ -35,18 +39,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.recipes.explained import explained, find_any
 
-    print(explained(*find_any(options.recipe, options.command), options.overrides))
+    wanted = [kind for kind in kinds() if options.command in (None, kind.command)]
+    print(explained(*find_any(wanted, options.recipe), options.overrides))
     return 0
+
+
+def kinds() -> list[Kind]:
+    """Return every kind of recipe, with what reads it."""
+    from videorl.config import Recipe
+    from videorl.guidance.recipe import LatentRewardRecipe, load_latent_reward_recipe
+    from videorl.recipes.explained import Kind
+    from videorl.recipes.reading import load_recipe
+    from videorl.reward_training.config import RewardRecipe
+    from videorl.reward_training.recipes import load_reward_recipe
+
+    return [
+        Kind(Recipe, load_recipe),
+        Kind(RewardRecipe, load_reward_recipe),
+        Kind(LatentRewardRecipe, load_latent_reward_recipe),
+    ]
 
 
 def listing(command: str | None) -> str:
     """Return, for each shipped recipe, its command, what it is, and how far it was verified."""
     entries: list[str] = []
-    for kind in KINDS:
-        for path in kind.shipped() if command in (None, kind.command) else ():
+    for reader in FOLDERS if command is None else (command,):
+        for path in shipped(reader):
             description, verified = headline(path)
             entries.append(
-                f"videorl {kind.command} {path.stem}\n    {description}\n    Verified: {verified}"
+                f"videorl {reader} {path.stem}\n    {description}\n    Verified: {verified}"
             )
     return "\n".join(entries)
 

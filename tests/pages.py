@@ -17,8 +17,8 @@ PAGES = [
     *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md"))),
 ]
 """Without the changelog, which keeps the names that things had."""
-PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]*\b(?!\.md)|<|…|\.\.\.|\*")
-"""What stands for something of the reader's own: RECIPE, <name>, …"""
+PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]*\b(?!\.md)|\bmy_|<|…|\.\.\.|\*")
+"""What stands for something of the reader's own: RECIPE, my_module, <name>, …"""
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -95,7 +95,11 @@ class PromptsConfig:
     """Where prompts come from and how many are used per round."""
 
     source: str = MISSING
-    """`moving_shapes`, or a UTF-8 text file with one prompt per line."""
+    """`moving_shapes`; a UTF-8 file: text with one prompt per line, `.jsonl`, `.csv` or `.parquet`;
+    or `module:function`, which returns the prompts of a split, `train` or `held_out`."""
+    column: str = "prompt"
+    """Where a table has its prompts; `id`, `tags` and `weight` (how often it is drawn) are read
+    where a table has them."""
     per_round: int = 8
     """Prompts that every optimizer step learns from."""
     candidates_per_prompt: int = 4
@@ -283,6 +287,8 @@ class EvaluationConfig:
 
     source: str = ""
     """As `prompts.source`; empty = no evaluation. `moving_shapes` gives its held-out split."""
+    column: str = "prompt"
+    """As `prompts.column`."""
     num_prompts: int = 64
     best_of: int = 8
     """Samples per prompt of the base policy, for its best-of-K curve."""
@@ -297,6 +303,8 @@ class EvaluationConfig:
 class Recipe:
     """A whole run."""
 
+    command: ClassVar[str] = "train"
+    """Of `videorl`, that reads such recipes."""
     name: str = MISSING
     seed: int = 0
     """Every random number of training derives from it."""

@@ -1,4 +1,4 @@
-"""Joining futures without waiting for them."""
+"""Futures joined without waiting for them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Second = TypeVar("Second")
 
 
 def once(callback: Callable[[Future[First]], None]) -> Callable[[Future[First]], None]:
-    """Return `callback` for a future that is kept: it is let go of when it has been called.
+    """Return `callback` so that it is released when it has been called.
 
-    A `Future` never forgets its callbacks, nor they what they hold, e.g. a whole group's media.
+    A `Future` keeps its callbacks after it is done, and with them all that they hold, such as the
+    media of a group; a future that is cached would hold them for the whole run.
     """
     held = [callback]
     return lambda done: held.pop()(done)
@@ -32,50 +33,48 @@ def then(source: Future[First], step: Callable[[First], Future[Second]]) -> Futu
 
     def first_done(done: Future[First]) -> None:
         try:
-            step(done.result()).add_done_callback(second_done)
+            # Asked for, not raised: its traceback would hold `step` as long as `source` lives.
+            if (error := done.exception()) is not None:
+                result.set_exception(error)
+            else:
+                step(done.result()).add_done_callback(once(second_done))
         except Exception as error:  # whatever it is belongs to whoever waits for the result
             result.set_exception(error)
 
-    source.add_done_callback(first_done)
+    source.add_done_callback(once(first_done))
     return result
 
 
 def mapped(source: Future[First], function: Callable[[First], Second]) -> Future[Second]:
     """Return `function(source's result)`; an error of either is the result's error."""
-
-    def step(value: First) -> Future[Second]:
-        done: Future[Second] = Future()
-        done.set_result(function(value))
-        return done
-
-    return then(source, step)
+    return then(source, lambda value: completed(lambda: function(value)))
 
 
 def recovered(source: Future[First], repair: Callable[[Exception], Future[First]]) -> Future[First]:
     """Return `source`'s result, or that of `repair(its error)`, which may raise the error again."""
     settled: Future[Future[First]] = Future()
 
-    def done(one: Future[First]) -> None:
-        error = one.exception()
+    def source_done(done: Future[First]) -> None:
+        error = done.exception()
         try:
-            settled.set_result(repair(error) if isinstance(error, Exception) else one)
+            settled.set_result(repair(error) if isinstance(error, Exception) else done)
         except Exception as raised:  # as above
             settled.set_exception(raised)
 
-    source.add_done_callback(done)
-    return then(settled, lambda one: one)
+    source.add_done_callback(once(source_done))
+    return then(settled, lambda repaired: repaired)
 
 
 def gathered(sources: Sequence[Future[First]]) -> Future[list[First]]:
     """Return all results in order once the last is there, or the first error in that order."""
     result: Future[list[First]] = Future()
-    lock, missing = threading.Lock(), len(sources)
+    lock, num_missing = threading.Lock(), len(sources)
 
-    def one_done(_: Future[First]) -> None:
-        nonlocal missing
+    def source_done(_: Future[First]) -> None:
+        nonlocal num_missing
         with lock:
-            missing -= 1
-            is_last = missing == 0
+            num_missing -= 1
+            is_last = num_missing == 0
         if is_last:
             try:
                 result.set_result([source.result() for source in sources])
@@ -83,15 +82,15 @@ def gathered(sources: Sequence[Future[First]]) -> Future[list[First]]:
                 result.set_exception(error)
 
     for source in sources:
-        source.add_done_callback(one_done)
+        source.add_done_callback(once(source_done))
     return result
 
 
 def completed(work: Callable[[], First]) -> Future[First]:
-    """Run `work` and return its result, or its error, as a future."""
+    """Run `work` now; return its result or its error as a future that is done."""
     future: Future[First] = Future()
     try:
         future.set_result(work())
-    except Exception as error:  # whatever it is belongs to whoever waits for the future
+    except Exception as error:  # as above
         future.set_exception(error)
     return future

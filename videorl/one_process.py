@@ -13,7 +13,7 @@ from videorl.config import Recipe
 from videorl.data.archive import Archive
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import open_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
 from videorl.evaluation.held_out import sample_and_score
@@ -87,7 +87,7 @@ def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> b
     """
     if not recipe.offline.archive:
         learner, policy = _learner(recipe, folder, with_text_encoder=True)
-        stream = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+        stream = open_prompts(recipe.prompts, recipe.seed)
         negative_prompt = recipe.sampling.negative_prompt
         prompts = PromptExamples(stream, negative_prompt, lambda text: policy.encode([text])[0])
         return run_learner(recipe, folder, learner, prompts, should_stop)
@@ -116,7 +116,7 @@ def local_parts(
     archive.truncate(version.step)
     generator, scorer, _ = local_pools(recipe, learner.published)
     parts = Parts(
-        prompts=PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed),
+        prompts=open_prompts(recipe.prompts, recipe.seed),
         generator=generator,
         scorer=scorer,
         select=recipe.example_source(),

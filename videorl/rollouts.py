@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
 from videorl.errors import MediaLostError, PromptError, WorkLostError
+from videorl.futures import completed, recovered, then
 from videorl.seeds import derive_seed
 from videorl.types import (
-    CandidateGroup,
     Prompt,
     PromptOutcome,
     SampleRequest,
@@ -50,52 +50,25 @@ class Round:
     """Seconds the learner stood still for this round."""
 
 
-def chain(request: SampleRequest, generator: Generator, scorer: Scorer) -> Future[ScoredGroup]:
+def chain(
+    request: SampleRequest, generator: Generator, scorer: Scorer, num_left: int = _MAX_RESAMPLED
+) -> Future[ScoredGroup]:
     """Sample a group, then score it; the result fails if either part does.
 
-    Media that are lost in between, with the node that held them, are sampled again: the same
-    request gives the same group.
+    Media that are lost in between, with the node that held them, are sampled again, up to
+    `num_left` times: the same request gives the same group.
     """
-    result: Future[ScoredGroup] = Future()
-    _attempt(request, generator, scorer, result, _MAX_RESAMPLED)
-    return result
 
+    def resampled(error: Exception) -> Future[ScoredGroup]:
+        if not num_left or not isinstance(error, MediaLostError):
+            raise error
+        logger.warning(
+            "round %d: prompt %d is sampled again: %s", request.round, request.prompt.index, error
+        )
+        return chain(request, generator, scorer, num_left - 1)
 
-def _attempt(
-    request: SampleRequest,
-    generator: Generator,
-    scorer: Scorer,
-    result: Future[ScoredGroup],
-    num_left: int,
-) -> None:
-    def failed(error: BaseException) -> None:
-        if num_left and isinstance(error, MediaLostError):
-            logger.warning(
-                "round %d: prompt %d is sampled again: %s",
-                request.round,
-                request.prompt.index,
-                error,
-            )
-            _attempt(request, generator, scorer, result, num_left - 1)
-        else:
-            result.set_exception(error)
-
-    def scored(done: Future[ScoredGroup]) -> None:
-        if (error := done.exception()) is not None:
-            failed(error)
-        else:
-            result.set_result(done.result())
-
-    def sampled(done: Future[CandidateGroup]) -> None:
-        try:
-            scorer.submit(done.result()).add_done_callback(scored)
-        except Exception as error:  # any failure belongs to whoever waits for this group
-            failed(error)
-
-    try:
-        generator.submit(request).add_done_callback(sampled)
-    except Exception as error:  # as above
-        result.set_exception(error)
+    sampled = then(completed(lambda: request), generator.submit)
+    return recovered(then(sampled, scorer.submit), resampled)
 
 
 def request_for(

@@ -35,6 +35,9 @@ class Prompt:
 
     index: int
     text: str
+    id: str = ""
+    """The user's own name of the text; empty = none."""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,10 +128,10 @@ def throughput(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
 
 def requests(recipe: Recipe, version: WeightVersion, first: int, count: int) -> list[SampleRequest]:
     """Return requests for consecutive positions of the recipe's prompt stream."""
-    from videorl.data.prompts import PromptStream, load_prompts
+    from videorl.data.prompts import open_prompts
     from videorl.rollouts import request_for
 
-    prompts = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    prompts = open_prompts(recipe.prompts, recipe.seed)
     return [request_for(recipe, prompts, first + place, version) for place in range(count)]
 
 

@@ -129,7 +129,8 @@ def _sweep(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     reward = load_latent_reward(folder, recipe.policy, recipe.sampling)
     oracle = MovingShapesReward()
     max_factor = MAX_FACTOR if options.max_factor is None else options.max_factor
-    texts = load_prompts("moving_shapes", "held_out")[: options.prompts]
+    rows = load_prompts("moving_shapes", "held_out")[: options.prompts]
+    texts = [row.text for row in rows]
     embeds, negative_LD = policy.encode(texts), policy.encode([""])[0]
     wanted = requests(reward.config.dimensions, options.weights, options.mixes)
     with progress("requests", len(wanted)) as reach:

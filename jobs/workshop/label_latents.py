@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not source:
             print(f"no {split} pairs: evaluation.source is not set")
             continue
-        texts = load_prompts(source, split)[: options.prompts]
+        texts = [row.text for row in load_prompts(source, split)][: options.prompts]
         folder = options.out / split
         with progress(f"{split} prompts", len(texts)) as reach:
             groups = sample_scored_latents(folder, policy, score, texts, count, options.seed, reach)

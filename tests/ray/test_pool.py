@@ -193,7 +193,7 @@ def test_a_worker_that_dies_is_replaced_and_its_request_repeated(
 def test_one_death_does_not_use_up_the_retries_on_workers_that_died_with_it(make: Make) -> None:
     pool = make(min_workers=4, max_workers=4, max_retries=1)
     wait_for(lambda: pool.stats().workers == 4)
-    handles = [worker.handle for worker in pool._roster]
+    handles = [worker.handle for worker in pool._dispatcher.roster]
     for handle in handles:  # as if their node had gone
         ray.kill(handle)
     wait_for(lambda: all(has_died(handle) for handle in handles))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.pages import PAGES, PLACEHOLDER, ROOT, TREE, code, sources
 from videorl import loop, rollouts, selection, step_record
 from videorl.learning import from_candidates, learner
-from videorl.objectives import dpo, regression
+from videorl.objectives import dpo, objective, regression
 from videorl.rewards import scoring
 
 CODE = "\n".join(path.read_text() for path in (ROOT / "videorl").rglob("*.py"))
@@ -35,22 +36,24 @@ def exists(path: str) -> bool:
 
 
 def is_ours(name: str) -> bool:
-    """Tell whether a dotted name is a module of ours, or is defined in one."""
+    """Tell whether a dotted name is a module of ours, is defined in one, or is an entry point."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         stem = ROOT.joinpath(*parts[:length])
         source = stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
-        if source.is_file():
-            return length == len(parts) or parts[length] in defined(source)
-    return False
+        if source.is_file() and length == len(parts):
+            return True
+        if source.is_file() and parts[length] in defined(ast.parse(source.read_text()).body):
+            return True
+    return f'"{name}"' in (ROOT / "pyproject.toml").read_text()
 
 
-def defined(source: Path) -> set[str]:
-    """Return the names at a module's top level."""
+def defined(statements: Sequence[ast.stmt]) -> set[str]:
+    """Return the names that a module's statements make, those under `if TYPE_CHECKING` too."""
     names: set[str] = set()
-    for node in ast.parse(source.read_text()).body:
+    for node in statements:
         match node:
-            case ast.FunctionDef(name) | ast.ClassDef(name):
+            case ast.FunctionDef(name) | ast.ClassDef(name) | ast.AnnAssign(target=ast.Name(name)):
                 names.add(name)
             case ast.Import(found) | ast.ImportFrom(names=found):
                 names |= {alias.asname or alias.name for alias in found}
@@ -58,8 +61,8 @@ def defined(source: Path) -> set[str]:
                 names |= set(ast.literal_eval(value))
             case ast.Assign(targets=targets):
                 names |= {target.id for target in targets if isinstance(target, ast.Name)}
-            case ast.AnnAssign(target=ast.Name(name)):
-                names.add(name)
+            case ast.If(body=body):
+                names |= defined(body)
             case _:
                 pass
     return names
@@ -109,7 +112,7 @@ def test_every_logged_number_is_explained() -> None:
     page = (ROOT / "docs/metrics.md").read_text()
     sources = "".join(
         inspect.getsource(module)
-        for module in (dpo, regression, learner, from_candidates, loop, step_record)
+        for module in (dpo, objective, regression, learner, from_candidates, loop, step_record)
     )
     for name in re.findall(r'"([a-z]+/[a-z_]+)"', sources):
         assert f"`{name}`" in page, name

@@ -28,7 +28,8 @@ class Arrow:
     """A use of `target`, a module or folder, by the module `source`.
 
     `runs` tells an import, or a string that is a module's name (`[python, "-m", "jobs.x"]`), from
-    a mere mention in a longer string.
+    a mention in a longer string: an error's text, or `module:attribute` in a table of plug points.
+    A mention may not point up either, but closes no circle.
     """
 
     source: str
@@ -76,8 +77,10 @@ def imported(node: ast.AST, package: str) -> list[str]:
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):
         return []
-    parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-    return [".".join([*parts, *filter(None, [node.module]), alias.name]) for alias in node.names]
+    start = node.module or ""
+    if node.level:
+        start = ".".join([*package.split(".")[: package.count(".") + 2 - node.level], start])
+    return [f"{start.rstrip('.')}.{alias.name}" for alias in node.names]
 
 
 def named(text: object) -> list[str]:
@@ -91,7 +94,7 @@ def named(text: object) -> list[str]:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the module that holds `name`: the longest prefix that is one."""
+    """Return the module that holds `name`: the longest known prefix."""
     parts = name.split(".")
     prefixes = (".".join(parts[:length]) for length in range(len(parts), 1, -1))
     return next((prefix for prefix in prefixes if prefix in known), parts[0])
@@ -103,7 +106,7 @@ def layer(name: str) -> int:
 
 def pointing_up(root: Path) -> list[str]:
     """Return the arrows from a layer to a higher one."""
-    return [str(one) for one in arrows(root) if layer(one.target) > layer(one.source)]
+    return [str(arrow) for arrow in arrows(root) if layer(arrow.target) > layer(arrow.source)]
 
 
 def room(name: str) -> str:
@@ -122,7 +125,9 @@ def circle(found: Collection[Arrow], unit: Callable[[str], str] = str) -> list[s
     except CycleError as error:
         used_then_user = error.args[1]
         steps = set(zip(used_then_user[1:], used_then_user, strict=False))
-        return sorted(str(one) for one in used if (unit(one.source), unit(one.target)) in steps)
+        return sorted(
+            {str(arrow) for arrow in used if (unit(arrow.source), unit(arrow.target)) in steps}
+        )
     return []
 
 
@@ -175,7 +180,7 @@ print({"torch", "numpy"} & set(sys.modules))
 
 def build(root: Path, files: dict[str, str]) -> Path:
     """Write a small tree of three layers, with `files` in it."""
-    empty = {f"{one}/__init__.py": "" for one in PRODUCT}
+    empty = {f"{folder}/__init__.py": "" for folder in PRODUCT}
     for name, text in (empty | {"videorl/data/__init__.py": ""} | files).items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

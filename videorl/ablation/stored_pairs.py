@@ -7,7 +7,7 @@ from pathlib import Path
 
 from videorl.config import Recipe, RolloutsConfig
 from videorl.data.archive import Archive, committed_steps
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import open_prompts
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.policies import load_policy
 from videorl.rewards import load
@@ -35,7 +35,7 @@ def sample_pairs(recipe: Recipe, directory: Path) -> None:
     generator = LocalGenerator(policy, recipe.sampling.negative_prompt, lambda _: weights)
     models = {one.key: load(one.name, one.path, **one.options) for one in recipe.rewards}
     scorer = LocalScorer(models, recipe.rewards, UnseenMetrics(tuple(recipe.metrics.unseen)))
-    prompts = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    prompts = open_prompts(recipe.prompts, recipe.seed)
     select = recipe.example_source()
     archive = Archive(directory, "none", keep_latents=True)
     archive.truncate(recipe.num_steps)

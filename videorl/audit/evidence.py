@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from videorl.config import Recipe
 from videorl.data.archive import committed_steps, missing_tables, read_table
 from videorl.data.archive_tables import SCHEMAS
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import PromptStream, open_prompts
 from videorl.errors import ArchiveError, CheckpointError, RunFolderError
 from videorl.recipes.reading import load_recipe
 from videorl.run.checkpoints import open_checkpoints
@@ -83,7 +83,7 @@ def gather(folder: RunFolder) -> Evidence:
     rows, broken = _metrics(folder, cursor)
     return Evidence(
         recipe=recipe,
-        prompts=PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed),
+        prompts=open_prompts(recipe.prompts, recipe.seed),
         cursor=cursor,
         checkpoint=checkpoint,
         tables=tables,

@@ -73,11 +73,14 @@ PROMPTS = pa.schema(
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("error", pa.string()),
+        pa.field("prompt_id", pa.string()),
+        pa.field("tags", pa.list_(pa.string())),
     ]
 )
 """The ledger: one row per prompt of the stream; `outcome` is `trained`, or why it was dropped.
 
-`error` is what was said last where the whole group was lost.
+`error` is what was said last where the whole group was lost; `prompt_id` and `tags` are the user's
+own, of prompt files that have them, and null in archives of versions without them.
 """
 
 STEPS = pa.schema(
@@ -157,6 +160,8 @@ def step_tables(
                 "prompt": one.prompt.text,
                 "outcome": one.outcome,
                 "error": one.error,
+                "prompt_id": one.prompt.id or None,
+                "tags": list(one.prompt.tags) or None,
             }
             for one in record.outcomes
         ],

@@ -2,80 +2,62 @@
 
 from __future__ import annotations
 
-import codecs
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from videorl.config import PromptsConfig
+from videorl.data.prompt_files import PromptRow, read_prompts
 from videorl.errors import PromptError
 from videorl.seeds import derive_seed
+from videorl.settings.plugins import find, is_plugin
 from videorl.types import Prompt
 from videorl.worlds import grammar
 
-logger = logging.getLogger(__name__)
 
-
-def load_prompts(source: str, split: grammar.Split) -> list[str]:
+def load_prompts(source: str, split: grammar.Split, column: str = "prompt") -> list[PromptRow]:
     """Return the prompts of a recipe's `source`.
 
     Args:
-        source: `moving_shapes`, or the path of a text file.
-        split: Side of the world's fixed split; a file has none, all of its lines are returned.
+        source: `moving_shapes`, the path of a file, or `module:function` of the split.
+        split: Side of the world's fixed split; a file has none, all of its prompts are returned.
+        column: Where a table has its prompts.
 
     Raises:
-        PromptError: The source does not exist, cannot be read or is empty.
+        PromptError: The source does not exist, cannot be read, or holds nothing usable.
+        ConfigError: The module or function does not exist.
     """
-    return grammar.prompts(split) if source == "moving_shapes" else read_prompts(Path(source))
+    if source == "moving_shapes":
+        return [PromptRow(text) for text in grammar.prompts(split)]
+    if is_plugin(source) and not Path(source).exists():
+        return _rows_of(source, find(source, {}, "prompts.source")(split))
+    return read_prompts(Path(source), column)
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Read one prompt per line, stripped, in file order.
-
-    Blank lines and exact duplicates are skipped; how many of each is logged.
+def open_prompts(config: PromptsConfig, seed: int) -> PromptStream:
+    """Return the stream that a run learns from.
 
     Raises:
-        PromptError: The file cannot be read, holds a line that is not UTF-8, or no prompt at all.
+        PromptError: As `load_prompts`.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PromptError(
-            f"cannot read prompts from {path}: {error.strerror}; give `moving_shapes` or a text "
-            "file with one prompt per line"
-        ) from error
-    lines = [
-        _decode(line, path, number)
-        for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), 1)
-    ]
-    texts = [line for line in lines if line]
-    unique = list(dict.fromkeys(texts))
-    if not unique:
-        raise PromptError(f"{path} holds no prompt: all of its {len(lines)} lines are blank")
-    if len(unique) < len(lines):
-        logger.warning(
-            "%s: skipped %d blank and %d duplicate lines, kept %d prompts",
-            path,
-            len(lines) - len(texts),
-            len(texts) - len(unique),
-            len(unique),
-        )
-    return unique
+    return PromptStream(load_prompts(config.source, "train", config.column), seed)
 
 
 class PromptStream:
     """An endless, seeded, random-access sequence of prompts.
 
     `stream[i]` is the same on every call, machine and resume, so that a run's whole position in it
-    is one integer. Each epoch visits every text once, in an order of its own.
+    is one integer. Each epoch has as many prompts as the source, in an order of its own: each once,
+    or, with weights, by systematic sampling: of N prompts one with the share w of all weights comes
+    N w times, rounded up or down, and N w times in the mean of many epochs.
     """
 
-    def __init__(self, texts: Sequence[str], seed: int) -> None:
-        """Stream `texts` (at least one) in an order that depends only on `seed`."""
-        if not texts:
+    def __init__(self, prompts: Sequence[PromptRow | str], seed: int) -> None:
+        """Stream prompts (at least one) in an order that depends only on `seed`."""
+        if not prompts:
             raise PromptError("a prompt stream needs at least one prompt, got none")
-        self._texts = tuple(texts)
+        self._rows = [PromptRow(row) if isinstance(row, str) else row for row in prompts]
         self._seed = seed
         self._epoch = -1
         self._order: list[int] = []
@@ -84,20 +66,35 @@ class PromptStream:
         """Return the prompt at position `index` (>= 0)."""
         if index < 0:
             raise IndexError(f"a prompt stream has no end to count from, got index {index}")
-        epoch, place = divmod(index, len(self._texts))
+        epoch, place = divmod(index, len(self._rows))
         if epoch != self._epoch:
-            rng = np.random.default_rng(derive_seed(self._seed, "prompts", epoch))
-            self._order = rng.permutation(len(self._texts)).tolist()
+            self._order = self._drawn(epoch)
             self._epoch = epoch
-        return Prompt(index=index, text=self._texts[self._order[place]])
+        row = self._rows[self._order[place]]
+        return Prompt(index=index, text=row.text, id=row.id, tags=row.tags)
+
+    def _drawn(self, epoch: int) -> list[int]:
+        """Return which rows an epoch has, in order."""
+        rng = np.random.default_rng(derive_seed(self._seed, "prompts", epoch))
+        order = rng.permutation(len(self._rows))
+        weights = np.array([row.weight for row in self._rows])
+        if (weights == weights[0]).all():
+            return order.tolist()
+        ends = np.cumsum(weights / weights.sum())
+        points = (np.arange(len(weights)) + rng.random()) / len(weights)
+        rows = np.minimum(np.searchsorted(ends, points, side="right"), len(weights) - 1)
+        return rows[order].tolist()
 
 
-def _decode(line: bytes, path: Path, number: int) -> str:
-    """Decode one line, naming its place if it cannot be."""
-    try:
-        return line.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
+def _rows_of(source: str, found: object) -> list[PromptRow]:
+    """Check what a function of the user's own returned."""
+    is_list = isinstance(found, Sequence) and not isinstance(found, str)
+    if not is_list or not all(isinstance(row, str | PromptRow) for row in found):
         raise PromptError(
-            f"{path}, line {number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 "
-            f"(e.g. `iconv -f latin1 -t utf-8 {path.name}`)"
-        ) from error
+            f"prompts.source={source} must return a list of texts or of "
+            f"videorl.data.prompt_files.PromptRow, got {found!r:.100}"
+        )
+    rows = [PromptRow(row) if isinstance(row, str) else row for row in found]
+    if not rows or not all(row.text.strip() for row in rows):
+        raise PromptError(f"prompts.source={source} returned no prompts, or an empty one")
+    return rows

@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:
     """Return the evaluation prompts, chosen by `evaluation.seed` alone."""
-    texts = load_prompts(recipe.evaluation.source, "held_out")
-    order = np.random.default_rng(recipe.evaluation.seed).permutation(len(texts))
+    rows = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+    order = np.random.default_rng(recipe.evaluation.seed).permutation(len(rows))
     chosen = sorted(order[: recipe.evaluation.num_prompts].tolist())
-    return [Prompt(index, texts[index]) for index in chosen]
+    return [Prompt(index, rows[index].text, rows[index].id, rows[index].tags) for index in chosen]
 
 
 def evaluation_seeds(recipe: Recipe, prompt: Prompt, count: int) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -61,6 +62,7 @@ class NoiseConfig:
 class LatentRewardRecipe:
     """A whole training of a latent reward, in one process."""
 
+    command: ClassVar[str] = "train_latent_reward"
     name: str = MISSING
     seed: int = 0
     num_steps: int = 1000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from videorl.errors import ConfigError
 from videorl.recipes.choices import choices
 from videorl.recipes.inheritance import fits, layers
-from videorl.recipes.kinds import KINDS, RECIPES, Kind
+from videorl.recipes.kinds import FOLDERS, RECIPES, shipped
 from videorl.recipes.reading import find_recipe, merged_recipe
 from videorl.recipes.schema import dotted
 from videorl.recipes.secrets import redacted
@@ -21,22 +23,39 @@ from videorl.recipes.secrets import redacted
 COMMENT_COLUMN = 56
 
 
-def find_any(name_or_path: str, command: str | None = None) -> tuple[Kind, Path]:
+@dataclass(frozen=True)
+class Kind:
+    """One kind of recipe, and what reads it."""
+
+    schema: Any
+    """The dataclass of its settings."""
+    load: Callable[[str, Sequence[str]], Any]
+    """Path and overrides -> a validated recipe."""
+
+    @property
+    def command(self) -> str:
+        """The command that reads it."""
+        return str(self.schema.command)
+
+
+def find_any(kinds: Sequence[Kind], name_or_path: str) -> tuple[Kind, Path]:
     """Return the kind and the file of a recipe.
 
     Args:
-        name_or_path: The name of a shipped recipe of any kind, or the path of a file.
-        command: The command that reads it; None = the first kind that has a recipe of this name, or
-            whose settings the file has.
+        kinds: To choose from: the first that has a recipe of this name, or whose settings the
+            file has.
+        name_or_path: The name of a shipped recipe, or the path of a file.
 
     Raises:
         ConfigError: There is no such recipe.
     """
-    kinds = [kind for kind in KINDS if command in (None, kind.command)]
     for kind in kinds:
-        if (kind.folder / f"{name_or_path}.yaml").is_file():
-            return kind, find_recipe(name_or_path, kind.folder)
-    path = find_recipe(name_or_path, kinds[0].folder)
+        if (FOLDERS[kind.command] / f"{name_or_path}.yaml").is_file():
+            return kind, find_recipe(name_or_path, FOLDERS[kind.command])
+    # An unknown name is refused with the names of the kind that has the most like it.
+    known = {path.stem: kind for kind in kinds for path in shipped(kind.command)}
+    near = difflib.get_close_matches(Path(name_or_path).stem, known, n=1, cutoff=0.5)
+    path = find_recipe(name_or_path, FOLDERS[(known[near[0]] if near else kinds[0]).command])
     return next((kind for kind in kinds if _reads(kind, path)), kinds[0]), path
 
 
@@ -56,7 +75,7 @@ def explained(kind: Kind, path: Path, overrides: Sequence[str] = ()) -> str:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     if is_complete:
-        kind.load(path, overrides)  # for its errors: values out of range, contradictions
+        kind.load(str(path), overrides)  # for its errors: values out of range, contradictions
     text = OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
     return _commented(text, _sources(kind, path, overrides))
 

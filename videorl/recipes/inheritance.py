@@ -12,18 +12,20 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeAlias, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from videorl.errors import ConfigError
 from videorl.recipes.choices import choices, renamed, specialised
-from videorl.recipes.kinds import KINDS, Kind, kind_of
+from videorl.recipes.kinds import FOLDERS, shipped
 from videorl.recipes.older import migrated
 from videorl.recipes.schema import Origin, check
 
 NOT_INHERITED = ("name", "run_dir")
+Source: TypeAlias = Path | Mapping[str, Any]
+"""A file, or what one would say."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,17 @@ class Layer:
 
     path: Path
     given: dict[str, Any]
-    """What the file says itself, without `base`."""
+    """What it says itself, without `base`."""
     settings: dict[str, Any]
     """That over the settings of its bases."""
 
 
-def layers(path: Path, schema: type) -> list[Layer]:
+def place_of(source: Source) -> Path:
+    """Return the path of a recipe; of a dict, one for errors, in the working directory."""
+    return source if isinstance(source, Path) else Path("the recipe given as a dict")
+
+
+def layers(source: Source, schema: type) -> list[Layer]:
     """Return the files that a recipe is made of: the base of all first, the recipe's own last.
 
     Keys and types are checked in the bases, but not in the last file.
@@ -46,12 +53,11 @@ def layers(path: Path, schema: type) -> list[Layer]:
         ConfigError: A file is not readable YAML; a base is missing, is a recipe of another kind
             or has a wrong setting; the bases go round in a circle.
     """
-    kind = kind_of(schema)
     made: list[Layer] = []
-    for file, given in reversed(_chain(path, kind)):
+    for file, given in reversed(_chain(source, schema)):
         settings = given
         if made:
-            _check_base(made[-1], file, kind)
+            _check_base(made[-1], file, schema)
             settings = overlaid(made[-1].settings, given, schema, str(file))
         made.append(Layer(file, given, settings))
     return made
@@ -94,35 +100,38 @@ def fits(settings: Mapping[str, Any], schema: type) -> bool:
     return True
 
 
-def _chain(path: Path, kind: Kind) -> list[tuple[Path, dict[str, Any]]]:
+def _chain(source: Source, schema: Any) -> list[tuple[Path, dict[str, Any]]]:
     """Return each file and what it says, the recipe's own first, its last base at the end."""
     chain: list[tuple[Path, dict[str, Any]]] = []
-    files = [path]
+    files = [place_of(source)]
     for file in files:  # which grows by the base of each
-        given = read_yaml(file)
+        given = dict(source) if isinstance(source, Mapping) and not chain else read_yaml(file)
         if "base" in given:
-            base = _find_base(given.pop("base"), file, kind)
+            base = _find_base(given.pop("base"), file, schema.command)
             is_circle = base.resolve() in {known.resolve() for known in files}
             files.append(base)
             if is_circle:
                 raise ConfigError(f"bases go round in a circle: {' -> '.join(map(str, files))}")
-        chain.append((file, migrated(given, kind.schema)))
+        chain.append((file, migrated(given, schema)))
     return chain
 
 
-def _find_base(base: Any, heir: Path, kind: Kind) -> Path:
+def _find_base(base: Any, heir: Path, command: str) -> Path:
     """Return the file of what a recipe names as its base."""
     if not isinstance(base, str) or not base:
         raise ConfigError(
             f"base must be a shipped recipe's name or the path of a file, got {base!r} ({heir})"
         )
-    places = (kind.folder / f"{base}.yaml", heir.parent / base, Path(base))
+    places = (FOLDERS[command] / f"{base}.yaml", heir.parent / base, Path(base))
     if found := next((place for place in places if place.is_file()), None):
         return found
-    for other in KINDS:
-        if (other.folder / f"{base}.yaml").is_file():
-            raise _other_kind(base, heir, other, kind)
-    names = [file.stem for file in kind.shipped()]
+    for other, folder in FOLDERS.items():
+        if (folder / f"{base}.yaml").is_file():
+            raise ConfigError(
+                f"{heir}: base {base!r} is a recipe for `videorl {other}`, but this one is read "
+                f"for `videorl {command}`: a recipe inherits from its own kind"
+            )
+    names = [file.stem for file in shipped(command)]
     near = difflib.get_close_matches(Path(base).stem, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ConfigError(
@@ -131,29 +140,22 @@ def _find_base(base: Any, heir: Path, kind: Kind) -> Path:
     )
 
 
-def _check_base(base: Layer, heir: Path, kind: Kind) -> None:
+def _check_base(base: Layer, heir: Path, schema: Any) -> None:
     """Check keys and types of a base; one that says nothing is a mistake too."""
     if not base.settings:
         raise ConfigError(f"{base.path}, base of {heir}, is empty")
     try:
-        _check(base.settings, kind.schema, f"{base.path}, base of {heir}")
+        _check(base.settings, schema, f"{base.path}, base of {heir}")
     except ConfigError as error:
-        for other in KINDS:
-            if other is not kind and fits(base.settings, other.schema):
-                raise _other_kind(str(base.path), heir, other, kind) from error
-        raise
+        raise ConfigError(
+            f"{error}; a recipe inherits from its own kind, here those of `videorl "
+            f"{schema.command}`"
+        ) from error
 
 
 def _check(settings: Mapping[str, Any], schema: type, place: str) -> None:
     special, settings, _ = specialised(schema, settings, (), place)
     check(settings, special, "", Origin(place, special))
-
-
-def _other_kind(base: str, heir: Path, found: Kind, wanted: Kind) -> ConfigError:
-    return ConfigError(
-        f"{heir}: base {base!r} is a recipe for `videorl {found.command}`, but this one is read "
-        f"for `videorl {wanted.command}`: a recipe inherits from its own kind"
-    )
 
 
 def _merged(base: Mapping[str, Any], given: Mapping[str, Any], schema: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from videorl.config import Recipe, RewardConfig
 from videorl.errors import ConfigError
 from videorl.recipes.choices import specialised
 from videorl.recipes.fingerprint import RunRecipe
-from videorl.recipes.inheritance import layers
+from videorl.recipes.inheritance import Source, layers, place_of
 from videorl.recipes.kinds import RECIPES
 from videorl.recipes.schema import Origin, check, dotted, field_type
 from videorl.recipes.secrets import redacted, without_value
@@ -25,30 +25,33 @@ from videorl.recipes.validation import validate, validate_rewards
 R = TypeVar("R")
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Return the validated recipe: defaults, overlaid by the YAML file, overlaid by overrides.
 
     Args:
-        name_or_path: The name of a shipped recipe, or the path of a YAML file.
+        recipe: The name of a shipped recipe, the path of a YAML file, or what one would say as a
+            dict; a `base` in it is relative to the working directory.
         overrides: `key=value` with dotted keys; list items by position (`rewards.0.weight=2`).
 
     Raises:
         ConfigError: No such recipe, an unknown key, a value of the wrong type or out of range, or a
             required key left out.
     """
-    recipe = read_recipe(Recipe, find_recipe(name_or_path), overrides)
-    validate(recipe)
-    return recipe
+    source = recipe if isinstance(recipe, Mapping) else find_recipe(str(recipe))
+    made = read_recipe(Recipe, source, overrides)
+    validate(made)
+    return made
 
 
-def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
-    """Return the recipe in one file, of any schema, with overrides; values are not validated.
+def read_recipe(schema: type[R], source: Source, overrides: Sequence[str] = ()) -> R:
+    """Return the recipe of one file or dict, of any schema; values are not validated.
 
     Raises:
         ConfigError: As `load_recipe`.
     """
+    path = place_of(source)
     try:
-        merged = merged_recipe(schema, path, overrides)
+        merged = merged_recipe(schema, source, overrides)
         # `run_dir` quotes `name`, so a missing name would be listed twice.
         if missing := OmegaConf.missing_keys(merged) - {"run_dir"}:
             raise ConfigError(f"{path} must set {', '.join(sorted(missing))}")
@@ -60,8 +63,8 @@ def read_recipe(schema: type[R], path: Path, overrides: Sequence[str] = ()) -> R
     return schema(**{field.name: getattr(recipe, field.name) for field in fields})
 
 
-def merged_recipe(schema: type, path: Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """Return the settings of one file over its bases and the defaults, with overrides.
+def merged_recipe(schema: type, source: Source, overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the settings of one recipe over its bases and the defaults, with overrides.
 
     Required keys may still be missing, and references (`${...}`) are not followed yet.
 
@@ -69,9 +72,9 @@ def merged_recipe(schema: type, path: Path, overrides: Sequence[str] = ()) -> Di
         ConfigError: As `load_recipe`.
         OmegaConfBaseException: A value does not fit the schema.
     """
-    settings = layers(path, schema)[-1].settings
-    special, settings, left = specialised(schema, settings, overrides, str(path))
-    check(settings, special, "", Origin(str(path), special))
+    settings, place = layers(source, schema)[-1].settings, str(place_of(source))
+    special, settings, left = specialised(schema, settings, overrides, place)
+    check(settings, special, "", Origin(place, special))
     merged: Any = OmegaConf.merge(OmegaConf.structured(special), settings)
     for override in left:
         _apply(merged, override, special)

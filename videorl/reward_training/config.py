@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from omegaconf import MISSING
 
@@ -68,6 +68,7 @@ class RewardEvaluationConfig:
 class RewardRecipe:
     """A whole training of a reward model."""
 
+    command: ClassVar[str] = "train_reward"
     name: str = MISSING
     seed: int = 0
     num_steps: int = 1000

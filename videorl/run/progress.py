@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from math import isfinite
 from statistics import median
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+NOT_FINITE = "·"
 SPARKLINE_WIDTH = 24
 ETA_WINDOW = 10
 """Steps whose median time predicts the rest; the first step, which warms up, soon drops out."""
@@ -22,15 +24,19 @@ NUM_LINES = 20
 
 
 def sparkline(values: list[float], width: int = SPARKLINE_WIDTH) -> str:
-    """Return the values as block characters, averaged down to at most `width` of them."""
-    if not values:
-        return ""
+    """Return the values as block characters, averaged down to at most `width` of them.
+
+    A mean that is not finite is a dot.
+    """
     size = min(width, len(values))
-    cuts = [round(i * len(values) / size) for i in range(size + 1)]
+    cuts = [round(i * len(values) / size) for i in range(size + 1)] if values else []
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
-    low, high = min(means), max(means)
+    finite = [mean for mean in means if isfinite(mean)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
+    return "".join(
+        BLOCKS[round((mean - low) * scale)] if isfinite(mean) else NOT_FINITE for mean in means
+    )
 
 
 def duration(seconds: float) -> str:

@@ -58,7 +58,8 @@ def record(
     step: int, groups: list[ScoredGroup], pairs: list[PreferencePair] | None = None
 ) -> StepRecord:
     """A step of these groups, and one more prompt that was lost."""
-    lost = PromptOutcome(Prompt(10 * step + 9, "too long"), "prompt_rejected", "99 tokens")
+    prompt = Prompt(10 * step + 9, "too long", "mine", ("a", "b"))
+    lost = PromptOutcome(prompt, "prompt_rejected", "99 tokens")
     outcomes = *(PromptOutcome(one.prompt, "trained") for one in groups), lost
     version = WeightVersion(step, "abc")
     published = WeightVersion(step + 1, "abd")
@@ -111,9 +112,9 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     }
     assert read_table(tmp_path, "prompts").to_pylist()[2:] == [
         {"step": 1, "prompt_index": 10, "prompt": "a red ball, «1»", "outcome": "trained"}
-        | {"error": None},
+        | {"error": None, "prompt_id": None, "tags": None},
         {"step": 1, "prompt_index": 19, "prompt": "too long", "outcome": "prompt_rejected"}
-        | {"error": "99 tokens"},
+        | {"error": "99 tokens", "prompt_id": "mine", "tags": ["a", "b"]},
     ]
     assert read_table(tmp_path, "steps").to_pylist()[1] == {
         "step": 1,

@@ -1,13 +1,21 @@
 """Prompt files and the endless stream over them."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from videorl.data.prompts import PromptStream, load_prompts, read_prompts
-from videorl.errors import PromptError
+from videorl.data.prompt_files import PromptRow, read_prompts
+from videorl.data.prompts import PromptStream, load_prompts
+from videorl.errors import ConfigError, PromptError
+from videorl.recipes.reading import load_recipe
+from videorl.types import Prompt
 from videorl.worlds import grammar
+
+
+def texts(rows: list[PromptRow]) -> list[str]:
+    return [row.text for row in rows]
 
 
 def test_blank_and_duplicate_lines_are_skipped_and_counted(
@@ -16,14 +24,14 @@ def test_blank_and_duplicate_lines_are_skipped_and_counted(
     path = tmp_path / "prompts.txt"
     path.write_bytes("\ufeffa cat\r\n\n  a dög \na cat\n\t\na cow".encode())
     with caplog.at_level(logging.WARNING):
-        assert read_prompts(path) == ["a cat", "a dög", "a cow"]
+        assert texts(read_prompts(path)) == ["a cat", "a dög", "a cow"]
     assert "skipped 2 blank and 1 duplicate lines, kept 3 prompts" in caplog.text
 
 
 def test_clean_file_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a\nb\n")
-    assert read_prompts(path) == ["a", "b"]
+    assert texts(read_prompts(path)) == ["a", "b"]
     assert caplog.text == ""
 
 
@@ -43,7 +51,9 @@ def test_nothing_usable_is_an_error(tmp_path: Path, content: str) -> None:
 
 
 def test_unreadable_source_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match=r"No such file.*give `moving_shapes` or a text file"):
+    with pytest.raises(
+        PromptError, match=r"No such file.*give `moving_shapes`, module:function, or a file"
+    ):
         load_prompts(str(tmp_path / "absent.txt"), "train")
     with pytest.raises(PromptError, match="Is a directory"):
         load_prompts(str(tmp_path), "train")
@@ -52,26 +62,26 @@ def test_unreadable_source_says_what_to_give(tmp_path: Path) -> None:
 def test_sources(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a cat\n")
-    assert load_prompts(str(path), "train") == load_prompts(str(path), "held_out") == ["a cat"]
-    assert load_prompts("moving_shapes", "held_out") == grammar.prompts("held_out")
-    assert load_prompts("moving_shapes", "train") == grammar.prompts("train")
+    for split in ("train", "held_out"):
+        assert texts(load_prompts(str(path), split)) == ["a cat"]
+        assert texts(load_prompts("moving_shapes", split)) == grammar.prompts(split)
 
 
 def test_stream_visits_each_text_once_per_epoch_in_changing_order() -> None:
-    texts = [f"prompt {i}" for i in range(20)]
-    stream = PromptStream(texts, seed=3)
+    prompts = [f"prompt {i}" for i in range(20)]
+    stream = PromptStream(prompts, seed=3)
     epochs = [[stream[20 * epoch + i].text for i in range(20)] for epoch in range(3)]
-    assert all(sorted(epoch) == sorted(texts) for epoch in epochs)
+    assert all(sorted(epoch) == sorted(prompts) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     assert [stream[i].index for i in (0, 19, 45)] == [0, 19, 45]
 
 
 def test_stream_depends_on_seed_and_position_alone() -> None:
-    texts = [f"prompt {i}" for i in range(20)]
-    forwards, again = PromptStream(texts, seed=3), PromptStream(texts, seed=3)
+    prompts = [f"prompt {i}" for i in range(20)]
+    forwards, again = PromptStream(prompts, seed=3), PromptStream(prompts, seed=3)
     expected = [forwards[i] for i in range(60)]
     assert [again[i] for i in reversed(range(60))] == expected[::-1]
-    assert [PromptStream(texts, seed=4)[i] for i in range(60)] != expected
+    assert [PromptStream(prompts, seed=4)[i] for i in range(60)] != expected
 
 
 def test_stream_refuses_what_it_cannot_hold() -> None:
@@ -79,3 +89,55 @@ def test_stream_refuses_what_it_cannot_hold() -> None:
         PromptStream([], seed=0)
     with pytest.raises(IndexError, match="-1"):
         PromptStream(["a"], seed=0)[-1]
+
+
+def test_a_weight_is_how_often_a_prompt_is_drawn() -> None:
+    rows = [
+        PromptRow("often", weight=2),
+        PromptRow("seldom", weight=0.5),
+        PromptRow("never", weight=0),
+    ]
+    rows += [PromptRow(f"once {number}", weight=0.5) for number in range(5)]
+    stream = PromptStream(rows, seed=1)
+    size = len(rows)
+    drawn = Counter(stream[index].text for index in range(500 * size))
+    # Of 5 in all: 8 * 2 / 5 = 3.2 and 8 * 0.5 / 5 = 0.8 times per epoch.
+    assert drawn["often"] / 500 == pytest.approx(3.2, abs=0.1)
+    assert drawn["seldom"] / 500 == pytest.approx(0.8, abs=0.1)
+    assert "never" not in drawn
+    for epoch in range(20):
+        counts = Counter(stream[epoch * size + place].text for place in range(size))
+        assert counts["often"] in (3, 4), "rounded up or down in every epoch"
+    again = PromptStream(rows, seed=1)
+    assert [again[index] for index in reversed(range(60))][::-1] == [stream[i] for i in range(60)]
+
+
+def test_equal_weights_change_nothing() -> None:
+    names = [f"prompt {i}" for i in range(20)]
+    weighted = PromptStream([PromptRow(name, weight=3.0) for name in names], seed=3)
+    plain = PromptStream(names, seed=3)
+    assert [weighted[i] for i in range(50)] == [plain[i] for i in range(50)]
+
+
+def test_ids_and_tags_come_with_the_prompt() -> None:
+    stream = PromptStream([PromptRow("a cat", "cat-1", ("animal", "slow"))], seed=0)
+    assert stream[4] == Prompt(4, "a cat", "cat-1", ("animal", "slow"))
+
+
+def test_prompts_of_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "prompts_of_mine.py"
+    module.write_text(
+        "def good(split): return ['of ' + split]\n"
+        "def empty(split): return []\n"
+        "def text(split): return 'a cat'\n"
+        "def two(split, more): return []\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert texts(load_prompts("prompts_of_mine:good", "train")) == ["of train"]
+    assert texts(load_prompts("prompts_of_mine:good", "held_out")) == ["of held_out"]
+    with pytest.raises(PromptError, match="returned no prompts"):
+        load_prompts("prompts_of_mine:empty", "train")
+    with pytest.raises(PromptError, match=r"must return a list of texts or of .*, got 'a cat'"):
+        load_prompts("prompts_of_mine:text", "train")
+    with pytest.raises(ConfigError, match=r"prompts\.source=.* must be a function of the split"):
+        load_recipe("moving_shapes", ["prompts.source=prompts_of_mine:two"])

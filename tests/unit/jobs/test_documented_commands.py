@@ -63,7 +63,7 @@ def faults(start: str, name: str, words: list[str]) -> list[str]:
     if load and re.search(r"^  recipe\b", text, re.MULTILINE) and words[:1] and is_word(words[0]):
         settings = [word for word in words[1:] if re.match(r"[a-z][\w.]*=", word)]
         try:
-            load(words[0], [word for word in settings if not PLACEHOLDER.search(word)])
+            load(words[0], () if PLACEHOLDER.search(" ".join(settings)) else settings)
         except ConfigError as error:
             found.append(str(error))
     return found
@@ -87,7 +87,7 @@ def test_a_command_that_does_not_exist_is_seen(tmp_path: Path) -> None:
 .venv/bin/python -m jobs.bench.orchestration \\
     size --shared 8  # a choice that there is not
 videorl train moving_shape
-videorl train moving_shapes num_step=2 run_dir=RUN
+videorl train moving_shapes num_step=2 run_dir=runs/a
 videorl train RECIPE --address auto && make run tests
 ```
 """)

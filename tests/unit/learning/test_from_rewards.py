@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.small_runs import small_recipe
 from videorl.config import Recipe
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import open_prompts
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
 from videorl.learning.prompts import PromptExamples
@@ -53,7 +53,7 @@ def first_step(
     if watch is not None:
         policy.trainable_module().register_forward_hook(watch)
     learner.start()
-    stream = PromptStream(load_prompts(recipe.prompts.source, "train"), recipe.seed)
+    stream = open_prompts(recipe.prompts, recipe.seed)
     examples = PromptExamples(stream, "", lambda text: policy.encode([text])[0])
     output = learner.step(0, [examples[position] for position in range(3)])
     return dict(output.metrics), policy.weights()

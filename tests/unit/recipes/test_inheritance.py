@@ -142,6 +142,20 @@ def test_reward_models_of_an_inheriting_recipe_can_be_read_alone(write: Write) -
     ]
 
 
+def test_a_dict_is_a_recipe_too(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = write("base.yaml", "base: moving_shapes\nseed: 3\n")
+    monkeypatch.chdir(base.parent)
+    given = {"base": "base.yaml", "name": "own", "optimizer": {"learning_rate": 0.5}}
+    recipe = load_recipe(given, ["num_steps=2"])
+    assert (recipe.seed, recipe.optimizer.learning_rate, recipe.num_steps) == (3, 0.5, 2)
+    assert recipe.optimizer.betas == [0.9, 0.99]
+    assert given["base"] == "base.yaml", "it is left as it was"
+    with pytest.raises(ConfigError, match=r"unknown key optimiser \(the recipe given as a dict\)"):
+        load_recipe({"base": "base.yaml", "name": "own", "optimiser": {}})
+    with pytest.raises(ConfigError, match=r"given as a dict: there is no base 'bass\.yaml'"):
+        load_recipe({"base": "bass.yaml", "name": "own"})
+
+
 @pytest.mark.parametrize("files", [("a",), ("a", "b"), ("a", "b", "c")])
 def test_a_circle_is_spelled_out(write: Write, files: tuple[str, ...]) -> None:
     paths = [
@@ -188,8 +202,10 @@ def test_a_base_of_another_kind_says_so(write: Write) -> None:
     file = write("file.yaml", "name: x\nmodel: {base: somewhere}\nlabels: {train: t.csv}\n")
     latent = write("latent.yaml", "base: file.yaml\nname: latent\n")
     message = refused(latent, load_latent_reward_recipe)
-    assert message.startswith(f"{latent}: base '{file}' is a recipe for `videorl train_reward`")
-    assert message.count("videorl train_latent_reward") == 1
+    assert f"({file}, base of {latent})" in message
+    assert message.endswith(
+        "inherits from its own kind, here those of `videorl train_latent_reward`"
+    )
 
 
 @pytest.mark.parametrize(

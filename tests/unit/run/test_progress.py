@@ -1,4 +1,5 @@
 import io
+import math
 import os
 import re
 import select
@@ -57,6 +58,16 @@ def test_any_objective_has_its_loss_and_accuracy_shown() -> None:
     metrics = {"learn/loss": 0.25, "learn/accuracy": 0.5, "hinge/margin": 3.0, "time/step_s": 1.0}
     ProgressSink(3, stream).write(0, metrics)
     assert stream.getvalue().startswith("step 1/3  loss 0.250  accuracy 50%  1.0 s")
+
+
+def test_a_value_that_is_not_finite_ends_nothing() -> None:
+    assert sparkline([0.0, math.nan, 7.0, math.inf]) == "▁·█·"
+    assert sparkline([math.nan]) == "·"
+    stream = io.StringIO()
+    sink = ProgressSink(3, stream)
+    sink.write(0, {"reward/total": 1.0, "learn/loss": 0.5, "time/step_s": 1.0})
+    sink.write(1, {"reward/total": math.nan, "learn/loss": math.nan, "time/step_s": 1.0})
+    assert "reward +nan (+nan)  ▁·  loss nan" in stream.getvalue()
 
 
 def test_a_step_without_candidates_is_shown_too() -> None:
