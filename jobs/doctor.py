@@ -27,7 +27,7 @@ _RESTORE = "git checkout -- videorl/worlds" if CONSTRAINTS.is_file() else "insta
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw. `fix` says what to do unless all is well."""
+    """What one check found. `fix` says what to do unless all is well."""
 
     name: str
     status: Literal["ok", "warning", "broken"]
@@ -75,7 +75,7 @@ def show(findings: Sequence[Finding]) -> None:
 
 
 def check_python() -> Finding:
-    """Which interpreter runs this; pip refuses one that is too old."""
+    """Name the interpreter; pip refuses to install on one that is too old."""
     return Finding("Python", "ok", f"{platform.python_version()} ({sys.executable})")
 
 
@@ -119,7 +119,7 @@ def _read_pins() -> dict[str, str]:
 
 
 def check_machine() -> Finding:
-    """Cores this process may use, and memory."""
+    """Count the cores that this process may use, and the memory."""
     import psutil
 
     memory_gb = psutil.virtual_memory().total / 1e9
@@ -132,7 +132,7 @@ def check_machine() -> Finding:
 
 
 def check_disk(directory: Path) -> Finding:
-    """Run folders are written under `directory`."""
+    """Check the free space of `directory`, under which run folders are written."""
     free_gb = shutil.disk_usage(directory).free / 1e9
     found = f"{free_gb:.1f} GB free in {directory}"
     if free_gb >= MIN_DISK_GB:

@@ -6,7 +6,7 @@
 Without `--reward` the labelled latents are sampled and the recipe `moving_shapes` of latent
 rewards is trained first; both go on where they stopped. Then held-out prompts are sampled with
 equal seeds without guidance, with each dimension at each weight, and with two dimensions mixed. The
-pixel oracle scores all of them; it had no part in sampling. Written are `guidance.json` and plots.
+pixel oracle, which had no part in sampling, scores them. It writes `guidance.json` and plots.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def table(found: Mapping[str, Any]) -> str:
     """Return a Markdown table of the changes in a `summary`."""
     base = found["without guidance"]
     rows = [
-        "| weights | " + " | ".join(name.replace("_", " ") for name in base) + " |",
+        "| weights | " + " | ".join(map(_words, base)) + " |",
         "|---" * (len(base) + 1) + "|",
         "| none | " + " | ".join(f"{mean:.3f}" for mean in base.values()) + " |",
     ]
