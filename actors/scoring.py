@@ -56,10 +56,12 @@ def score_missing(
                 max_batches=2 * max(reward.most_workers for reward in rewards),
                 should_stop=should_stop,
             )
-            with progress("videos", len(missing)) as advance:
+            num_done = 0
+            with progress("videos", len(missing)) as reach:
                 for clips, results in batches:
                     table.add(clips, results)
-                    advance(len(clips))
+                    num_done += len(clips)
+                    reach(num_done)
         finally:
             scorer.close()
         return not should_stop()

@@ -12,15 +12,13 @@ on with what has no score yet. With `--scores` nothing is scored.
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.score import located
-from jobs.train import INTERRUPTED, lasting
-from videorl.errors import ConfigError, VideorlError
+from jobs import command
+from videorl.errors import ConfigError
 
 if TYPE_CHECKING:
     from videorl.config import RewardConfig
@@ -28,108 +26,79 @@ if TYPE_CHECKING:
     from videorl.data.score_reading import ScoredClips
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="videorl evaluate_reward",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="settings of model N, counted from 0: rewards.N.key=value",
-    )
-    made.add_argument(
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser("videorl evaluate_reward", __doc__)
+    command.add_overrides(parser, "settings of model N, counted from 0: rewards.N.key=value")
+    parser.add_argument(
         "--benchmark",
         required=True,
         help="videogen_rewardbench, genai_bench, monetbench, vision_reward_regression or "
         "video_feedback",
     )
-    made.add_argument(
-        "--data", type=Path, required=True, help="folder of the benchmark, unpacked as published"
-    )
-    made.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME[=PATH]",
-        help="a reward model with its checkpoint; may be given several times",
-    )
-    made.add_argument(
+    text = "folder of the benchmark, unpacked as published"
+    parser.add_argument("--data", type=Path, required=True, help=text)
+    command.add_models(parser, "--model")
+    parser.add_argument(
         "--scores",
         action="append",
         default=[],
         type=Path,
         metavar="FILE",
-        help="scores of one model, from this command or `videorl score`; may be given several "
-        "times",
+        help="scores of one model, from this command or `videorl score`; may be repeated",
     )
-    made.add_argument(
+    parser.add_argument(
         "--map",
         action="append",
         default=[],
         metavar="DIMENSION=A[+B]",
         help="which of the models' dimensions, or `total`, stand for one of the benchmark; may be "
-        "given several times",
+        "repeated",
     )
-    made.add_argument(
-        "--out",
-        type=Path,
-        default=Path("evaluation"),
-        help="folder of the results (default: %(default)s)",
-    )
-    made.add_argument(
-        "--batch-size",
-        type=int,
-        default=8,
-        help="videos that a worker gets at once (default: %(default)s)",
-    )
-    made.add_argument("--address", help="a running Ray cluster; default: RAY_ADDRESS, or a new one")
-    return made
+    command.add_option(parser, "--out", Path("evaluation"), "folder of the results")
+    command.add_option(parser, "--batch-size", 8, "videos that a worker gets at once")
+    command.add_address(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the agreement, and write it and every judgement to `--out`. Exit 130 = stopped."""
-    made = parser()
-    chosen = made.parse_intermixed_args(argv)
-    if not chosen.model and not chosen.scores:
-        made.error("give reward models (--model), or files of scores (--scores)")
-    if chosen.batch_size < 1:
-        made.error(f"--batch-size must be >= 1, got {chosen.batch_size}")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    """Print the agreement, and write it and every judgement to `--out`. Exit code 130 = stopped."""
+    parser = _parser()
+    options = parser.parse_intermixed_args(argv)
+    if not options.model and not options.scores:
+        parser.error("give reward models (--model), or files of scores (--scores)")
+    if options.batch_size < 1:
+        parser.error(f"--batch-size must be >= 1, got {options.batch_size}")
+    command.start_logging()
 
     from videorl.data.benchmarks import read_benchmark
     from videorl.data.score_reading import read_scores
     from videorl.evaluation.reward_benchmark import map_dimensions
     from videorl.recipes.reading import load_rewards
 
-    benchmark = read_benchmark(chosen.benchmark, chosen.data.absolute())
-    out = lasting(chosen.out)
-    mapping = _mapping(chosen.map)
-    rewards = load_rewards(chosen.model, None, chosen.overrides) if chosen.model else []
-    rewards = [located(reward) for reward in rewards]
-    for reward in rewards:  # what nothing is known of is said before hours of scoring
+    benchmark = read_benchmark(options.benchmark, options.data.absolute())
+    out = command.lasting(options.out)
+    mapping = _mapping(options.map)
+    rewards = load_rewards(options.model, None, options.overrides) if options.model else []
+    rewards = [command.located(reward) for reward in rewards]
+    for reward in rewards:  # a dimension without a counterpart is an error before hours of scoring
         map_dimensions(benchmark, reward.name, mapping)
-    scored = [read_scores(path) for path in chosen.scores]
+    scored = [read_scores(path) for path in options.scores]
     for reward in rewards:
         path = out / f"{benchmark.name}-{reward.key}.parquet"
-        if not _score(benchmark, reward, path, chosen.batch_size, chosen.address):
-            print("stopped; the same command goes on", file=sys.stderr)
-            return INTERRUPTED
+        if not _score(benchmark, reward, path, options.batch_size, options.address):
+            return command.stopped()
         scored.append(read_scores(path))
     _report(benchmark, scored, mapping, out)
     return 0
 
 
 def _mapping(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return {"VQ": ("a", "b")} for ["VQ=a+b"]."""
+    """Return what `--map` asks for, such as {"VQ": ("a", "b")} for ["VQ=a+b"]."""
     mapping: dict[str, tuple[str, ...]] = {}
-    for one in given:
-        dimension, equals, names = one.partition("=")
+    for text in given:
+        dimension, equals, names = text.partition("=")
         if not equals or not all(names.split("+")) or dimension in mapping:
-            raise ConfigError(f"--map must be DIMENSION=A[+B], once per dimension, got {one!r}")
+            raise ConfigError(f"--map must be DIMENSION=A[+B], once per dimension, got {text!r}")
         mapping[dimension] = tuple(names.split("+"))
     return mapping
 
@@ -154,11 +123,10 @@ def _score(
 def _report(
     benchmark: Benchmark,
     scored: Sequence[ScoredClips],
-    chosen: dict[str, tuple[str, ...]],
+    mapping: Mapping[str, tuple[str, ...]],
     out: Path,
 ) -> None:
-    import dataclasses
-
+    """Print and write the agreement of every model; `mapping` is what `--map` asked for."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -167,10 +135,10 @@ def _report(
 
     found: list[reward_benchmark.Agreement] = []
     rows: list[reward_benchmark.Judged] = []
-    for one in scored:
-        mapping = reward_benchmark.map_dimensions(benchmark, one.model, chosen)
-        more, judged = reward_benchmark.evaluate_model(benchmark, one, mapping)
-        found += more
+    for clips in scored:
+        dimensions = reward_benchmark.map_dimensions(benchmark, clips.model, mapping)
+        agreements, judged = reward_benchmark.evaluate_model(benchmark, clips, dimensions)
+        found += agreements
         rows += judged
     print(reward_benchmark.format_agreements(benchmark, found))
     write_json(out / f"{benchmark.name}.json", reward_benchmark.to_json(benchmark, found))
@@ -180,8 +148,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(command.run(main))

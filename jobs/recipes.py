@@ -10,49 +10,37 @@ that sets it (the recipe's own or one of its bases), or `override`.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from videorl.errors import VideorlError
+from jobs import command
 from videorl.recipes.kinds import FOLDERS, headline, shipped
 
 if TYPE_CHECKING:
     from videorl.recipes.explained import Kind
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="videorl recipes",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "recipe", nargs="?", help="the name of a shipped recipe, or the path of a YAML file"
-    )
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
-    made.add_argument(
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the list, or a recipe."""
+    parser = command.new_parser("videorl recipes", __doc__)
+    text = "the name of a shipped recipe, or the path of a YAML file"
+    parser.add_argument("recipe", nargs="?", help=text)
+    command.add_overrides(parser, "settings to change")
+    parser.add_argument(
         "--for",
         dest="command",
         choices=FOLDERS,
         help="recipes of this command alone; needed where two commands have one of the same name",
     )
-    return made
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the list, or a recipe."""
-    chosen = parser().parse_intermixed_args(argv)
-    if chosen.recipe is None:
-        print(listing(chosen.command))
+    options = parser.parse_intermixed_args(argv)
+    if options.recipe is None:
+        print(listing(options.command))
         return 0
 
     from videorl.recipes.explained import explained, find_any
 
-    wanted = [kind for kind in kinds() if chosen.command in (None, kind.command)]
-    print(explained(*find_any(wanted, chosen.recipe), chosen.overrides))
+    wanted = [kind for kind in kinds() if options.command in (None, kind.command)]
+    print(explained(*find_any(wanted, options.recipe), options.overrides))
     return 0
 
 
@@ -85,8 +73,4 @@ def listing(command: str | None) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(command.run(main))

@@ -1,64 +1,50 @@
 """`videorl scale`: resize the worker pools of a run while it works.
 
-    videorl scale runs/moving_shapes                              # how they are
+    videorl scale runs/moving_shapes                              # print the sizes
     videorl scale runs/moving_shapes --min 2 --max 8              # generators
     videorl scale runs/moving_shapes --pool video_reward --max 4  # reward workers
 
-Workers above the new maximum finish what they hold. The sizes last until the run ends, over
-restarts of its driver too, unless it is started with other sizes in its recipe.
+Workers above the new maximum finish their requests first. The sizes last until the run ends, also
+when its driver is restarted, unless that is with other sizes in its recipe.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from videorl.errors import ConfigError, RunFolderError, VideorlError
+from jobs import command
+from videorl.errors import ConfigError, RunFolderError
 
 _PATIENCE_S = 15.0
-"""The driver writes every second."""
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="videorl scale",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("run", type=Path, help="folder of a run that works at this moment")
-    made.add_argument(
-        "--pool",
-        default="generator",
-        help="`generator` (default), or a reward model's label or name",
-    )
-    made.add_argument("--min", type=int, help="workers kept even when idle; default: as it is")
-    made.add_argument("--max", type=int, help="workers started on demand; default: as it is")
-    return made
+"""How long to wait for the driver, which writes its pools' states every second."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Resize if a size is given; print every pool."""
-    chosen = parser().parse_args(argv)
+    parser = command.new_parser("videorl scale", __doc__)
+    parser.add_argument("run", type=Path, help="folder of a run that works at this moment")
+    command.add_option(parser, "--pool", "generator", "`generator`, or a reward's label or name")
+    parser.add_argument("--min", type=int, help="workers kept even when idle; default: unchanged")
+    parser.add_argument("--max", type=int, help="workers started on demand; default: unchanged")
+    options = parser.parse_args(argv)
 
     from videorl.run.folder import RunFolder
     from videorl.run.pool_sizes import PoolSize, next_states, resize
 
-    folder = RunFolder(chosen.run.absolute())
+    folder = RunFolder(options.run.absolute())
     if not folder.config.exists():
         raise RunFolderError(f"{folder.root} is not the folder of a run: it has no config.yaml")
     states = next_states(folder, _PATIENCE_S)
-    if chosen.min is not None or chosen.max is not None:
-        if chosen.pool not in states:
-            raise ConfigError(f"there is no pool {chosen.pool!r}; there are: {', '.join(states)}")
-        size = states[chosen.pool].size
+    if options.min is not None or options.max is not None:
+        if options.pool not in states:
+            raise ConfigError(f"there is no pool {options.pool!r}; there are: {', '.join(states)}")
+        size = states[options.pool].size
         new = PoolSize(
-            size.min_workers if chosen.min is None else chosen.min,
-            size.max_workers if chosen.max is None else chosen.max,
+            size.min_workers if options.min is None else options.min,
+            size.max_workers if options.max is None else options.max,
         )
-        states = resize(folder, chosen.pool, new, _PATIENCE_S)
+        states = resize(folder, options.pool, new, _PATIENCE_S)
     print(f"{'pool':<20}{'min':>5}{'max':>5}{'ready':>7}{'starting':>10}{'busy':>6}{'queued':>8}")
     for name, state in states.items():
         print(
@@ -69,8 +55,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(command.run(main))

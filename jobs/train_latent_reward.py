@@ -9,45 +9,22 @@ Stop it at any moment and start the same command again: it goes on from its last
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from jobs.train import INTERRUPTED, lasting
-from videorl.errors import VideorlError
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="videorl train_latent_reward",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "recipe",
-        help="the name of a shipped recipe, or the path of a YAML file",
-    )
-    made.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="settings to change, see videorl/guidance/recipe.py",
-    )
-    return made
+from jobs import command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, or go on with, one training. Exit code 130 = stopped by a signal, can be continued."""
-    chosen = parser().parse_intermixed_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    """Start a training or go on with it. Exit code 130 = stopped, can be continued."""
+    parser = command.new_parser("videorl train_latent_reward", __doc__)
+    command.add_recipe(parser, "videorl/guidance/recipe.py")
+    options = parser.parse_intermixed_args(argv)
+    command.start_logging()
 
     from videorl.guidance.recipe import load_latent_reward_recipe
 
-    recipe = load_latent_reward_recipe(chosen.recipe, chosen.overrides)
-    recipe.run_dir = str(lasting(Path(recipe.run_dir)))
+    recipe = load_latent_reward_recipe(options.recipe, options.overrides)
+    recipe.run_dir = str(command.lasting(recipe.run_dir))
 
     from videorl.guidance.fit import train_latent_reward
     from videorl.run.folder import open_run
@@ -56,15 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with open_run(recipe) as folder, stop_on_signal() as should_stop:
         finished = train_latent_reward(recipe, folder, should_stop)
     if not finished:
-        print(f"stopped; the same command goes on with {folder.root}", file=sys.stderr)
-        return INTERRUPTED
+        return command.stopped(folder.root)
     print(f"trained latent reward: {folder.reward}")
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(command.run(main))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray._private.state
 
 from actors.pool.pool import ElasticPool
+from videorl.run.background import repeating
 from videorl.run.folder import RunFolder
 from videorl.run.pool_sizes import (
     PoolSize,
@@ -27,23 +27,8 @@ _INTERVAL_S = 1.0
 @contextmanager
 def controlled(folder: RunFolder, pools: Mapping[str, ElasticPool]) -> Iterator[None]:
     """Follow `videorl scale` and Ray's list of draining nodes, on a thread, inside the block."""
-    stop = threading.Event()
-    control = PoolControl(folder, pools)
-
-    def follow() -> None:
-        while not stop.wait(_INTERVAL_S):
-            try:
-                control.once()
-            except Exception:  # a full disk or a busy head must not end the thread
-                logger.exception("pools could not be looked after, trying again")
-
-    thread = threading.Thread(target=follow, name="pool-control", daemon=True)
-    thread.start()
-    try:
+    with repeating(PoolControl(folder, pools).once, _INTERVAL_S, "pool control"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 class PoolControl:

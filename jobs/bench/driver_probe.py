@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-import grpc
 import psutil
 import ray
 from ray._private.internal_api import node_stats
@@ -18,15 +14,14 @@ from ray._private.worker import global_worker
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One moment."""
+    """The driver and its cluster at one moment."""
 
     at: float
     """Monotonic seconds."""
     cpu_s: float
     """Processor time of this process so far, Ray's threads in it included."""
     memory_bytes: int
-    """Resident memory of this process alone: without pages that it shares, such as those of the
-    object store that it has read."""
+    """Resident memory without shared pages, such as those of the object store."""
     num_fds: int
     num_threads: int
     num_references: int
@@ -34,11 +29,11 @@ class Probe:
     num_processes: int
     """All descendants: workers, and Ray's own where the cluster is this process's."""
     store_bytes: int
-    """In the object stores of all nodes."""
+    """Used in the object stores of all nodes."""
 
 
 def probe() -> Probe:
-    """Look now; takes some milliseconds."""
+    """Measure now; takes some milliseconds."""
     process, worker = psutil.Process(), cast(Any, global_worker)
     with process.oneshot():
         times, memory = process.cpu_times(), process.memory_info()
@@ -56,31 +51,11 @@ def probe() -> Probe:
 
 
 def store_bytes() -> int:
-    """Return how much lies in the object stores of all nodes."""
+    """Return how many bytes lie in the object stores of all nodes."""
     # Not public: the public ways go through the dashboard, which takes longer than a step.
     stats = [
         node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return sum(one.store_stats.object_store_bytes_used for one in stats)
-
-
-@contextmanager
-def probed(interval_s: float) -> Iterator[list[Probe]]:
-    """Look again and again on a thread, and collect what is seen."""
-    found: list[Probe] = []
-    stop = threading.Event()
-
-    def follow() -> None:
-        while not stop.wait(interval_s):
-            with suppress(grpc.RpcError):  # a node that is busy answers the next time
-                found.append(probe())
-
-    thread = threading.Thread(target=follow, name="driver-probe", daemon=True)
-    thread.start()
-    try:
-        yield found
-    finally:
-        stop.set()
-        thread.join()
+    return sum(node.store_stats.object_store_bytes_used for node in stats)

@@ -15,11 +15,13 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jobs import command
+from jobs.bench.measuring import add_json, keep_priority, show, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Throughput:
-    """One repeat of one way to sample."""
+    """One repeat of a way to sample: the stock pipeline or the pool."""
 
     seconds: float
     first_video: np.ndarray
@@ -40,61 +42,43 @@ class Throughput:
     """Share of worker time spent on requests while more of them queue."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m jobs.bench.generation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings to change")
-    made.add_argument(
-        "--recipe", default="moving_shapes", help="name or path of a recipe (default: %(default)s)"
-    )
-    made.add_argument(
-        "--prompts",
-        type=int,
-        default=24,
-        help="prompts in each of two repeats (default: %(default)s)",
-    )
-    made.add_argument("--workers", type=int, help="generators; default: one per core, or per GPU")
-    made.add_argument(
-        "--steps",
-        type=int,
-        default=6,
-        help="training steps measured; 0 = none (default: %(default)s)",
-    )
-    made.add_argument("--json", type=Path, help="write the numbers to this file too")
-    return made
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser("python -m jobs.bench.generation", __doc__)
+    command.add_overrides(parser, "recipe settings to change")
+    command.add_option(parser, "--recipe", "moving_shapes", "name or path of a recipe")
+    command.add_option(parser, "--prompts", 24, "prompts in each of two repeats")
+    text = "number of generators; default: one per core, or per GPU"
+    parser.add_argument("--workers", type=int, help=text)
+    command.add_option(parser, "--steps", 6, "training steps measured; 0 = none")
+    add_json(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, and print a table and the same numbers as JSON."""
-    chosen = parser().parse_intermixed_args(argv)
+    options = _parser().parse_intermixed_args(argv)
 
     from jobs.bench.stages import training
     from videorl.recipes.reading import load_recipe
 
-    # Ray's workers give way to every other process by default; the stock pipeline does not.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    workers = chosen.workers or _num_devices()
+    keep_priority()  # as the stock pipeline runs
+    workers = options.workers or _num_devices()
     sizes = [f"generators.{name}_workers={workers}" for name in ("min", "max")]
-    recipe = load_recipe(chosen.recipe, [*sizes, "generators.num_cpus=1", *chosen.overrides])
-    found = {"machine": machine(), **throughput(recipe, chosen.prompts)}
-    if chosen.steps:
+    recipe = load_recipe(options.recipe, [*sizes, "generators.num_cpus=1", *options.overrides])
+    found = {"machine": machine(), **throughput(recipe, options.prompts)}
+    if options.steps:
         for staleness in (0, 1):
             recipe.rollouts.max_staleness = staleness
-            found[f"training, max_staleness {staleness}"] = training(recipe, chosen.steps)
-    show(found)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if chosen.json:
-        chosen.json.write_text(text + "\n")
+            found[f"training, max_staleness {staleness}"] = training(recipe, options.steps)
+    for title, numbers in found.items():
+        show(numbers, title)
+    print(f"\n{json.dumps(found, indent=2)}")
+    write_json(options.json, found)
     return 0
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on; a load above 0 means that others were working too."""
+    """Return what the numbers depend on; a load above 0 means that other processes worked too."""
     import torch
 
     return {
@@ -112,7 +96,7 @@ def _num_devices() -> int:
 
 
 def throughput(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
-    """Measure stock, pool, pool, stock: a machine that slows down meanwhile favours neither."""
+    """Measure stock, pool, pool, stock, so that a machine that slows down favours neither."""
     from videorl.types import WeightVersion
 
     unknown = WeightVersion(0, "")
@@ -122,7 +106,7 @@ def throughput(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
     pool = run_pool(recipe, num_prompts)
     stock.append(run_stock(recipe, second))
     count = num_prompts * recipe.prompts.candidates_per_prompt
-    per_s = [2 * count / sum(one.seconds for one in ways) for ways in (stock, pool)]
+    per_s = [2 * count / sum(repeat.seconds for repeat in ways) for ways in (stock, pool)]
     difference = abs(stock[0].first_video - pool[0].first_video).max()
     return {
         "throughput": {
@@ -134,7 +118,9 @@ def throughput(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
                 round(a.seconds / b.seconds, 3) for a, b in zip(stock, pool, strict=True)
             ],
             "pool workers": recipe.generators.max_workers,
-            "pool workers busy while requests queue": [round(one.busy_share, 3) for one in pool],
+            "pool workers busy while requests queue": [
+                round(repeat.busy_share, 3) for repeat in pool
+            ],
             "largest pixel difference, of 1": round(float(difference), 4),
         }
     }
@@ -237,15 +223,5 @@ def _run_repeat(generator: RayGenerator, wanted: Sequence[SampleRequest]) -> Thr
     return Throughput(seconds, video.frames / 255.0, busy_share(before, queueing))
 
 
-def show(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the table."""
-    for title, numbers in found.items():
-        print(f"\n{title}")
-        for name, value in numbers.items():
-            listed = ", ".join(map(str, value)) if isinstance(value, list) else value
-            print(f"  {name:<44}{listed}")
-    print()
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.run(main))

@@ -13,21 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.pool.control import controlled
-from actors.pool.pool import ElasticPool
 from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run, wait_for_workers
 from jobs.bench.stand_ins import Pace
 from videorl.loop import train
-from videorl.report.charts import HEIGHT, WIDTH, chart
+from videorl.report.plots import Line, line_plot
+from videorl.run.background import repeating
 from videorl.run.folder import RunFolder, open_run
 
 _WINDOW_S = 4.0
-"""Throughput is that of so many seconds."""
-_STYLE = """
-text { font: 11px sans-serif; fill: #555 } .x { text-anchor: middle } .y { text-anchor: end }
-.title { font-weight: bold; fill: #222 }
-.grid { stroke: #ddd } .swap { stroke: #c60; stroke-dasharray: 4 3 }
-.line { fill: none; stroke: #2563eb; stroke-width: 1.8 }
-"""
+"""Throughput is averaged over so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +29,27 @@ class Moment:
     """The pool at one time."""
 
     at: float
-    """Seconds since the run began."""
+    """Seconds since the first pool size was reached."""
     workers: int
-    """Ready ones."""
+    """Workers that are ready."""
     completed: int
-    """Requests so far."""
+    """Requests completed so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """One call of `videorl scale`."""
+    """One call of `videorl scale`, or the size at the start."""
 
     at: float
-    """When it was typed, seconds since the run began."""
+    """When the command was started, in seconds as in `Moment`."""
     workers: int
 
 
 class Nothing:
-    """A metric sink."""
+    """A metric sink that keeps nothing."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Forget it."""
+        """Drop the metrics."""
 
 
 def growth(sizes: Sequence[int], seconds: float, pace: Pace) -> dict[str, Any]:
@@ -77,32 +71,22 @@ def growth(sizes: Sequence[int], seconds: float, pace: Pace) -> dict[str, Any]:
         ):
             pool = run.generator.pool
             wait_for_workers(pool, sizes[0], 300.0)
-            # The first requests also wait for the encoder; the clock starts with the first answer.
-            with _watched(pool, moments), _resized(folder, sizes, seconds, resizes) as is_over:
+            started = time.monotonic()
+
+            def look() -> None:
+                now = pool.stats()
+                moments.append(Moment(time.monotonic() - started, now.workers, now.completed))
+
+            # The first requests also wait for the encoder: `phases` counts from the first answer.
+            with (
+                repeating(look, 0.2, "pool watch"),
+                _resized(folder, sizes, seconds, resizes) as is_over,
+            ):
                 train(recipe, run.parts, run.progress, is_over)
     return {
         "phases": phases(moments, resizes, 1 / pace.generate_s),
         "svg": plot(moments, resizes),
     }
-
-
-@contextmanager
-def _watched(pool: ElasticPool, moments: list[Moment]) -> Iterator[None]:
-    """Note the pool's state five times a second."""
-    stop, started = threading.Event(), time.monotonic()
-
-    def follow() -> None:
-        while not stop.wait(0.2):
-            now = pool.stats()
-            moments.append(Moment(time.monotonic() - started, now.workers, now.completed))
-
-    thread = threading.Thread(target=follow, name="growth", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager
@@ -133,14 +117,13 @@ def phases(
 
     Args:
         moments: In order of time.
-        resizes: In order of time, the first one at the start.
+        resizes: In order of time, the first at the start.
         rate: Requests per second that one worker ideally finishes.
     """
     found: list[dict[str, float]] = []
-    ends = [one.at for one in resizes[1:]] + [moments[-1].at]
-    for resize, end in zip(resizes, ends, strict=True):
-        inside = [one for one in moments if resize.at <= one.at <= end]
-        reached = [one for one in inside if one.workers == resize.workers and one.completed]
+    for resize, end in zip(resizes, _ends(moments, resizes), strict=True):
+        inside = [moment for moment in moments if resize.at <= moment.at <= end]
+        reached = [each for each in inside if each.workers == resize.workers and each.completed]
         seconds, requests = 0.0, 0
         if len(reached) > 1:
             seconds = reached[-1].at - reached[0].at
@@ -156,37 +139,31 @@ def phases(
     return found
 
 
+def _ends(moments: Sequence[Moment], resizes: Sequence[Resize]) -> list[float]:
+    """Return when each size was replaced by the next, and the end of the run."""
+    return [*(resize.at for resize in resizes[1:]), moments[-1].at]
+
+
 def plot(moments: Sequence[Moment], resizes: Sequence[Resize]) -> str:
-    """Return an SVG: ready generators and throughput over time, the commands as dashed lines."""
-    typed = [one.at for one in resizes[1:]]
-    workers = [(one.at, float(one.workers)) for one in moments]
-    rates: list[tuple[float, float | None]] = []
-    for one in moments:
-        window = [near for near in moments if abs(near.at - one.at) <= _WINDOW_S / 2]
+    """Return an SVG: generators asked for, ready generators and throughput over time."""
+    asked = [
+        (at, float(resize.workers))
+        for resize, end in zip(resizes, _ends(moments, resizes), strict=True)
+        for at in (resize.at, end)
+    ]
+    rates: list[tuple[float, float]] = []
+    for moment in moments:
+        window = [near for near in moments if abs(near.at - moment.at) <= _WINDOW_S / 2]
         span = window[-1].at - window[0].at
-        rates.append((one.at, (window[-1].completed - window[0].completed) / span if span else 0.0))
-    drawn = [
-        chart("Generators that are ready", workers, swaps=typed, is_smoothed=False),
-        chart("Requests per second", rates, swaps=typed, is_smoothed=False),
-    ]
-    titles = ("Generators that are ready", f"Requests per second (over {_WINDOW_S:.0f} s)")
-    parts = [
-        f'<g transform="translate({10 + index * (WIDTH + 20)} 10)">'
-        f'<text class="title" x="{WIDTH / 2}" y="10" text-anchor="middle">{title}</text>'
-        f'<g transform="translate(0 14)">{_inner(figure)}</g></g>'
-        for index, (title, figure) in enumerate(zip(titles, drawn, strict=True))
-    ]
-    width, height = 2 * WIDTH + 40, HEIGHT + 50
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}"><style>{_STYLE}</style>'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}'
-        f'<text class="x" x="{width / 2}" y="{height - 8}">seconds; dashed: videorl scale</text>'
-        "</svg>\n"
+        completed = window[-1].completed - window[0].completed
+        rates.append((moment.at, completed / span if span else 0.0))
+    return line_plot(
+        "A pool that is resized while the run works",
+        [
+            Line("asked for by videorl scale", asked),
+            Line("ready generators", [(each.at, float(each.workers)) for each in moments]),
+            Line(f"requests/s over {_WINDOW_S:.0f} s", rates),
+        ],
+        x_name="seconds",
+        y_name="generators, requests per second",
     )
-
-
-def _inner(figure: str) -> str:
-    """Return what a chart draws, without the page around it."""
-    start = figure.index(">", figure.index("<svg")) + 1
-    return figure[start : figure.index("</svg>")]

@@ -6,23 +6,20 @@
 Without `--reward` the labelled latents are sampled and the recipe `moving_shapes` of latent
 rewards is trained first; both go on where they stopped. Then held-out prompts are sampled with
 equal seeds without guidance, with each dimension at each weight, and with two dimensions mixed. The
-pixel oracle scores all of them; it had no part in sampling. Written are `guidance.json` and plots.
+pixel oracle, which had no part in sampling, scores them. It writes `guidance.json` and plots.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.workshop.pretrain import progress
-from videorl.errors import VideorlError
+from jobs import command
+from jobs.bench.measuring import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,65 +40,56 @@ class Measured:
     seconds: float
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m jobs.bench.guidance",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--reward", type=Path, help="a trained latent reward; default: train one")
-    made.add_argument("--out", type=Path, default=Path("runs/bench_guidance"))
-    made.add_argument(
-        "--weights",
-        type=float,
-        nargs="+",
-        default=[2.0, 4.0, 8.0],
-        help="of each dimension alone; the middle one is shared out in mixtures "
-        "(default: %(default)s)",
-    )
-    made.add_argument("--mixes", type=int, default=3, help="mixtures between two dimensions")
-    made.add_argument("--prompts", type=int, default=32, help="held-out prompts")
-    made.add_argument("--samples", type=int, default=2, help="of each prompt")
-    made.add_argument("--max-factor", type=float, help="where t/(1-t) is cut off")
-    made.add_argument("--recipe", default="moving_shapes", help="of the policy and its sampling")
-    return made
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser("python -m jobs.bench.guidance", __doc__)
+    parser.add_argument("--reward", type=Path, help="a trained latent reward; default: train one")
+    command.add_option(parser, "--out", Path("runs/bench_guidance"), "folder of the results")
+    text = "weights of each dimension alone; mixtures share out the middle one"
+    command.add_option(parser, "--weights", [2.0, 4.0, 8.0], text)
+    command.add_option(parser, "--mixes", 3, "mixtures between two dimensions")
+    command.add_option(parser, "--prompts", 32, "held-out prompts")
+    command.add_option(parser, "--samples", 2, "samples of each prompt")
+    parser.add_argument("--max-factor", type=float, help="where t/(1-t) is cut off")
+    text = "name or path of the recipe of policy and sampling"
+    command.add_option(parser, "--recipe", "moving_shapes", text)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print."""
-    chosen = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    """Measure, write and print. Exit code 130 = stopped in training, can be continued."""
+    options = _parser().parse_args(argv)
+    command.start_logging()
     started = time.perf_counter()
-    folder = chosen.reward or _train(chosen.out)
+    reward = options.reward or options.out / "latent_reward/reward"
+    if options.reward is None and (code := _train(options.out)):
+        return code
     trained = time.perf_counter()
-    chosen.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     runs: list[Measured] = []
     found: dict[str, Any] = {}
-    for run in _sweep(chosen, folder):
+    for run in _sweep(options, reward):
         runs.append(run)
         found = summary(runs)
         found["seconds"] = {
             "labelling and training": round(trained - started),
             "sampling": round(time.perf_counter() - trained),
         }
-        (chosen.out / "guidance.json").write_text(json.dumps(found, indent=2) + "\n")
+        write_json(options.out / "guidance.json", found)
     for name, text in plots(found).items():
-        (chosen.out / f"{name}.svg").write_text(text)
+        (options.out / f"{name}.svg").write_text(text)
     print(table(found))
     return 0
 
 
-def _train(out: Path) -> Path:
+def _train(out: Path) -> int:
+    """Label latents and train the reward in `out`, with the real commands; return the exit code."""
     from jobs import train_latent_reward
     from jobs.workshop import label_latents
 
-    labels, run = out / "latents", out / "latent_reward"
+    labels = out / "latents"
     label_latents.main(["moving_shapes", "--out", str(labels), "--candidates", "16"])
-    places = [f"labels.{one}={labels}/{one}.csv" for one in ("train", "held_out")]
-    if train_latent_reward.main(["moving_shapes", *places, f"run_dir={run}"]):
-        raise SystemExit("stopped; the same command goes on")
-    return run / "reward"
+    places = [f"labels.{split}={labels}/{split}.csv" for split in ("train", "held_out")]
+    return train_latent_reward.main(["moving_shapes", *places, f"run_dir={out / 'latent_reward'}"])
 
 
 def requests(
@@ -119,7 +107,7 @@ def requests(
     return [{}, *alone, *mixed]
 
 
-def _sweep(chosen: argparse.Namespace, folder: Path) -> Iterator[Measured]:
+def _sweep(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     import numpy as np
 
     from videorl.data.prompts import load_prompts
@@ -132,25 +120,26 @@ def _sweep(chosen: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     from videorl.policies.pipeline_policy import PipelinePolicy
     from videorl.recipes.reading import load_recipe
     from videorl.rewards.moving_shapes import MovingShapesReward
+    from videorl.run.progress import progress
     from videorl.seeds import derive_seed
 
-    recipe = load_recipe(chosen.recipe)
+    recipe = load_recipe(options.recipe)
     policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS)
     assert isinstance(policy, PipelinePolicy)
     reward = load_latent_reward(folder, recipe.policy, recipe.sampling)
     oracle = MovingShapesReward()
-    max_factor = MAX_FACTOR if chosen.max_factor is None else chosen.max_factor
-    rows = load_prompts("moving_shapes", "held_out")[: chosen.prompts]
+    max_factor = MAX_FACTOR if options.max_factor is None else options.max_factor
+    rows = load_prompts("moving_shapes", "held_out")[: options.prompts]
     texts = [row.text for row in rows]
     embeds, negative_LD = policy.encode(texts), policy.encode([""])[0]
-    wanted = requests(reward.config.dimensions, chosen.weights, chosen.mixes)
-    with progress("requests", len(wanted)) as on_step:
+    wanted = requests(reward.config.dimensions, options.weights, options.mixes)
+    with progress("requests", len(wanted)) as reach:
         for number, weights in enumerate(wanted):
             started = time.perf_counter()
             sampler = GuidedSampler(policy, reward, weights, max_factor=max_factor)
             rows: dict[str, list[float]] = {}
             for text, embeds_LD in zip(texts, embeds, strict=True):
-                seeds = [derive_seed(1234, "guidance", text, k) for k in range(chosen.samples)]
+                seeds = [derive_seed(1234, "guidance", text, k) for k in range(options.samples)]
                 videos = policy.decode(sampler.sample(embeds_LD, negative_LD, seeds))
                 scores = oracle.score(videos, [text] * len(videos))
                 for name in oracle.dimensions:
@@ -161,7 +150,7 @@ def _sweep(chosen: argparse.Namespace, folder: Path) -> Iterator[Measured]:
             columns = {name: np.array(values) for name, values in rows.items()}
             seconds = time.perf_counter() - started
             yield Measured(weights, columns, seconds)
-            on_step(number + 1, seconds)
+            reach(number + 1, seconds)
 
 
 def changes(run: Measured, base: Measured) -> dict[str, Interval]:
@@ -179,13 +168,13 @@ def summary(runs: Sequence[Measured]) -> dict[str, Any]:
     base = runs[0]
     return {
         "num_prompts": len(next(iter(base.scores_PK.values()))),
-        "without guidance": {name: float(one.mean()) for name, one in base.scores_PK.items()},
+        "without guidance": {name: float(mean_P.mean()) for name, mean_P in base.scores_PK.items()},
         "guided": [
             {
                 "weights": dict(run.weights),
                 "seconds": round(run.seconds, 1),
                 "seconds without guidance": round(base.seconds, 1),
-                "change": {name: asdict(one) for name, one in changes(run, base).items()},
+                "change": {name: asdict(change) for name, change in changes(run, base).items()},
             }
             for run in runs[1:]
         ],
@@ -196,68 +185,81 @@ def table(found: Mapping[str, Any]) -> str:
     """Return a Markdown table of the changes in a `summary`."""
     base = found["without guidance"]
     rows = [
-        "| weights | " + " | ".join(name.replace("_", " ") for name in base) + " |",
+        "| weights | " + " | ".join(map(_words, base)) + " |",
         "|---" * (len(base) + 1) + "|",
         "| none | " + " | ".join(f"{mean:.3f}" for mean in base.values()) + " |",
     ]
     for run in found["guided"]:
-        asked = ", ".join(f"{name.split('_')[0]} {one:g}" for name, one in run["weights"].items())
+        asked = ", ".join(f"{name.split('_')[0]} {w:g}" for name, w in run["weights"].items())
         changed = [run["change"][name] for name in base]
-        cells = [f"{one['mean']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]" for one in changed]
+        cells = ["{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**each) for each in changed]
         rows.append(f"| {asked} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
 def plots(found: Mapping[str, Any]) -> dict[str, str]:
     """Return SVG by name: each dimension over its own weight, and one dimension against another."""
-    from videorl.report.plots import Line, line_plot
-
-    base = found["without guidance"]
     alone: dict[str, list[Mapping[str, Any]]] = {}
     for run in found["guided"]:
         if len(run["weights"]) == 1:
             alone.setdefault(next(iter(run["weights"])), []).append(run)
+    mixed = [run for run in found["guided"] if len(run["weights"]) == 2]
+    base = found["without guidance"]
+    return {
+        "guidance": _own_changes(alone),
+        "guidance_trade_off": _trade_off(base, {name: alone.get(name, []) for name in MIX}, mixed),
+    }
+
+
+def _own_changes(alone: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Draw how each dimension changes when it alone is guided."""
+    from videorl.report.plots import Line, line_plot
+
     lines: list[Line] = []
-    for name, some in alone.items():
-        own = [run["change"][name] for run in some]
-        points = [(run["weights"][name], one["mean"]) for run, one in zip(some, own, strict=True)]
-        ends = [(one["low"], one["high"]) for one in own]
-        words = name.replace("_", " ")
-        lines.append(Line(words, [(0.0, 0.0), *points], intervals=[(0.0, 0.0), *ends]))
-    rising = line_plot(
+    for name, runs in alone.items():
+        own = [run["change"][name] for run in runs]
+        points = [
+            (run["weights"][name], change["mean"]) for run, change in zip(runs, own, strict=True)
+        ]
+        ends = [(change["low"], change["high"]) for change in own]
+        lines.append(Line(_words(name), [(0.0, 0.0), *points], intervals=[(0.0, 0.0), *ends]))
+    return line_plot(
         "Guided by one dimension: its own change, held-out prompts",
         lines,
         x_name="weight of the dimension",
         y_name="change of the oracle's score",
     )
 
-    def path(words: str, some: Sequence[Mapping[str, Any]], *, from_base: bool) -> Line:
-        ends = [tuple(base[one] + run["change"][one]["mean"] for one in MIX) for run in some]
-        points = [(x, y) for x, y in ends]
-        notes = [" + ".join(f"{one:g}" for one in run["weights"].values()) for run in some]
-        if from_base:
-            points, notes = [(base[MIX[0]], base[MIX[1]]), *points], ["0", *notes]
-        return Line(words, points, notes)
 
-    mixed = [run for run in found["guided"] if len(run["weights"]) == 2]
-    trade = line_plot(
+def _trade_off(
+    base: Mapping[str, float],
+    alone: Mapping[str, Sequence[Mapping[str, Any]]],
+    mixed: Sequence[Mapping[str, Any]],
+) -> str:
+    """Draw the two dimensions of `MIX` against each other, from the base on and for mixtures."""
+    from videorl.report.plots import Line, line_plot
+
+    def path(name: str, runs: Sequence[Mapping[str, Any]], *, from_base: bool) -> Line:
+        ends = [[base[each] + run["change"][each]["mean"] for each in MIX] for run in runs]
+        notes = [" + ".join(f"{weight:g}" for weight in run["weights"].values()) for run in runs]
+        if from_base:
+            ends, notes = [[base[each] for each in MIX], *ends], ["0", *notes]
+        return Line(_words(name), [(x, y) for x, y in ends], notes)
+
+    lines = [path(f"{name} alone", runs, from_base=True) for name, runs in alone.items()]
+    if mixed:
+        lines.append(path(" + ".join(MIX), mixed, from_base=False))
+    return line_plot(
         "Two dimensions against each other, held-out prompts; weights beside the points",
-        [
-            *(
-                path(f"{name} alone".replace("_", " "), alone.get(name, []), from_base=True)
-                for name in MIX
-            ),
-            *([path(" + ".join(MIX).replace("_", " "), mixed, from_base=False)] if mixed else []),
-        ],
-        x_name=f"{MIX[0].replace('_', ' ')}, oracle",
-        y_name=f"{MIX[1].replace('_', ' ')}, oracle",
+        lines,
+        x_name=f"{_words(MIX[0])}, oracle",
+        y_name=f"{_words(MIX[1])}, oracle",
     )
-    return {"guidance": rising, "guidance_trade_off": trade}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(command.run(main))

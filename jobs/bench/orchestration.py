@@ -11,106 +11,66 @@ archive's tables and 4 MiB of latents per candidate in Ray's object store.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs import command
+from jobs.bench.measuring import add_json, keep_priority, show, write_json
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m jobs.bench.orchestration",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("what", choices=sorted(BENCHMARKS), help="what is measured")
-    made.add_argument("--json", type=Path, help="write the numbers to this file too")
-    of_scale = made.add_argument_group("scale")
-    of_scale.add_argument(
-        "--workers",
-        type=int,
-        nargs="+",
-        default=[16, 64, 256, 1000],
-        help="numbers of generators that share --shared processes; 0 = skip this "
-        "(default: %(default)s)",
-    )
-    of_scale.add_argument(
-        "--shared", type=int, default=8, help="processes that they share (default: %(default)s)"
-    )
-    of_scale.add_argument(
-        "--processes",
-        type=int,
-        default=64,
-        help="then so many generators with a process each; 0 = none (default: %(default)s)",
-    )
-    of_scale.add_argument(
-        "--stretch",
-        type=int,
-        default=10,
-        help="how many times longer that run is (default: %(default)s)",
-    )
-    of_scale.add_argument(
-        "--rate",
-        type=float,
-        default=16.0,
-        help="requests per second, ideally (default: %(default)s)",
-    )
-    of_scale.add_argument(
-        "--store-mib",
-        type=int,
-        default=6144,
-        help="size of Ray's object store (default: %(default)s)",
-    )
-    made.add_argument(
-        "--steps", type=int, default=10, help="overlap: steps measured (default: %(default)s)"
-    )
-    made.add_argument(
-        "--seconds",
-        type=float,
-        default=30.0,
-        help="growth: seconds for each size (default: %(default)s)",
-    )
-    made.add_argument("--svg", type=Path, help="growth: draw the plot into this file")
-    return made
+Numbers = dict[str, Any]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser("python -m jobs.bench.orchestration", __doc__)
+    parser.add_argument("what", choices=sorted(BENCHMARKS), help="what is measured")
+    add_json(parser)
+    text = "scale: numbers of generators that share --shared processes; 0 = skip this"
+    command.add_option(parser, "--workers", [16, 64, 256, 1000], text)
+    command.add_option(parser, "--shared", 8, "scale: processes that they share")
+    text = "scale: then so many generators with a process each; 0 = none"
+    command.add_option(parser, "--processes", 64, text)
+    command.add_option(parser, "--stretch", 10, "scale: how many times longer that run is")
+    command.add_option(parser, "--rate", 16.0, "scale: requests per second, ideally")
+    command.add_option(parser, "--store-mib", 6144, "scale: size of Ray's object store")
+    command.add_option(parser, "--steps", 10, "overlap: steps measured")
+    command.add_option(parser, "--seconds", 30.0, "growth: seconds for each size")
+    parser.add_argument("--svg", type=Path, help="growth: draw the plot into this file")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; print every result as soon as it is there."""
-    chosen = parser().parse_args(argv)
-    # Ray's workers give way to every other process by default; here they are what is measured.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    found: dict[str, Any] = {
-        "machine": {"cores": os.cpu_count(), "load at the start": os.getloadavg()[0]}
-    }
-    show(found["machine"])
+    options = _parser().parse_args(argv)
+    keep_priority()
+    machine = {"cores": os.cpu_count(), "load at the start": os.getloadavg()[0]}
+    found: dict[str, Numbers] = {"machine": machine}
+    show(machine)
     started = time.perf_counter()
-    for name, numbers in BENCHMARKS[chosen.what](chosen):
+    for name, numbers in BENCHMARKS[options.what](options):
         found[name] = numbers
-        print(f"\n{name}", flush=True)
-        show(numbers)
-    found["machine"]["load at the end"] = os.getloadavg()[0]
+        show(numbers, name)
+    machine["load at the end"] = os.getloadavg()[0]
     print(f"\n{time.perf_counter() - started:.0f} s; load at the end {os.getloadavg()[0]:.1f}")
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(options.json, found)
     return 0
 
 
-def scale(chosen: argparse.Namespace) -> Any:
+def scale(options: argparse.Namespace) -> Iterator[tuple[str, Numbers]]:
     """Yield the numbers of every size of the pool."""
     from jobs.bench.scale import Load, orchestration
 
-    loads = [Load(count, chosen.shared, chosen.rate) for count in chosen.workers if count]
-    if chosen.processes:
-        loads.append(Load(chosen.processes, 0, chosen.rate, stretch=chosen.stretch))
+    loads = [Load(count, options.shared, options.rate) for count in options.workers if count]
+    if options.processes:
+        loads.append(Load(options.processes, 0, options.rate, stretch=options.stretch))
     for load in loads:
         where = f"{load.num_shared} processes" if load.num_shared else "a process each"
-        yield f"{load.num_workers} generators, {where}", orchestration(load, chosen.store_mib)
+        yield f"{load.num_workers} generators, {where}", orchestration(load, options.store_mib)
 
 
-def overlap(chosen: argparse.Namespace) -> Any:
+def overlap(options: argparse.Namespace) -> Iterator[tuple[str, Numbers]]:
     """Yield seconds per step of every mix, by staleness."""
     from actors.cluster import connect
     from jobs.bench.overlap import MIXES, overlap
@@ -118,19 +78,19 @@ def overlap(chosen: argparse.Namespace) -> Any:
     with connect("local", num_cpus=4):
         for name, pace in MIXES.items():
             for staleness in (0, 1, 2):
-                yield f"{name}, max_staleness {staleness}", overlap(pace, staleness, chosen.steps)
+                yield f"{name}, max_staleness {staleness}", overlap(pace, staleness, options.steps)
 
 
-def growth(chosen: argparse.Namespace) -> Any:
+def growth(options: argparse.Namespace) -> Iterator[tuple[str, Numbers]]:
     """Yield when each size of the pool was reached; write the plot."""
     from actors.cluster import connect
     from jobs.bench.growth import growth
     from jobs.bench.stand_ins import Pace
 
     with connect("local", num_cpus=4):
-        found = growth((1, 4, 2), chosen.seconds, Pace(1.0, spread=0.2))
-    if chosen.svg:
-        chosen.svg.write_text(found["svg"])
+        found = growth((1, 4, 2), options.seconds, Pace(1.0, spread=0.2))
+    if options.svg:
+        options.svg.write_text(found["svg"])
     for phase in found["phases"]:
         yield f"{phase['generators']} generators", phase
 
@@ -138,12 +98,5 @@ def growth(chosen: argparse.Namespace) -> Any:
 BENCHMARKS = {"scale": scale, "overlap": overlap, "growth": growth}
 
 
-def show(numbers: Mapping[str, Any]) -> None:
-    """Print one number per line."""
-    for name, value in numbers.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        print(f"  {name:<40}{shown}", flush=True)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.run(main))

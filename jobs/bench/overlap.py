@@ -26,7 +26,7 @@ MIXES = {
     "balanced, uneven requests": Pace(0.2, 0.2, 0.8, spread=0.9),
     "all on one core": Pace(0.1, 0.05, 0.4, computes=True),
 }
-"""Name -> seconds per prompt, per group and per step."""
+"""Name -> seconds of generation per prompt, of scoring per group, of learning per step."""
 
 
 @dataclass
@@ -36,16 +36,15 @@ class Clock:
     times: list[float] = field(default_factory=list[float])
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Note one step."""
+        """Note the time."""
         self.times.append(time.monotonic())
 
 
 def overlap(pace: Pace, max_staleness: int, num_steps: int) -> dict[str, Any]:
     """Run with one generator and one reward worker; return seconds per step and per stage.
 
-    Seconds per step are a median: a machine that does something else for a while counts little.
-
     The first steps warm up, and in the last ones nothing is left to sample ahead: neither counts.
+    Seconds per step are a median, so that other work on the machine for a while counts little.
     """
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +63,6 @@ def overlap(pace: Pace, max_staleness: int, num_steps: int) -> dict[str, Any]:
         "score": _PER_ROUND * pace.score_s,
         "learn": pace.learn_s,
     }
-    # One core works on one thing at a time: there the best is the sum.
+    # Stages that share one core cannot overlap: their best is the sum.
     best = sum(stages.values()) if pace.computes else max(stages.values())
     return {"stages, s": stages, "best, s": best, "step, s": step_s, "step / best": step_s / best}

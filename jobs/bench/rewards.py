@@ -1,11 +1,11 @@
-"""How much the reward models save against the way their authors' code goes, as ratios in one run.
+"""How much time the reward models save against their authors' way, as ratios in one run.
 
     python -m jobs.bench.rewards
     python -m jobs.bench.rewards --models vision_reward --vision-reward CHECKPOINT --seconds 5 24
 
-Weights are the tiny ones of the test fixtures unless checkpoints are given. The ways are run in
-turn, `--repeats` times, and the fastest time of each counts: processor time of one thread (or of
-`--threads`), which other load on the machine falsifies little; with a GPU the time that passes.
+Weights are the tiny ones of the test fixtures unless checkpoints are given. The ways take turns,
+`--repeats` times, and the fastest time of each counts: on a CPU processor time of `--threads`
+threads, which other load on the machine hardly changes; with a GPU the time that passes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import argparse
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jobs import command
 
 if TYPE_CHECKING:
     from videorl.protocols import RewardModel
@@ -26,44 +28,32 @@ FIXTURES = Path(__file__).resolve().parents[2] / "tests/fixtures"
 PROMPT = "a girl walks in the rain with a red umbrella"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m jobs.bench.rewards",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "--models",
-        nargs="+",
-        choices=sorted(BENCHMARKS),
-        default=sorted(BENCHMARKS),
-        help="default: both",
-    )
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser("python -m jobs.bench.rewards", __doc__)
+    models = sorted(BENCHMARKS)
+    command.add_option(parser, "--models", models, "which are measured", choices=models)
     for name in ("--video-reward", "--vision-reward"):
-        made.add_argument(name, type=Path, help="checkpoint folder; default: tiny weights")
-    made.add_argument("--batch", type=int, default=8, help="clips per batch (default: %(default)s)")
-    made.add_argument(
-        "--seconds",
-        type=int,
-        nargs="+",
-        default=[5, 24],
-        help="lengths of the clips (default: %(default)s)",
-    )
-    made.add_argument(
-        "--repeats",
-        type=int,
-        default=3,
-        help="runs of each way; the fastest counts (default: %(default)s)",
-    )
-    made.add_argument(
-        "--threads", type=int, default=1, help="CPU threads of torch (default: %(default)s)"
-    )
-    return made
+        parser.add_argument(name, type=Path, help="checkpoint folder; default: tiny weights")
+    command.add_option(parser, "--batch", 8, "clips per batch")
+    command.add_option(parser, "--seconds", [5, 24], "lengths of the clips")
+    command.add_option(parser, "--repeats", 3, "runs of each way; the fastest counts")
+    command.add_option(parser, "--threads", 1, "CPU threads of torch")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that were asked for."""
+    options = _parser().parse_args(argv)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    for name in options.models:
+        BENCHMARKS[name](options)
+    return 0
 
 
 def clip(seconds: int, seed: int = 0) -> Video:
-    """Return noise of 96 × 160 pixels at 8 frames per second; larger ones favour reading once."""
+    """Return noise of 96 × 160 pixels, 8 frames per second; reading larger ones once saves more."""
     import numpy as np
 
     from videorl.types import Video
@@ -176,15 +166,5 @@ def _report(what: str, ours: float, other: float) -> None:
     print(f"{what}: {ours:.3f} s against {other:.3f} s = {other / ours:.1f}×", flush=True)
 
 
-def main() -> None:
-    """Run the benchmarks that were asked for."""
-    options = parser().parse_args()
-    import torch
-
-    torch.set_num_threads(options.threads)
-    for name in options.models:
-        BENCHMARKS[name](options)
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(command.run(main))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from actors.cluster import connect
-from jobs.bench.driver_probe import Probe, probe, probed
+from jobs.bench.driver_probe import Probe, probe
 from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run, wait_for_workers
 from jobs.bench.stand_ins import Pace
 from videorl.loop import train
+from videorl.run.background import repeating
 from videorl.run.folder import open_run
 
 if TYPE_CHECKING:
@@ -26,17 +27,17 @@ _SPREAD = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One measurement."""
+    """How much work one measurement gives to how many generators."""
 
     num_workers: int
     num_shared: int
-    """Processes that they share; 0 = each has its own."""
+    """Processes that the workers share; 0 = each has its own."""
     rate: float
-    """Requests per second that all workers together would finish if nothing else took time."""
+    """Requests per second that all workers would finish together if nothing else took time."""
     least_s: float = 20.0
-    """Measured time, at least; every worker also has about one request in it."""
+    """Measured seconds, at least; also enough for about one request per worker."""
     stretch: int = 1
-    """Times that the measured rounds are repeated."""
+    """How many times the measured rounds are repeated."""
 
     @property
     def per_round(self) -> int:
@@ -60,7 +61,7 @@ class Load:
         return max(self.warm_up, least) * self.stretch
 
     def recipe(self, run_dir: str) -> Recipe:
-        """Return the run; it goes on beyond what is measured, so that requests always queue."""
+        """Return a recipe with more rounds than are measured, so that requests always queue."""
         return stand_in_recipe(
             run_dir,
             num_steps=self.warm_up + self.measured + self.staleness + 1,
@@ -80,14 +81,14 @@ class Load:
 
 @dataclass
 class Clock:
-    """A metric sink that looks at the driver after every step."""
+    """A metric sink that probes the driver after every step."""
 
     generator: RayGenerator | None = None
     probes: list[Probe] = field(default_factory=list[Probe])
     requests: list[int] = field(default_factory=list[int])
-    """Finished so far."""
+    """Finished so far, after each step."""
     slept_s: list[float] = field(default_factory=list[float])
-    """What they slept, all together."""
+    """Seconds that all of them slept."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Note one step."""
@@ -106,7 +107,7 @@ def orchestration(load: Load, store_mib: int) -> dict[str, Any]:
 
 def measure(load: Load) -> dict[str, Any]:
     """Run once on the connected cluster; return the numbers by name."""
-    clock = Clock()
+    clock, probes = Clock(), list[Probe]()
     with tempfile.TemporaryDirectory() as folder:
         recipe, started = load.recipe(folder), time.monotonic()
         with (
@@ -116,7 +117,7 @@ def measure(load: Load) -> dict[str, Any]:
             clock.generator = parts.generator
             wait_for_workers(parts.generator.pool, load.num_workers, 900.0)
             started_in_s = time.monotonic() - started
-            with probed(0.5) as probes:
+            with repeating(lambda: probes.append(probe()), 0.5, "driver probe"):
                 last = load.warm_up + load.measured
                 train(recipe, parts.parts, parts.progress, lambda: len(clock.probes) > last)
             stats = parts.generator.pool.stats()
@@ -128,10 +129,10 @@ def measure(load: Load) -> dict[str, Any]:
 
 
 def numbers(load: Load, clock: Clock, probes: list[Probe]) -> dict[str, Any]:
-    """Return what the measured rounds say.
+    """Return the numbers of the measured rounds.
 
-    The ideal is that every worker sleeps all the time, so the share of it that was reached is the
-    time slept over workers × wall time. Only what was asked for counts as slept, not oversleeping.
+    Ideally every worker sleeps all the time, so the share of the ideal is the time slept over
+    workers × wall time. Only the seconds asked for count as slept, not oversleeping.
     """
     first, last = load.warm_up, load.warm_up + load.measured
     before, after = clock.probes[first], clock.probes[last]
@@ -156,7 +157,7 @@ def numbers(load: Load, clock: Clock, probes: list[Probe]) -> dict[str, Any]:
 
 
 def _peak(probes: list[Probe], start: float, seconds: float) -> int:
-    inside = [one.store_bytes for one in probes if start <= one.at < start + seconds]
+    inside = [each.store_bytes for each in probes if start <= each.at < start + seconds]
     return _mib(max(inside, default=0))
 
 

@@ -10,59 +10,40 @@ by more than is tolerated, or a group was lost.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from jobs import command
+from jobs.bench.measuring import add_json, keep_priority, write_json
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m jobs.bench.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("--minutes", type=float, default=30.0, help="how long (default: %(default)s)")
-    made.add_argument(
-        "--every",
-        type=float,
-        default=30.0,
-        help="seconds between two faults (default: %(default)s)",
-    )
-    made.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="of the faults' order and victims (default: %(default)s)",
-    )
-    made.add_argument("--json", type=Path, help="write the numbers here too")
-    return made
+NOT_STEADY = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Soak in a cluster of its own; print the verdict."""
-    chosen = parser().parse_args(argv)
+    parser = command.new_parser("python -m jobs.bench.soak", __doc__)
+    command.add_option(parser, "--minutes", 30.0, "how long")
+    command.add_option(parser, "--every", 30.0, "seconds between two faults")
+    command.add_option(parser, "--seed", 0, "seed of the faults' order and victims")
+    add_json(parser)
+    options = parser.parse_args(argv)
 
     from actors.cluster import connect
     from jobs.bench.soak_run import soak
 
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    keep_priority()
     with connect("local", num_cpus=4):
-        found = soak(chosen.minutes, chosen.every, 10.0, 30.0, chosen.seed)
+        found = soak(options.minutes, options.every, 10.0, 30.0, options.seed)
     show(found)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=2) + "\n")
-    return 0 if is_clean(found) else 1
+    write_json(options.json, found)
+    return 0 if is_clean(found) else NOT_STEADY
 
 
 def is_clean(found: Mapping[str, Any]) -> bool:
     """Tell whether nothing was lost and nothing grew."""
     growth = found["growth"].values()
-    return found["groups lost"] == 0 and bool(growth) and all(one["is_steady"] for one in growth)
+    is_steady = bool(growth) and all(quantity["is_steady"] for quantity in growth)
+    return found["groups lost"] == 0 and is_steady
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -72,14 +53,14 @@ def show(found: Mapping[str, Any]) -> None:
             print(f"{name}: {value}")
     head = ("", "median", "largest", "slope/h", "growth", "tolerated")
     print("{:<28}{:>10}{:>10}{:>10}{:>10}{:>11}".format(*head))
-    for name, one in found["growth"].items():
+    for name, grown in found["growth"].items():
         print(
-            f"{name + ', ' + one['unit']:<28}{one['median']:>10}{one['largest']:>10}"
-            f"{one['slope per hour']:>10}{one['growth']:>10}{one['tolerated']:>11}"
-            f"{'' if one['is_steady'] else '  GROWS'}"
+            f"{name + ', ' + grown['unit']:<28}{grown['median']:>10}{grown['largest']:>10}"
+            f"{grown['slope per hour']:>10}{grown['growth']:>10}{grown['tolerated']:>11}"
+            f"{'' if grown['is_steady'] else '  GROWS'}"
         )
     print("verdict:", "steady" if is_clean(found) else "NOT STEADY")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(command.run(main))

@@ -7,22 +7,20 @@ import os
 import random
 import signal
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import ray._private.state
 
-from actors.pool.outcomes import first_line
 from jobs.bench.driver_probe import Probe, probe
 from jobs.bench.stand_in_run import StandInRun, stand_in_recipe, stand_in_run
 from jobs.bench.stand_ins import Pace, version_of
 from videorl.loop import train
+from videorl.run.background import repeating
 from videorl.run.folder import open_run
 from videorl.types import SampleRequest
 
@@ -35,11 +33,11 @@ _TENTHS = 10
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How much a quantity may grow over the whole measured time."""
+    """How much a quantity may grow over the whole measured time, and its unit."""
 
     unit: str
     scale: float
-    """What the unit is worth."""
+    """Divisor that turns a value into this unit."""
     growth: float
     """In this unit."""
 
@@ -73,12 +71,12 @@ class Watch:
 
 @dataclass
 class Faults:
-    """Does harm to a run, one kind after another, in an order given by a seed.
+    """Makes faults in a run, one kind after another, in an order given by a seed.
 
     Args:
-        run: What is harmed.
-        watch: Knows the newest version.
-        seed: Of the order and of the victims.
+        run: The run that suffers them.
+        watch: Counts its steps, and so knows the newest version.
+        seed: Decides the order and the victims.
     """
 
     run: StandInRun
@@ -87,12 +85,12 @@ class Faults:
     done: Counter[str] = field(default_factory=Counter[str])
 
     def __post_init__(self) -> None:
-        """Shuffle."""
+        """Start with no fault planned."""
         self._random = random.Random(self.seed)
         self._coming: list[tuple[str, Callable[[], None]]] = []
 
     def next(self) -> None:
-        """Do the next harm; one that fails (nobody is there to be killed) is logged."""
+        """Make the next fault; one that fails, such as for want of a victim, is logged."""
         if not self._coming:
             self._coming = list(self._kinds().items())
             self._random.shuffle(self._coming)
@@ -134,11 +132,11 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One moment of a soak."""
+    """The run at one moment of a soak."""
 
     probe: Probe
     num_actors: int
-    """Live ones in the cluster."""
+    """Live actors in the cluster."""
 
     def value(self, name: str) -> float:
         """Return a quantity of `TOLERANCES`."""
@@ -151,11 +149,11 @@ def soak(
     """Run on the connected cluster; return what happened and what grew.
 
     Args:
-        minutes: How long.
+        minutes: How long to run.
         fault_every_s: Seconds between two faults.
-        sample_every_s: Seconds between two looks.
-        patience_s: A worker that hangs is replaced after this.
-        seed: Of the faults.
+        sample_every_s: Seconds between two samples of what may grow.
+        patience_s: Seconds after which a worker that hangs is replaced.
+        seed: Decides the order and the victims of the faults, and seeds the recipe.
     """
     with tempfile.TemporaryDirectory() as folder:
         recipe = stand_in_recipe(
@@ -178,8 +176,8 @@ def soak(
             faults = Faults(parts, watch, seed)
             end = time.monotonic() + 60 * minutes
             with (
-                _every(fault_every_s, faults.next),
-                _every(sample_every_s, lambda: samples.append(_sample())),
+                repeating(faults.next, fault_every_s, "fault"),
+                repeating(lambda: samples.append(_sample()), sample_every_s, "soak sample"),
             ):
                 train(recipe, parts.parts, parts.progress, lambda: time.monotonic() > end)
             pools = {name: pool.stats() for name, pool in parts.pools.items()}
@@ -189,8 +187,8 @@ def soak(
         "steps": watch.steps,
         "groups lost": watch.lost,
         "longest step, s": round(watch.longest_step_s, 1),
-        "workers replaced": {name: one.replaced for name, one in pools.items()},
-        "requests repeated": {name: one.retried for name, one in pools.items()},
+        "workers replaced": {name: stats.replaced for name, stats in pools.items()},
+        "requests repeated": {name: stats.retried for name, stats in pools.items()},
         "growth": growths(samples),
     }
 
@@ -209,32 +207,11 @@ def _sample() -> Sample:
     return Sample(probe(), sum(map(len, live_actors().values())))
 
 
-@contextmanager
-def _every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    """Act again and again on a thread of its own inside the block."""
-    stop = threading.Event()
-
-    def follow() -> None:
-        while not stop.wait(seconds):
-            try:
-                act()
-            except Exception as error:  # Ray asks every worker, one that hangs answers late
-                logger.warning("soak: trying again after %s", first_line(error))
-
-    thread = threading.Thread(target=follow, name="soak", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 def growths(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     """Return, by quantity, the slope of its floor and whether that grew more than tolerated.
 
-    What is in flight comes and goes, and a busy machine holds more of it; a leak lifts the floor.
-    So the line (least squares) goes through the smallest value of each tenth of the time.
+    Work in flight comes and goes, and a busy machine holds more of it; a leak lifts the floor. So
+    the least-squares line goes through the smallest value of each tenth of the time.
 
     Args:
         samples: In order of time; the first fifth is left out.
@@ -242,11 +219,11 @@ def growths(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     counted = samples[int(_WARM_UP * len(samples)) :]
     if len(counted) < _TENTHS:
         return {}
-    hours = np.array([one.probe.at for one in counted]) / 3600
+    hours = np.array([each.probe.at for each in counted]) / 3600
     starts = [part[0] for part in np.array_split(hours, _TENTHS)]
     found: dict[str, dict[str, Any]] = {}
     for name, tolerance in TOLERANCES.items():
-        values = np.array([one.value(name) for one in counted]) / tolerance.scale
+        values = np.array([each.value(name) for each in counted]) / tolerance.scale
         floors = [float(part.min()) for part in np.array_split(values, _TENTHS)]
         slope = float(np.polyfit(np.array(starts) - hours[0], floors, 1)[0])
         growth = slope * float(hours[-1] - hours[0])

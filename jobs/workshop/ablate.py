@@ -13,80 +13,73 @@ stopped.
 from __future__ import annotations
 
 import argparse
-import sys
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videorl.errors import ConfigError, VideorlError
+from jobs import command
+from videorl.errors import ConfigError
 
 if TYPE_CHECKING:
     from actors.ablation import Outcome
     from videorl.ablation.plan import Run
     from videorl.ablation.results import Results
 
+PROG = "python -m jobs.workshop.ablate"
+FAILED = 1
 
-INTERRUPTED = 130
 
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m jobs.workshop.ablate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings for every arm; they come first"
-    )
-    made.add_argument("--studies", nargs="+", default=[], metavar="NAME", help="default: all")
-    made.add_argument("--seeds", type=int, default=5, help="training seeds (default: 5)")
-    made.add_argument("--steps", type=int, default=24, help="optimizer steps (default: 24)")
-    made.add_argument("--out", type=Path, default=Path("runs/ablations"), help="output folder")
-    made.add_argument("--report", type=Path, help="write this Markdown page, its plots and JSON")
-    made.add_argument("--from", dest="source", type=Path, help="report on this JSON, run nothing")
-    made.add_argument("--list", action="store_true", help="print studies and runs, run nothing")
-    made.add_argument("--local", action="store_true", help="one run after the other, without Ray")
-    made.add_argument("--address", help="a running Ray cluster; default: RAY_ADDRESS, or a new one")
-    return made
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser(PROG, __doc__)
+    command.add_overrides(parser, "settings for every arm; they replace its own")
+    parser.add_argument("--studies", nargs="+", default=[], metavar="NAME", help="default: all")
+    command.add_option(parser, "--seeds", 5, "training seeds of every arm")
+    command.add_option(parser, "--steps", 24, "optimizer steps")
+    command.add_option(parser, "--out", Path("runs/ablations"), "output folder")
+    parser.add_argument("--report", type=Path, help="write this Markdown page, its plots and JSON")
+    parser.add_argument("--from", dest="source", type=Path, help="report on this JSON, run nothing")
+    parser.add_argument("--list", action="store_true", help="print studies and runs, run nothing")
+    parser.add_argument("--local", action="store_true", help="one run after the other, without Ray")
+    command.add_address(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """List, run or report; return the exit code."""
-    chosen = parser().parse_intermixed_args(argv)
-    if chosen.seeds < 1 or chosen.steps < 1:
-        raise ConfigError(f"--seeds and --steps must be >= 1: {chosen.seeds}, {chosen.steps}")
-    if chosen.source is not None:
-        if chosen.report is None:
+    options = _parser().parse_intermixed_args(argv)
+    if options.seeds < 1 or options.steps < 1:
+        raise ConfigError(f"--seeds and --steps must be >= 1: {options.seeds}, {options.steps}")
+    if options.source is not None:
+        if options.report is None:
             raise ConfigError("--from needs --report: where to write the page")
-        return rebuild(chosen.source, chosen.report)
+        return rebuild(options.source, options.report)
 
     from videorl.ablation.plan import choose, plan
 
-    studies = choose(chosen.studies)
-    runs = plan(studies, chosen.seeds, chosen.steps, chosen.overrides)
-    if chosen.list:
+    studies = choose(options.studies)
+    runs = plan(studies, options.seeds, options.steps, options.overrides)
+    if options.list:
         show(runs)
         return 0
 
     from videorl.ablation.results import Results
 
-    results = Results(chosen.out.absolute())
+    results = Results(options.out.absolute())
     try:
-        failed = sweep(runs, results, chosen.address, is_local=chosen.local)
+        failed = sweep(runs, results, options.address, is_local=options.local)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
-    if chosen.report is not None:
+        return command.stopped()
+    if options.report is not None:
         from videorl.ablation.report import write_report
         from videorl.ablation.summary import summarise
 
-        found = summarise(studies, chosen.seeds, chosen.steps, chosen.overrides, results)
-        write_report(chosen.report, found, parser().prog)
-        print(f"report: {chosen.report}")
-    return 1 if failed else 0
+        found = summarise(studies, options.seeds, options.steps, options.overrides, results)
+        write_report(options.report, found, PROG)
+        print(f"report: {options.report}")
+    return FAILED if failed else 0
 
 
 def show(runs: Sequence[Run]) -> None:
@@ -97,7 +90,7 @@ def show(runs: Sequence[Run]) -> None:
 
 
 def sweep(runs: Sequence[Run], results: Results, address: str | None, *, is_local: bool) -> int:
-    """Do what has no result yet; return how many runs failed."""
+    """Do the runs without a result; return how many failed."""
     from videorl.run.progress import duration, progress
 
     missing = results.missing(runs)
@@ -105,7 +98,7 @@ def sweep(runs: Sequence[Run], results: Results, address: str | None, *, is_loca
     failed, started = 0, time.perf_counter()
     with (
         outcomes(missing, results.runs, address, is_local=is_local) as found,
-        progress("ablation runs", max(1, len(missing))) as count,
+        progress("ablation runs", max(1, len(missing))) as reach,
     ):
         for number, (run, result, error) in enumerate(found, start=1):
             if result is None:
@@ -118,7 +111,7 @@ def sweep(runs: Sequence[Run], results: Results, address: str | None, *, is_loca
             left = (time.perf_counter() - started) / number * (len(missing) - number)
             place = f"{number}/{len(missing)} {run.label}, seed {run.recipe.seed}"
             print(f"{place}: {said}; ETA {duration(left)}", flush=True)
-            count(1)
+            reach(number)
     return failed
 
 
@@ -126,7 +119,7 @@ def sweep(runs: Sequence[Run], results: Results, address: str | None, *, is_loca
 def outcomes(
     runs: Sequence[Run], folder: Path, address: str | None, *, is_local: bool
 ) -> Iterator[Iterator[Outcome]]:
-    """Give what becomes of the runs, on Ray or here."""
+    """Yield the outcome of each run as it ends, on Ray or in this process."""
     if is_local or not runs:
         from actors.ablation import run_here
 
@@ -141,18 +134,12 @@ def outcomes(
 
 def rebuild(source: Path, page: Path) -> int:
     """Write the report of finished runs again."""
-    import json
-
     from videorl.ablation.report import write_report
 
-    write_report(page, json.loads(source.read_text()), parser().prog)
+    write_report(page, json.loads(source.read_text()), PROG)
     print(f"report: {page}")
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    raise SystemExit(command.run(main))

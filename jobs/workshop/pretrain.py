@@ -10,88 +10,53 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videorl.errors import CheckpointError, VideorlError
+from jobs import command
+from videorl.errors import CheckpointError
+from videorl.run.progress import progress
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan
 
     from videorl.pretraining.policy_training import LatentData
 
-OnStep = Callable[[int, float], None]
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; importing this module loads nothing heavy."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.workshop.pretrain",
-        description="Train the tiny Wan checkpoint that the default recipe aligns.",
-    )
-    parser.add_argument(
-        "stage",
-        choices=("vae", "policy", "all", "measure"),
-        help="vae, then policy, which writes the checkpoint; all: both; measure: what it can do",
-    )
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser("python -m jobs.workshop.pretrain", __doc__)
+    text = "vae, then policy, which writes the checkpoint; all: both; measure: what it can do"
+    parser.add_argument("stage", choices=("vae", "policy", "all", "measure"), help=text)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
-    parser.add_argument("--work-dir", type=Path, default=None, help="states (default: OUT-work)")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="seed of weights, clips and noise (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--vae-steps", type=int, default=2100, help="VAE steps in all (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--vae-batch", type=int, default=6, help="clips per VAE step (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--policy-steps", type=int, default=9000, help="policy steps in all (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--policy-batch", type=int, default=24, help="clips per policy step (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--clips",
-        type=int,
-        default=8192,
-        help="clips encoded for the policy (default: %(default)s)",
-    )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
-    parser.add_argument(
-        "--prompts", type=int, default=32, help="measure: train prompts (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=16, help="measure: samples per prompt (default: %(default)s)"
-    )
+    parser.add_argument("--work-dir", type=Path, help="folder of the states (default: OUT-work)")
+    command.add_option(parser, "--seed", 0, "seed of weights, clips and noise")
+    command.add_option(parser, "--vae-steps", 2100, "VAE steps in all")
+    command.add_option(parser, "--vae-batch", 6, "clips per VAE step")
+    command.add_option(parser, "--policy-steps", 9000, "policy steps in all")
+    command.add_option(parser, "--policy-batch", 24, "clips per policy step")
+    command.add_option(parser, "--clips", 8192, "clips encoded for the policy")
+    command.add_option(parser, "--threads", 1, "CPU threads")
+    command.add_option(parser, "--prompts", 32, "measure: train prompts")
+    command.add_option(parser, "--samples", 16, "measure: samples per prompt")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage and return the exit code; 2 for an error that the user can mend."""
-    options = build_parser().parse_args(argv)
+    """Run one stage, or all of them."""
+    options = _parser().parse_args(argv)
     if options.work_dir is None:
         options.work_dir = options.out.with_name(options.out.name + "-work")
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
     import torch
 
     torch.set_num_threads(options.threads)
-    try:
-        if options.stage in ("vae", "all"):
-            train_vae_stage(options)
-        if options.stage in ("policy", "all"):
-            train_policy_stage(options)
-        if options.stage == "measure":
-            measure_stage(options)
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.stage in ("vae", "all"):
+        train_vae_stage(options)
+    if options.stage in ("policy", "all"):
+        train_policy_stage(options)
+    if options.stage == "measure":
+        measure_stage(options)
     return 0
 
 
@@ -102,8 +67,8 @@ def train_vae_stage(options: argparse.Namespace) -> None:
     from videorl.pretraining.vae_training import train_vae
 
     plan = TrainingPlan(options.vae_steps, options.vae_batch, options.seed, options.work_dir)
-    with progress("VAE", plan.steps) as on_step:
-        train_vae(build_components(options.seed)["vae"], plan, on_step)
+    with progress("VAE", plan.steps) as reach:
+        train_vae(build_components(options.seed)["vae"], plan, reach)
 
 
 def train_policy_stage(options: argparse.Namespace) -> None:
@@ -118,8 +83,8 @@ def train_policy_stage(options: argparse.Namespace) -> None:
         raise CheckpointError(f"no trained VAE at {path}: run the vae stage first")
     data = _encoded(components["vae"], options)
     plan = TrainingPlan(options.policy_steps, options.policy_batch, options.seed, options.work_dir)
-    with progress("policy", plan.steps) as on_step:
-        train_policy(components, data, plan, on_step)
+    with progress("policy", plan.steps) as reach:
+        train_policy(components, data, plan, reach)
     save_checkpoint(components, options.out)
     print(f"wrote {options.out}")
 
@@ -136,13 +101,13 @@ def measure_stage(options: argparse.Namespace) -> None:
     pipeline = WanPipeline.from_pretrained(str(options.out), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     report: dict[str, Any] = {"round_trip": round_trip(pipeline.vae, num_clips=64, seed=0)}
-    with progress("sampling", options.prompts) as on_step:
+    with progress("sampling", options.prompts) as reach:
         scores = policy_scores(
             pipeline,
             num_prompts=options.prompts,
             num_samples=options.samples,
             seed=options.seed,
-            on_step=on_step,
+            on_step=reach,
         )
     report["policy_mean"] = {name: float(values.mean()) for name, values in scores.items()}
     counts = [k for k in (1, 2, 4, 8, 16, 32) if k <= options.samples]
@@ -151,7 +116,7 @@ def measure_stage(options: argparse.Namespace) -> None:
 
 
 def _encoded(vae: AutoencoderKLWan, options: argparse.Namespace) -> LatentData:
-    """The clips as latents, from the work directory if they were encoded before."""
+    """Return the clips as latents, from the work directory if they were encoded before."""
     import torch
 
     from videorl.pretraining.checkpoint import set_latent_statistics
@@ -162,8 +127,8 @@ def _encoded(vae: AutoencoderKLWan, options: argparse.Namespace) -> LatentData:
         saved = torch.load(path, weights_only=True)
         set_latent_statistics(vae, saved["mean"], saved["std"])
         return LatentData(saved["latents"], saved["prompt_rows"])
-    with progress("encoding", options.clips) as on_step:
-        data = encode_clips(vae, num_clips=options.clips, seed=options.seed, on_step=on_step)
+    with progress("encoding", options.clips) as reach:
+        data = encode_clips(vae, num_clips=options.clips, seed=options.seed, on_step=reach)
     saved = {
         "latents": data.latents,
         "prompt_rows": data.prompt_rows,
@@ -176,39 +141,5 @@ def _encoded(vae: AutoencoderKLWan, options: argparse.Namespace) -> LatentData:
     return data
 
 
-@contextmanager
-def progress(name: str, total: int) -> Iterator[OnStep]:
-    """A progress bar with the last value, and its callback; a line now and then in a log file."""
-    if not sys.stderr.isatty():
-        every = max(1, total // 50)
-        yield (
-            lambda step, value: (
-                print(f"{name} {step}/{total} {value:.4f}", flush=True)
-                if step % every == 0
-                else None
-            )
-        )
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[value]:.4f}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=total, value=0.0)
-        yield lambda step, value: bar.update(task, completed=step, value=value)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.run(main))

@@ -2,77 +2,49 @@
 
     python -m jobs.workshop.render_pairs --out runs/moving_shapes_pairs
 
-Written are `train.csv` and `held_out.csv` with their videos, in the published columns of
-VideoReward's labels, and `base/`, an untrained Qwen2-VL of 0.7 M parameters.
+It writes `train.csv` and `held_out.csv` with their videos, in the published columns of
+VideoReward's labels, and `base/`, an untrained Qwen2-VL of 0.7 M parameters. Equal options give
+equal files.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.workshop.pretrain import progress
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m jobs.workshop.render_pairs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "--out", type=Path, required=True, help="folder of the labels and videos; is created"
-    )
-    made.add_argument(
-        "--pairs", type=int, default=8000, help="labelled pairs to train on (default: %(default)s)"
-    )
-    made.add_argument(
-        "--held-out",
-        type=int,
-        default=512,
-        help="pairs of prompts never trained on (default: %(default)s)",
-    )
-    made.add_argument(
-        "--same-band",
-        type=float,
-        default=0.1,
-        help="margins below this count as a tie (default: %(default)s)",
-    )
-    made.add_argument(
-        "--noise",
-        type=float,
-        default=0.02,
-        help="share of random training labels (default: %(default)s)",
-    )
-    made.add_argument(
-        "--seed", type=int, default=0, help="of clips, noise and weights (default: %(default)s)"
-    )
-    return made
+from jobs import command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write everything; equal options give equal files."""
-    chosen = parser().parse_args(argv)
+    """Write labels, videos and base."""
+    parser = command.new_parser("python -m jobs.workshop.render_pairs", __doc__)
+    text = "folder of the labels and videos; is created"
+    parser.add_argument("--out", type=Path, required=True, help=text)
+    command.add_option(parser, "--pairs", 8000, "labelled pairs to train on")
+    command.add_option(parser, "--held-out", 512, "pairs of prompts never trained on")
+    command.add_option(parser, "--same-band", 0.1, "margins below this count as a tie")
+    command.add_option(parser, "--noise", 0.02, "share of training labels that are random")
+    command.add_option(parser, "--seed", 0, "seed of clips, noise and weights")
+    options = parser.parse_args(argv)
 
     from videorl.pretraining.labelled_pairs import Raters, write_labelled_pairs
     from videorl.pretraining.reward_base import save_reward_base
+    from videorl.run.progress import progress
     from videorl.worlds.grammar import Split
 
-    save_reward_base(chosen.out / "base", chosen.seed)
+    save_reward_base(options.out / "base", options.seed)
     wanted: list[tuple[Split, int, float, int]] = [
-        ("held_out", chosen.held_out, 0.0, chosen.seed + 1),
-        ("train", chosen.pairs, chosen.noise, chosen.seed),
+        ("held_out", options.held_out, 0.0, options.seed + 1),
+        ("train", options.pairs, options.noise, options.seed),
     ]
-    for name, count, noise, seed in wanted:
-        raters = Raters(chosen.same_band, noise)
-        with progress(f"{name} pairs", count) as on_step:
-            path = chosen.out / f"{name}.csv"
-            write_labelled_pairs(path, name, count, seed, raters, lambda n, on=on_step: on(n, 0.0))
-    print(f"wrote {chosen.out}")
+    for split, count, noise, seed in wanted:
+        raters = Raters(options.same_band, noise)
+        with progress(f"{split} pairs", count) as reach:
+            path = options.out / f"{split}.csv"
+            write_labelled_pairs(path, split, count, seed, raters, reach)
+    print(f"wrote {options.out}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.run(main))

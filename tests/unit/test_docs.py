@@ -13,7 +13,7 @@ import pytest
 from tests.pages import PAGES, PLACEHOLDER, ROOT, TREE, code, sources
 from videorl import loop, rollouts, selection, step_record
 from videorl.learning import from_candidates, learner
-from videorl.objectives import dpo, regression
+from videorl.objectives import dpo, objective, regression
 from videorl.rewards import scoring
 
 CODE = "\n".join(path.read_text() for path in (ROOT / "videorl").rglob("*.py"))
@@ -112,7 +112,7 @@ def test_every_logged_number_is_explained() -> None:
     page = (ROOT / "docs/metrics.md").read_text()
     sources = "".join(
         inspect.getsource(module)
-        for module in (dpo, regression, learner, from_candidates, loop, step_record)
+        for module in (dpo, objective, regression, learner, from_candidates, loop, step_record)
     )
     for name in re.findall(r'"([a-z]+/[a-z_]+)"', sources):
         assert f"`{name}`" in page, name

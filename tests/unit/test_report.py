@@ -12,7 +12,9 @@ import pytest
 from videorl.data.video_io import encode_mp4, write_mp4
 from videorl.errors import RunFolderError
 from videorl.report import write_report
-from videorl.report.charts import chart, number, smooth, tick_labels, ticks
+from videorl.report.charts import chart, number, smooth
+from videorl.report.page import SECTIONS
+from videorl.report.svg import tick_labels, ticks
 from videorl.run.sinks import JsonlSink
 from videorl.types import Video
 
@@ -233,6 +235,7 @@ def test_numbers_and_ticks_by_hand() -> None:
     assert ticks(0.0, 1.0) == pytest.approx([0.0, 0.5, 1.0])
     assert tick_labels([-0.5, 0.0, 0.5]) == ["−0.5", "0.0", "0.5"]
     assert tick_labels([-0.9885, -0.988]) == ["−0.9885", "−0.9880"]
+    assert tick_labels([3.0]) == ["3"]
     assert tick_labels([0.0, 2e-5, 4e-5]) == ["0", "2e−5", "4e−5"]
     assert ticks(-0.1, 0.33) == pytest.approx([0.0, 0.2])
     assert ticks(-0.047, 0.045) == pytest.approx([-0.04, -0.02, 0.0, 0.02, 0.04])  # not 0 alone
@@ -250,11 +253,39 @@ def test_smoothing_keeps_a_straight_line_and_gaps() -> None:
 
 
 def test_every_metric_is_drawn_and_unknown_prefixes_come_last(tmp_path: Path) -> None:
-    names = ["zzz/strange", "reward/total", "learn/loss", "pool/workers", "canary/difference"]
-    rows = [{name: float(step) for name in names} for step in range(4)]
-    text = report(make_run(tmp_path / "run", rows)).text
-    titles = ["Reward", "Learning", "Pipeline", "Other"]
-    assert [text.index(title) for title in titles] == sorted(text.index(title) for title in titles)
-    assert text.index("Strange") > text.index("Other")
+    own = ["zzz/strange", "yyy/strange", "entropy", "nan/only"]
+    names = [*own, "reward/total", "learn/loss", "pool/workers", "canary/difference"]
+    rows = [
+        {name: math.nan if name == "nan/only" else float(step) for name in names}
+        for step in range(4)
+    ]
+    page = report(make_run(tmp_path / "run", rows))
+    titles = ["Reward", "Learning", "Pipeline", "Other", *own]
+    places = [page.text.index(title) for title in titles]
+    assert places == sorted(places)
     for shown in ("Loss", "Workers", "Difference"):
-        assert shown in text
+        assert shown in page.text
+    assert len(page.named("figure", "chart")) == len(names)
+
+
+def test_no_two_charts_have_the_same_title(tmp_path: Path) -> None:
+    names = ["policy/version_step", "reference/version_step", "learn/margin", "pairs/margin"]
+    names += [
+        "learn/loss",
+        "train/loss",
+        "held_out/loss",
+        "groups/dropped_a",
+        "candidates/dropped_a",
+    ]
+    report(make_run(tmp_path / "run", [dict.fromkeys(names, 1.0)]))
+    titles = re.findall(r"<figcaption><b>(.*?)</b>", (tmp_path / "run/report.html").read_text())
+    assert len(titles) == len({*titles}) == len(names)
+    assert {"Policy: version step", "Held out: loss", "Groups: dropped a"} <= {*titles}
+
+
+def test_every_documented_metric_has_a_section() -> None:
+    text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    documented = {name.split("/")[0] for name in re.findall(r"^\| `([a-z_]+/)", text, re.MULTILINE)}
+    assert {"reward", "learn", "pool", "canary", "held_out"} <= documented
+    grouped = {prefix.removesuffix("/") for _, prefixes, _ in SECTIONS for prefix in prefixes}
+    assert documented <= grouped

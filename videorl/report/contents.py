@@ -46,7 +46,8 @@ class RunContents:
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics, in order of first appearance."""
-        return [name for name in dict.fromkeys(n for row in self.rows for n in row) if "/" in name]
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in names if name != "step"]
 
     def reference_swaps(self) -> list[int]:
         """Return the steps after which the reference became another version."""

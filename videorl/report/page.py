@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -25,9 +26,9 @@ TINY_PX = 128
 """Videos up to this wide are enlarged pixel by pixel, without blur."""
 
 NOTES = {
-    "learn/loss": "log 2 = 0.693 where the policy equals the reference.",
-    "learn/margin": "How much more than the reference the policy prefers the chosen video.",
-    "learn/accuracy": "Share of pair-timesteps that the policy ranks right.",
+    "learn/loss": "Before the step's update. Of DPO log 2 = 0.693 where policy = reference.",
+    "learn/margin": "How much the policy prefers the chosen video; of DPO more than the reference.",
+    "learn/accuracy": "Share of the comparisons in which the policy is right.",
     "dpo/winner_error_change": "Prediction error on chosen videos, relative to the reference.",
     "pairs/margin": "Chosen total less rejected total, as scored.",
     "staleness/steps": "Optimizer steps between the weights that sampled and those that learn.",
@@ -41,7 +42,7 @@ SECTIONS = (
     (
         "Learning",
         ("learn/", "dpo/", "regression/", "pairs/", "optimizer/"),
-        "Against the reference, which is itself swapped.",
+        "What each step learned. What compares with the reference follows its swaps.",
     ),
     (
         "Pipeline",
@@ -55,6 +56,9 @@ SECTIONS = (
 
 OTHER = ("Other", "Metrics of parts of your own.")
 """Title and introduction of all metrics that no section has."""
+
+PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness")
+"""Prefixes without which the rest of a name says too little: `steps`, `dropped_group_lost`."""
 
 DISPLACEMENT = 0.05
 """Rise of the winners' error, relative to the reference's, that is worth a warning."""
@@ -184,7 +188,7 @@ def _width(path: Path) -> int:
 
 def _curves(run: RunContents) -> list[str]:
     swaps, left = run.reference_swaps(), run.metrics()
-    sections = []
+    titles, sections = _titles(left), []
     for title, prefixes, introduction in (*SECTIONS, (OTHER[0], "", OTHER[1])):
         shown = [name for name in left if name.startswith(prefixes)]
         left = [name for name in left if name not in shown]
@@ -193,7 +197,7 @@ def _curves(run: RunContents) -> list[str]:
         # The total, and what has a note, lead; then in the order of writing.
         shown.sort(key=lambda name: (name != "reward/total", name not in NOTES))
         drawn = [
-            chart(_title(name), run.series(name), note=NOTES.get(name, ""), swaps=swaps)
+            chart(titles.get(name, name), run.series(name), note=NOTES.get(name, ""), swaps=swaps)
             for name in shown
         ]
         swapped = " Dotted lines: the reference becomes the policy." if swaps else ""
@@ -205,13 +209,20 @@ def _curves(run: RunContents) -> list[str]:
     return sections
 
 
-def _title(name: str) -> str:
-    """Return a heading that tells apart what has the same last word: `dropped` of two kinds."""
-    group = name.split("/")[0]
-    shown = label(name)
-    if group in ("groups", "candidates", "pairs", "staleness"):
-        shown = f"{group}: {shown}"
-    return shown[0].upper() + shown[1:]
+def _titles(names: Sequence[str]) -> dict[str, str]:
+    """Return a heading for every metric of a known section, with its prefix where words repeat.
+
+    What no section has is headed by its own name: nobody else knows what its words mean.
+    """
+    words = Counter(map(label, names))
+    known = tuple(prefix for _, prefixes, _ in SECTIONS for prefix in prefixes)
+    titles = {}
+    for name in filter(lambda name: name.startswith(known), names):
+        prefix, shown = name.split("/")[0], label(name)
+        if prefix in PREFIX_IN_TITLE or words[shown] > 1:
+            shown = f"{prefix.replace('_', ' ')}: {shown}"
+        titles[name] = shown[:1].upper() + shown[1:]
+    return titles
 
 
 def _displacement(run: RunContents) -> str:

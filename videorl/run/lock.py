@@ -10,11 +10,11 @@ a while: no clock is compared, only whether it changes.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from videorl.errors import RunFolderError
+from videorl.run.background import repeating
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,16 @@ def hold(root: Path, beat_s: float = _BEAT_S, patience_s: float = _PATIENCE_S) -
             _sign(root, 0)
         except OSError as error:
             raise _unwritable(root, error) from error
-        done = threading.Event()
-        thread = threading.Thread(target=_live, args=(root, done, beat_s), daemon=True)
-        thread.start()
+        beats = itertools.count(1)
+
+        def live() -> None:
+            with suppress(OSError):  # a full disk is noticed, and said, by whoever must write
+                _sign(root, next(beats))
+
         try:
-            yield
+            with repeating(live, beat_s, "run lock"):
+                yield
         finally:
-            done.set()
-            thread.join()
             _signature(root).unlink(missing_ok=True)
 
 
@@ -86,14 +89,6 @@ def _wait_for_death(root: Path, is_final: bool, patience_s: float) -> None:
             return
         if now != first:
             raise _busy(root)
-
-
-def _live(root: Path, done: threading.Event, beat_s: float) -> None:
-    beat = 0
-    while not done.wait(beat_s):
-        beat += 1
-        with suppress(OSError):  # a full disk is noticed, and said, by whoever must write
-            _sign(root, beat)
 
 
 def _sign(root: Path, beat: int) -> None:

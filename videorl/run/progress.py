@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from math import isfinite
 from statistics import median
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+NOT_FINITE = "·"
 SPARKLINE_WIDTH = 24
 ETA_WINDOW = 10
 """Steps whose median time predicts the rest; the first step, which warms up, soon drops out."""
+NUM_LINES = 20
+"""Lines of a log that follow one piece of work."""
 
 
 def sparkline(values: list[float], width: int = SPARKLINE_WIDTH) -> str:
-    """Return the values as block characters, averaged down to at most `width` of them."""
-    if not values:
-        return ""
+    """Return the values as block characters, averaged down to at most `width` of them.
+
+    A mean that is not finite is a dot.
+    """
     size = min(width, len(values))
-    cuts = [round(i * len(values) / size) for i in range(size + 1)]
+    cuts = [round(i * len(values) / size) for i in range(size + 1)] if values else []
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
-    low, high = min(means), max(means)
+    finite = [mean for mean in means if isfinite(mean)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
+    return "".join(
+        BLOCKS[round((mean - low) * scale)] if isfinite(mean) else NOT_FINITE for mean in means
+    )
 
 
 def duration(seconds: float) -> str:
@@ -159,9 +167,33 @@ def track(items: Sequence[Item], label: str) -> Iterator[Item]:
     yield from rich_track(items, description=label, console=Console(stderr=True), transient=True)
 
 
+class Reach(Protocol):
+    """Shows how far some work is."""
+
+    def __call__(self, done: int, value: float | None = None, /) -> None:
+        """Show that `done` units are done, and the last value of what is watched, if any."""
+        ...
+
+
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that counts further work: a bar with ETA, or a line for each tenth."""
+def progress(label: str, total: int) -> Iterator[Reach]:
+    """Yield what shows how much of `total` is done: a bar with ETA, or a line per 5 % in a log."""
+    if sys.stderr.isatty():
+        yield from _bar(label, total)
+        return
+    last = 0
+
+    def reach(done: int, value: float | None = None, /) -> None:
+        nonlocal last
+        if last * NUM_LINES // total < done * NUM_LINES // total:
+            print(f"{label}: {done}/{total} {_shown(value)}".rstrip(), file=sys.stderr, flush=True)
+        last = done
+
+    print(f"{label}: 0/{total}", file=sys.stderr, flush=True)
+    yield reach
+
+
+def _bar(label: str, total: int) -> Iterator[Reach]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -171,25 +203,18 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn,
     )
 
-    if sys.stderr.isatty():
-        columns = (
-            TextColumn(label),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    done = 0
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[value]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, value="")
+        yield lambda done, value=None: bar.update(task, completed=done, value=_shown(value))
 
-    def count(more: int) -> None:
-        nonlocal done
-        before, done = done, done + more
-        if before * 10 // total < done * 10 // total:
-            print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
 
-    print(f"{label}: 0/{total}", file=sys.stderr, flush=True)
-    yield count
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

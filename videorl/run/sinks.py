@@ -133,8 +133,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise ValueError(f"{path}, line {number} has no integer step: {line[:80]!r}")
-        rows.append({OLDER_NAMES.get(key, key): value for key, value in row.items()})
+        rows.append(_renamed(row))
     return rows
+
+
+def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row by today's names; where it has one already, the older one is somebody's own."""
+    made: dict[str, Any] = {}
+    for name, value in row.items():
+        today = OLDER_NAMES.get(name, name)
+        made[name if today in row or today in made else today] = value
+    return made
 
 
 class TensorBoardSink:

@@ -235,6 +235,13 @@ def test_holes_and_repeats_in_the_metrics(run: RunFolder) -> None:
     assert "line 1 is not JSON" in said(run)
 
 
+def test_metrics_under_the_names_of_an_older_version(run: RunFolder) -> None:
+    text = run.metrics.read_text()
+    assert '"learn/examples"' in text
+    run.metrics.write_text(text.replace("learn/examples", "dpo/pairs"))
+    assert said(run) == ""
+
+
 def test_a_reference_that_was_not_swapped(run: RunFolder) -> None:
     edit(run, "steps", 1, lambda rows: rows[0].update(reference_step=0))
     path = run.root / "checkpoints" / f"step-{STEPS:06d}/state.json"

@@ -1,4 +1,5 @@
 import io
+import math
 import os
 import re
 import select
@@ -6,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from videorl.run.progress import ProgressSink, duration, sparkline
+import pytest
+
+from videorl.run.progress import ProgressSink, duration, progress, sparkline
 
 METRICS = {
     "reward/total": -0.25,
@@ -57,6 +60,16 @@ def test_any_objective_has_its_loss_and_accuracy_shown() -> None:
     assert stream.getvalue().startswith("step 1/3  loss 0.250  accuracy 50%  1.0 s")
 
 
+def test_a_value_that_is_not_finite_ends_nothing() -> None:
+    assert sparkline([0.0, math.nan, 7.0, math.inf]) == "▁·█·"
+    assert sparkline([math.nan]) == "·"
+    stream = io.StringIO()
+    sink = ProgressSink(3, stream)
+    sink.write(0, {"reward/total": 1.0, "learn/loss": 0.5, "time/step_s": 1.0})
+    sink.write(1, {"reward/total": math.nan, "learn/loss": math.nan, "time/step_s": 1.0})
+    assert "reward +nan (+nan)  ▁·  loss nan" in stream.getvalue()
+
+
 def test_a_step_without_candidates_is_shown_too() -> None:
     stream = io.StringIO()
     ProgressSink(3, stream).write(0, {"time/step_s": 1.0, "groups/dropped_work_lost": 4.0})
@@ -95,3 +108,24 @@ def test_rich_is_imported_only_for_a_terminal() -> None:
         "assert 'rich' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_work_in_a_log_gets_a_line_per_twentieth_with_its_value(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress("clips", 200) as reach:
+        for done in (5, 9, 10, 100):  # a resumed run jumps
+            reach(done)
+        reach(200, 0.125)
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == ["clips: 0/200", "clips: 10/200", "clips: 100/200", "clips: 200/200 0.1250"]
+
+
+def test_work_on_a_terminal_gets_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress("clips", 4) as reach:
+        reach(4, 0.125)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "4/4 0.1250 ETA" in shown

@@ -114,3 +114,9 @@ def test_names_of_older_runs_are_read_as_those_of_today(tmp_path: Path) -> None:
     assert read_metrics(path) == [expected]
     JsonlSink(path).close()
     assert json.loads(path.read_text()) == expected, "a resumed run goes on under these names"
+
+
+def test_an_own_metric_with_an_older_name_is_not_lost(tmp_path: Path) -> None:
+    path, row = tmp_path / "metrics.jsonl", {"learn/loss": 0.5, "dpo/loss": 0.25, "refl/loss": 1.0}
+    JsonlSink(path).write(0, row)
+    assert read_metrics(path) == [{"step": 0, **row}]

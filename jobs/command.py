@@ -1,0 +1,117 @@
+"""How every command begins and ends: its options, its log, its errors and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videorl.errors import VideorlError
+
+if TYPE_CHECKING:
+    from videorl.config import RewardConfig
+
+WRONG = 2
+"""Exit code of an error that the user can fix; argparse uses the same."""
+INTERRUPTED = 130
+"""Exit code of a command that was stopped and can be continued; shells use it for Ctrl-C."""
+
+
+def new_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows the description, a module's docstring, as it is."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=prog, description=description, formatter_class=formatter)
+
+
+def add_option(
+    parser: argparse.ArgumentParser, flag: str, default: Any, text: str, **others: Any
+) -> None:
+    """Add an option that has the type of its default, which its help shows.
+
+    Args:
+        parser: Gets the option.
+        flag: Such as `--prompts`.
+        default: A list makes it an option of one or more values, of the type of the first.
+        text: The help without the default.
+        others: Further arguments of `add_argument`.
+    """
+    if isinstance(default, list):
+        others |= {"nargs": "+", "type": type(default[0])}
+    text += " (default: %(default)s)"
+    parser.add_argument(flag, **{"type": type(default), "default": default, "help": text, **others})
+
+
+def add_overrides(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `key=value` arguments, which may stand anywhere if `parse_intermixed_args` reads them."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=text)
+
+
+def add_recipe(parser: argparse.ArgumentParser, settings: str) -> None:
+    """Add a recipe and its `key=value` overrides; `settings` is the file that documents them."""
+    text = "the name of a shipped recipe, or the path of a YAML file"
+    parser.add_argument("recipe", help=text)
+    add_overrides(parser, f"settings to change, see {settings}")
+
+
+def add_models(parser: argparse.ArgumentParser, flag: str) -> None:
+    """Add a repeatable option that names reward models, such as `--reward`."""
+    text = "a reward model with its checkpoint; may be repeated"
+    parser.add_argument(flag, action="append", default=[], metavar="NAME[=PATH]", help=text)
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Add the address of a Ray cluster."""
+    text = "a running Ray cluster; default: RAY_ADDRESS, or a new one"
+    parser.add_argument("--address", help=text)
+
+
+def start_logging() -> None:
+    """Log what the command does, from INFO on, to standard error."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Return the exit code of a command; an error raised on purpose becomes one line and code 2.
+
+    Args:
+        main: The command.
+        argv: Its arguments; None = those of this process.
+    """
+    try:
+        return main(argv)
+    except VideorlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG
+
+
+def stopped(folder: Path | None = None) -> int:
+    """Say that the same command goes on, with `folder` if given; return the exit code."""
+    where = f" with {folder}" if folder else ""
+    print(f"stopped; the same command goes on{where}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def lasting(folder: str | Path) -> Path:
+    """Return where a folder or file of results outlives this process.
+
+    A submitted job works in Ray's copy of the code, which Ray deletes afterwards: a relative path
+    is placed in the home directory of the node instead.
+    """
+    folder = Path(folder)
+    if folder.is_absolute() or "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return folder.absolute()
+    placed = Path.home() / folder
+    logging.getLogger(__name__).warning("submitted job: results go to %s", placed)
+    return placed
+
+
+def located(reward: RewardConfig) -> RewardConfig:
+    """Return the reward with an absolute path if its path is local: workers may run elsewhere."""
+    if reward.path is None or not Path(reward.path).exists():
+        return reward
+    return dataclasses.replace(reward, path=str(Path(reward.path).absolute()))
