@@ -17,9 +17,12 @@ from typing import Literal
 from jobs import command
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
+"""The tested versions; only a checkout has the file, an installed wheel does not."""
 MIN_MEMORY_GB = 4.0
 MIN_DISK_GB = 2.0
-_REINSTALL_VIDEO = "pip install --force-reinstall -c constraints.txt av decord"
+_PINNED = f" -c {CONSTRAINTS}" if CONSTRAINTS.is_file() else ""
+_REINSTALL_VIDEO = f"pip install --force-reinstall{_PINNED} av decord"
+_RESTORE = "git checkout -- videorl/worlds" if CONSTRAINTS.is_file() else "install videorl again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_disk(Path.cwd()),
         attempt("GPU", check_gpus, "reinstall torch for this machine's driver"),
         attempt("video", check_video, _REINSTALL_VIDEO),
-        attempt("checkpoint", check_checkpoint, "restore videorl/worlds/moving_shapes_wan"),
+        attempt("checkpoint", check_checkpoint, _RESTORE),
         attempt("Ray", lambda: check_ray(address), "see the message; `ray status` tells more"),
     ]
     show(findings)
@@ -179,7 +182,7 @@ def check_checkpoint() -> Finding:
 
     path = SHIPPED["moving_shapes_wan"]
     if not path.is_dir():
-        return Finding("checkpoint", "broken", f"no folder {path}", f"git checkout -- {path}")
+        return Finding("checkpoint", "broken", f"no folder {path}", _RESTORE)
     pipeline = WanPipeline.from_pretrained(str(path), local_files_only=True)
     millions = sum(p.numel() for p in pipeline.transformer.parameters()) / 1e6
     return Finding("checkpoint", "ok", f"moving_shapes_wan opens, {millions:.1f} M parameters")
