@@ -63,7 +63,7 @@ class PolicyConfig:
     """Which model is aligned."""
 
     family: str = "wan"
-    """One of `videorl.policies.FAMILIES`: `wan`, `cogvideox`."""
+    """One of `videorl.policies.FAMILIES`, `wan` or `cogvideox`, or `module:attribute`."""
     path: str = MISSING
     """Folder or hub id of a diffusers pipeline; `moving_shapes_wan` is the one we ship."""
     dtype: str = "auto"
@@ -111,7 +111,7 @@ class RewardConfig:
     """One reward model; several are combined by `weight`."""
 
     name: str = MISSING
-    """One of `videorl.rewards.MODELS`; docs/rewards.md describes them."""
+    """One of `videorl.rewards.MODELS`, which docs/rewards.md describes, or `module:attribute`."""
     label: str = ""
     """What its scores are called; empty = `name`. Needed where one model is used twice."""
     path: str | None = None
