@@ -12,12 +12,13 @@ run: $(VENV)/.installed
 	$(BIN)/python -m jobs.train moving_shapes $(ARGS)
 
 # Tests on Ray mostly wait for processes to start: all others run meanwhile, and are shown after them.
+ON_RAY := tests/ray tests/chaos
 test: lint types
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	@nice -n 19 $(BIN)/python -m pytest tests/unit tests/contracts tests/gpu > $(VENV)/unit.log 2>&1 & \
-	unit=$$!; $(BIN)/python -m pytest tests/ray tests/chaos; ray=$$?; \
+	@nice -n 19 $(BIN)/python -m pytest tests $(ON_RAY:%=--ignore=%) > $(VENV)/unit.log 2>&1 & \
+	unit=$$!; $(BIN)/python -m pytest $(ON_RAY); ray=$$?; \
 	wait $$unit; unit=$$?; cat $(VENV)/unit.log; test $$unit -eq 0 -a $$ray -eq 0
 endif
 

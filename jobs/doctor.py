@@ -17,14 +17,17 @@ from typing import Literal
 from jobs import command
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
+"""The tested versions; only a checkout has the file, an installed wheel does not."""
 MIN_MEMORY_GB = 4.0
 MIN_DISK_GB = 2.0
-_REINSTALL_VIDEO = "pip install --force-reinstall -c constraints.txt av decord"
+_PINNED = f" -c {CONSTRAINTS}" if CONSTRAINTS.is_file() else ""
+_REINSTALL_VIDEO = f"pip install --force-reinstall{_PINNED} av decord"
+_RESTORE = "git checkout -- videorl/worlds" if CONSTRAINTS.is_file() else "install videorl again"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw. `fix` says what to do unless all is well."""
+    """What one check found. `fix` says what to do unless all is well."""
 
     name: str
     status: Literal["ok", "warning", "broken"]
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_disk(Path.cwd()),
         attempt("GPU", check_gpus, "reinstall torch for this machine's driver"),
         attempt("video", check_video, _REINSTALL_VIDEO),
-        attempt("checkpoint", check_checkpoint, "restore videorl/worlds/moving_shapes_wan"),
+        attempt("checkpoint", check_checkpoint, _RESTORE),
         attempt("Ray", lambda: check_ray(address), "see the message; `ray status` tells more"),
     ]
     show(findings)
@@ -72,7 +75,7 @@ def show(findings: Sequence[Finding]) -> None:
 
 
 def check_python() -> Finding:
-    """Which interpreter runs this; pip refuses one that is too old."""
+    """Name the interpreter; pip refuses to install on one that is too old."""
     return Finding("Python", "ok", f"{platform.python_version()} ({sys.executable})")
 
 
@@ -116,7 +119,7 @@ def _read_pins() -> dict[str, str]:
 
 
 def check_machine() -> Finding:
-    """Cores this process may use, and memory."""
+    """Count the cores that this process may use, and the memory."""
     import psutil
 
     memory_gb = psutil.virtual_memory().total / 1e9
@@ -129,7 +132,7 @@ def check_machine() -> Finding:
 
 
 def check_disk(directory: Path) -> Finding:
-    """Run folders are written under `directory`."""
+    """Check the free space of `directory`, under which run folders are written."""
     free_gb = shutil.disk_usage(directory).free / 1e9
     found = f"{free_gb:.1f} GB free in {directory}"
     if free_gb >= MIN_DISK_GB:
@@ -179,7 +182,7 @@ def check_checkpoint() -> Finding:
 
     path = SHIPPED["moving_shapes_wan"]
     if not path.is_dir():
-        return Finding("checkpoint", "broken", f"no folder {path}", f"git checkout -- {path}")
+        return Finding("checkpoint", "broken", f"no folder {path}", _RESTORE)
     pipeline = WanPipeline.from_pretrained(str(path), local_files_only=True)
     millions = sum(p.numel() for p in pipeline.transformer.parameters()) / 1e6
     return Finding("checkpoint", "ok", f"moving_shapes_wan opens, {millions:.1f} M parameters")

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _mapping(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return {"VQ": ("a", "b")} for ["VQ=a+b"]."""
+    """Return what `--map` asks for, such as {"VQ": ("a", "b")} for ["VQ=a+b"]."""
     mapping: dict[str, tuple[str, ...]] = {}
     for text in given:
         dimension, equals, names = text.partition("=")

@@ -94,7 +94,10 @@ class Policy(Protocol):
     def predict(
         self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
     ) -> Tensor:
-        """Return the conditional prediction of the policy, or of the reference without grad."""
+        """Return the conditional prediction of a role, with gradient for the policy alone.
+
+        `base` is the model before any training: without adapters, or a frozen copy of it.
+        """
         ...
 
     def trainable_module(self) -> torch.nn.Module:

@@ -39,14 +39,14 @@ def record_step(
     selection: Selection,
 ) -> StepRecord:
     """Say what became of every prompt of a round."""
-    learned = {one.prompt.index for one in examples}
+    learned = {example.prompt.index for example in examples}
 
     def outcome(group: ScoredGroup) -> PromptOutcome:
         is_learned = group.prompt.index in learned
         return PromptOutcome(group.prompt, TRAINED if is_learned else selection.why_no_pair(group))
 
     outcomes = [*taken.lost, *(outcome(group) for group in taken.groups)]
-    outcomes.sort(key=lambda one: one.prompt.index)
+    outcomes.sort(key=lambda outcome: outcome.prompt.index)
     return StepRecord(
         step,
         tuple(outcomes),
@@ -71,9 +71,9 @@ def counts(
         ages: Of each scored candidate's weights, in optimizer steps.
     """
     counter: Counter[str] = Counter()
-    for one in outcomes:
-        if one != TRAINED:
-            counter[f"groups/{'dropped' if one in LOST_REASONS else 'no_pair'}_{one}"] += 1
+    for outcome in outcomes:
+        if outcome != TRAINED:
+            counter[f"groups/{'dropped' if outcome in LOST_REASONS else 'no_pair'}_{outcome}"] += 1
     for reason, number in dropped:
         counter[f"candidates/dropped_{reason}"] += number
     for age in ages:
@@ -89,19 +89,19 @@ def round_metrics(record: StepRecord, output: LearnerOutput, wait_s: float) -> d
     version that their generator proved; `staleness/steps` is the age that was asked for.
     `wait_s` is how long the learner stood still for the round.
     """
-    candidates = [one for group in record.groups for one in group.candidates]
-    metrics = mean_by_name((one.score.dimensions for one in candidates), "reward")
-    metrics |= mean_by_name(({"total": one.score.total} for one in candidates), "reward")
-    metrics |= mean_by_name((one.unseen for one in candidates), "unseen")
+    candidates = [scored for group in record.groups for scored in group.candidates]
+    metrics = mean_by_name((scored.score.dimensions for scored in candidates), "reward")
+    metrics |= mean_by_name(({"total": scored.score.total} for scored in candidates), "reward")
+    metrics |= mean_by_name((scored.unseen for scored in candidates), "unseen")
     metrics |= mean_by_name(({"margin": pair.margin} for pair in record.pairs), "pairs")
-    if weights := [one.weight for one in record.weighted]:
+    if weights := [example.weight for example in record.weighted]:
         # 1 where all weigh the same, 1 / n where one of n has all the weight (Kish).
         share = sum(weights) ** 2 / (len(weights) * sum(weight**2 for weight in weights))
         metrics["regression/effective_share"] = share
     metrics |= counts(
-        (one.outcome for one in record.outcomes),
+        (outcome.outcome for outcome in record.outcomes),
         (lost for group in record.groups for lost in group.dropped.items()),
-        (record.step - one.candidate.version.step for one in candidates),
+        (record.step - scored.candidate.version.step for scored in candidates),
     )
     return {
         **metrics,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Throughput:
-    """One repeat of one way to sample."""
+    """One repeat of a way to sample: the stock pipeline or the pool."""
 
     seconds: float
     first_video: np.ndarray
@@ -96,7 +96,7 @@ def _num_devices() -> int:
 
 
 def throughput(recipe: Recipe, num_prompts: int) -> dict[str, Any]:
-    """Measure stock, pool, pool, stock: a machine that slows down meanwhile favours neither."""
+    """Measure stock, pool, pool, stock, so that a machine that slows down favours neither."""
     from videorl.types import WeightVersion
 
     unknown = WeightVersion(0, "")

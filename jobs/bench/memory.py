@@ -138,7 +138,7 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
 
 
 def _pair(recipe: Recipe, embeds_LD: Tensor) -> PreferencePair:
-    """Return a pair of twice the same latents, sampled in few steps."""
+    """Return a pair of twice the same latents, sampled in one step."""
     from videorl.learning.stored_pairs import probe_sampling
     from videorl.policies import load_policy
     from videorl.types import Candidate, PreferencePair, Score, ScoredCandidate, WeightVersion

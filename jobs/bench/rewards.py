@@ -3,9 +3,9 @@
     python -m jobs.bench.rewards
     python -m jobs.bench.rewards --models vision_reward --vision-reward CHECKPOINT --seconds 5 24
 
-Weights are the tiny ones of the test fixtures unless checkpoints are given. The ways are run in
-turn, `--repeats` times, and the fastest time of each counts: processor time of one thread (or of
-`--threads`), which other load on the machine falsifies little; with a GPU the time that passes.
+Weights are the tiny ones of the test fixtures unless checkpoints are given. The ways take turns,
+`--repeats` times, and the fastest time of each counts: on a CPU processor time of `--threads`
+threads, which other load on the machine hardly changes; with a GPU the time that passes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def clip(seconds: int, seed: int = 0) -> Video:
-    """Return noise of 96 × 160 pixels at 8 frames per second; larger ones favour reading once."""
+    """Return noise of 96 × 160 pixels, 8 frames per second; reading larger ones once saves more."""
     import numpy as np
 
     from videorl.types import Video

@@ -1,4 +1,4 @@
-"""How busy each stage of a short training run is: the second half of `jobs.bench.generation`."""
+"""How busy each stage of a short training run is; `jobs.bench.generation` prints it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Watch:
-    """A metric sink that notes the pools' state after every step."""
+    """A metric sink that notes the time, the metrics and the pools' state after every step."""
 
     assembly: Assembly | None = None
     times: list[float] = field(default_factory=list[float])
@@ -34,9 +34,9 @@ class Watch:
 
 
 def training(recipe: Recipe, num_steps: int) -> dict[str, Any]:
-    """Train for a while through the real parts.
+    """Train on a Ray of its own for some steps; return how busy each stage was.
 
-    Left out are the first step, which warms up, and the last, when no work is left to sample ahead.
+    The first step, which warms up, does not count, nor the last, when nothing is sampled ahead.
     """
     from actors.assembly import assemble
     from actors.cluster import connect

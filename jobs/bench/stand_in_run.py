@@ -33,7 +33,7 @@ from videorl.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class StandInRun:
-    """The running parts."""
+    """The parts of a run while it works."""
 
     parts: Parts
     progress: Progress
@@ -48,8 +48,8 @@ def stand_in_recipe(run_dir: str, **changes: object) -> Recipe:
     """Return a recipe for stand-ins: one pair per prompt, one worker each, tables only.
 
     Args:
-        run_dir: Where it writes.
-        changes: Settings; `__` stands for a dot in a key.
+        run_dir: The run folder.
+        changes: Settings by key, in which `__` stands for a dot.
     """
     settings: dict[str, object] = {
         "run_dir": run_dir,
@@ -74,11 +74,11 @@ def stand_in_run(
     """Start every part; they end with the block.
 
     Args:
-        recipe: Sizes of rounds and pools, staleness, retries and timeouts.
-        folder: Of the run.
-        sink: Gets the metrics.
+        recipe: Decides sizes of rounds and pools, staleness, retries and timeouts.
+        folder: Its archive is written.
+        sink: Gets the metrics of every step.
         pace: How long each stage takes.
-        num_shared: Processes that generators share; 0 = each has its own.
+        num_shared: Processes that the generators share; 0 = each has its own.
     """
     with ExitStack() as stack:
         store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
@@ -123,7 +123,7 @@ def wait_for_workers(pool: ElasticPool, count: int, timeout_s: float) -> None:
     """Wait until at least `count` workers are ready.
 
     Raises:
-        TimeoutError: They are not.
+        TimeoutError: They are not after `timeout_s` seconds.
     """
     end = time.monotonic() + timeout_s
     while (ready := pool.stats().workers) < count:

@@ -1,9 +1,9 @@
-"""A run without models: parts that take time and memory, for benchmarks of all that is around them.
+"""A run without models: parts that take time and memory, to measure everything around them.
 
 Real are the loop, the pools with their actors, the scorer, the encoder's actor, the weight store,
-the archive (tables only), and every object in the object store. What sleeps instead of computing:
-generators, the reward model inside a real reward worker, and the learner, which opens the latents
-of its pairs and publishes weights, but trains and saves nothing.
+the archive (tables only), and every object in the object store. Generators, the reward model inside
+a real reward worker, and the learner sleep instead of computing. The learner opens the latents of
+its pairs and publishes weights, but trains and saves nothing.
 
 Nothing here imports torch at the top: hundreds of generators must fit into one machine's memory.
 """
@@ -37,7 +37,7 @@ from videorl.types import (
 )
 
 LATENT_BYTES = 4 * 2**20
-"""As of one 81×480×832 sample of Wan in bf16."""
+"""Size of one 81×480×832 sample of Wan in bf16."""
 _WEIGHT_BYTES = 2**20
 _FRAME_SHAPE = (9, 64, 64, 3)
 """[F, H, W, 3]: just above 100 KiB, below which Ray sends objects to the driver itself."""
@@ -48,21 +48,21 @@ class Pace:
     """How long each stage takes, in seconds."""
 
     generate_s: float
-    """One request: all candidates of a prompt. A mean, see `spread`."""
+    """One request, all candidates of a prompt; a mean, see `spread`."""
     score_s: float = 0.0
-    """One group."""
+    """One scored group."""
     learn_s: float = 0.0
-    """One step."""
+    """One optimizer step."""
     spread: float = 0.0
-    """Requests take evenly spread times of (1 ± spread) × `generate_s`, given by their seeds."""
+    """Requests take (1 ± spread) × `generate_s`, spread evenly and given by their seeds."""
     stagger: int = 0
-    """The first so many prompts take only a part of their time, the first the least: workers that
-    begin at once would otherwise end at once, for as long as the run lasts."""
+    """So many prompts at the start take only a part of their time, the first the least. Without it,
+    workers that begin at the same time would end at the same time for the whole run."""
     computes: bool = False
     """Every stage computes instead of sleeping, and all share one core."""
 
     def generation_s(self, request: SampleRequest) -> float:
-        """Return the time of a request."""
+        """Return how many seconds a request takes."""
         share = request.seeds[0] % 10_007 / 10_006
         seconds = self.generate_s * (1 + self.spread * (2 * share - 1))
         place = request.prompt.index + 1
@@ -81,7 +81,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Slept:
-    """What `actors.generator.Sampled` is, without its imports."""
+    """Stands for `actors.generator.Sampled`, without its imports."""
 
     version: WeightVersion
     timings: Mapping[str, float]
@@ -91,8 +91,8 @@ class SleepingGenerator:
     """Answers as a `GeneratorWorker` does; several requests at once, if several are sent.
 
     Args:
-        pace: How long it takes.
-        weight_store: Where it pulls weights, as real ones do. It cannot check them.
+        pace: How long a request takes.
+        weight_store: Where it pulls weights, as real generators do. It cannot check them.
     """
 
     def __init__(self, pace: Pace, weight_store: ActorHandle) -> None:
@@ -140,9 +140,9 @@ def shared_processes(
 ) -> Callable[[int], ActorHandle]:
     """Return a function for a pool: generators take turns in a few processes.
 
-    To the pool each is a worker with a handle of its own number, one request at a time, and real
-    answers. But handles of one process are equal, so to release one worker ends all of its
-    process: good for pools of a fixed size only.
+    To the pool each is a worker that takes one request at a time and gives real answers. But
+    workers of one process have equal handles, so that releasing one ends them all: only pools of a
+    fixed size may use it.
     """
     hosts = [
         start_actor(SleepingGenerator, {"num_cpus": 0}, pace, weight_store)
@@ -153,7 +153,7 @@ def shared_processes(
 
 @dataclass
 class SleepingReward:
-    """A `RewardModel`; a score is the mean of a video's first frame."""
+    """A `RewardModel` whose score is the mean of a video's first frame."""
 
     pace: Pace
     dimensions: tuple[str, ...] = ("level",)
@@ -181,7 +181,7 @@ def version_of(step: int) -> WeightVersion:
 
 
 class SleepingRank:
-    """What the learner's process does; it keeps nothing, so it may die and come again."""
+    """The learner's process; it keeps nothing, so it may die and be started again."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
@@ -195,9 +195,10 @@ class SleepingRank:
     def step(
         self, weight_store: ActorHandle, step: int, examples: Sequence[TrainingExample]
     ) -> LearnerOutput:
-        """Open the latents of all examples, take some time, publish."""
-        both = [one for example in examples for one in example.candidates]
-        num_bytes = sum(one.nbytes for one in fetch([each.candidate.latents for each in both]))
+        """Open the latents of all examples, take the time of a step, publish the next version."""
+        candidates = [scored.candidate for each in examples for scored in each.candidates]
+        latents = fetch([candidate.latents for candidate in candidates])
+        num_bytes = sum(array.nbytes for array in latents)
         self._pace.spend(self._pace.learn_s)
         version = self.publish(weight_store, step + 1)
         return LearnerOutput(version, {"learner/bytes": float(num_bytes)})

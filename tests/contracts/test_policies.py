@@ -39,12 +39,20 @@ def load(request: pytest.FixtureRequest, family: str, tiny_checkpoints: dict[str
         trainable: bool = False,
         dtype: str = "float32",
         seed: int = 0,
+        keep_base: bool = False,
         **sampling: object,
     ) -> Policy:
         config = tiny_policy(tiny_checkpoints[family], family, rank=request.param)
         config.dtype = dtype
         settings = tiny_sampling(**sampling)
-        return load_policy(config, settings, parts=parts, seed=seed, trainable=trainable)
+        return load_policy(
+            config,
+            settings,
+            parts=parts,
+            seed=seed,
+            trainable=trainable,
+            keep_base=keep_base,
+        )
 
     return load
 
@@ -151,6 +159,33 @@ def test_only_the_policy_gets_gradients(load: Load, order: tuple) -> None:
     trained = {name for name, one in module.named_parameters() if one.requires_grad}
     assert len(trained) == len(policy.weights())
     assert {name for name, one in module.named_parameters() if one.grad is not None} == trained
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_base_never_moves(load: Load, dtype: str) -> None:
+    policy = load(trainable=True, keep_base=True, dtype=dtype)
+    inputs = noisy_input(policy)
+    base = policy.predict(*inputs, "base")
+    assert not base.requires_grad
+    assert torch.equal(policy.predict(*inputs, "policy"), base), "nothing is trained yet"
+    train_a_little(policy)  # also tells that gradients reach the policy afterwards
+    assert torch.equal(policy.predict(*inputs, "base"), base)
+    assert not torch.equal(policy.predict(*inputs, "policy"), base)
+    policy.update_reference()
+    assert torch.equal(policy.predict(*inputs, "base"), base)
+    assert not torch.equal(policy.predict(*inputs, "reference"), base)
+    train_a_little(policy)
+    with pytest.raises(ConfigError, match="the base is frozen"):
+        policy.load_weights(policy.weights(), "base")
+
+
+def test_a_base_that_was_not_kept_says_how_to_keep_it(
+    family: str, tiny_checkpoints: dict[str, Path]
+) -> None:
+    config = tiny_policy(tiny_checkpoints[family], family, rank=0)
+    policy = load_policy(config, tiny_sampling(), parts=PARTS, trainable=True)
+    with pytest.raises(ConfigError, match="has no base: load it with keep_base=True"):
+        policy.predict(*noisy_input(policy), "base")
 
 
 def test_a_sampler_holds_no_gradients_and_no_reference(load: Load) -> None:

@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    run(
+    python(
         ["-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "-w", "dist", "--quiet"],
         source,
     )
@@ -40,7 +40,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(arguments: list[str], folder: Path, *paths: Path) -> str:
+def python(arguments: list[str], folder: Path, *paths: Path) -> str:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
@@ -60,28 +60,46 @@ def test_a_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
 
 
 def test_an_installed_wheel_trains_far_from_the_tree(installed: Path, tmp_path: Path) -> None:
-    program = """
+    settings = [
+        "run_dir=run",
+        "num_steps=1",
+        "prompts.per_round=1",
+        "prompts.candidates_per_prompt=2",
+        "sampling.num_inference_steps=2",
+        "selection.min_margin=0",
+        "evaluation.source=",
+    ]
+    program = f"""
 import videorl
 from videorl.one_process import run
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import open_run
-from videorl.rewards.vision_reward.questions import checklist
-from videorl.rewards.checkpoints import SHIPPED
 
-assert len(checklist()) == 64
-assert all(folder.is_dir() for folder in SHIPPED.values())
-recipe = load_recipe("moving_shapes", [
-    "num_steps=1", "prompts.per_round=1", "prompts.candidates_per_prompt=2", "evaluation.source=",
-    "sampling.num_inference_steps=2", "selection.min_margin=0", "run_dir=run",
-])
+recipe = load_recipe("moving_shapes", {settings})
 with open_run(recipe) as folder:
     assert run(recipe, folder, lambda: False)
 print(videorl.__file__)
 """
-    printed = run(["-c", program], tmp_path, installed)
+    printed = python(["-c", program], tmp_path, installed)
     assert printed.splitlines()[-1] == str(installed / "videorl/__init__.py")
     assert (tmp_path / "run/summary.json").is_file()
 
 
-def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
-    assert "moving_shapes" in run(["-m", "jobs.cli", "train", "--help"], tmp_path, installed)
+def test_the_installed_commands_answer(installed: Path, tmp_path: Path) -> None:
+    recipes = python(["-m", "jobs.cli", "recipes"], tmp_path, installed)
+    assert "moving_shapes" in recipes
+    assert "moving_shapes_reward" in recipes
+    text = python(["-m", "jobs.cli", "recipes", "moving_shapes"], tmp_path, installed)
+    assert "moving_shapes_wan" in text
+
+
+def test_the_doctor_needs_no_checkout(installed: Path, tmp_path: Path) -> None:
+    program = """
+from jobs import doctor
+
+assert not doctor.CONSTRAINTS.exists()
+print([finding for finding in doctor.check_packages() if finding.status != "ok"])
+print(doctor._REINSTALL_VIDEO, doctor._RESTORE, sep=";")
+"""
+    printed = python(["-c", program], tmp_path, installed).splitlines()
+    assert printed == ["[]", "pip install --force-reinstall av decord;install videorl again"]

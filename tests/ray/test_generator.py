@@ -160,7 +160,9 @@ class SamplingLearner:
 
 def canary_of(generator: RayGenerator) -> float:
     learner: Any = SamplingLearner()
-    return ray_canary(tiny_recipe(), generator, learner)(VERSIONS[1][0])
+    recipe = tiny_recipe()
+    tolerance = recipe.rollouts.canary_tolerance
+    return ray_canary(recipe.seed, tolerance, generator, learner)(VERSIONS[1][0])
 
 
 def test_a_generator_that_samples_something_else_is_fenced_by_the_canary(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.assembly import assemble
-from actors.learner_run import run_learner_only, train_on_ray
+from actors.learner_run import run_learner_only
 from tests.ray.ranks import kill_rank
 from tests.small_runs import small_recipe
 from tests.video_pairs import save_video_pairs
@@ -97,14 +97,14 @@ def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_pr
     recipe.run_dir = str(tmp_path / "ray")
     asked = iter(range(9))
     with open_run(recipe) as folder:
-        assert not train_on_ray(recipe, folder, lambda: next(asked) == 2)
+        assert not run_learner_only(recipe, folder, lambda: next(asked) == 2)
 
         def kill_once() -> bool:
             if len(read_metrics(folder.metrics)) == 3:
                 kill_rank()
             return False
 
-        assert train_on_ray(recipe, folder, kill_once)
+        assert run_learner_only(recipe, folder, kill_once)
     assert any(folder.export.iterdir())
     rows, expected = read_metrics(folder.metrics), read_metrics(local.metrics)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]

@@ -12,8 +12,9 @@ import pytest
 from videorl.data.video_io import encode_mp4, write_mp4
 from videorl.errors import RunFolderError
 from videorl.report import write_report
-from videorl.report.charts import chart, number, smooth, tick_labels, ticks
+from videorl.report.charts import chart, number, smooth
 from videorl.report.page import SECTIONS
+from videorl.report.svg import tick_labels, ticks
 from videorl.run.sinks import JsonlSink
 from videorl.types import Video
 
@@ -234,6 +235,7 @@ def test_numbers_and_ticks_by_hand() -> None:
     assert ticks(0.0, 1.0) == pytest.approx([0.0, 0.5, 1.0])
     assert tick_labels([-0.5, 0.0, 0.5]) == ["−0.5", "0.0", "0.5"]
     assert tick_labels([-0.9885, -0.988]) == ["−0.9885", "−0.9880"]
+    assert tick_labels([3.0]) == ["3"]
     assert tick_labels([0.0, 2e-5, 4e-5]) == ["0", "2e−5", "4e−5"]
     assert ticks(-0.1, 0.33) == pytest.approx([0.0, 0.2])
     assert ticks(-0.047, 0.045) == pytest.approx([-0.04, -0.02, 0.0, 0.02, 0.04])  # not 0 alone

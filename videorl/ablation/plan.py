@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,23 @@ class Run:
 def same_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Tell whether all settings that both have are equal: defaults may have changed in between."""
     return all(a[key] == b[key] for key in a.keys() & b.keys())
+
+
+def is_older_of(settings: Mapping[str, Any], today: Mapping[str, Any]) -> bool:
+    """Tell whether settings from before sections had a name's own are these of a run.
+
+    Each section then had the settings of all objectives and rules, ReFL's a section `refl`. What
+    was not chosen had no effect.
+    """
+    moved = {re.sub(r"^refl\.", "objective.", key): key for key in settings}
+    older = {key if key in today else name: settings[name] for key, name in moved.items()}
+    added, gone = today.keys() - older.keys(), older.keys() - today.keys()
+    return (
+        any(key.startswith("refl.") for key in settings)
+        and same_settings(older, today)
+        and all(is_default(key, today[key]) for key in added)
+        and all(re.match(r"(objective|selection|refl)\.", key) for key in gone)
+    )
 
 
 def choose(names: Sequence[str]) -> dict[str, Study]:

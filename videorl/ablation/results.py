@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from videorl.ablation.plan import Run, same_settings
+from videorl.ablation.plan import Run, is_older_of, same_settings
 from videorl.files import write_json, write_text
 
 Result = Mapping[str, Any]
@@ -29,10 +30,11 @@ class Results:
     def read(self, run: Run) -> Result | None:
         """Return the result of a run with exactly these settings, None if there is none."""
         path = self._result(run)
-        if not path.exists():
-            return None
-        result = json.loads(path.read_text())
-        return result if same_settings(result["settings"], run.settings) else None
+        if path.exists():
+            result = json.loads(path.read_text())
+            return result if same_settings(result["settings"], run.settings) else None
+        today = run.settings
+        return next((found for found in self._all if is_older_of(found["settings"], today)), None)
 
     def missing(self, runs: Sequence[Run]) -> list[Run]:
         """Return the runs without a result, in order."""
@@ -48,6 +50,12 @@ class Results:
         path = self._error(run)
         write_text(path, f"{run.label}, seed {run.recipe.seed}\n{error}\n")
         return path
+
+    @cached_property
+    def _all(self) -> list[Result]:
+        """Every result, as they were when one was first looked for."""
+        paths = sorted((self.root / "results").glob("*.json"))
+        return [json.loads(path.read_text()) for path in paths]
 
     def _result(self, run: Run) -> Path:
         return self.root / "results" / f"{run.digest}.json"

@@ -55,6 +55,7 @@ def build_learner(
         device=device,
         seed=recipe.seed,
         trainable=True,
+        keep_base=_needs_base(recipe),
     )
     learner = Learner(
         policy,
@@ -65,6 +66,12 @@ def build_learner(
         fetch,
     )
     return learner, policy
+
+
+def _needs_base(recipe: Recipe) -> bool:
+    objective = recipe.objective
+    is_loss = isinstance(objective, CandidateObjective)
+    return is_loss and "base" in objective.frozen_roles(recipe.video_pixels)
 
 
 def build_method(recipe: Recipe, policy: DifferentiablePolicy, fetch: Fetch = list) -> Method:

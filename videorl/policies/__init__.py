@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from videorl.policies.family import Family
-    from videorl.protocols import DifferentiablePolicy
+    from videorl.protocols import DifferentiablePolicy, Role
 
 
 FAMILIES: dict[str, str] = {
@@ -55,6 +55,7 @@ def load_policy(
     device: torch.device | None = None,
     seed: int = 0,
     trainable: bool = False,
+    keep_base: bool = False,
 ) -> DifferentiablePolicy:
     """Load a policy, reading from disk only the parts that this process needs.
 
@@ -66,6 +67,8 @@ def load_policy(
         device: Where to put them; None = the GPU if there is one.
         seed: Of newly initialised adapters; every process of a run must use the same.
         trainable: Hold trained weights in float32 with gradients, and a reference beside them.
+        keep_base: Of a trainable policy all of whose weights are trained, keep a frozen copy for
+            the role `base`; with adapters, it is the model without them and costs nothing.
 
     Raises:
         ConfigError: The family, a part or a setting is unknown or does not fit the model.
@@ -75,9 +78,18 @@ def load_policy(
         raise ConfigError(f"parts must be some of {sorted(PARTS)}, got {sorted(parts)}")
     if trainable and "transformer" not in parts:
         raise ConfigError("a trainable policy needs its transformer among the parts")
+    roles: set[Role] = {"policy"}
+    if trainable:
+        roles |= {"reference", "base"} if keep_base else {"reference"}
     family = load_family(config.family)
     from videorl.policies.loading import load_pipeline_policy
 
     return load_pipeline_policy(
-        family, config, sampling, parts=parts, device=device, seed=seed, trainable=trainable
+        family,
+        config,
+        sampling,
+        parts=parts,
+        device=device,
+        seed=seed,
+        roles=frozenset(roles),
     )

@@ -13,7 +13,9 @@ from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
 
 
-def train_everything(model: nn.Module, *, trainable: bool) -> TrainedWeights:
+def train_everything(
+    model: nn.Module, *, trainable: bool, keep_base: bool = False
+) -> TrainedWeights:
     """Make every parameter of `model` the trained one.
 
     Args:
@@ -22,10 +24,12 @@ def train_everything(model: nn.Module, *, trainable: bool) -> TrainedWeights:
             layers keep the publication type; all others follow the policy, so that under autocast
             both roles round alike and a reference just updated predicts exactly what the policy
             does.
+        keep_base: Hold one more frozen copy, which no update changes: the role `base`.
     """
     model.requires_grad_(trainable)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     reference: nn.Module | None = None
+    base: nn.Module | None = None
     if trainable:
         for parameter in model.parameters():
             parameter.data = parameter.data.float()
@@ -33,19 +37,23 @@ def train_everything(model: nn.Module, *, trainable: bool) -> TrainedWeights:
         for name, layer in reference.named_modules():
             if isinstance(layer, (nn.Linear, nn.Conv3d)):
                 layer.to(dtypes[f"{name}.weight"])
+        base = copy.deepcopy(reference) if keep_base else None
+    frozen = {"reference": reference, "base": base}
 
     @contextmanager
     def using(role: Role) -> Iterator[nn.Module]:
         if role == "policy":
             yield model
-        elif reference is None:
-            raise ConfigError("this policy has no reference: load it with trainable=True")
-        else:
-            yield reference
+            return
+        if (module := frozen[role]) is None:
+            option = "trainable=True" if role == "reference" else "keep_base=True"
+            raise ConfigError(f"this policy has no {role}: load it with {option}")
+        yield module
 
     return TrainedWeights(
         policy=dict(model.named_parameters()),
         reference=dict(reference.named_parameters()) if reference else {},
         dtypes=dtypes,
         using=using,
+        has_own_base=base is not None,
     )

@@ -18,6 +18,7 @@ from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import float32_linears, prepare_for_autocast
 from videorl.policies.trained import TrainedWeights
+from videorl.protocols import Role
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,9 +31,14 @@ def load_pipeline_policy(
     parts: frozenset[str],
     device: torch.device | None,
     seed: int,
-    trainable: bool,
+    roles: frozenset[Role],
 ) -> PipelinePolicy:
-    """Load a policy of `family`; see `videorl.policies.load_policy` for the other arguments."""
+    """Load a policy of `family`; see `videorl.policies.load_policy` for the other arguments.
+
+    Of `roles`, `reference` makes it trainable, and `base` keeps a frozen copy where all weights are
+    trained.
+    """
+    trainable = "reference" in roles
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = _compute_dtype(config.dtype, device, trainable=trainable)
     folder = locate(config.path, parts)
@@ -45,8 +51,14 @@ def load_pipeline_policy(
         family.process(pipeline.scheduler)  # refuses what cannot be trained, before it is
         float32_layers = float32_linears(pipeline.transformer)
         trained = _prepare_transformer(
-            family, pipeline.transformer, config, device=device, seed=seed, trainable=trainable
+            family,
+            pipeline.transformer.to(device) if config.lora.rank == 0 else pipeline.transformer,
+            config,
+            seed=seed,
+            trainable=trainable,
+            keep_base="base" in roles,
         )
+        pipeline.transformer.to(device)
         if autocast:
             prepare_for_autocast(trained, float32_layers, device.type)
     for part in parts - {"transformer"}:
@@ -145,22 +157,18 @@ def _prepare_transformer(
     transformer: Any,
     config: PolicyConfig,
     *,
-    device: torch.device,
     seed: int,
     trainable: bool,
+    keep_base: bool,
 ) -> TrainedWeights:
-    """Make adapters or all weights the trained ones, and put everything on `device`."""
+    """Make adapters or all weights the trained ones."""
     if trainable and config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if config.lora.rank == 0:
-        return train_everything(transformer.to(device), trainable=trainable)
+        return train_everything(transformer, trainable=trainable, keep_base=keep_base)
     source = config.lora.initial
     initial = None if source is None else _read_adapter(family, source)
-    trained = train_adapters(
-        transformer, config.lora, seed=seed, trainable=trainable, initial=initial
-    )
-    transformer.to(device)
-    return trained
+    return train_adapters(transformer, config.lora, seed=seed, trainable=trainable, initial=initial)
 
 
 def _read_adapter(family: Family, source: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

@@ -154,6 +154,16 @@ def _switch(
         if role == "policy":
             yield model
             return
+        if role == "base":
+            try:
+                for layer in layers.values():
+                    layer.enable_adapters(False)
+                yield model
+            finally:
+                # Makes the active adapter, the policy's, trainable again.
+                for layer in layers.values():
+                    layer.enable_adapters(True)
+            return
         if "reference" not in model.peft_config:
             raise ConfigError("this policy has no reference: load it with trainable=True")
         # peft switches `requires_grad` along with the adapter. Both steps are needed: the first

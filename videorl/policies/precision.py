@@ -37,7 +37,7 @@ def prepare_for_autocast(
         float32_layers: `float32_linears` of the model as it was read from disk.
         device_type: Where they run: `cuda` or `cpu`.
     """
-    roles: tuple[Role, Role] = ("policy", "reference")
+    roles: list[Role] = ["policy", "reference", *(["base"] if trained.has_own_base else [])]
     for role in roles:
         with trained.using(role) as module:
             for layer in map(module.get_submodule, float32_layers):

@@ -27,6 +27,8 @@ class TrainedWeights:
     """Type of every tensor as published, which is how a process that only samples holds it."""
     using: Callable[[Role], AbstractContextManager[nn.Module]]
     """Gives the module that computes with the weights of a role, for the length of a `with`."""
+    has_own_base: bool = False
+    """The role `base` is a module of its own, not this one without its adapters."""
 
     def published(self) -> dict[str, Tensor]:
         """Return copies of the policy's tensors on the CPU, in their publication types."""
@@ -46,6 +48,8 @@ class TrainedWeights:
         Raises:
             WeightMismatchError: A name is missing or unknown, or a shape differs.
         """
+        if role == "base":
+            raise ConfigError("the base is frozen: nothing can be loaded into it")
         if role == "reference":
             self._need_reference()
         live = self.policy if role == "policy" else self.reference

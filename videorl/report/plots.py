@@ -1,24 +1,26 @@
-"""Line plots as SVG files of their own, for folders and documents. All text is escaped here."""
+"""Line plots as SVG files of their own, for folders and documents: one, or panels side by side.
+
+General: give `line_plot` or `line_panels` named lines. All text is escaped.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
-from videorl.report.charts import tick_labels, ticks
+from videorl.report.svg import Plane, Points, padded, page, text, ticks
 
 WIDTH, HEIGHT = 740, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 196, 34, 46
-"""Margins in pixels; the legend is in the right one."""
+"""Margins of `line_plot` in pixels; the legend is in the right one."""
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#475569")
-MOST_DOTS = 16
-"""A line of more points is drawn without dots."""
-_STYLE = """
-text { font: 12px sans-serif; fill: #444 } .middle { text-anchor: middle } .end { text-anchor: end }
-.title { font-weight: bold; fill: #222 } .grid { stroke: #ddd } .note { font-size: 10px }
-"""
+"""Of lines, in order; then the same again, dashed."""
+MOST_DOTS = 40
+"""A line with more points has no dots."""
+
+_PANEL_WIDTH, _PANEL_HEIGHT = 190, 170
+_PANEL_LEFT, _PANEL_TOP, _PANEL_BOTTOM = 50, 24, 60
+"""Margins of a panel in pixels; the legend is in the lower one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,13 @@ class Line:
     """One named series."""
 
     name: str
-    points: Sequence[tuple[float, float | None]]
-    """(x, y) in drawing order; those without y are left out."""
+    points: Points
     notes: Sequence[str] = ()
     """Text beside each point; empty = none."""
     intervals: Sequence[tuple[float, float]] = ()
     """Lowest and highest y of each point; empty = none."""
+    behind: Sequence[Points] = ()
+    """Faint lines of the same colour, e.g. the runs that `points` are the mean of."""
 
 
 def line_plot(
@@ -46,62 +49,92 @@ def line_plot(
 
     Args:
         title: Above it.
-        lines: Their `COLOURS` come again after the last; few points are marked by dots.
-        x_name: Of the axis.
-        y_name: Of the axis.
-        y_range: Ends of the axis; None = what the values need.
+        lines: Any number, drawn in this order.
+        x_name: What the horizontal axis shows, with its unit.
+        y_name: The same of the vertical axis.
+        y_range: Ends of the vertical axis; None = what the values need.
     """
-    xs = [x for line in lines for x, y in line.points if y is not None]
-    ys = [y for line in lines for _, y in line.points if y is not None]
-    ys += [end for line in lines for interval in line.intervals for end in interval]
-    (x_low, x_high), (y_low, y_high) = _range(xs), y_range or _range(ys)
-
-    def x_at(x: float) -> float:
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - RIGHT - LEFT)
-
-    def y_at(y: float) -> float:
-        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - BOTTOM - TOP)
-
-    parts = [f'<text class="title middle" x="{WIDTH / 2}" y="18">{escape(title)}</text>']
-    marks = ticks(y_low, y_high)
-    for y, name in zip(marks, tick_labels(marks), strict=True):
-        ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_at(y):.1f}" y2="{y_at(y):.1f}"'
-        parts.append(f'<line class="grid" {ends}/>')
-        parts.append(f'<text class="end" x="{LEFT - 6}" y="{y_at(y) + 4:.1f}">{name}</text>')
-    marks = ticks(x_low, x_high, 6)
-    for x, name in zip(marks, tick_labels(marks), strict=True):
-        parts.append(f'<text class="middle" x="{x_at(x):.1f}" y="{HEIGHT - 28}">{name}</text>')
-    across, middle = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
-    parts += [
-        f'<text class="middle" x="{across}" y="{HEIGHT - 8}">{escape(x_name)}</text>',
-        f'<text class="middle" transform="translate(14 {middle}) rotate(-90)">'
-        f"{escape(y_name)}</text>",
+    plane = _plane(lines, (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM), y_range)
+    turned = f'transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"'
+    legend = [
+        text(WIDTH - RIGHT + 14, TOP + 12 + 16 * number, line.name, colour=_colour(number))
+        for number, line in enumerate(lines)
     ]
-    for number, (line, colour) in enumerate(zip(lines, itertools.cycle(COLOURS), strict=False)):
-        known = [(n, x_at(x), y_at(y)) for n, (x, y) in enumerate(line.points) if y is not None]
-        path = "L".join(f"{x:.1f} {y:.1f}" for _, x, y in known)
-        if path:
-            parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        for n, x, y in known:
-            if len(known) <= MOST_DOTS:
-                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-            if line.intervals:
-                low, high = (y_at(end) for end in line.intervals[n])
-                ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"'
-                parts.append(f'<line {ends} stroke="{colour}"/>')
-            if line.notes:
-                at = f'x="{x + 5:.1f}" y="{y - 5:.1f}"'
-                parts.append(f'<text class="note" {at}>{escape(line.notes[n])}</text>')
-        at = f'x="{WIDTH - RIGHT + 14}" y="{TOP + 12 + 16 * number}"'
-        parts.append(f'<text {at} style="fill: {colour}">{escape(line.name)}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}"><style>{_STYLE}</style><rect width="{WIDTH}" height="{HEIGHT}" '
-        f'fill="#fff"/>{"".join(parts)}</svg>\n'
+    return page(
+        WIDTH,
+        HEIGHT,
+        [
+            text(WIDTH / 2, 18, title, "title"),
+            f"<g {turned}>{text(0, 0, y_name, 'x')}</g>",
+            _drawn(plane, lines, x_name),
+            *legend,
+        ],
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - margin, high + margin
+def line_panels(panels: Mapping[str, Sequence[Line]], *, x_name: str) -> str:
+    """Return one plane per title side by side, each to its own scale, with one legend below.
+
+    Args:
+        panels: Title -> lines; all have lines of the same names.
+        x_name: What the horizontal axes show, with the unit.
+    """
+    parts: list[str] = []
+    whole = _PANEL_LEFT + _PANEL_WIDTH + 10
+    bottom = _PANEL_TOP + _PANEL_HEIGHT
+    for number, (title, lines) in enumerate(panels.items()):
+        left = number * whole + _PANEL_LEFT
+        right = left + _PANEL_WIDTH
+        parts.append(text((left + right) / 2, 14, title, "title"))
+        parts.append(_drawn(_plane(lines, (left, right, _PANEL_TOP, bottom)), lines, x_name))
+    parts += [
+        text(_PANEL_LEFT + 120 * number, bottom + 52, line.name, colour=_colour(number))
+        for number, line in enumerate(next(iter(panels.values()), ()))
+    ]
+    return page(whole * len(panels) + 10, bottom + _PANEL_BOTTOM, parts)
+
+
+def _plane(
+    lines: Sequence[Line],
+    edges: tuple[float, float, float, float],
+    y_range: tuple[float, float] | None = None,
+) -> Plane:
+    """Return the plane that all values of the lines lie in; `edges` as in `Plane`."""
+    series = [points for line in lines for points in (line.points, *line.behind)]
+    known = [(x, y) for points in series for x, y in points if y is not None]
+    ends = [end for line in lines for interval in line.intervals for end in interval]
+    needed = padded([*(y for _, y in known), *ends])
+    return Plane(*edges, padded([x for x, _ in known]), y_range or needed)
+
+
+def _drawn(plane: Plane, lines: Sequence[Line], x_name: str) -> str:
+    """Return axes and lines."""
+    axes = [
+        plane.rows(),
+        plane.x_labels(ticks(*plane.x_range, 6)),
+        text((plane.left + plane.right) / 2, plane.bottom + 34, x_name, "x"),
+    ]
+    return "".join([*axes, *(_line(plane, line, number) for number, line in enumerate(lines))])
+
+
+def _line(plane: Plane, line: Line, number: int) -> str:
+    """Return a line with its dots, intervals and notes; points without y are left out."""
+    colour = _colour(number)
+    stroke, dash = f'stroke="{colour}"', ' stroke-dasharray="5 3"' * (number >= len(COLOURS))
+    known = [(x, y) for x, y in line.points if y is not None]
+    parts = [plane.path(faint, f'{stroke} stroke-opacity="0.25"') for faint in line.behind]
+    parts.append(plane.path(known, f'{stroke} stroke-width="1.8"{dash}'))
+    if len(known) <= MOST_DOTS:
+        parts.append(plane.dots(known, 3, f'fill="{colour}"'))
+    for index, (x, y) in enumerate(line.points):
+        if y is None:
+            continue
+        if line.intervals:
+            parts.append(plane.path([(x, end) for end in line.intervals[index]], stroke))
+        if line.notes:
+            parts.append(text(plane.x_at(x) + 5, plane.y_at(y) - 5, line.notes[index], "note"))
+    return "".join(parts)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from videorl.errors import ConfigError
 from videorl.recipes.fingerprint import recipe_fingerprint
 from videorl.run.sinks import JsonlSink
 
+ROOT = Path(__file__).parents[3]
 STALE = Arm({"rollouts.max_staleness": 2}, evaluations=2)
 STORED = Arm(pairs="stored")
 BROKEN = Arm({"selection.rule": "single_dimension", "selection.dimension": "beauty"})
@@ -85,6 +87,23 @@ def test_results_of_other_settings_are_not_reused(tmp_path: Path) -> None:
     assert results.read(run) is not None
     results.write(run, {"settings": {**run.settings, "objective.sft_weight": 0.5}})
     assert results.read(run) is None
+
+
+def test_stored_results_are_found_under_settings_of_today(tmp_path: Path) -> None:
+    """Written when each section had the settings of all objectives."""
+    with tarfile.open(ROOT / "docs/ablations/results.tar.xz") as stored:
+        stored.extractall(tmp_path, filter="data")
+    results = Results(tmp_path)
+    planned = plan(choose(["objective", "hacking"]), 1, 24)
+    assert results.missing(planned) == []
+    arms = STUDIES["objective"].arms
+    sft = results.read(arm_run("", arms["SFT"], 0, 24, ()))
+    assert sft is not None
+    assert sft["overrides"] == {"objective.name": "sft"}
+    for change in ("objective.sft_on=all", "optimizer.learning_rate=1e-5", "num_steps=23"):
+        assert results.read(arm_run("", arms["SFT"], 0, 24, [change])) is None
+    refl = STUDIES["hacking"].arms["ReFL"]
+    assert results.read(arm_run("", refl, 0, 24, ["objective.gradient_steps=2"])) is None
 
 
 class TornSink(JsonlSink):

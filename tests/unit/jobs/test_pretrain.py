@@ -8,6 +8,7 @@ import pytest
 from diffusers import WanPipeline
 
 from jobs.workshop.pretrain import main
+from videorl.errors import CheckpointError
 
 ONE_STEP = ["--vae-steps", "1", "--vae-batch", "1", "--clips", "1", "--policy-steps", "1"]
 
@@ -27,15 +28,11 @@ def test_one_step_of_everything_writes_a_checkpoint_and_a_second_run_keeps_it(
     assert again == weights
 
 
-def test_a_policy_without_a_vae_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["policy", "--out", str(tmp_path / "none")]) == 2
-    assert "run the vae stage first" in capsys.readouterr().err
+def test_a_policy_without_a_vae_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="run the vae stage first"):
+        main(["policy", "--out", str(tmp_path / "none")])
 
 
-def test_measuring_something_else_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["measure", "--out", str(tmp_path)]) == 2
-    assert "not a diffusers checkpoint" in capsys.readouterr().err
+def test_measuring_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a diffusers checkpoint"):
+        main(["measure", "--out", str(tmp_path)])
