@@ -98,8 +98,8 @@ class PromptsConfig:
     """`moving_shapes`; a UTF-8 file: text with one prompt per line, `.jsonl`, `.csv` or `.parquet`;
     or `module:function`, which returns the prompts of a split, `train` or `held_out`."""
     column: str = "prompt"
-    """Where a table has its prompts; `id`, `tags` and `weight` (how often it is drawn) are read
-    where a table has them."""
+    """Where a table has its prompts. Its columns `id`, `tags` and `weight` (how often a prompt is
+    drawn, relative to the others) are read too, where it has them."""
     per_round: int = 8
     """Prompts that every optimizer step learns from."""
     candidates_per_prompt: int = 4
@@ -288,7 +288,7 @@ class EvaluationConfig:
     source: str = ""
     """As `prompts.source`; empty = no evaluation. `moving_shapes` gives its held-out split."""
     column: str = "prompt"
-    """As `prompts.column`."""
+    """As `prompts.column`. Weights do not matter here, but for 0, which leaves a prompt out."""
     num_prompts: int = 64
     best_of: int = 8
     """Samples per prompt of the base policy, for its best-of-K curve."""
