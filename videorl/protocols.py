@@ -26,7 +26,7 @@ from videorl.types import (
     WeightVersion,
 )
 
-Role: TypeAlias = Literal["policy", "reference"]
+Role: TypeAlias = Literal["policy", "reference", "base"]
 
 
 class Process(Protocol):
@@ -117,7 +117,10 @@ class Policy(Protocol):
     def predict(
         self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
     ) -> Tensor:
-        """Return the conditional prediction of the policy, or of the reference without grad."""
+        """Return the conditional prediction of `role`; only the policy's carries a gradient.
+
+        `base` is the model as it was read, before any adapter and any training.
+        """
         ...
 
     def trainable_module(self) -> torch.nn.Module:

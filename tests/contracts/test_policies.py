@@ -37,6 +37,7 @@ def load(request: pytest.FixtureRequest, family: str, tiny_checkpoints: dict[str
         parts: frozenset[str] = PARTS,
         *,
         trainable: bool = False,
+        keep_base: bool = False,
         dtype: str = "float32",
         seed: int = 0,
         **sampling: object,
@@ -44,7 +45,9 @@ def load(request: pytest.FixtureRequest, family: str, tiny_checkpoints: dict[str
         config = tiny_policy(tiny_checkpoints[family], family, rank=request.param)
         config.dtype = dtype
         settings = tiny_sampling(**sampling)
-        return load_policy(config, settings, parts=parts, seed=seed, trainable=trainable)
+        return load_policy(
+            config, settings, parts=parts, seed=seed, trainable=trainable, keep_base=keep_base
+        )
 
     return load
 
@@ -140,13 +143,62 @@ def test_policy_and_reference_start_equal_and_part_until_updated(load: Load) -> 
     assert torch.equal(policy.predict(*inputs, "reference"), moved)
 
 
-@pytest.mark.parametrize("order", [("policy", "reference"), ("reference", "policy")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_base_stays_what_the_model_was_before_training(load: Load, dtype: str) -> None:
+    policy = load(trainable=True, keep_base=True, dtype=dtype)
+    inputs = noisy_input(policy)
+    before = policy.predict(*inputs, "base")
+    assert torch.equal(policy.predict(*inputs, "policy"), before)
+    assert torch.equal(policy.predict(*inputs, "reference"), before)
+    train_a_little(policy)
+    assert torch.equal(policy.predict(*inputs, "base"), before)
+    policy.update_reference()
+    assert torch.equal(policy.predict(*inputs, "base"), before)
+    assert not torch.equal(policy.predict(*inputs, "reference"), before)
+    train_a_little(policy)
+    assert torch.equal(policy.predict(*inputs, "base"), before)
+
+
+def test_a_sampler_may_keep_the_base_too(load: Load) -> None:
+    policy, trained = load(keep_base=True), load(trainable=True)
+    train_a_little(trained)
+    inputs = noisy_input(policy)
+    before = policy.predict(*inputs, "base")
+    policy.load_weights(trained.weights())
+    assert torch.equal(policy.predict(*inputs, "base"), before)
+    assert not torch.equal(policy.predict(*inputs, "policy"), before)
+    assert not any(p.requires_grad for p in policy.trainable_module().parameters())
+
+
+def test_the_base_cannot_be_loaded_over(load: Load) -> None:
+    policy = load(trainable=True, keep_base=True)
+    reference = digest(policy.reference_weights())
+    with pytest.raises(ConfigError, match="the base is frozen"):
+        policy.load_weights({name: one + 1 for name, one in policy.weights().items()}, "base")
+    assert digest(policy.reference_weights()) == reference
+
+
+def test_a_base_that_was_not_kept_is_asked_for_by_name(
+    family: str, tiny_checkpoints: dict[str, Path]
+) -> None:
+    config = tiny_policy(tiny_checkpoints[family], family, rank=0)
+    policy = load_policy(config, tiny_sampling(), parts=PARTS, trainable=True)
+    with pytest.raises(ConfigError, match="keep_base=True"):
+        policy.predict(*noisy_input(policy), "base")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [("policy", "reference", "base"), ("reference", "base", "policy"), ("base", "policy", "base")],
+)
 def test_only_the_policy_gets_gradients(load: Load, order: tuple) -> None:
-    policy = load(trainable=True)
+    policy = load(trainable=True, keep_base=True)
     inputs = noisy_input(policy)
     predictions = {role: policy.predict(*inputs, role) for role in order}
-    assert not predictions["reference"].requires_grad
-    (predictions["policy"] - predictions["reference"] - 1).square().mean().backward()
+    of_policy = predictions.pop("policy")
+    frozen = torch.stack([*predictions.values()])
+    assert not frozen.requires_grad
+    (of_policy - frozen - 1).square().mean().backward()
     module = policy.trainable_module()
     trained = {name for name, one in module.named_parameters() if one.requires_grad}
     assert len(trained) == len(policy.weights())
@@ -289,6 +341,12 @@ def test_training_goes_on_from_an_exported_adapter(
     expected = trained.predict(*inputs, "policy")
     for role in ("policy", "reference"):
         torch.testing.assert_close(resumed.predict(*inputs, role), expected, atol=1e-6, rtol=0)
+    untrained = load_policy(
+        tiny_policy(tiny_checkpoints[family], family, rank=0), tiny_sampling(), parts=PARTS
+    )
+    base = resumed.predict(*inputs, "base")
+    assert torch.equal(base, untrained.predict(*inputs, "policy"))
+    assert not torch.allclose(base, expected, atol=1e-4)
 
 
 def test_an_adapter_that_contradicts_the_recipe_is_refused(

@@ -39,6 +39,7 @@ def load_policy(
     device: torch.device | None = None,
     seed: int = 0,
     trainable: bool = False,
+    keep_base: bool = False,
 ) -> DifferentiablePolicy:
     """Load a policy, reading from disk only the parts that this process needs.
 
@@ -50,6 +51,8 @@ def load_policy(
         device: Where to put them; None = the GPU if there is one.
         seed: Of newly initialised adapters; every process of a run must use the same.
         trainable: Hold trained weights in float32 with gradients, and a reference beside them.
+        keep_base: The role `base` will be asked for. Full fine-tuning then keeps one more copy of
+            the transformer; adapters have it for nothing.
 
     Raises:
         ConfigError: The family, a part or a setting is unknown or does not fit the model.
@@ -63,9 +66,7 @@ def load_policy(
         raise ConfigError(f"parts must be some of {sorted(PARTS)}, got {sorted(parts)}")
     if trainable and "transformer" not in parts:
         raise ConfigError("a trainable policy needs its transformer among the parts")
-    from videorl.policies.loading import load_pipeline_policy
+    from videorl.policies.loading import Wanted, load_pipeline_policy
 
-    family = FAMILIES[config.family]()
-    return load_pipeline_policy(
-        family, config, sampling, parts=parts, device=device, seed=seed, trainable=trainable
-    )
+    wanted = Wanted(parts, device, seed, trainable, keep_base)
+    return load_pipeline_policy(FAMILIES[config.family](), config, sampling, wanted)

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of a model is trained, the reference is a frozen copy of it."""
+"""Full fine-tuning: every weight is trained; reference and base are frozen copies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
 
 
-def train_everything(model: nn.Module, *, trainable: bool) -> TrainedWeights:
+def train_everything(
+    model: nn.Module, *, trainable: bool, keep_base: bool = False
+) -> TrainedWeights:
     """Make every parameter of `model` the trained one.
 
     Args:
@@ -22,6 +24,7 @@ def train_everything(model: nn.Module, *, trainable: bool) -> TrainedWeights:
             layers keep the publication type; all others follow the policy, so that under autocast
             both roles round alike and a reference just updated predicts exactly what the policy
             does.
+        keep_base: Keep one more frozen copy, which never changes, for the role `base`.
     """
     model.requires_grad_(trainable)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
@@ -33,19 +36,26 @@ def train_everything(model: nn.Module, *, trainable: bool) -> TrainedWeights:
         for name, layer in reference.named_modules():
             if isinstance(layer, (nn.Linear, nn.Conv3d)):
                 layer.to(dtypes[f"{name}.weight"])
+    base = copy.deepcopy(reference or model) if keep_base else None
+    held = {"policy": model, "reference": reference, "base": base}
 
     @contextmanager
     def using(role: Role) -> Iterator[nn.Module]:
-        if role == "policy":
-            yield model
-        elif reference is None:
-            raise ConfigError("this policy has no reference: load it with trainable=True")
-        else:
-            yield reference
+        if (module := held[role]) is None:
+            raise ConfigError(_MISSING[role])
+        yield module
 
     return TrainedWeights(
         policy=dict(model.named_parameters()),
         reference=dict(reference.named_parameters()) if reference else {},
         dtypes=dtypes,
         using=using,
+        modules=tuple(module for module in held.values() if module is not None),
     )
+
+
+_MISSING = {
+    "reference": "this policy has no reference: load it with trainable=True",
+    "base": "this policy keeps no copy of its base, which full fine-tuning changes: "
+    "load it with keep_base=True",
+}

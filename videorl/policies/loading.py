@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,23 @@ from videorl.policies.trained import TrainedWeights
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a process needs of a policy; the arguments of `videorl.policies.load_policy`."""
+
+    parts: frozenset[str]
+    device: torch.device | None
+    seed: int
+    trainable: bool
+    keep_base: bool
+
+
 def load_pipeline_policy(
-    family: Family,
-    config: PolicyConfig,
-    sampling: SamplingConfig,
-    *,
-    parts: frozenset[str],
-    device: torch.device | None,
-    seed: int,
-    trainable: bool,
+    family: Family, config: PolicyConfig, sampling: SamplingConfig, wanted: Wanted
 ) -> PipelinePolicy:
-    """Load a policy of `family`; see `videorl.policies.load_policy` for the other arguments."""
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Load a policy of `family`; see `videorl.policies.load_policy`."""
+    parts, trainable = wanted.parts, wanted.trainable
+    device = wanted.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = _compute_dtype(config.dtype, device, trainable=trainable)
     folder = locate(config.path, parts)
     index = check(folder, family.pipeline_class.__name__, parts)
@@ -44,9 +50,7 @@ def load_pipeline_policy(
         family.check_size(pipeline, sampling)
         family.process(pipeline.scheduler)  # refuses what cannot be trained, before it is
         float32_layers = float32_linears(pipeline.transformer)
-        trained = _prepare_transformer(
-            family, pipeline.transformer, config, device=device, seed=seed, trainable=trainable
-        )
+        trained = _prepare_transformer(family, pipeline.transformer, config, wanted, device)
         if autocast:
             prepare_for_autocast(trained, float32_layers, device.type)
     for part in parts - {"transformer"}:
@@ -141,23 +145,19 @@ def _read_model(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _prepare_transformer(
-    family: Family,
-    transformer: Any,
-    config: PolicyConfig,
-    *,
-    device: torch.device,
-    seed: int,
-    trainable: bool,
+    family: Family, transformer: Any, config: PolicyConfig, wanted: Wanted, device: torch.device
 ) -> TrainedWeights:
     """Make adapters or all weights the trained ones, and put everything on `device`."""
-    if trainable and config.gradient_checkpointing:
+    if wanted.trainable and config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if config.lora.rank == 0:
-        return train_everything(transformer.to(device), trainable=trainable)
+        return train_everything(
+            transformer.to(device), trainable=wanted.trainable, keep_base=wanted.keep_base
+        )
     source = config.lora.initial
     initial = None if source is None else _read_adapter(family, source)
     trained = train_adapters(
-        transformer, config.lora, seed=seed, trainable=trainable, initial=initial
+        transformer, config.lora, seed=wanted.seed, trainable=wanted.trainable, initial=initial
     )
     transformer.to(device)
     return trained

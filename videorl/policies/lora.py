@@ -1,7 +1,7 @@
-"""Two low-rank adapters (peft) on one base model: the policy, and the reference beside it.
+"""Two low-rank adapters (peft) on one model: the policy, and the reference beside it.
 
-The reference is an adapter of its own and never "adapter off", which would be wrong as soon as
-training starts from a trained adapter.
+The reference is an adapter of its own and never "adapter off": that is the base, which is another
+model as soon as training starts from a trained adapter.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def train_adapters(
     reference = _parameters(layers, "reference") if trainable else {}
     for parameter in (*policy.values(), *reference.values()):
         parameter.data = parameter.data.float() if trainable else parameter.data
-    weights = TrainedWeights(policy, reference, dtypes, _switch(model, layers))
+    weights = TrainedWeights(
+        policy, reference, dtypes, _switch(model, layers, trainable=trainable), (model,)
+    )
     if trainable:
         weights.update_reference()
     return weights
@@ -147,24 +149,29 @@ def _parameters(layers: Mapping[str, Any], role: Role) -> dict[str, nn.Parameter
 
 
 def _switch(
-    model: Any, layers: Mapping[str, Any]
+    model: Any, layers: Mapping[str, Any], *, trainable: bool
 ) -> Callable[[Role], AbstractContextManager[nn.Module]]:
     @contextmanager
     def using(role: Role) -> Iterator[nn.Module]:
         if role == "policy":
             yield model
             return
-        if "reference" not in model.peft_config:
+        if role == "reference" and role not in model.peft_config:
             raise ConfigError("this policy has no reference: load it with trainable=True")
-        # peft switches `requires_grad` along with the adapter. Both steps are needed: the first
-        # must not make the reference trainable, the second must make the policy so again.
+        # peft switches `requires_grad` along with the adapter: the reference must not become
+        # trainable, and the policy must be so again afterwards, if it was before.
         try:
             for layer in layers.values():
-                layer.set_adapter("reference", inference_mode=True)
+                if role == "base":
+                    layer.enable_adapters(False)
+                else:
+                    layer.set_adapter("reference", inference_mode=True)
             yield model
         finally:
             for layer in layers.values():
-                layer.set_adapter("policy")
+                if role == "base":
+                    layer.enable_adapters(True)
+                layer.set_adapter("policy", inference_mode=not trainable)
 
     return using
 

@@ -201,7 +201,10 @@ class PipelinePolicy:
             x_t_BCTHW: Noisy latents.
             t_B: Times in [0, 1], 1 is pure noise.
             prompt_embeds: One embedding [L, D] per item, as `encode` returns them.
-            role: Whose prediction; the reference's carries no gradient.
+            role: Whose prediction; only the policy's carries a gradient.
+
+        Raises:
+            ConfigError: The policy was loaded without a reference, or without keeping its base.
         """
         device = self._part("transformer").device
         x_t = self._swap(x_t_BCTHW.to(device, self._dtype))

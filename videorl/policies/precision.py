@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videorl.policies.trained import TrainedWeights
-from videorl.protocols import Role
 
 
 def float32_linears(model: nn.Module) -> list[str]:
@@ -25,7 +24,7 @@ def float32_linears(model: nn.Module) -> list[str]:
 def prepare_for_autocast(
     trained: TrainedWeights, float32_layers: Iterable[str], device_type: str
 ) -> None:
-    """Make both roles, run under autocast, round where the published half-precision model rounds.
+    """Make every role, run under autocast, round where the published half-precision model rounds.
 
     Autocast would compute in half precision what that model keeps in float32 (Wan: the time
     embedding), would return layer norms in float32 that the model returns in half precision
@@ -37,19 +36,17 @@ def prepare_for_autocast(
         float32_layers: `float32_linears` of the model as it was read from disk.
         device_type: Where they run: `cuda` or `cpu`.
     """
-    roles: tuple[Role, Role] = ("policy", "reference")
-    for role in roles:
-        with trained.using(role) as module:
-            for layer in map(module.get_submodule, float32_layers):
-                layer.forward = torch.autocast(device_type, enabled=False)(layer.forward)
-            for layer in module.modules():
-                if isinstance(layer, nn.RMSNorm):
-                    layer.forward = partial(_rms_norm, layer)
-                # Subclasses, such as Wan's, have their own ways with types.
-                if type(layer) is nn.LayerNorm:
-                    layer.forward = torch.autocast(device_type, enabled=False)(
-                        partial(_layer_norm, layer)
-                    )
+    for module in trained.modules:
+        for layer in map(module.get_submodule, float32_layers):
+            layer.forward = torch.autocast(device_type, enabled=False)(layer.forward)
+        for layer in module.modules():
+            if isinstance(layer, nn.RMSNorm):
+                layer.forward = partial(_rms_norm, layer)
+            # Subclasses, such as Wan's, have their own ways with types.
+            if type(layer) is nn.LayerNorm:
+                layer.forward = torch.autocast(device_type, enabled=False)(
+                    partial(_layer_norm, layer)
+                )
 
 
 def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from videorl.protocols import Role
 
 @dataclass(frozen=True, slots=True)
 class TrainedWeights:
-    """The live parameters of both roles, by their published names.
+    """The live parameters of policy and reference, by their published names.
 
     Low-rank adapters and full fine-tuning differ only in how this object is built.
     """
@@ -27,6 +27,8 @@ class TrainedWeights:
     """Type of every tensor as published, which is how a process that only samples holds it."""
     using: Callable[[Role], AbstractContextManager[nn.Module]]
     """Gives the module that computes with the weights of a role, for the length of a `with`."""
+    modules: tuple[nn.Module, ...]
+    """Every module that `using` may give, each once."""
 
     def published(self) -> dict[str, Tensor]:
         """Return copies of the policy's tensors on the CPU, in their publication types."""
@@ -44,8 +46,11 @@ class TrainedWeights:
         """Copy `weights` into the live parameters of `role`, all or nothing.
 
         Raises:
+            ConfigError: There is no reference, or `role` is the base.
             WeightMismatchError: A name is missing or unknown, or a shape differs.
         """
+        if role == "base":
+            raise ConfigError("the base is frozen: load weights into the policy or the reference")
         if role == "reference":
             self._need_reference()
         live = self.policy if role == "policy" else self.reference
