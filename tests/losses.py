@@ -7,7 +7,7 @@ from torch import Tensor
 
 from videorl.objectives.objective import CandidateObjective, LossInputs
 from videorl.processes.rectified_flow import RectifiedFlow
-from videorl.protocols import Process
+from videorl.protocols import Process, Role
 
 
 def loss_of(
@@ -19,12 +19,14 @@ def loss_of(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return what an objective makes of mean squared errors; there are no latents to look at."""
     none = torch.empty(0)
+    errors: dict[Role, Tensor] = {"policy": err_NR}
+    if ref_err_NR is not None:
+        errors["reference"] = ref_err_NR
     return objective(
         LossInputs(
             process=process or RectifiedFlow(),
             t_N=t_N,
-            errors={"policy": err_NR} | ({} if ref_err_NR is None else {"reference": ref_err_NR}),
-            predictions={},
+            errors=errors,
             x_t_NRCTHW=none,
             target_NRCTHW=none,
             clean_NRCTHW=none,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from videorl.types import Video
 
 
 @pytest.fixture
-def small(tiny_checkpoints: dict[str, Path]) -> dict[str, object]:
+def small(tiny_checkpoints: dict[str, Path]) -> dict[str, Any]:
     """Return settings that make the default recipe tiny."""
     nested: dict[str, dict[str, object]] = {}
     for key, value in SETTINGS.items():
@@ -30,7 +31,7 @@ def small(tiny_checkpoints: dict[str, Path]) -> dict[str, object]:
 
 
 def test_a_run_ends_with_its_summary_and_is_not_repeated(
-    small: dict[str, object], tmp_path: Path
+    small: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = {
         **small,
@@ -59,7 +60,7 @@ def test_wrong_settings_are_errors_of_the_recipe() -> None:
         videorl.train("moving_shapes", runner="slurm")
 
 
-def test_prompts_are_read_before_anything_starts(small: dict[str, object], tmp_path: Path) -> None:
+def test_prompts_are_read_before_anything_starts(small: dict[str, Any], tmp_path: Path) -> None:
     held_out = tmp_path / "held_out.csv"
     held_out.write_text("caption\na small red circle moving left\n")
     settings = {**small, "run_dir": tmp_path / "run", "evaluation": {"source": held_out}}
@@ -85,7 +86,7 @@ def test_scores_are_those_of_the_model(tmp_path: Path) -> None:
         videorl.score([tmp_path / "absent.mp4"], [prompt])
 
 
-def test_samples_are_seeded_videos(small: dict[str, object]) -> None:
+def test_samples_are_seeded_videos(small: dict[str, Any]) -> None:
     ((first, second),) = videorl.sample("a red circle", num=2, seed=3, **small)
     ((again,),) = videorl.sample(["a red circle"], num=1, seed=3, **small)
     assert first.frames.shape == (9, 32, 32, 3)

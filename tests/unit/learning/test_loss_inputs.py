@@ -83,6 +83,7 @@ def test_a_loss_in_the_space_of_velocities(tmp_path: Path) -> None:
     learner, policy = learner_of(VelocityKL(), tmp_path)
     assert learner.step(0, tiny_pairs(0)).metrics["learn/loss"] == 0.0, "policy = reference"
     with torch.no_grad():
+        assert policy.module.last.bias is not None
         policy.module.last.bias += 0.5
     metrics = learner.step(1, tiny_pairs(0)).metrics
     assert metrics["learn/loss"] == metrics["kl/value"] == pytest.approx(0.25, rel=1e-3)
