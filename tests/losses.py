@@ -27,6 +27,7 @@ def loss_of(
             process=process or RectifiedFlow(),
             t_N=t_N,
             errors=errors,
+            predictions={},
             x_t_NRCTHW=none,
             target_NRCTHW=none,
             clean_NRCTHW=none,

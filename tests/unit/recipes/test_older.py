@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from videorl.config import Recipe
-from videorl.errors import ConfigError
 from videorl.objectives.refl import ReFL
 from videorl.recipes.fingerprint import differences
 from videorl.recipes.reading import load_recipe, to_yaml
@@ -46,10 +45,16 @@ def test_settings_of_refl_move_into_the_objective(tmp_path: Path) -> None:
     assert changed == ["objective.enough: 2.0 -> None", "objective.stop_from: 0.5 -> 0.75"]
 
 
-def test_a_setting_that_had_no_effect_but_was_changed_is_named(tmp_path: Path) -> None:
+def test_a_changed_setting_that_had_no_effect_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in the run folder of `moving_shapes objective.name=sft`, whose beta is the recipe's."""
     settings = yaml.safe_load((OLDER / "moving_shapes.yaml").read_text())
-    settings["objective"]["temperature"] = 3.0
+    settings["objective"]["name"] = "sft"
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings))
-    with pytest.raises(ConfigError, match=r"objective\.temperature belongs to .*=flow_rwr"):
-        load_recipe(str(path))
+    today = load_recipe("moving_shapes", ["objective.name=sft"])
+    assert load_recipe(str(path)).objective == today.objective
+    assert "left out, as they never had an effect here: objective.beta=150.0" in caplog.text
+    again = to_yaml(load_recipe("moving_shapes", ["objective.name=sft", "run_dir=runs/old"]))
+    assert differences(path.read_text(), again, Recipe) == []
