@@ -1,4 +1,4 @@
-"""Connecting to Ray: the job's cluster, a named one, or a small one on this machine."""
+"""Connecting to Ray: to the job's cluster, a named cluster, or a new one on this machine."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    # Learner ranks stay in the directory of everybody else: relative paths mean the same there.
+    # Learner ranks stay in the driver's directory, so that relative paths mean the same there.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # One process less, and a rank that is gone is replaced whether or not it was announced.
+    # A process less; a rank that is gone is replaced whether or not that was announced.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
@@ -42,10 +42,10 @@ def connect(
     """Be connected to Ray inside the `with` block.
 
     Args:
-        address: Of a running cluster; None = that of `RAY_ADDRESS` (set inside `ray job submit`),
-            or, without one, a new cluster on this machine that ends with the block.
-        num_cpus: Logical CPUs that a new cluster has at least. Stages take turns on a small
-            machine, so it may promise more than it has cores.
+        address: Address of a running cluster; None = that in `RAY_ADDRESS` (`ray job submit` sets
+            it) or, if that is not set, a new cluster on this machine that ends with the block.
+        num_cpus: Logical CPUs of a new cluster, at the least. Stages take turns on a small
+            machine, so there may be more of them than cores.
         object_store_bytes: Size of a new cluster's object store.
 
     Raises:
@@ -78,7 +78,7 @@ def connect(
 
 
 def _package(name: str) -> Path:
-    """Return the folder of one of our packages."""
+    """Return the folder of a package."""
     spec = importlib.util.find_spec(name)
     assert spec is not None and spec.origin is not None, name
     return Path(spec.origin).parent

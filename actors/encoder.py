@@ -1,4 +1,4 @@
-"""The text encoder: one actor that encodes each prompt once, so that no generator holds it."""
+"""The text encoder: one actor encodes each prompt once, so that no generator holds the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actors.placement import start_actor
 from actors.pool.outcomes import as_own_error, cause_of, first_line
 from actors.worker_process import prepare_process
 from videorl.errors import VideorlError, WorkLostError
-from videorl.futures import once
+from videorl.futures import mapped, recovered
 from videorl.sampling.embeddings import EmbeddingCache
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Encoder:
     """Encodes prompts with a policy of which only the text encoder is loaded.
 
     Args:
-        load: Builds the policy on a device.
-        num_cpus: Threads to use.
+        load: Builds the policy on a device, with its text encoder.
+        num_cpus: Threads that torch may use; rounded down, at least 1.
     """
 
     def __init__(self, load: Callable[[torch.device], Policy], num_cpus: float) -> None:
@@ -49,10 +49,10 @@ class Encoder:
 
 
 class RayEncoder:
-    """The driver's side: references to embeddings, never embeddings.
+    """The driver's side: holds references to embeddings, never embeddings.
 
-    The actor is restarted with its node and its calls repeat, so that Ray can also rebuild an
-    embedding that was lost.
+    Ray restarts the actor elsewhere if its node is lost, and repeats its calls; it can also
+    rebuild an embedding that was lost.
 
     Args:
         load: Builds the policy on a device, with its text encoder.
@@ -74,18 +74,7 @@ class RayEncoder:
         if length.done() and length.exception() is not None:
             self._embeddings.discard(text)
             length, embeds = self._embeddings[text]
-        result: Future[ObjectRef] = Future()
-
-        def encoded(done: Future[int]) -> None:
-            if (error := done.exception()) is None:
-                result.set_result(embeds)
-            elif isinstance(cause_of(error), VideorlError):
-                result.set_exception(as_own_error(error))
-            else:
-                result.set_exception(WorkLostError(f"text encoder: {first_line(error)}"))
-
-        length.add_done_callback(once(encoded))  # the cache keeps `length`
-        return result
+        return mapped(recovered(length, _failed), lambda _: embeds)
 
     def close(self) -> None:
         """Stop the actor."""
@@ -94,3 +83,9 @@ class RayEncoder:
     def _send(self, text: str) -> tuple[Future[int], ObjectRef]:
         refs: list[ObjectRef] = self._actor.encode.options(num_returns=2).remote(text)
         return refs[0].future(), refs[1]
+
+
+def _failed(error: Exception) -> Future[int]:
+    if isinstance(cause_of(error), VideorlError):
+        raise as_own_error(error)
+    raise WorkLostError(f"text encoder: {first_line(error)}")

@@ -18,10 +18,10 @@ from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.store.weights import pull
 from actors.worker_process import own_node, prepare_process
-from videorl.config import GeneratorsConfig
 from videorl.futures import gathered, mapped, then
 from videorl.sampling.canary import compare
 from videorl.sampling.sampler import CandidateSampler, candidate_group
+from videorl.settings.workers import GeneratorsConfig
 from videorl.types import CandidateGroup, SampleRequest, WeightVersion
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What a generator says of one request; the media are separate objects."""
+    """A generator's small answer to one request; the media are separate objects."""
 
     version: WeightVersion
-    """Proven: its digest was recomputed from the live parameters."""
+    """What sampled: its digest was recomputed from the live parameters."""
     timings: dict[str, float]
     """Seconds per stage: `sample_s`, `decode_s`, and `load_s` where new weights were loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """What one stage of generation has taken so far, over all workers."""
+    """Time spent in one stage of generation so far, over all workers."""
 
     count: int
     """Requests that went through it."""
@@ -51,12 +51,12 @@ class StageTime:
 
 
 class GeneratorWorker:
-    """One policy that samples; it pulls the weights that a request asks for.
+    """Holds one policy, and samples with the weights that a request asks for.
 
     Args:
         load: Builds the policy on a device, with transformer and VAE.
-        weight_store: A `WeightStore`.
-        num_cpus: Threads to use.
+        weight_store: The `WeightStore` that weights are pulled from.
+        num_cpus: Threads that torch may use; rounded down, at least 1.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class GeneratorWorker:
         self._sampler: CandidateSampler | None = None
 
     def ready(self) -> str:
-        """Load the model, once; return the id of this node."""
+        """Load the model if it is not loaded; return the id of this node."""
         if self._sampler is None:
             self._sampler = CandidateSampler(self._load(prepare_process(self._num_cpus)))
         return own_node()
@@ -79,7 +79,7 @@ class GeneratorWorker:
         """Return `Sampled`, then the latents of every seed, then the videos of every seed.
 
         Raises:
-            WeightMismatchError: The pulled weights did not arrive whole in the live model.
+            WeightMismatchError: The live parameters are not the published ones after loading.
         """
         sampler, loading = self._loaded(request.version)
         latents, videos, timings = sampler.sample(
@@ -99,7 +99,8 @@ class GeneratorWorker:
         """Return how far the sampled latents are from the learner's, see `videorl.sampling.canary`.
 
         Raises:
-            WeightMismatchError: Too far, or the pulled weights did not arrive whole.
+            WeightMismatchError: They are further than `tolerance`, or the live parameters are not
+                the published ones after loading.
         """
         sampler, _ = self._loaded(request.version)
         found_BCTHW = sampler.latents(request, prompt_embeds_LD, negative_prompt_embeds_LD).cpu()
@@ -126,11 +127,11 @@ class GeneratorWorker:
 def generator_creator(
     load: Callable[[torch.device], Policy], weight_store: ActorHandle, options: dict[str, Any]
 ) -> Callable[[int], ActorHandle]:
-    """Return what a pool needs to start generators.
+    """Return what an `ElasticPool` calls to start a generator.
 
     Args:
-        load: Builds a generator's policy on a device.
-        weight_store: Where generators pull weights.
+        load: Builds a generator's policy on a device, with transformer and VAE.
+        weight_store: The `WeightStore` that weights are pulled from.
         options: Ray options of each worker (`num_cpus`, `num_gpus`).
     """
     arguments = (load, weight_store, options["num_cpus"])
@@ -138,7 +139,7 @@ def generator_creator(
 
 
 def generator_limits(generators: GeneratorsConfig) -> Limits:
-    """Return the sizes and the patience of a recipe's pool."""
+    """Return the sizes and timeouts of the generator pool."""
     return Limits(
         min_workers=generators.min_workers,
         max_workers=generators.max_workers,
@@ -152,10 +153,10 @@ class RayGenerator:
     """Implements `videorl.protocols.Generator` on an elastic pool.
 
     Args:
-        create_worker: Starts a `GeneratorWorker`, or whatever answers as one does.
-        encoder: Where prompts are encoded.
+        create_worker: Starts a `GeneratorWorker`, or an actor with the same methods.
+        encoder: Encodes each prompt once, for all generators.
         negative_prompt: Text that guidance steers away from.
-        limits: Of the pool.
+        limits: Sizes and timeouts of the pool.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class RayGenerator:
 
     def embeds(self, text: str) -> Future[list[ObjectRef]]:
         """Encode a prompt if it is new; return its embedding and the negative prompt's."""
-        return gathered([self._encoder.submit(one) for one in (text, self._negative_prompt)])
+        return gathered([self._encoder.submit(each) for each in (text, self._negative_prompt)])
 
     def canary(
         self,
@@ -186,10 +187,16 @@ class RayGenerator:
         wanted: ObjectRef,
         tolerance: float,
     ) -> list[Future[float]]:
-        """Have as many canaries sampled as there are workers, which idle ones share evenly.
+        """Sample as many canaries as there are workers: idle workers get one each.
 
-        A worker that disagrees is replaced, and its canary sampled by another. Each future is of
-        the difference, and fails with `WorkLostError` if every worker disagreed that tried.
+        A worker that disagrees is replaced, and another samples its canary. Each future gives the
+        difference, or fails with `WorkLostError` if every worker that tried disagreed.
+
+        Args:
+            request: What to sample.
+            embeds: Embeddings of the prompt and of the negative prompt.
+            wanted: The learner's latents [B, C, T, H, W].
+            tolerance: Largest difference that counts as agreement.
         """
 
         def call(worker: ActorHandle) -> list[ObjectRef]:
@@ -201,7 +208,7 @@ class RayGenerator:
         ]
 
     def stages(self) -> dict[str, StageTime]:
-        """Return the totals of every stage (`load_s`, `sample_s`, `decode_s`) so far."""
+        """Return the time spent so far in each stage (`load_s`, `sample_s`, `decode_s`)."""
         return dict(self._stages)
 
     def close(self) -> None:
@@ -212,14 +219,14 @@ class RayGenerator:
         num_media = len(request.seeds)
 
         def call(worker: ActorHandle) -> list[ObjectRef]:
-            # As many results as media: each is an object of its own that the driver owns.
+            # One result per medium: each is an object of its own, and the driver owns it.
             return worker.generate.options(num_returns=1 + 2 * num_media).remote(request, *embeds)
 
-        def named(reply: Reply) -> CandidateGroup:
+        def as_group(reply: Reply) -> CandidateGroup:
             for stage, seconds in reply.value.timings.items():
-                sofar = self._stages.get(stage, StageTime(0, 0.0))
-                self._stages[stage] = StageTime(sofar.count + 1, sofar.seconds + seconds)
+                before = self._stages.get(stage, StageTime(0, 0.0))
+                self._stages[stage] = StageTime(before.count + 1, before.seconds + seconds)
             latents, videos = reply.media[:num_media], reply.media[num_media:]
             return candidate_group(request, reply.value.version, embeds[0], latents, videos)
 
-        return mapped(self.pool.submit(call), named)
+        return mapped(self.pool.submit(call), as_group)

@@ -1,4 +1,4 @@
-"""Who needs what, whether the cluster can ever offer it, and what is still missing."""
+"""What each role needs, whether the cluster can ever hold it, and what is still missing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from videorl.config import LearnerConfig, Recipe, RewardConfig
+from videorl.config import Recipe, RewardConfig
 from videorl.errors import ResourceError
+from videorl.settings.workers import LearnerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _REPORT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """CPUs, GPUs and custom resources that one node has in total."""
+    """CPUs, GPUs and custom resources of a node, in total."""
 
     cpus: float
     gpus: float
@@ -35,23 +36,23 @@ class Role:
 
     name: str
     num_workers: int
-    """How many are needed at the least."""
+    """The fewest that the run needs."""
     num_cpus: float
     num_gpus: float
     custom: Mapping[str, float] = field(default_factory=dict[str, float])
     """Amounts of custom Ray resources, by name."""
 
     def fits(self, node: Node) -> bool:
-        """Return whether a node of its own could hold one worker."""
+        """Return whether the node could hold a worker if nothing else ran there."""
         has_custom = all(node.custom.get(name, 0) >= wanted for name, wanted in self.custom.items())
         return self.num_cpus <= node.cpus and self.num_gpus <= node.gpus and has_custom
 
     def options(self) -> dict[str, Any]:
-        """Return the Ray options of one worker."""
+        """Return the Ray options of a worker."""
         return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
 
     def __str__(self) -> str:
-        """Return e.g. `2 generators with 1 CPU and 0.5 GPU each`."""
+        """Return e.g. `generators x 2 with 1 CPU and 0.5 GPU each`."""
         custom = "".join(f", {amount:g} {name}" for name, amount in self.custom.items())
         return (
             f"{self.name} x {self.num_workers} with {self.num_cpus:g} CPU and "
@@ -60,7 +61,7 @@ class Role:
 
 
 class _Needed(Protocol):
-    """A section of the recipe that states what one worker needs."""
+    """A section of the recipe that states what a worker needs."""
 
     num_cpus: float
     num_gpus: float | None
@@ -93,7 +94,7 @@ class Placement:
 
 
 def beside_driver() -> dict[str, Any]:
-    """Return the Ray options of an actor that does no work of its own, on the driver's node."""
+    """Return the Ray options of an actor on the driver's node that takes no share of its CPUs."""
     node_id = ray.get_runtime_context().get_node_id()
     return {
         "num_cpus": 0,
@@ -119,10 +120,10 @@ def live_nodes() -> list[Node]:
 
 
 def place(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
-    """Return every role's needs; GPUs left open by the recipe are shared out.
+    """Return what every role needs; GPUs that the recipe leaves open are shared out.
 
-    A worker whose `num_gpus` is null gets one GPU. If there are fewer GPUs than such workers, as
-    many workers share each GPU as needed: 3 workers on 1 GPU get 0.33 each.
+    A worker whose `num_gpus` is null gets one GPU. If there are fewer GPUs than such workers, they
+    share GPUs: 3 workers on 1 GPU get 0.33 each.
     """
     needs: list[tuple[str, int, _Needed]] = [
         ("learner", recipe.learner.num_workers, recipe.learner),
@@ -136,13 +137,13 @@ def place(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
 
 
 def place_rewards(rewards: Sequence[RewardConfig], nodes: Sequence[Node]) -> Placement:
-    """Return the needs of reward models alone, as `place` does."""
+    """Return what reward models alone need, as `place` does."""
     roles = _shared_out(_reward_needs(rewards), nodes)
     return Placement(_NOBODY, _NOBODY, tuple(roles), _NOBODY)
 
 
 def place_learner_and_encoder(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
-    """Return the needs of a run that samples and scores nothing outside of its learner."""
+    """Return what a run needs that samples and scores nothing outside its learner."""
     needs: list[tuple[str, int, _Needed]] = [
         ("learner", recipe.learner.num_workers, recipe.learner),
         ("encoder", 1, recipe.encoder),
@@ -153,7 +154,7 @@ def place_learner_and_encoder(recipe: Recipe, nodes: Sequence[Node]) -> Placemen
 
 
 def place_learner(learner: LearnerConfig, nodes: Sequence[Node]) -> Placement:
-    """Return the needs of learner ranks alone, as `place` does."""
+    """Return what learner ranks alone need, as `place` does."""
     (role,) = _shared_out([("learner", learner.num_workers, learner)], nodes)
     return Placement(_NOBODY, _NOBODY, (), replace(role, custom=learner.resources))
 
@@ -163,7 +164,7 @@ def _reward_needs(rewards: Sequence[RewardConfig]) -> list[tuple[str, int, _Need
 
 
 def _shared_out(needs: Sequence[tuple[str, int, _Needed]], nodes: Sequence[Node]) -> list[Role]:
-    """Return one role per (name, number of workers, what each of them needs)."""
+    """Return a role for each (name, number of workers, what each of them needs)."""
     num_open = sum(count for _, count, needed in needs if needed.num_gpus is None)
     claimed = sum(count * (needed.num_gpus or 0.0) for _, count, needed in needs)
     share = _share(num_open, math.floor(sum(node.gpus for node in nodes) - claimed))
@@ -182,17 +183,17 @@ def _share(num_workers: int, num_gpus: int) -> float:
 
 
 def check_feasible(placement: Placement, nodes: Sequence[Node], *, can_grow: bool) -> None:
-    """Check that the whole cluster, if nobody else used it, could hold every role at once.
+    """Check that the whole cluster could hold all roles at once, if nobody else used it.
 
-    Necessary, not sufficient: how workers pack onto nodes is left to Ray.
+    Necessary, not sufficient: Ray decides how workers pack onto nodes.
 
     Args:
-        placement: What is needed.
-        nodes: What there is.
-        can_grow: An autoscaler may add nodes; then nothing is refused.
+        placement: What the roles need.
+        nodes: All nodes of the cluster.
+        can_grow: Whether an autoscaler may add nodes: a warning then replaces the error.
 
     Raises:
-        ResourceError: The sum, or a single worker, is larger than the cluster, or than any node.
+        ResourceError: All roles need more than the cluster has, or a worker more than any node.
     """
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     too_large = [role for role in placement.roles() if not any(role.fits(node) for node in nodes)]
@@ -214,7 +215,7 @@ def check_feasible(placement: Placement, nodes: Sequence[Node], *, can_grow: boo
 
 
 class Pool(Protocol):
-    """The part of an `ElasticPool` that is waited for."""
+    """The method of an `ElasticPool` that `wait_until_serving` needs."""
 
     def wait_until_serving(self, timeout_s: float) -> bool:
         """Return whether a worker became ready in time; raise if none ever will."""
@@ -224,7 +225,7 @@ class Pool(Protocol):
 def wait_until_serving(
     pools: Iterable[Pool], placement: Placement, report_s: float = _REPORT_S
 ) -> None:
-    """Wait for the first ready worker of every pool, saying every `report_s` what is missing.
+    """Wait for the first ready worker of every pool; every `report_s`, log what is missing.
 
     Raises:
         PoolFailedError: The workers of a pool cannot start.

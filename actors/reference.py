@@ -1,4 +1,4 @@
-"""The reference updater: when the reference becomes the policy, and which version it is."""
+"""The reference updater: decides when the reference becomes the policy, and knows its version."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 class RayReferenceUpdater:
     """Implements `videorl.protocols.ReferenceUpdater` on a `CurriculumReference` actor.
 
-    The swap is recorded only after every learner rank has made it; a swap that was made but not
+    A swap is recorded only after every learner rank has made it. A swap that was made but not
     recorded is made again, which changes nothing.
 
     Args:
-        learner: Holds the reference.
+        learner: Holds the reference's weights.
         interval: Optimizer steps between swaps; 0 = never.
         initial: The version that the run started from.
-        name: Of the actor in Ray's dashboard and state API; None = anonymous.
+        name: The actor's name in Ray's dashboard and state API; None = no name.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class RayReferenceUpdater:
         self._start = partial(start_actor, CurriculumReference, options, interval, initial)
         self._actor: Any = self._start()
         self._state: Mapping[str, Any] | None = None
-        """The newest that is known here, for an actor that dies; None = the initial one."""
+        """The newest state known here, restored if the actor dies; None = the initial state."""
 
     def after_step(self, version: WeightVersion) -> WeightVersion:
         """Swap if due; return the version of the current reference."""
@@ -63,7 +63,7 @@ class RayReferenceUpdater:
         ray.kill(self._actor)
 
     def _ask(self, question: str, *details: Any) -> Any:
-        """Call the actor; one that died is followed by another with the state known here."""
+        """Call the actor; if it has died, start another with the state known here and call that."""
         try:
             return ray.get(getattr(self._actor, question).remote(*details))
         except ActorDiedError as error:

@@ -21,7 +21,7 @@ from actors.worker_process import own_node, prepare_process
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip
 from videorl.errors import WorkLostError
-from videorl.futures import gathered, mapped, recovered
+from videorl.futures import completed, gathered, mapped, recovered
 from videorl.protocols import RewardModel
 from videorl.recipes.secrets import private_variables, public_runtime_env
 from videorl.rewards.scoring import (
@@ -37,20 +37,21 @@ from videorl.types import CandidateGroup, ScoredGroup, Video
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a reward worker says of one group: a result per video, in order."""
+    """A reward worker's answer for one group."""
 
     results: list[Result]
+    """One per video, in order."""
     unseen: list[Mapping[str, float]]
-    """Quality metrics that no reward sees; empty ones unless this pool was asked to measure."""
+    """Quality metrics that no reward sees, per video; empty unless this pool measures them."""
 
 
 class RewardWorker:
-    """One reward model.
+    """Holds one reward model.
 
     Args:
-        config: Which model.
-        load: Builds it.
-        unseen: Measures the metrics that no reward sees; None = another pool does.
+        config: The model's section of the recipe.
+        load: Builds the model.
+        unseen: Measures the metrics that no reward sees; None = this pool does not.
     """
 
     def __init__(
@@ -65,7 +66,11 @@ class RewardWorker:
         self._model: RewardModel | None = None
 
     def ready(self) -> str:
-        """Load the model, once; return the id of this node."""
+        """Load the model if it is not loaded; return the id of this node.
+
+        Raises:
+            ConfigError: The recipe weights a dimension that the model does not have.
+        """
         if self._model is None:
             os.environ.update(private_variables(self._config.runtime_env))
             prepare_process(self._config.num_cpus)
@@ -75,22 +80,21 @@ class RewardWorker:
         return own_node()
 
     def score(self, prompt: str, *videos: Video) -> Scored:
-        """Score the videos of one prompt."""
+        """Score all videos of one prompt, and measure what no reward sees."""
         assert self._model is not None, "the pool waits for ready()"
         results = checked_scores(self._model, videos, [prompt] * len(videos))
         unseen = [{} if self._unseen is None else self._unseen(video) for video in videos]
         return Scored(results, unseen)
 
     def score_clips(self, clips: Sequence[Clip]) -> list[Result]:
-        """Score video files; clips that hold the file itself get one for as long as it takes."""
+        """Score video files; a clip that holds a file's bytes is written to a temporary file."""
         assert self._model is not None, "the pool waits for ready()"
         with TemporaryDirectory() as folder:
             files = [_as_file(clip, Path(folder, str(n))) for n, clip in enumerate(clips)]
             results = explained_scores(self._model, files, [clip.prompt for clip in clips])
-        named = zip(results, files, clips, strict=True)
         return [
-            one.replace(str(file), clip.id) if isinstance(one, str) else one
-            for one, file, clip in named
+            result.replace(str(file), clip.id) if isinstance(result, str) else result
+            for result, file, clip in zip(results, files, clips, strict=True)
         ]
 
 
@@ -102,7 +106,7 @@ def _as_file(clip: Clip, path: Path) -> Path:
 
 
 def load_reward(config: RewardConfig) -> RewardModel:
-    """Load the model that a recipe names."""
+    """Load the model that a recipe names, see `videorl.rewards.load`."""
     from videorl.rewards import load
 
     return load(config.name, config.path, **config.options)
@@ -113,10 +117,10 @@ class RayScorer:
 
     Args:
         rewards: The models; each gets a pool with its own resources and runtime environment.
-        options: Ray options of each model's workers, in the same order.
-        limits: Of each pool, in the same order.
-        unseen: Measures what no reward sees; runs in the first model's pool. None = nothing does.
-        load: Builds a model; the default reads the recipe's names.
+        options: Ray options of each model's workers, in the order of `rewards`.
+        limits: Sizes and timeouts of each pool, in the order of `rewards`.
+        unseen: Measures what no reward sees, in the first model's pool; None = nothing does.
+        load: Builds a model from its section of the recipe.
     """
 
     def __init__(
@@ -132,16 +136,18 @@ class RayScorer:
         self.pools = [
             ElasticPool(
                 f"reward {reward.key}",
-                _creator(reward, one, load, unseen if index == 0 else None),
-                limit,
+                _creator(reward, worker_options, load, unseen if index == 0 else None),
+                pool_limits,
             )
-            for index, (reward, one, limit) in enumerate(zip(rewards, options, limits, strict=True))
+            for index, (reward, worker_options, pool_limits) in enumerate(
+                zip(rewards, options, limits, strict=True)
+            )
         ]
 
     def submit(self, group: CandidateGroup) -> Future[ScoredGroup]:
-        """Queue one group with every model.
+        """Score one group with every model.
 
-        The future fails with `MediaLostError` if a video is gone, and as the pools' do.
+        The future fails with `MediaLostError` if a video is gone, and as those of `ElasticPool`.
         """
         videos = [candidate.video for candidate in group.candidates]
 
@@ -158,10 +164,10 @@ class RayScorer:
         return mapped(gathered([pool.submit(call) for pool in self.pools]), combined)
 
     def submit_clips(self, clips: Sequence[Clip]) -> Future[dict[str, list[Result]]]:
-        """Queue video files with every model; the answer has one result per clip for each.
+        """Score video files with every model; return its key -> one result per clip.
 
-        Clips that no worker survives are scored one by one, so that the others get their scores.
-        The future fails if a model cannot start or breaks its contract.
+        A batch that no worker survives is scored clip by clip, so that only the clip at fault has
+        no score. The future fails if a model cannot start or breaks its contract.
         """
         scored = gathered([_score_clips(pool, clips) for pool in self.pools])
         keys = [reward.key for reward in self._rewards]
@@ -178,7 +184,13 @@ def start_scorer(
     roles: Sequence[Role],
     unseen: Callable[[Video], Mapping[str, float]] | None,
 ) -> RayScorer:
-    """Start the workers of every model with the resources of its role, given in the same order."""
+    """Start the workers of every model.
+
+    Args:
+        rewards: The models.
+        roles: The resources of each model's workers, in the order of `rewards`.
+        unseen: Measures what no reward sees; None = nothing does.
+    """
     environments = [public_runtime_env(reward.runtime_env) for reward in rewards]
     options = [
         role.options() | ({"runtime_env": environment} if environment else {})
@@ -188,7 +200,7 @@ def start_scorer(
 
 
 def reward_limits(reward: RewardConfig) -> Limits:
-    """Return the sizes and the patience of a reward model's pool."""
+    """Return the sizes and timeouts of a reward model's pool."""
     return Limits(
         min_workers=reward.num_workers,
         max_workers=reward.most_workers,
@@ -206,13 +218,11 @@ def _score_clips(pool: ElasticPool, clips: Sequence[Clip]) -> Future[list[Result
         if not isinstance(error, WorkLostError):
             raise error
         if len(clips) == 1:
-            lost: Future[list[Result]] = Future()
-            lost.set_result([str(error)])
-            return lost
+            return completed(lambda: [str(error)])
         singles = gathered([_score_clips(pool, [clip]) for clip in clips])
-        return mapped(singles, lambda lists: [result for one in lists for result in one])
+        return mapped(singles, lambda lists: [result for (result,) in lists])
 
-    return recovered(mapped(reply, lambda one: one.value), one_by_one)
+    return recovered(mapped(reply, lambda answer: answer.value), one_by_one)
 
 
 def _creator(

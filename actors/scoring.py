@@ -1,4 +1,4 @@
-"""Video files through reward workers, a bounded number of them at a time."""
+"""Scoring video files with reward workers, a bounded number of files at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from videorl.run.progress import progress
 from videorl.run.stopping import stop_on_signal
 
 _LOOK_S = 1.0
-"""How often to look whether to stop while nothing comes back."""
+"""While no batch comes back, look so often whether to stop."""
 
 
 def score_missing(
@@ -27,14 +27,21 @@ def score_missing(
     batch_size: int,
     address: str | None,
 ) -> bool:
-    """Score what has no score in the table yet; return whether all of it was tried.
+    """Score the clips that have no score in the table yet; return False if stopped early.
+
+    Args:
+        source: All clips.
+        rewards: The models.
+        table: Holds the scores so far, and gets the new ones.
+        batch_size: Clips that a worker gets at once.
+        address: Address of a Ray cluster; None = see `actors.cluster.connect`.
 
     Raises:
         ResourceError: The cluster does not answer, or can never hold the workers.
         PoolFailedError: The workers of a model cannot start.
     """
     missing = set(source.keys) - table.scored
-    num_cpus = sum(one.num_workers * one.num_cpus for one in rewards)
+    num_cpus = sum(reward.num_workers * reward.num_cpus for reward in rewards)
     with connect(address, num_cpus=num_cpus), stop_on_signal() as should_stop:
         nodes = live_nodes()
         placement = place_rewards(rewards, nodes)
@@ -46,7 +53,7 @@ def score_missing(
                 source.read(missing),
                 scorer,
                 batch_size=batch_size,
-                max_batches=2 * max(one.most_workers for one in rewards),
+                max_batches=2 * max(reward.most_workers for reward in rewards),
                 should_stop=should_stop,
             )
             num_done = 0
@@ -68,14 +75,14 @@ def score_clips(
     max_batches: int,
     should_stop: Callable[[], bool],
 ) -> Iterator[tuple[Sequence[Clip], Mapping[str, Sequence[Result]]]]:
-    """Yield every batch with its results as soon as it is there.
+    """Yield every batch with its results, by model, as soon as they are there.
 
     Args:
-        clips: Read only as far as there is room.
+        clips: Read only as far as there is room for them.
         scorer: The models.
         batch_size: Clips that a worker gets at once.
         max_batches: Batches that wait for an answer at the same time.
-        should_stop: Asked between answers; what is in flight is then left behind.
+        should_stop: Asked between answers; batches in flight are then dropped.
 
     Raises:
         PoolFailedError: The workers of a model cannot start.

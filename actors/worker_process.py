@@ -1,4 +1,4 @@
-"""What every worker does first in its own process."""
+"""What every worker does first in its process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 
 def prepare_process(num_cpus: float) -> torch.device:
-    """Use as many threads as this worker has CPUs, and return its device.
+    """Let torch use as many threads as this worker has CPUs; return its device.
 
-    Ray does not hide GPUs from a worker that was given none; they belong to others, so we do.
+    Ray does not hide the GPUs from a worker that was given none. They belong to other workers, so
+    they are hidden here.
+
+    Args:
+        num_cpus: Rounded down; at least one thread is used.
     """
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before CUDA is first used in this process

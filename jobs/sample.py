@@ -81,8 +81,6 @@ def _check(options: argparse.Namespace) -> None:
 
 def _sample(recipe: Recipe, weights: dict[str, float], options: argparse.Namespace) -> None:
     """Write the videos of all prompts; `weights` of dimensions, empty = without guidance."""
-    import torch
-
     from videorl.data.video_io import write_mp4
     from videorl.guidance.flow_nrg import MAX_FACTOR
     from videorl.guidance.latent_reward import load_latent_reward
@@ -90,7 +88,7 @@ def _sample(recipe: Recipe, weights: dict[str, float], options: argparse.Namespa
     from videorl.policies import load_policy
     from videorl.policies.checkpoints import PARTS
     from videorl.policies.pipeline_policy import PipelinePolicy
-    from videorl.seeds import derive_seed
+    from videorl.sampling.videos import sample_videos
 
     reward = None
     if weights:  # loaded before the policy: a reward of another policy is refused at once
@@ -101,16 +99,21 @@ def _sample(recipe: Recipe, weights: dict[str, float], options: argparse.Namespa
         assert isinstance(policy, PipelinePolicy)
         max_factor = MAX_FACTOR if options.max_factor is None else options.max_factor
         sampler = GuidedSampler(policy, reward, weights, max_factor=max_factor)
-    negative_LD = policy.encode([recipe.sampling.negative_prompt])[0]
+    negative_prompt = recipe.sampling.negative_prompt
+    videos = sample_videos(
+        policy,
+        options.prompts,
+        negative_prompt=negative_prompt,
+        num=options.num,
+        seed=options.seed,
+        sampler=sampler,
+    )
     options.out.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        for number, prompt in enumerate(options.prompts):
-            seeds = [derive_seed(options.seed, "sample", prompt, k) for k in range(options.num)]
-            latents_BCTHW = sampler.sample(policy.encode([prompt])[0], negative_LD, seeds)
-            for index, video in enumerate(policy.decode(latents_BCTHW)):
-                path = options.out / f"{number:03d}-{index:02d}.mp4"
-                write_mp4(path, video)
-                print(f"{path}  {prompt}")
+    for number, (prompt, of_prompt) in enumerate(zip(options.prompts, videos, strict=True)):
+        for index, video in enumerate(of_prompt):
+            path = options.out / f"{number:03d}-{index:02d}.mp4"
+            write_mp4(path, video)
+            print(f"{path}  {prompt}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from videorl.errors import ConfigError, PromptError, VideoError
 from videorl.recipes.reading import load_recipe, load_rewards
@@ -154,7 +154,7 @@ def overrides_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     for name, value in settings.items():
         key = f"{prefix}.{name}" if prefix else name
         if isinstance(value, Mapping) and value:
-            overrides += overrides_of(value, key)
+            overrides += overrides_of(cast("Mapping[str, Any]", value), key)
         else:
             overrides.append(f"{key}={json.dumps(value, default=str)}")
     return overrides
@@ -170,7 +170,7 @@ def _runner(name: str) -> Any:
 
 
 def _summary(folder: RunFolder, is_finished: bool) -> dict[str, Any]:
-    found = json.loads(folder.summary.read_text()) if is_finished else {}
+    found: dict[str, Any] = json.loads(folder.summary.read_text()) if is_finished else {}
     return {**found, "is_finished": is_finished, "run_dir": str(folder.root)}
 
 

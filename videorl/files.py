@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from videorl.errors import RunFolderError
 
 
 @contextmanager
-def locked(path: Path, in_use: str) -> Iterator[None]:
+def locked(path: Path, in_use: str) -> Generator[None]:
     """Hold the lock file `path` inside the block; the system frees it however the process ends.
 
     Raises:

@@ -80,7 +80,7 @@ def train(
                 checkpoints.finish(progress.step)
                 raise
             taken = rollouts.take(step)
-            examples = [one for group in taken.groups for one in parts.select(group)]
+            examples = [example for group in taken.groups for example in parts.select(group)]
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
             oldest = output.version.step - recipe.rollouts.max_staleness
@@ -117,11 +117,11 @@ def is_lost(record: StepRecord) -> bool:
 
 def why_lost(records: Sequence[StepRecord]) -> str:
     """Return what to say of rounds that were lost whole."""
-    outcomes = [one for record in records for one in record.outcomes]
-    reasons = Counter(one.outcome for one in outcomes)
+    outcomes = [outcome for record in records for outcome in record.outcomes]
+    reasons = Counter(outcome.outcome for outcome in outcomes)
     for group in (group for record in records for group in record.groups):
         reasons.update(group.dropped)
-    errors = [one.error for one in outcomes if one.error]
+    errors = [outcome.error for outcome in outcomes if outcome.error]
     return (
         f"steps {records[0].step} to {records[-1].step}: {len(records)} rounds in a row gave "
         "nothing to compare ("

@@ -13,7 +13,7 @@ from videorl.config import Recipe
 from videorl.data.archive import Archive
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
-from videorl.data.prompts import open_prompts
+from videorl.data.prompts import check_sources, open_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
 from videorl.evaluation.held_out import sample_and_score
@@ -54,6 +54,7 @@ def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
     """Run the recipe, or go on with it, up to its report; return whether it reached its end."""
     if is_finished(folder, recipe.num_steps):
         return True
+    check_sources(recipe)
     started = time.perf_counter()
     work = train_online if recipe.learns_online else train_alone
     if not work(recipe, folder, should_stop):

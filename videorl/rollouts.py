@@ -39,15 +39,15 @@ _MAX_RESAMPLED = 3
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The scored groups of one round in prompt order, and the prompts that gave none."""
+    """The scored groups of a round in prompt order, and the prompts that gave none."""
 
     groups: tuple[ScoredGroup, ...]
     lost: tuple[PromptOutcome, ...]
-    """The prompts whose groups were lost whole, and why."""
+    """The prompts whose groups were lost as a whole, and why."""
     version: WeightVersion
-    """The weights that sampled it."""
+    """The version that sampled it."""
     wait_s: float
-    """Seconds the learner stood still for this round."""
+    """Seconds that the learner waited for this round."""
 
 
 def chain(
@@ -74,7 +74,7 @@ def chain(
 def request_for(
     recipe: Recipe, prompts: PromptStream, position: int, version: WeightVersion
 ) -> SampleRequest:
-    """Return the request for one position of the prompt stream; equal on every retry."""
+    """Return the request for a position of the prompt stream; the same on every retry."""
     prompt = prompts[position]
     seeds = tuple(
         derive_seed(recipe.seed, "candidate", prompt.index, index)
@@ -149,5 +149,8 @@ class Rollouts:
         ]
         self._in_flight[number] = (
             version,
-            [(one.prompt, chain(one, self._generator, self._scorer)) for one in requests],
+            [
+                (request.prompt, chain(request, self._generator, self._scorer))
+                for request in requests
+            ],
         )

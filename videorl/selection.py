@@ -63,8 +63,8 @@ def best_vs_worst(
     """
     if len(group.candidates) < 2:
         return []
-    best = min(group.candidates, key=lambda one: (-rank(one.score), one.candidate.index))
-    worst = min(group.candidates, key=lambda one: (rank(one.score), one.candidate.index))
+    best = min(group.candidates, key=lambda scored: (-rank(scored.score), scored.candidate.index))
+    worst = min(group.candidates, key=lambda scored: (rank(scored.score), scored.candidate.index))
     pair = make_pair(group, best, worst, rank)
     return [pair] if pair.margin > 0 and pair.margin >= min_margin else []
 

@@ -207,12 +207,12 @@ class StepRecord:
     @property
     def pairs(self) -> tuple[PreferencePair, ...]:
         """The examples that are pairs."""
-        return tuple(one for one in self.examples if isinstance(one, PreferencePair))
+        return tuple(example for example in self.examples if isinstance(example, PreferencePair))
 
     @property
     def weighted(self) -> tuple[WeightedCandidate, ...]:
         """The examples that are single candidates."""
-        return tuple(one for one in self.examples if isinstance(one, WeightedCandidate))
+        return tuple(example for example in self.examples if isinstance(example, WeightedCandidate))
 
 
 @dataclass(frozen=True, slots=True)

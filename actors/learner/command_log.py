@@ -1,9 +1,9 @@
 """The learner's commands in order, kept until a checkpoint covers them.
 
-Learner ranks pull command after command. If the worker group dies, Ray Train starts it again, it
-restores the newest checkpoint and pulls the commands after it once more: the same examples with the
-same seeds, hence the same weights. The driver notices nothing but time. Handles of media inside a
-kept command keep those media alive.
+Learner ranks pull command after command. If their group dies, Ray Train starts it again; it
+restores the newest checkpoint and pulls the later commands once more: the same examples with the
+same seeds, hence the same weights. The driver notices only the delay. A kept command holds handles
+of its media, so these stay in the object store.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Apply optimizer step `step` and publish."""
+    """Apply optimizer step `step` to examples, and publish the weights."""
 
     step: int
     examples: tuple[TrainingExample | PromptExample, ...]
@@ -72,7 +72,7 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Leave."""
+    """End the ranks."""
 
 
 Command: TypeAlias = Step | Train | Sample | UpdateReference | Save | Export | Stop
@@ -80,24 +80,25 @@ Command: TypeAlias = Step | Train | Sample | UpdateReference | Save | Export | S
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Where the learner stands after (re)starting."""
+    """Where the learner stands after a start."""
 
     index: int
     """The next command it will ask for."""
     versions: tuple[WeightVersion, ...]
+    """Published versions still in use, the newest last."""
     loop_state: dict[str, Any] | None
 
 
 class LearnerFailedError(VideorlError, RuntimeError):
-    """The learner keeps failing at the same place."""
+    """The learner cannot start, or keeps failing without progress."""
 
 
 class CommandLog:
     """An asyncio actor between the driver and the learner ranks.
 
     Args:
-        max_failures: Failures of the worker group without a command finished for the first time
-            in between before everybody who waits gets `LearnerFailedError`; -1 = no limit.
+        max_failures: After so many failures of the group without a command finished for the first
+            time in between, everybody who waits gets `LearnerFailedError`; -1 = no limit.
     """
 
     def __init__(self, max_failures: int) -> None:
@@ -108,14 +109,14 @@ class CommandLog:
         self._starts = 0
         self._num_ranks = 0
         self._attempts = 0
-        """Starts of the worker group since the last progress."""
+        """Starts of the group since the last progress."""
         self._attempt_failed = False
         self._is_final = False
         self._last_error = "its processes died"
         self._first = 0
-        """The oldest command that can still be replayed."""
+        """Index of the oldest command that can still be replayed."""
         self._answered: set[int] = set()
-        """Commands that can still be replayed and were finished once already."""
+        """Indices of commands that were finished once and can still be replayed."""
         self._changed = asyncio.Condition()
 
     async def append(self, index: int, command: Command) -> None:
@@ -125,13 +126,13 @@ class CommandLog:
             self._changed.notify_all()
 
     async def command(self, index: int) -> Command:
-        """Return command `index` as soon as there is one (every rank)."""
+        """Return command `index` as soon as it is there (every rank)."""
         async with self._changed:
             await self._changed.wait_for(lambda: index in self._commands)
             return self._commands[index]
 
     async def starting(self, num_ranks: int) -> None:
-        """Say that the worker group starts (rank 0), before it does anything that can fail."""
+        """Report that the group starts (rank 0), before it does anything that can fail."""
         async with self._changed:
             self._num_ranks = num_ranks
             self._attempts += 1
@@ -139,10 +140,10 @@ class CommandLog:
             self._changed.notify_all()
 
     async def restored(self, restored: Restored) -> None:
-        """Say where the learner stands (rank 0, at every start).
+        """Report where the learner stands (rank 0, at every start).
 
         Raises:
-            LearnerFailedError: Its newest readable checkpoint is older than the oldest command.
+            LearnerFailedError: It restored a checkpoint that is older than the oldest command.
         """
         async with self._changed:
             if self._restored is None:
@@ -159,21 +160,21 @@ class CommandLog:
                     restored.index,
                     self._starts + 1,
                 )
-                # It may have died between writing a checkpoint and saying so.
+                # It may have died between writing a checkpoint and reporting it.
                 self._finish(restored.index - 1, None)
             self._starts += 1
             self._changed.notify_all()
 
     async def answer(self, index: int, result: Any) -> None:
-        """Give the result of a command (rank 0); a replayed command keeps its first result."""
+        """Report the result of a command (rank 0); a replayed command keeps its first result."""
         async with self._changed:
             self._finish(index, result)
             self._changed.notify_all()
 
     async def failed(self, error: str, *, is_final: bool = False) -> None:
-        """Say why the worker group is about to end (any rank; the first is the cause).
+        """Report why the group is about to end (any rank; the first report is the cause).
 
-        `is_final` says that it would fail in the same way again.
+        `is_final` means that it would fail in the same way again.
         """
         async with self._changed:
             self._is_final = self._is_final or is_final
@@ -183,7 +184,7 @@ class CommandLog:
             self._changed.notify_all()
 
     async def wait_restored(self) -> Restored:
-        """Return what the learner restored (driver)."""
+        """Return where the learner stood when it was up for the first time (driver)."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._restored is not None or self._gave_up())
             if self._restored is None:
@@ -199,11 +200,11 @@ class CommandLog:
             return self._results.pop(index)
 
     async def num_ranks(self) -> int:
-        """Return the size of the worker group that started last."""
+        """Return the number of ranks of the group that started last."""
         return self._num_ranks
 
     async def starts(self) -> int:
-        """Return how often the worker group has started."""
+        """Return how often a group has started."""
         return self._starts
 
     def _finish(self, index: int, result: Any) -> None:
@@ -217,9 +218,9 @@ class CommandLog:
             self._attempts, self._attempt_failed = 1, False
         if isinstance(self._commands.get(index), Save) and not isinstance(result, Exception):
             self._first = index + 1
-            for old in [one for one in self._commands if one <= index]:
-                del self._commands[old]
-            self._answered = {one for one in self._answered if one > index}
+            for covered in [number for number in self._commands if number <= index]:
+                del self._commands[covered]
+            self._answered = {number for number in self._answered if number > index}
 
     def _failures(self) -> int:
         """Return how many attempts ended without progress; the running one may have failed too."""

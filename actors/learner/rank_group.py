@@ -1,4 +1,4 @@
-"""A group of Ray Train ranks that applies commands in order, whatever dies: the driver's view."""
+"""A group of Ray Train ranks that applies commands in order, whatever dies: the driver's side."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.learner.command_log import Command, CommandLog, LearnerFailedError, Restored, Save, Stop
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
 from actors.placement import Role, beside_driver, start_actor
-from actors.pool.outcomes import cause_of
-from videorl.config import LearnerConfig
+from actors.pool.outcomes import answer
+from videorl.settings.workers import LearnerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -31,35 +30,35 @@ _STOP_S = 30.0
 
 @dataclass(frozen=True)
 class LearnerResources:
-    """What one learner rank gets."""
+    """How many ranks a learner has, and what each of them gets."""
 
     num_workers: int
     num_cpus: float
     num_gpus: float
     max_workers: int = 0
-    """More than `num_workers`: Ray Train uses as many as the cluster can hold."""
+    """If larger than `num_workers`, Ray Train uses as many ranks as the cluster can hold."""
     custom: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Custom Ray resources that each rank takes too."""
+    """Amounts of custom Ray resources, by name."""
     resize_s: float = 60.0
-    """Between looks at whether the cluster can hold more ranks; each resize costs a restart."""
+    """Seconds between checks whether more ranks fit; each resize costs a restart."""
 
 
 def resources_for(role: Role, learner: LearnerConfig) -> LearnerResources:
-    """Return what a learner's ranks get, placed as `role`."""
+    """Return what a learner's ranks get: `role` says what each needs, `learner` how many fit."""
     return LearnerResources(
         role.num_workers, role.num_cpus, role.num_gpus, learner.max_workers, role.custom
     )
 
 
 class RankGroup:
-    """Ray Train runs the ranks, a command log feeds them.
+    """Runs ranks with Ray Train, and feeds them from a command log.
 
     Args:
-        make: Builds one rank's part, on that rank.
+        make: Builds a rank's part of the learner, on that rank's device.
         run_dir: The run's folder, visible to every rank.
-        resources: Of each rank.
-        max_failures: Failures of the group without progress in between before whoever waits gets
-            an error; -1 = no limit.
+        resources: How many ranks there are, and what each gets.
+        max_failures: After so many failures of the group without progress in between, whoever
+            waits for it gets an error; -1 = no limit.
     """
 
     def __init__(
@@ -78,25 +77,33 @@ class RankGroup:
         self._next = 0
 
     def begin(self) -> None:
-        """Start the worker group without waiting for it."""
+        """Start the group without waiting for it."""
         self._thread.start()
 
     def restored(self) -> Restored:
-        """Wait until the group is up; return where it stands."""
+        """Wait until the group is up; return where it stands.
+
+        Raises:
+            LearnerFailedError: The group cannot start.
+        """
         restored: Restored = self._wait(self._log.wait_restored.remote())
         self._next = restored.index
         return restored
 
     def call(self, command: Command) -> Any:
-        """Apply one command on all ranks; return what rank 0 answers."""
+        """Apply a command on all ranks; return the answer of rank 0.
+
+        Raises:
+            LearnerFailedError: The group keeps failing.
+        """
         return self._wait(self._send(command))
 
     def save(self, loop_state: Mapping[str, Any]) -> Future[None]:
-        """Write a checkpoint in the background; the future fails as the write did."""
-        answer = self._send(Save(dict(loop_state)))
+        """Write a checkpoint in the background; the future fails with the error of the write."""
+        saved = self._send(Save(dict(loop_state)))
 
         def written() -> None:
-            if (error := self._wait(answer)) is not None:
+            if (error := self._wait(saved)) is not None:
                 raise error
 
         return self._savers.submit(written)
@@ -112,7 +119,7 @@ class RankGroup:
         return count
 
     def close(self) -> None:
-        """Let the ranks leave; a group that does not within seconds is killed with the driver."""
+        """Let the ranks end; a group that does not within 30 s is killed with the driver."""
         if self._thread.is_alive():
             ray.get(self._log.append.remote(self._next, Stop()))
             self._thread.join(_STOP_S)
@@ -124,26 +131,21 @@ class RankGroup:
         return self._log.result.remote(index)
 
     def _wait(self, ref: Any) -> Any:
-        """Wait for the log, but not for ever on a trainer that has ended."""
-        while True:
-            done, _ = ray.wait([ref], timeout=_POLL_S)
-            if done:
-                try:
-                    return ray.get(ref)
-                except RayTaskError as error:
-                    raise cause_of(error) from None
+        """Wait for the log's answer, but not for ever if Ray Train has ended."""
+        while not ray.wait([ref], timeout=_POLL_S)[0]:
             if not self._thread.is_alive():
                 raise LearnerFailedError(f"Ray Train ended: {self._error}") from self._error
+        return answer(ref)
 
     def _fit(self) -> None:
-        """Run Ray Train until the ranks leave; its controller may die, as anything may."""
+        """Run Ray Train until the ranks end; start it again if its controller dies."""
         seen = 0
         try:
-            # Another controller would fare no better than one under which no group ever started.
+            # If no group started under the last controller, another would fare no better.
             while not self._fitted() and (starts := self.starts()) > seen:
                 logger.warning("Ray Train ended (%s); it is started again", self._error)
                 seen = starts
-        except BaseException as error:  # shown by whoever waits for the learner
+        except BaseException as error:  # whoever waits for the learner raises it
             self._error = error
 
     def _fitted(self) -> bool:
@@ -159,7 +161,7 @@ class RankGroup:
 def _make_trainer(
     settings: RankSettings, run_dir: Path, resources: LearnerResources
 ) -> TorchTrainer:
-    """Give the ranks their resources; restarts are counted by the command log, not by Ray Train."""
+    """Return Ray Train's trainer, which restarts without limit: the command log counts failures."""
     per_worker = {"CPU": resources.num_cpus, **resources.custom}
     if resources.num_gpus:
         per_worker["GPU"] = resources.num_gpus
@@ -180,7 +182,7 @@ def _make_trainer(
             name="learner",
             storage_path=str(run_dir / "ray_train"),
             failure_config=FailureConfig(max_failures=-1),
-            # Its warnings tell of retries on a busy machine; the command log tells of restarts.
+            # Its warnings are about retries on a busy machine; the command log reports restarts.
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )

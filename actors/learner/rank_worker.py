@@ -1,4 +1,4 @@
-"""What runs on every Ray Train rank: build one's part, then pull commands and apply them."""
+"""What runs on every Ray Train rank: build its part, then pull commands and apply them."""
 
 from __future__ import annotations
 
@@ -23,43 +23,46 @@ logger = logging.getLogger(__name__)
 
 
 class Rank(Protocol):
-    """One rank's part of a learner; all ranks get the same commands in the same order."""
+    """A rank's part of a learner; all ranks get the same commands in the same order."""
 
     def start(self) -> Restored:
-        """Restore the newest checkpoint if there is one; say where that leaves the learner."""
+        """Restore the newest checkpoint, if there is any; return where the learner stands."""
         ...
 
     def apply(self, command: Command) -> Any:
-        """Apply one command; return what rank 0 answers."""
+        """Apply a command; the result of rank 0 is the driver's answer."""
         ...
 
     def save(self, index: int, loop_state: dict[str, Any]) -> Future[None]:
-        """Write a checkpoint that covers command `index`, perhaps in the background.
+        """Write a checkpoint that covers the commands up to `index`, perhaps in the background.
 
         The future of rank 0 fails with an OSError if that fails.
         """
         ...
 
     def close(self) -> None:
-        """Return when everything begun is written."""
+        """Return when all checkpoints under way are written."""
         ...
 
 
 @dataclass(frozen=True)
 class RankSettings:
-    """Everything a rank needs; sent once."""
+    """What a rank needs to start."""
 
     make: Callable[[torch.device], Rank]
     """Builds this rank's part on its device; torch.distributed is up already."""
     num_cpus: float
+    """Threads that torch may use; rounded down, at least 1."""
     command_log: Any
+    """The `CommandLog` actor that feeds the ranks."""
 
 
 def run_rank(settings: RankSettings) -> None:
-    """Serve commands until `Stop`; any error is reported to the log before it ends this rank.
+    """Serve commands until `Stop`; report any error to the log before it ends this rank.
 
-    An error raised on purpose while starting would come again at every start: it ends the learner,
-    and this rank leaves without one, so that Ray Train does not try. So do media that are lost.
+    An error raised on purpose while starting would come again at every start, and media that are
+    lost stay lost: both end the learner. This rank then returns without an error, so that Ray Train
+    does not start it again.
     """
     log = settings.command_log
     try:
@@ -73,7 +76,7 @@ def run_rank(settings: RankSettings) -> None:
     try:
         _serve(log, rank, index)
     except ObjectLostError as error:
-        # No restart brings media back; a new start of the command samples them again.
+        # The same command, started again, samples the media again.
         lost = f"latents are gone with the node that held them ({type(error).__name__})"
         ray.get(log.failed.remote(f"{lost}; start the same command again", is_final=True))
     except Exception as error:
@@ -87,7 +90,7 @@ def is_first() -> bool:
 
 
 def _start(settings: RankSettings) -> tuple[Rank, int]:
-    """Build and restore this rank; return it with the next command to ask for."""
+    """Build and restore this rank; return it with the index of the next command."""
     torch.set_num_threads(max(1, int(settings.num_cpus)))
     if is_first():
         num_ranks = ray.train.get_context().get_world_size()
@@ -117,7 +120,7 @@ def _serve(log: Any, rank: Rank, index: int) -> None:
 
 
 def _answer_save(log: Any, index: int, written: Future[None]) -> None:
-    """Say how a write ended; a failed one is an answer, not the end of the run."""
+    """Report how a write ended; a failed write is an answer, not the end of the run."""
     error = written.exception()
     if error is not None and not isinstance(error, OSError):
         logger.error("the checkpoint writer failed", exc_info=error)

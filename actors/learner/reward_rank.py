@@ -1,4 +1,4 @@
-"""Training a reward model on a group of Ray Train workers."""
+"""Training a reward model on a group of Ray Train ranks."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def make_reward_rank(recipe: RewardRecipe, run_dir: Path, device: torch.device) 
 
 
 class RewardRank:
-    """Implements `rank_worker.Rank`: every rank reads its own examples."""
+    """Implements `rank_worker.Rank`; every rank reads its own examples."""
 
     def __init__(self, trainer: RewardTrainer) -> None:
         self._trainer = trainer
 
     def start(self) -> Restored:
-        """Restore the newest checkpoint."""
+        """Restore the newest checkpoint, if there is any; return where the trainer stands."""
         if (state := self._trainer.start()) is None:
             return Restored(0, (), None)
         return Restored(int(state["command"]) + 1, (), state["loop"])
 
     def apply(self, command: Command) -> Any:
-        """Apply one command on this rank; return what rank 0 answers."""
+        """Apply a command on this rank; the result of rank 0 is the driver's answer."""
         match command:
             case Train(step):
                 return self._trainer.step(step)
@@ -55,20 +55,20 @@ class RewardRank:
         raise AssertionError(f"unknown command {command!r}")
 
     def save(self, index: int, loop_state: dict[str, Any]) -> Future[None]:
-        """Write a checkpoint."""
+        """Write a checkpoint that covers the commands up to `index`."""
         return completed(lambda: self._trainer.save({"command": index, "loop": loop_state}))
 
     def close(self) -> None:
-        """Nothing is written in the background."""
+        """Do nothing: nothing is written in the background."""
 
 
 class RayRewardTrainer:
-    """Implements `videorl.reward_training.fit.Trainer` on a group of Ray Train workers.
+    """Implements `videorl.reward_training.fit.Trainer` on a group of Ray Train ranks.
 
     Args:
-        recipe: The training.
-        run_dir: Its folder, visible to every rank.
-        resources: Of each rank.
+        recipe: What to train, on which labels.
+        run_dir: The run's folder, visible to every rank.
+        resources: How many ranks there are, and what each gets.
     """
 
     def __init__(self, recipe: RewardRecipe, run_dir: Path, resources: LearnerResources) -> None:
@@ -81,7 +81,7 @@ class RayRewardTrainer:
         return self._ranks.restored().loop_state
 
     def step(self, step: int) -> Mapping[str, float]:
-        """Apply one optimizer step on all ranks."""
+        """Apply an optimizer step on all ranks; return its metrics."""
         return self._ranks.call(Train(step))
 
     def save(self, loop_state: Mapping[str, Any]) -> None:
@@ -93,5 +93,5 @@ class RayRewardTrainer:
         self._ranks.call(Export(str(folder)))
 
     def close(self) -> None:
-        """Let the ranks leave."""
+        """Let the ranks end."""
         self._ranks.close()

@@ -1,4 +1,4 @@
-"""What happens to the pools from outside while a run works: resizing, and nodes that leave."""
+"""Changes from outside to the pools of a running run: `videorl scale`, and nodes that leave."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def controlled(folder: RunFolder, pools: Mapping[str, ElasticPool]) -> Iterator[
 
 
 class PoolControl:
-    """Applies wishes and drains, and writes how the pools are.
+    """Resizes pools as wished, drains nodes that leave, and writes the state of the pools.
 
     Args:
-        folder: Of the run.
-        pools: By name, still with the recipe's sizes.
+        folder: The run's folder, through which `videorl scale` speaks.
+        pools: Name -> pool, still with the recipe's sizes.
     """
 
     def __init__(self, folder: RunFolder, pools: Mapping[str, ElasticPool]) -> None:
@@ -48,9 +48,10 @@ class PoolControl:
         self._beat = 0 if read is None else read[0]
 
     def once(self) -> None:
-        """Look once."""
+        """Apply what is new, and write the state of the pools."""
         self._drain(draining_nodes())
         for name, wish in read_wishes(self._folder).items():
+            # A wish from before the recipe's own sizes were changed is out of date.
             if name in self._pools and wish.recipe == self._recipe[name]:
                 self._resize(name, wish.size)
         self._beat += 1
@@ -80,7 +81,7 @@ class PoolControl:
 
 
 def draining_nodes() -> frozenset[str]:
-    """Return the ids of nodes that Ray was told will end soon (`ray drain-node`, spot notices)."""
+    """Return the ids of nodes that will end soon (`ray drain-node`, notices of spot instances)."""
     # Not public yet; Ray Train's own preemption watcher reads the same list.
     return frozenset(ray._private.state.state.get_draining_nodes())
 

@@ -1,4 +1,4 @@
-"""The requests and workers of one pool, and what is done about them when something happens."""
+"""The requests and workers of an elastic pool, and what is done when something happens to them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ _START_ATTEMPTS = 3
 class Dispatcher:
     """Starts workers, leases requests to them, and repeats what they lose; never waits for them.
 
-    Only the pool's thread calls it, after every message; `queue` alone may be appended to by
-    others.
+    Only the pool's thread calls its methods; other threads may append to `queue`.
 
     Args:
         name: For messages.
         create_worker: Starts an actor, given a number that is unique in this pool.
-        limits: Size and patience; may be replaced at any time.
+        limits: Sizes and timeouts.
         post: Has a function called on the pool's thread; safe to call on any thread.
     """
 
@@ -50,12 +49,12 @@ class Dispatcher:
     ) -> None:
         self.limits = limits
         self.draining: frozenset[str] = frozenset()
-        """Ids of nodes that are about to go."""
+        """Ids of nodes that will leave soon."""
         self.queue: deque[Lease] = deque()
         self.roster = Roster()
         self.failure: PoolFailedError | None = None
         self.settled = threading.Event()
-        """Set as soon as a worker was ready, or the pool has failed."""
+        """Set once a worker was ready, or the pool has failed."""
         self._name = name
         self._create_worker = create_worker
         self._post = post
@@ -64,13 +63,13 @@ class Dispatcher:
         self._starts = Starts()
 
     def look(self) -> None:
-        """Look at the whole pool: replace who took too long, start and release, lend."""
+        """Replace workers that took too long, start and release workers, lend requests."""
         self._expire()
         self._scale()
         self._lend()
 
     def seconds_to_next_deadline(self) -> float | None:
-        """Return after how long to look again though nothing happens; None = never."""
+        """Return after how long to look again if nothing happens; None = not at all."""
         now, limits = time.monotonic(), self.limits
         waits = [max(0.0, self._starts.next - now)] if self._starts.next else list[float]()
         if busy := self.roster.oldest("busy"):
@@ -84,16 +83,16 @@ class Dispatcher:
         return min(waits) + 0.001 if waits else None
 
     def stats(self) -> PoolStats:
-        """Return a picture of this moment."""
+        """Return the state of the pool at this moment."""
         return picture(self.roster, len(self.queue), self._counts)
 
     def fail(self, failure: PoolFailedError) -> None:
-        """Give up for good; whoever waits is told by `end_all`."""
+        """Give up for good; `end_all` tells those who wait."""
         self.failure = failure
         self.settled.set()
 
     def end_all(self, error: VideorlError) -> None:
-        """Release every worker; whatever is queued or running fails with `error`."""
+        """Release every worker; all requests, queued or running, fail with `error`."""
         for worker in list(self.roster):
             if lease := worker.lease:
                 self._take_back(worker)
@@ -204,8 +203,8 @@ class Dispatcher:
         self._counts.replaced += 1
         self._repeat(lease, worker, error)
         if died(error):
-            # Perhaps its whole node died: whoever idles must answer again before it counts, or
-            # one unlucky request would use up its retries on workers that are dead already.
+            # Perhaps its whole node died. Idle workers must answer again before they count, or a
+            # request would use up its retries on workers that are dead already.
             for other in list(self.roster.having("idle")):
                 self._await_ready(other)
 

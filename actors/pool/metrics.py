@@ -9,14 +9,14 @@ from videorl.protocols import MetricSink
 
 
 class PoolSizesSink:
-    """A `videorl.protocols.MetricSink` that adds how the pools are as a step ends.
+    """A `videorl.protocols.MetricSink` that adds the state of the pools at the end of each step.
 
-    `pool/<name>_workers` counts ready workers, `_starting` those that are not ready yet, `_busy`
-    those at work, `_queued` the requests that nobody holds.
+    `pool/<name>_workers` counts ready workers, `_starting` workers that are not ready yet, `_busy`
+    workers with a request, `_queued` requests without a worker.
 
     Args:
-        sink: Gets the step's own metrics with these.
-        pools: By name.
+        sink: Gets each step's metrics, with these added.
+        pools: Name -> pool.
     """
 
     def __init__(self, sink: MetricSink, pools: Mapping[str, ElasticPool]) -> None:
@@ -25,9 +25,9 @@ class PoolSizesSink:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one step."""
-        found: dict[str, float] = {}
+        sizes: dict[str, float] = {}
         for name, pool in self._pools.items():
-            now = pool.stats()
-            for what in ("workers", "starting", "busy", "queued"):
-                found[f"pool/{name}_{what}"] = float(getattr(now, what))
-        self._sink.write(step, {**metrics, **found})
+            stats = pool.stats()
+            for count in ("workers", "starting", "busy", "queued"):
+                sizes[f"pool/{name}_{count}"] = float(getattr(stats, count))
+        self._sink.write(step, {**metrics, **sizes})

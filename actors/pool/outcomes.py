@@ -1,16 +1,19 @@
-"""What the error of a remote call says: about the worker, about the work, or about neither."""
+"""What an error of a remote call means for the worker and for its work."""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
+import ray
+from ray import ObjectRef
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from videorl.errors import MediaLostError, VideorlError, WeightMismatchError
 
 
 class Outcome(Enum):
-    """What a pool does after an error."""
+    """What a pool does about an error."""
 
     REPLACE = "the worker is gone or not to be trusted: replace it, repeat the work elsewhere"
     RETRY = "the worker stays, the work is tried again, elsewhere if possible"
@@ -22,12 +25,20 @@ def cause_of(error: BaseException) -> BaseException:
     return error.cause if isinstance(error, RayTaskError) else error  # pyright: ignore
 
 
+def answer(ref: ObjectRef) -> Any:
+    """Wait for a remote call; an error inside the worker is raised as it was raised there."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise cause_of(error) from None
+
+
 def judge(error: BaseException) -> Outcome:
     """Decide what to do about a failed call.
 
-    A `RayTaskError` proves that the worker lives: it sent it. An error raised on purpose
-    (`VideorlError`) would come again on any worker, except the one that says that this worker's
-    weights are wrong. Everything else that Ray reports means that the worker cannot be reached.
+    A `RayTaskError` comes from the worker, so the worker lives. An error raised on purpose
+    (`VideorlError`) would come again on any worker, except `WeightMismatchError`, which says that
+    this worker's weights are wrong. Any other error of Ray's means that the worker is out of reach.
     """
     cause = cause_of(error)
     if isinstance(cause, WeightMismatchError):
@@ -40,12 +51,12 @@ def judge(error: BaseException) -> Outcome:
 
 
 def died(error: BaseException) -> bool:
-    """Tell whether the worker's process is gone or out of reach (and perhaps its whole node)."""
+    """Tell whether the worker's process, and perhaps its whole node, is gone or out of reach."""
     return isinstance(error, RayError) and not isinstance(error, RayTaskError | ObjectLostError)
 
 
 def as_own_error(error: BaseException) -> VideorlError:
-    """Return the error to hand to whoever waits for work that was given up."""
+    """Return the error for whoever waits for work that was given up."""
     cause = cause_of(error)
     if isinstance(cause, VideorlError):
         return cause

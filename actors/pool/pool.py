@@ -1,9 +1,9 @@
 """An elastic pool of workers that share nothing, driven by one dispatcher thread.
 
-No collective spans the workers, so one that dies, hangs or is taken away costs its own request a
-repeat and nobody else anything. The thread owns all state; every event (a submission, an answer, a
-timeout) reaches it as one message of its inbox, after which it looks at the whole pool once:
-expire, scale, dispatch. It never blocks on a worker.
+No collective spans the workers, so a worker that dies, hangs or is taken away costs only a repeat
+of its own request. The thread owns all state (`dispatcher.py`). Every event (a submission, an
+answer, a timeout) is a message in its inbox, after which it looks at the whole pool: expire, scale,
+lend. It never waits for a worker.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class ElasticPool:
         create_worker: Given a number unique in this pool, starts an actor and returns at once. The
             actor needs a method `ready()`, repeatable, that answers when it can work, with the id
             of its node.
-        limits: Size and patience.
+        limits: Sizes and timeouts.
 
-    A worker counts only after it has answered `ready()`. Those that cannot be placed yet stay
+    A worker counts only after it has answered `ready()`. Workers that cannot be placed yet stay
     pending in Ray, where its autoscaler sees them as demand.
     """
 
@@ -57,7 +57,7 @@ class ElasticPool:
         self._inbox.put(_wake)
 
     def submit(self, call: Callable[[ActorHandle], list[ObjectRef]]) -> Future[Reply]:
-        """Queue one request.
+        """Queue a request.
 
         Args:
             call: Invokes an actor method; the first of the returned references is the small answer
@@ -90,9 +90,9 @@ class ElasticPool:
         self._inbox.put(_wake)
 
     def drain(self, nodes: frozenset[str]) -> None:
-        """Say which nodes are about to go.
+        """Set which nodes will leave soon.
 
-        Workers there finish what they hold, get nothing more, and are replaced elsewhere at once.
+        Workers there finish their request, get no other, and are replaced elsewhere at once.
         """
         with self._lock:
             self._dispatcher.draining = nodes
@@ -100,7 +100,7 @@ class ElasticPool:
 
     @property
     def limits(self) -> Limits:
-        """The sizes of now, as `resize` left them."""
+        """The current sizes, as `resize` left them, and timeouts."""
         return self._dispatcher.limits
 
     def wait_until_serving(self, timeout_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""The workers of a pool, filed by what they do."""
+"""The workers of a pool, by state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from actors.pool.state import State, Worker
 
 
 class Roster:
-    """Workers by state, in each the one first that entered it first.
+    """Workers by state; within a state, in the order in which they entered it.
 
-    A dispatcher looks at its whole pool after every message. Filed like this, whatever it asks
-    costs the same for ten workers as for a thousand.
+    A dispatcher looks at its whole pool after every message. Sorted like this, its questions take
+    the same time for a thousand workers as for ten.
     """
 
     def __init__(self, workers: Iterable[Worker] = ()) -> None:
@@ -21,32 +21,32 @@ class Roster:
             self._filed[worker.state][worker.number] = worker
 
     def add(self, worker: Worker) -> None:
-        """File a new worker."""
+        """Add a new worker."""
         self._filed[worker.state][worker.number] = worker
 
     def move(self, worker: Worker, state: State) -> None:
-        """Let a worker enter a state; `gone` takes it out."""
+        """Let a worker enter a state; `gone` removes it."""
         del self._filed[worker.state][worker.number]
         worker.become(state)
         if state != "gone":
             self.add(worker)
 
     def having(self, state: State) -> Iterable[Worker]:
-        """Return the workers in a state, those longest in it first."""
+        """Return the workers in a state, the longest in it first."""
         return self._filed[state].values()
 
     def count(self, state: State) -> int:
-        """Return how many are in a state."""
+        """Return how many workers are in a state."""
         return len(self._filed[state])
 
     def oldest(self, state: State) -> Worker | None:
-        """Return the worker that is longest in a state."""
+        """Return the worker that has been in a state for longest, if there is any."""
         return next(iter(self.having(state)), None)
 
     def last_used(self, avoid: int | None) -> Worker | None:
-        """Return the idle worker that idles shortest, if possible another than number `avoid`.
+        """Return the worker that became idle last, if possible not number `avoid`.
 
-        The others may then idle long enough to be released.
+        The others may then idle for long enough to be released.
         """
         newest = list(itertools.islice(reversed(self._filed["idle"].values()), 2))
         others = [worker for worker in newest if worker.number != avoid]
@@ -57,7 +57,7 @@ class Roster:
         return worker.state != "gone" and worker.number in self._filed[worker.state]
 
     def __iter__(self) -> Iterator[Worker]:
-        """Return every worker."""
+        """Iterate over all workers."""
         return itertools.chain.from_iterable(map(self.having, self._filed))
 
     def __len__(self) -> int:

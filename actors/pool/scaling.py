@@ -1,4 +1,4 @@
-"""How many workers an elastic pool starts and which it releases: one pure function."""
+"""How many workers an elastic pool starts and which it releases: a pure function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actors.pool.state import Limits, Worker
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What to do now."""
+    """Workers to start and to release now."""
 
     num_starts: int
     released: tuple[Worker, ...]
@@ -26,15 +26,15 @@ def change(
 ) -> Change:
     """Return what brings a pool to the size that its queue asks for.
 
-    A busy worker is never released. Those on draining nodes count as gone already, so that their
-    replacements start before the node ends; those above the maximum go as soon as they are idle,
-    those above the demand once they have idled for long enough.
+    A busy worker is never released. Workers on draining nodes count as gone already, so that their
+    replacements start before the node ends. Workers above the maximum are released as soon as they
+    are idle, workers above the demand once they have idled for `limits.idle_release_s`.
 
     Args:
-        roster: Everybody in the pool.
-        num_queued: Requests that nobody holds.
-        limits: The sizes.
-        draining: Ids of nodes that are about to go.
+        roster: All workers of the pool.
+        num_queued: Requests without a worker.
+        limits: Sizes of the pool, and how long a worker may idle.
+        draining: Ids of nodes that will leave soon.
         now: Monotonic time in seconds.
     """
     leaving = [worker for worker in roster if worker.node in draining] if draining else []
@@ -43,7 +43,7 @@ def change(
     wanted = min(limits.max_workers, max(limits.min_workers, demand))
     released = [worker for worker in leaving if worker.state != "busy"]
     size = len(roster) - len(leaving)
-    # Not yet started ones first, then those that have idled longest.
+    # First workers that are still starting, then those that have idled longest.
     for state in ("starting", "idle"):
         for worker in roster.having(state):
             if worker.node in draining:

@@ -23,16 +23,16 @@ State: TypeAlias = Literal["starting", "idle", "busy", "gone"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a pool is and how patient.
+    """Sizes and timeouts of a pool.
 
     Raises:
         ConfigError: Not 0 <= min_workers <= max_workers, or max_workers < 1.
     """
 
     min_workers: int
-    """Kept even when idle."""
+    """So many workers are kept even when idle."""
     max_workers: int
-    """Started while requests queue."""
+    """At most so many are started while requests queue."""
     max_retries: int
     """Times that a request is repeated after its first failure."""
     request_timeout_s: float
@@ -51,17 +51,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one request."""
+    """The answer to a request."""
 
     value: Any
-    """What the worker said (small, already on the driver)."""
+    """What the worker returned: small, and on the driver already."""
     media: tuple[ObjectRef, ...]
     """The further results: objects owned by the driver, wherever they lie."""
 
 
 @dataclass(eq=False)
 class Lease:
-    """A request, queued or lent to one worker."""
+    """A request, queued or lent to a worker."""
 
     call: Callable[[ActorHandle], list[ObjectRef]]
     future: Future[Reply] = field(default_factory=Future)
@@ -88,10 +88,10 @@ class Worker:
     handle: ActorHandle
     state: State = "starting"
     since: float = field(default_factory=time.monotonic)
-    """When it entered this state."""
+    """Monotonic time at which it entered this state."""
     lease: Lease | None = None
     refs: list[ObjectRef] = field(default_factory=list)
-    """Results under way, held so that they are not freed."""
+    """Results that are not there yet, held so that Ray does not free them."""
     has_served: bool = False
     """Whether it was ever ready."""
     node: str | None = None
@@ -100,7 +100,7 @@ class Worker:
     """Time spent in the states that it has left."""
 
     def become(self, state: State) -> None:
-        """Enter a state, adding up the time spent in the last one."""
+        """Enter a state, and add up the time spent in the state before."""
         now = time.monotonic()
         self.seconds[self.state] = self.seconds.get(self.state, 0.0) + now - self.since
         self.state, self.since = state, now
@@ -124,12 +124,12 @@ class Starts:
     """When the next worker may start after some could not, and when to stop trying."""
 
     num_failed: int = 0
-    """In a row, without one that succeeded."""
+    """Starts that failed since the last that succeeded."""
     next: float = 0.0
-    """Monotonic time of the next start; 0 = now."""
+    """Monotonic time before which nothing is started; 0 = no pause."""
 
     def failed(self) -> None:
-        """Pause, twice as long each time."""
+        """Count a failure, and pause for twice as long as after the last."""
         self.num_failed += 1
         self.next = time.monotonic() + min(LONGEST_PAUSE_S, 0.25 * 2**self.num_failed)
 
@@ -157,10 +157,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """A pool at one moment; counts are totals since it was made."""
+    """A pool at one moment; the counts of requests and replacements are totals since it began."""
 
     workers: int
-    """Ready ones, idle or busy."""
+    """Ready workers, idle or busy."""
     starting: int
     busy: int
     queued: int
@@ -174,7 +174,7 @@ class PoolStats:
 
     @property
     def utilisation(self) -> float:
-        """Share of ready worker time spent on requests, in [0, 1]; 0 before any."""
+        """Share of ready worker time spent on requests, in [0, 1]; 0 if none was ready."""
         return self.busy_s / self.ready_s if self.ready_s > 0 else 0.0
 
 

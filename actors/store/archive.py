@@ -1,4 +1,4 @@
-"""The archive writer: opens the media that the archive keeps, so that the driver need not."""
+"""The archive writer: a process that opens the media to archive, so that the driver need not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ray import ObjectRef
 from ray.exceptions import RayTaskError
 
 from actors.placement import beside_driver, start_actor
-from actors.pool.outcomes import cause_of, first_line
+from actors.pool.outcomes import answer, first_line
 from actors.store.media import fetch
 from videorl.config import ArchiveConfig
 from videorl.types import StepRecord
@@ -19,15 +19,15 @@ from videorl.types import StepRecord
 logger = logging.getLogger(__name__)
 
 _MAX_UNWRITTEN = 8
-"""Steps under way or failed before the driver waits: their media stay in the object store."""
+"""So many steps may be unwritten before the driver waits; their media fill the object store."""
 
 
 class ArchiveWriter:
     """An `Archive` in a process of its own.
 
     Args:
-        directory: Of the archive, on the driver's node.
-        config: What is kept.
+        directory: Where the archive lies, on the driver's node.
+        config: Which media are kept.
     """
 
     def __init__(self, directory: Path, config: ArchiveConfig) -> None:
@@ -36,7 +36,7 @@ class ArchiveWriter:
         self._archive = Archive(directory, config.videos, config.latents, fetch)
 
     def write(self, record: StepRecord) -> None:
-        """Keep one step; media that were lost with their node are left out of it."""
+        """Write one step; media that were lost with their node are left out."""
         self._archive.write(record)
 
     def truncate(self, step: int) -> None:
@@ -46,7 +46,7 @@ class ArchiveWriter:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """A step that is not known to be on disk."""
+    """A step that is not known to be on disk, and the writer's pending answer."""
 
     record: StepRecord
     done: ObjectRef
@@ -55,12 +55,12 @@ class _Write:
 class RayArchive:
     """Implements `videorl.loop.Archive` on an `ArchiveWriter` beside the driver.
 
-    A step stays here until it is on disk: one that failed is written again at the next `flush`,
-    so a disk that was full for a while leaves no hole.
+    A step is held until it is on disk, and written again at the next `flush` if that failed, so
+    that a disk that was full for a while leaves no hole.
 
     Args:
-        directory: Of the archive.
-        config: What is kept.
+        directory: Where the archive lies.
+        config: Which media are kept.
     """
 
     def __init__(self, directory: Path, config: ArchiveConfig) -> None:
@@ -72,7 +72,7 @@ class RayArchive:
         """Send one step to the writer.
 
         Raises:
-            ArchiveError: Several steps could not be written, and still cannot.
+            ArchiveError: Too many steps are unwritten, and a second try failed.
         """
         self._forget_written()
         if len(self._unwritten) >= _MAX_UNWRITTEN:
@@ -83,19 +83,19 @@ class RayArchive:
         """Return when everything is on disk.
 
         Raises:
-            ArchiveError: A step could not be written, twice; it is kept for the next flush.
+            ArchiveError: A step could not be written in two tries; the next `flush` tries again.
         """
         for step, write in list(self._unwritten.items()):
             try:
                 ray.get(write.done)
             except RayTaskError as error:
                 logger.error("archive: trying step %d again after %s", step, first_line(error))
-                self._get(self._send(write.record))
+                answer(self._send(write.record))
             del self._unwritten[step]
 
     def truncate(self, step: int) -> None:
-        """Remove every step >= `step`: back to a checkpoint."""
-        self._get(self._actor.truncate.remote(step))
+        """Remove every step >= `step`, to go back to a checkpoint."""
+        answer(self._actor.truncate.remote(step))
 
     def close(self) -> None:
         """Stop the writer; call `flush` first."""
@@ -107,7 +107,7 @@ class RayArchive:
         return done
 
     def _forget_written(self) -> None:
-        """Let go of steps that are on disk, so that their media can be freed."""
+        """Drop steps that are on disk, so that their media can be freed."""
         for step, write in list(self._unwritten.items()):
             finished, _ = ray.wait([write.done], timeout=0)
             if finished:
@@ -117,9 +117,3 @@ class RayArchive:
                     logger.error("archive: step %d is not written yet: %s", step, first_line(error))
                 else:
                     del self._unwritten[step]
-
-    def _get(self, ref: ObjectRef) -> None:
-        try:
-            ray.get(ref)
-        except RayTaskError as error:
-            raise cause_of(error) from None

@@ -1,4 +1,4 @@
-"""Latents and pixels in the object store: opened only where they are used."""
+"""Latents and pixels in the object store, opened only where they are used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fetch(refs: Sequence[ObjectRef]) -> list[Any]:
     """Return the objects behind `refs`, in order.
 
     Raises:
-        MediaLostError: One was lost with the node that held it.
+        MediaLostError: An object was lost with the node that held it.
     """
     try:
         return ray.get(list(refs))

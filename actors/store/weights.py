@@ -1,4 +1,4 @@
-"""Published weights, kept where any generator can pull them by version."""
+"""The weight store: published weights, which any generator can pull by version."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy.typing as npt
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayTaskError
 
 from actors.placement import beside_driver, start_actor
-from actors.pool.outcomes import cause_of
+from actors.pool.outcomes import answer
 from videorl.errors import CheckpointError
 from videorl.types import WeightVersion
 
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 class WeightStore:
     """Keeps the newest published versions; imports no torch and uses no CPU of its own.
 
-    Generators pull, nobody pushes: one that starts late, or again, asks for what it needs, and no
-    broadcast can hang on one that died.
+    Generators pull, nobody pushes: a generator that starts late, or again, asks for what it needs,
+    and there is no broadcast to hang when one dies.
 
     Args:
-        keep: Versions kept (>= 1): those that generators may still be asked for, which is
-            `rollouts.max_staleness` and one more.
+        keep: Number of versions kept (>= 1). Generators may be asked for
+            `rollouts.max_staleness` + 1 of them.
     """
 
     def __init__(self, keep: int) -> None:
@@ -37,26 +36,26 @@ class WeightStore:
         self._packed: dict[WeightVersion, ObjectRef] = {}
 
     def put(self, version: WeightVersion, packed: npt.NDArray[np.uint8]) -> None:
-        """Keep a version, unless there is one of the same step, or newer ones fill the store.
+        """Keep a version, unless its step is there already or `keep` newer versions are.
 
         A learner that restarts publishes old versions again, while generators may still be asked
-        for the newest. The buffer is put anew, so that this actor owns the object: its publisher
-        may die.
+        for the newest. This actor puts the buffer once more to own the object, because its
+        publisher may die.
         """
         if any(kept.step == version.step for kept in self._packed):
             return
         self._packed[version] = ray.put(packed)
-        for old in sorted(self._packed, key=lambda one: one.step)[: -self._keep]:
+        for old in sorted(self._packed, key=lambda kept: kept.step)[: -self._keep]:
             del self._packed[old]
 
     def get(self, version: WeightVersion) -> list[ObjectRef]:
-        """Return the packed weights of a version, as a reference in a list of one.
+        """Return a list with the reference to a version's packed weights.
 
         Raises:
             CheckpointError: The version is not kept.
         """
         if version not in self._packed:
-            kept = ", ".join(f"{one.step} ({one.digest[:12]})" for one in self._packed) or "none"
+            kept = ", ".join(f"{has.step} ({has.digest[:12]})" for has in self._packed) or "none"
             raise CheckpointError(
                 f"weights of step {version.step} ({version.digest[:12]}) are not in the weight "
                 f"store, which keeps {self._keep} versions; it holds: {kept}"
@@ -67,8 +66,12 @@ class WeightStore:
 def create_weight_store(keep: int) -> ActorHandle:
     """Start the store beside the driver.
 
-    One that dies is restarted empty, and fills again with the next version. Whoever must pull an
-    older one gets an error that ends the run; started again, it publishes all of them.
+    If it dies it is restarted empty, and fills again with the next version. A generator that is
+    asked for an older version gets an error that ends the run; a run that goes on from its
+    checkpoint publishes all versions in use.
+
+    Args:
+        keep: Number of versions kept (>= 1).
     """
     options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
     return start_actor(WeightStore, options, keep)
@@ -84,15 +87,12 @@ def publish(store: ActorHandle, version: WeightVersion, weights: Mapping[str, Te
 
 
 def pull(store: ActorHandle, version: WeightVersion) -> dict[str, Tensor]:
-    """Fetch published weights into this process.
+    """Fetch published weights into this process; return tensors by name.
 
     Raises:
         CheckpointError: The version is not in the store.
     """
     from videorl.weights import unpack
 
-    try:
-        (ref,) = ray.get(store.get.remote(version))
-    except RayTaskError as error:
-        raise cause_of(error) from None
+    (ref,) = answer(store.get.remote(version))
     return unpack(ray.get(ref))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from jobs import command
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from videorl.evaluation.statistics import Interval
+    from videorl.types import Video
 
 MIX = ("visual_quality", "text_alignment")
 """The two dimensions whose trade-off is measured."""
@@ -111,7 +113,6 @@ def _sweep(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     import numpy as np
 
     from videorl.data.prompts import load_prompts
-    from videorl.evaluation.unseen import unseen_metrics
     from videorl.guidance.flow_nrg import MAX_FACTOR
     from videorl.guidance.latent_reward import load_latent_reward
     from videorl.guidance.sampler import GuidedSampler
@@ -119,7 +120,6 @@ def _sweep(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     from videorl.policies.checkpoints import PARTS
     from videorl.policies.pipeline_policy import PipelinePolicy
     from videorl.recipes.reading import load_recipe
-    from videorl.rewards.moving_shapes import MovingShapesReward
     from videorl.run.progress import progress
     from videorl.seeds import derive_seed
 
@@ -127,10 +127,9 @@ def _sweep(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS)
     assert isinstance(policy, PipelinePolicy)
     reward = load_latent_reward(folder, recipe.policy, recipe.sampling)
-    oracle = MovingShapesReward()
     max_factor = MAX_FACTOR if options.max_factor is None else options.max_factor
-    rows = load_prompts("moving_shapes", "held_out")[: options.prompts]
-    texts = [row.text for row in rows]
+    held_out = load_prompts("moving_shapes", "held_out")[: options.prompts]
+    texts = [prompt.text for prompt in held_out]
     embeds, negative_LD = policy.encode(texts), policy.encode([""])[0]
     wanted = requests(reward.config.dimensions, options.weights, options.mixes)
     with progress("requests", len(wanted)) as reach:
@@ -141,16 +140,22 @@ def _sweep(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
             for text, embeds_LD in zip(texts, embeds, strict=True):
                 seeds = [derive_seed(1234, "guidance", text, k) for k in range(options.samples)]
                 videos = policy.decode(sampler.sample(embeds_LD, negative_LD, seeds))
-                scores = oracle.score(videos, [text] * len(videos))
-                for name in oracle.dimensions:
-                    mean = float(np.mean([score.dimensions[name] for score in scores]))
+                for name, mean in _oracle_means(videos, text).items():
                     rows.setdefault(name, []).append(mean)
-                moving = [unseen_metrics(video)["dynamic_degree"] for video in videos]
-                rows.setdefault("dynamic_degree", []).append(float(np.mean(moving)))
             columns = {name: np.array(values) for name, values in rows.items()}
             seconds = time.perf_counter() - started
             yield Measured(weights, columns, seconds)
             reach(number + 1, seconds)
+
+
+def _oracle_means(videos: Sequence[Video], text: str) -> dict[str, float]:
+    """Return the mean of every score over the videos of one prompt."""
+    from videorl.evaluation.unseen import unseen_metrics
+    from videorl.rewards.moving_shapes import MovingShapesReward
+
+    scores = MovingShapesReward().score(videos, [text] * len(videos))
+    means = {name: fmean(each.dimensions[name] for each in scores) for name in scores[0].dimensions}
+    return {**means, "dynamic_degree": fmean(unseen_metrics(v)["dynamic_degree"] for v in videos)}
 
 
 def changes(run: Measured, base: Measured) -> dict[str, Interval]:

@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     recipe = load_recipe(options.recipe, options.overrides)
 
+    from videorl.config import EvaluationConfig, PromptsConfig
     from videorl.data.prompts import load_prompts
     from videorl.guidance.labelling import dimension_scores, sample_scored_latents, write_pairs
     from videorl.policies import load_policy
@@ -54,15 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     score = dimension_scores(models, recipe.rewards)
     policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, seed=recipe.seed)
-    wanted: list[tuple[Split, str, int]] = [
-        ("held_out", recipe.evaluation.source, options.held_out_candidates),
-        ("train", recipe.prompts.source, options.candidates),
+    wanted: list[tuple[Split, EvaluationConfig | PromptsConfig, int]] = [
+        ("held_out", recipe.evaluation, options.held_out_candidates),
+        ("train", recipe.prompts, options.candidates),
     ]
-    for split, source, count in wanted:
-        if not source:
+    for split, prompts, count in wanted:
+        if not prompts.source:
             print(f"no {split} pairs: evaluation.source is not set")
             continue
-        texts = [row.text for row in load_prompts(source, split)][: options.prompts]
+        rows = load_prompts(prompts.source, split, prompts.column)[: options.prompts]
+        texts = [row.text for row in rows]
         folder = options.out / split
         with progress(f"{split} prompts", len(texts)) as reach:
             groups = sample_scored_latents(folder, policy, score, texts, count, options.seed, reach)

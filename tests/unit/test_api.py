@@ -12,7 +12,7 @@ from tests.small_runs import SETTINGS
 from videorl import rewards
 from videorl.api import overrides_of
 from videorl.data.video_io import write_mp4
-from videorl.errors import ConfigError, VideoError
+from videorl.errors import ConfigError, PromptError, VideoError
 from videorl.run.sinks import read_metrics
 from videorl.types import Video
 
@@ -57,6 +57,15 @@ def test_wrong_settings_are_errors_of_the_recipe() -> None:
         videorl.train("moving_shapes", objective={"bet": 1})
     with pytest.raises(ConfigError, match="runner must be one of process"):
         videorl.train("moving_shapes", runner="slurm")
+
+
+def test_prompts_are_read_before_anything_starts(small: dict[str, object], tmp_path: Path) -> None:
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text("caption\na small red circle moving left\n")
+    settings = {**small, "run_dir": tmp_path / "run", "evaluation": {"source": held_out}}
+    with pytest.raises(PromptError, match="no column 'prompt', but caption"):
+        videorl.train("moving_shapes", **settings)
+    assert not (tmp_path / "run/archive").exists()
 
 
 def test_scores_are_those_of_the_model(tmp_path: Path) -> None:

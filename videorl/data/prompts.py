@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from videorl.config import PromptsConfig
-from videorl.data.prompt_files import PromptRow, read_prompts
-from videorl.errors import PromptError
+from videorl.config import PromptsConfig, Recipe
+from videorl.data.prompt_files import DEFAULT_COLUMN, read_prompts
+from videorl.data.prompt_rows import PromptRow, usable_rows
+from videorl.errors import ConfigError, PromptError
 from videorl.seeds import derive_seed
 from videorl.settings.plugins import find, is_plugin
 from videorl.types import Prompt
 from videorl.worlds import grammar
 
 
-def load_prompts(source: str, split: grammar.Split, column: str = "prompt") -> list[PromptRow]:
+def load_prompts(
+    source: str, split: grammar.Split, column: str = DEFAULT_COLUMN
+) -> list[PromptRow]:
     """Return the prompts of a recipe's `source`.
 
     Args:
@@ -25,14 +28,18 @@ def load_prompts(source: str, split: grammar.Split, column: str = "prompt") -> l
         column: Where a table has its prompts.
 
     Raises:
-        PromptError: The source does not exist, cannot be read, or holds nothing usable.
+        PromptError: The source does not exist, cannot be read, or holds nothing usable; or a column
+            is asked for where there are none.
         ConfigError: The module or function does not exist.
     """
-    if source == "moving_shapes":
-        return [PromptRow(text) for text in grammar.prompts(split)]
-    if is_plugin(source) and not Path(source).exists():
-        return _rows_of(source, find(source, {}, "prompts.source")(split))
-    return read_prompts(Path(source), column)
+    is_own = is_plugin(source) and not Path(source).exists()
+    if not is_own and source != "moving_shapes":
+        return read_prompts(Path(source), column)
+    if column != DEFAULT_COLUMN:
+        raise PromptError(f"{source} has no columns, but column {column!r} is asked for: omit it")
+    if is_own:
+        return _rows_of_function(source, split)
+    return [PromptRow(text) for text in grammar.prompts(split)]
 
 
 def open_prompts(config: PromptsConfig, seed: int) -> PromptStream:
@@ -40,17 +47,34 @@ def open_prompts(config: PromptsConfig, seed: int) -> PromptStream:
 
     Raises:
         PromptError: As `load_prompts`.
+        ConfigError: As `load_prompts`.
     """
     return PromptStream(load_prompts(config.source, "train", config.column), seed)
+
+
+def check_sources(recipe: Recipe) -> None:
+    """Read the prompts of a run before it starts a cluster or loads a model.
+
+    Held-out prompts would otherwise be read for the first time when training is over.
+
+    Raises:
+        PromptError: As `load_prompts`.
+        ConfigError: As `load_prompts`.
+    """
+    if not recipe.offline.archive:
+        load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
+    if recipe.evaluation.source:
+        load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
 
 
 class PromptStream:
     """An endless, seeded, random-access sequence of prompts.
 
     `stream[i]` is the same on every call, machine and resume, so that a run's whole position in it
-    is one integer. Each epoch has as many prompts as the source, in an order of its own: each once,
-    or, with weights, by systematic sampling: of N prompts one with the share w of all weights comes
-    N w times, rounded up or down, and N w times in the mean of many epochs.
+    is one integer. An epoch is as many positions as there are prompts, N, and visits each prompt
+    once, in an order of its own. With unequal weights it draws them by systematic sampling
+    (Madow 1949) over an order of its own: a prompt with the share w of all weights comes N * w
+    times, rounded up or down, and N * w times in the mean over epochs.
     """
 
     def __init__(self, prompts: Sequence[PromptRow | str], seed: int) -> None:
@@ -80,21 +104,30 @@ class PromptStream:
         weights = np.array([row.weight for row in self._rows])
         if (weights == weights[0]).all():
             return order.tolist()
-        ends = np.cumsum(weights / weights.sum())
-        points = (np.arange(len(weights)) + rng.random()) / len(weights)
-        rows = np.minimum(np.searchsorted(ends, points, side="right"), len(weights) - 1)
-        return rows[order].tolist()
+        # In shuffled order: a pattern in the file, say of two classes that alternate, would
+        # otherwise fall in step with the evenly spaced points.
+        ends = np.cumsum((weights / weights.max())[order])
+        points = (np.arange(len(order)) + rng.random()) * (ends[-1] / len(order))
+        rows = order[np.searchsorted(ends[:-1], points, side="right")]
+        return rng.permutation(rows).tolist()
 
 
-def _rows_of(source: str, found: object) -> list[PromptRow]:
-    """Check what a function of the user's own returned."""
+def _rows_of_function(source: str, split: grammar.Split) -> list[PromptRow]:
+    """Call a function of the user's own, and check what it returns."""
+    where = f"{'prompts' if split == 'train' else 'evaluation'}.source"
+    try:
+        found = find(source, {}, where)(split)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the user's function raises
+        raise PromptError(f"{where}={source} failed ({type(error).__name__}: {error})") from error
     is_list = isinstance(found, Sequence) and not isinstance(found, str)
     if not is_list or not all(isinstance(row, str | PromptRow) for row in found):
         raise PromptError(
-            f"prompts.source={source} must return a list of texts or of "
-            f"videorl.data.prompt_files.PromptRow, got {found!r:.100}"
+            f"{where}={source} must return a list of texts or of "
+            f"videorl.data.prompt_rows.PromptRow, got {found!r:.100}"
         )
-    rows = [PromptRow(row) if isinstance(row, str) else row for row in found]
-    if not rows or not all(row.text.strip() for row in rows):
-        raise PromptError(f"prompts.source={source} returned no prompts, or an empty one")
-    return rows
+    rows = (PromptRow(row) if isinstance(row, str) else row for row in found)
+    return usable_rows(
+        f"{where}={source}", ((f"row {number}", row) for number, row in enumerate(rows, 1))
+    )

@@ -108,7 +108,7 @@ def summarise(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) -> Ev
 
 
 def _check_match(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) -> None:
-    if not before or [one.prompt for one in before] != [one.prompt for one in after]:
+    if not before or _prompts_of(before) != _prompts_of(after):
         raise ValueError(
             "expected the same held-out prompts before and after, at least one; got "
             f"{len(before)} and {len(after)} (see videorl.evaluation.held_out.shared_prompts)"
@@ -121,6 +121,10 @@ def _check_match(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) ->
         seeds = [one.candidate.seed for one in aligned.candidates]
         if seeds != [one.candidate.seed for one in base.candidates[: len(seeds)]]:
             raise ValueError(f"the seeds of prompt {base.prompt.text!r} differ before and after")
+
+
+def _prompts_of(groups: Sequence[ScoredGroup]) -> list[tuple[int, str]]:
+    return [(group.prompt.index, group.prompt.text) for group in groups]
 
 
 def _total(scored: ScoredCandidate) -> float:

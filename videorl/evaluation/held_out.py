@@ -20,8 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:
-    """Return the evaluation prompts, chosen by `evaluation.seed` alone."""
-    rows = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+    """Return the evaluation prompts, chosen by `evaluation.seed` alone.
+
+    Weights do not matter, but for 0, which leaves a prompt out: each counts once in the means.
+    """
+    found = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+    rows = [row for row in found if row.weight > 0]
     order = np.random.default_rng(recipe.evaluation.seed).permutation(len(rows))
     chosen = sorted(order[: recipe.evaluation.num_prompts].tolist())
     return [Prompt(index, rows[index].text, rows[index].id, rows[index].tags) for index in chosen]

@@ -30,7 +30,12 @@ def read_groups(path: Path) -> list[ScoredGroup]:
 
 def _group_to_json(group: ScoredGroup) -> dict[str, Any]:
     return {
-        "prompt": {"index": group.prompt.index, "text": group.prompt.text},
+        "prompt": {
+            "index": group.prompt.index,
+            "text": group.prompt.text,
+            "id": group.prompt.id,
+            "tags": group.prompt.tags,
+        },
         "dropped": dict(group.dropped),
         "candidates": [
             {
@@ -47,7 +52,8 @@ def _group_to_json(group: ScoredGroup) -> dict[str, Any]:
 
 
 def _group_from_json(saved: dict[str, Any]) -> ScoredGroup:
-    prompt = Prompt(**saved["prompt"])
+    # Records of earlier versions have no id and no tags.
+    prompt = Prompt(**saved["prompt"] | {"tags": tuple(saved["prompt"].get("tags", ()))})
     candidates = tuple(
         ScoredCandidate(
             Candidate(

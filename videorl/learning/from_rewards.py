@@ -93,36 +93,39 @@ class FromRewards:
     def loss(self, chains: Sequence[Chain]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one micro-batch, and weighted sums of what it measured."""
         latents_BCTHW = self._sample(chains)
-        prompts = [one.prompt for one in chains]
+        prompts = [chain.prompt for chain in chains]
         if self._objective.checkpoint_decode:
             singles = zip(latents_BCTHW.split(1), prompts, strict=True)
             judged = [
-                checkpoint(self._judge, one, [text], use_reentrant=False) for one, text in singles
+                checkpoint(self._judge, latents, [text], use_reentrant=False)
+                for latents, text in singles
             ]
         else:
             judged = [self._judge(latents_BCTHW, prompts)]
         total_B = torch.cat([total for total, _, _ in judged])
-        weight_B = torch.tensor([one.weight for one in chains], device=total_B.device)
+        weight_B = torch.tensor([chain.weight for chain in chains], device=total_B.device)
         loss_B = self._objective(total_B)
         measured = {LOSS: loss_B.detach(), "reward/total": total_B.detach()}
         for name in judged[0][1]:
             measured[f"reward/{name}"] = torch.cat([scores[name] for _, scores, _ in judged])
-        videos = [one for _, _, pixels in judged for one in as_videos(pixels, self._sampling.fps)]
-        unseen = [self._unseen(one) for one in videos]
+        videos = [
+            video for _, _, pixels in judged for video in as_videos(pixels, self._sampling.fps)
+        ]
+        unseen = [self._unseen(video) for video in videos]
         for name in unseen[0]:
-            measured[f"unseen/{name}"] = total_B.new_tensor([one[name] for one in unseen])
+            measured[f"unseen/{name}"] = total_B.new_tensor([metrics[name] for metrics in unseen])
         sums = {name: (value * weight_B).sum() for name, value in measured.items()}
         return (loss_B * weight_B).sum(), sums
 
     def _sample(self, chains: Sequence[Chain]) -> Tensor:
         """Return the clean latents [B, C, T, H, W], with gradient through the last calls."""
         num_grad = self._objective.gradient_steps
-        embeds = [one.prompt_embeds_LD for one in chains]
-        firsts = [one.stop + 1 - num_grad for one in chains]
+        embeds = [chain.prompt_embeds_LD for chain in chains]
+        firsts = [chain.stop + 1 - num_grad for chain in chains]
         x_t_BCTHW, times_S = self._policy.sample_partly(
             embeds,
-            [one.negative_prompt_embeds_LD for one in chains],
-            [one.seed for one in chains],
+            [chain.negative_prompt_embeds_LD for chain in chains],
+            [chain.seed for chain in chains],
             firsts,
             chains[0].longest,
         )

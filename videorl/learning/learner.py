@@ -200,7 +200,7 @@ class Learner:
             weights = self._policy.weights()
         version = WeightVersion(step, digest(weights))
         oldest = step - self._settings.max_staleness
-        kept = {one: value for one, value in self._published.items() if one.step >= oldest}
-        kept = {one: value for one, value in kept.items() if one.step != step}
+        kept = {known: value for known, value in self._published.items() if known.step >= oldest}
+        kept = {known: value for known, value in kept.items() if known.step != step}
         self._published = {**kept, version: weights}
         return version

@@ -44,7 +44,7 @@ def redacted(settings: Any) -> Any:
     So they load again (OmegaConf's `oc.env`), with the value that is set where they are loaded.
     """
     if isinstance(settings, list):
-        return [redacted(one) for one in settings]
+        return [redacted(item) for item in settings]
     if not isinstance(settings, dict):
         return settings
     hidden = {

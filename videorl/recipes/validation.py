@@ -8,8 +8,6 @@ from pathlib import Path
 
 from videorl.config import (
     EvaluationConfig,
-    GeneratorsConfig,
-    LearnerConfig,
     OptimizerConfig,
     PolicyConfig,
     PromptsConfig,
@@ -24,6 +22,7 @@ from videorl.recipes.secrets import places_of_passwords
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
 from videorl.settings.bounds import Problem, above, at_least, finite, one_of
 from videorl.settings.plugins import is_plugin, problem_of_function
+from videorl.settings.workers import GeneratorsConfig, LearnerConfig
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DIFFUSION_FAMILIES = ("cogvideox",)
@@ -108,7 +107,7 @@ def sampling_problems(sampling: SamplingConfig) -> Iterator[Problem]:
 
 
 def _prompts(prompts: PromptsConfig) -> Iterator[Problem]:
-    yield _source("prompts.source", prompts.source)
+    yield from _source("prompts", prompts)
     yield at_least("prompts.per_round", prompts.per_round, 1)
     yield at_least("prompts.candidates_per_prompt", prompts.candidates_per_prompt, 2)
 
@@ -241,13 +240,15 @@ def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
     yield at_least("learner.max_failures", learner.max_failures, -1)
 
 
-def _source(key: str, source: str) -> Problem:
-    is_own = is_plugin(source) and not Path(source).exists()
-    return problem_of_function(key, source, "the split") if is_own else None
+def _source(key: str, prompts: PromptsConfig | EvaluationConfig) -> Iterator[Problem]:
+    if is_plugin(prompts.source) and not Path(prompts.source).exists():
+        yield problem_of_function(f"{key}.source", prompts.source, "the split")
+    if not prompts.column:
+        yield f"{key}.column must name a column, got an empty text"
 
 
 def _evaluation(evaluation: EvaluationConfig) -> Iterator[Problem]:
-    yield _source("evaluation.source", evaluation.source)
+    yield from _source("evaluation", evaluation)
     yield at_least("evaluation.num_prompts", evaluation.num_prompts, 1)
     yield at_least("evaluation.best_of", evaluation.best_of, 1)
     yield at_least("evaluation.samples", evaluation.samples, 1)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from videorl.reward_training.config import TrainingRecipe
+from videorl.run.checkpoint_writer import newest_after
 from videorl.run.sinks import RunSink
-
-logger = logging.getLogger(__name__)
 
 
 class Trainer(Protocol):
@@ -52,25 +51,10 @@ def fit(
         sink.write(step, {**metrics, "time/step_s": time.perf_counter() - started})
         step += 1
         if recipe.checkpoint.interval and step % recipe.checkpoint.interval == 0:
-            saved = _save(trainer, step, saved)
+            saved = newest_after(partial(trainer.save, {"step": step}), step, saved)
     if saved != step:
-        saved = _save(trainer, step, saved)
+        newest_after(partial(trainer.save, {"step": step}), step, saved)
     if step < recipe.num_steps:
         return False
     trainer.export(folder)
     return True
-
-
-def _save(trainer: Trainer, step: int, saved: int) -> int:
-    """Write a checkpoint; return the step of the newest one: a full disk must not end the run."""
-    try:
-        trainer.save({"step": step})
-    except OSError as error:
-        logger.error(
-            "checkpoint at step %d could not be written, the last one is from step %d: %s",
-            step,
-            saved,
-            error,
-        )
-        return saved
-    return step

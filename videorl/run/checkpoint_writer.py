@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from videorl.protocols import Archive, Learner, ReferenceUpdater
@@ -58,13 +59,22 @@ class Checkpoints:
         if self._pending is None:
             return
         (step, written), self._pending = self._pending, None
-        try:
-            written.result()
-            self._newest = step
-        except OSError as error:
-            logger.error(
-                "checkpoint at step %d could not be written, the last one is from step %d: %s",
-                step,
-                self._newest,
-                error,
-            )
+        self._newest = newest_after(written.result, step, self._newest)
+
+
+def newest_after(write: Callable[[], object], step: int, newest: int) -> int:
+    """Write the checkpoint of `step`; return the step of the newest one on disk.
+
+    An OSError (a full disk) is logged and does not end the run: `newest` is then still the newest.
+    """
+    try:
+        write()
+    except OSError as error:
+        logger.error(
+            "checkpoint at step %d could not be written, the last one is from step %d: %s",
+            step,
+            newest,
+            error,
+        )
+        return newest
+    return step

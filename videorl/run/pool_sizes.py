@@ -100,7 +100,7 @@ def resize(folder: RunFolder, pool: str, size: PoolSize, timeout_s: float) -> di
     """
     states = next_states(folder, timeout_s)
     wishes = {**read_wishes(folder), pool: Wish(size, states[pool].recipe)}
-    write_json(folder.scale, {name: asdict(one) for name, one in wishes.items()})
+    write_json(folder.scale, {name: asdict(wish) for name, wish in wishes.items()})
     end = time.monotonic() + timeout_s
     while states[pool].size != size:
         states = next_states(folder, end - time.monotonic())

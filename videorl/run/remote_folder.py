@@ -54,7 +54,7 @@ class RemoteFolder:
                 FileSelector(self._root, recursive=True, allow_not_found=True)
             )
         parts = [info.path.removeprefix(self._root).strip("/").split("/") for info in found]
-        return sorted(one[0] for one in parts if len(one) == 2 and one[1] == self.LAST)
+        return sorted(part[0] for part in parts if len(part) == 2 and part[1] == self.LAST)
 
     def upload(self, folder: Path) -> None:
         """Copy a local folder under its own name; the local one is removed if that fails.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -324,3 +325,12 @@ def test_a_table_cannot_name_a_video_outside_of_the_archive(tmp_path: Path, reco
     with pytest.raises(ArchiveError, match="names a video outside of it"):
         video_path(directory, recorded)
     assert video_path(directory, "videos/a.mp4") == directory / "videos/a.mp4"
+
+
+def test_a_table_without_the_columns_of_newer_versions_is_read(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    path = tmp_path / "prompts/step-000000.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["prompt_id", "tags"]), path)
+    rows = read_table(tmp_path, "prompts").to_pylist()
+    assert [row["prompt_index"] for row in rows] == [0, 9]
+    assert all(row["prompt_id"] is None and row["tags"] is None for row in rows)

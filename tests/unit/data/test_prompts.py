@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from videorl.data.prompt_files import PromptRow, read_prompts
+from videorl.data.prompt_files import read_prompts
+from videorl.data.prompt_rows import PromptRow
 from videorl.data.prompts import PromptStream, load_prompts
 from videorl.errors import ConfigError, PromptError
 from videorl.recipes.reading import load_recipe
@@ -25,7 +26,7 @@ def test_blank_and_duplicate_lines_are_skipped_and_counted(
     path.write_bytes("\ufeffa cat\r\n\n  a dög \na cat\n\t\na cow".encode())
     with caplog.at_level(logging.WARNING):
         assert texts(read_prompts(path)) == ["a cat", "a dög", "a cow"]
-    assert "skipped 2 blank and 1 duplicate lines, kept 3 prompts" in caplog.text
+    assert "skipped 2 blank and 1 duplicate rows, kept 3 prompts" in caplog.text
 
 
 def test_clean_file_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -33,21 +34,6 @@ def test_clean_file_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     path.write_text("a\nb\n")
     assert texts(read_prompts(path)) == ["a", "b"]
     assert caplog.text == ""
-
-
-def test_invalid_utf8_names_file_and_line(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.txt"
-    path.write_bytes(b"fine\ncaf\xe9\n")
-    with pytest.raises(PromptError, match=r"prompts\.txt, line 2: byte 4 is not UTF-8; save"):
-        read_prompts(path)
-
-
-@pytest.mark.parametrize("content", ["", "\n \n"])
-def test_nothing_usable_is_an_error(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "prompts.txt"
-    path.write_text(content)
-    with pytest.raises(PromptError, match="holds no prompt"):
-        read_prompts(path)
 
 
 def test_unreadable_source_says_what_to_give(tmp_path: Path) -> None:
@@ -65,6 +51,8 @@ def test_sources(tmp_path: Path) -> None:
     for split in ("train", "held_out"):
         assert texts(load_prompts(str(path), split)) == ["a cat"]
         assert texts(load_prompts("moving_shapes", split)) == grammar.prompts(split)
+    with pytest.raises(PromptError, match="moving_shapes has no columns, but column 'text' is"):
+        load_prompts("moving_shapes", "train", "text")
 
 
 def test_stream_visits_each_text_once_per_epoch_in_changing_order() -> None:
@@ -82,6 +70,13 @@ def test_stream_depends_on_seed_and_position_alone() -> None:
     expected = [forwards[i] for i in range(60)]
     assert [again[i] for i in reversed(range(60))] == expected[::-1]
     assert [PromptStream(prompts, seed=4)[i] for i in range(60)] != expected
+
+
+def test_the_order_without_weights_stays_as_it_was() -> None:
+    """Runs of earlier versions are resumed."""
+    stream = PromptStream([f"prompt {i}" for i in range(6)], seed=3)
+    order = [int(stream[index].text.removeprefix("prompt ")) for index in range(12)]
+    assert order == [0, 3, 4, 2, 5, 1, 5, 2, 4, 1, 3, 0]
 
 
 def test_stream_refuses_what_it_cannot_hold() -> None:
@@ -112,6 +107,22 @@ def test_a_weight_is_how_often_a_prompt_is_drawn() -> None:
     assert [again[index] for index in reversed(range(60))][::-1] == [stream[i] for i in range(60)]
 
 
+def test_classes_that_alternate_in_a_file_both_come_in_every_epoch() -> None:
+    rows = [PromptRow(f"{i}", weight=0.5 if i % 2 else 1.5) for i in range(100)]
+    stream = PromptStream(rows, seed=0)
+    for epoch in range(50):
+        seldom = sum(int(stream[100 * epoch + place].text) % 2 for place in range(100))
+        assert 15 <= seldom <= 35, "a quarter of 100, within three standard deviations"
+
+
+def test_weights_may_be_huge() -> None:
+    rows = [PromptRow("a", weight=1.6e308), PromptRow("b", weight=8e307), PromptRow("c")]
+    stream = PromptStream(rows, seed=0)
+    drawn = Counter(stream[index].text for index in range(3000))
+    assert drawn["a"] == pytest.approx(2000, abs=50)
+    assert drawn["b"] == pytest.approx(1000, abs=50)
+
+
 def test_equal_weights_change_nothing() -> None:
     names = [f"prompt {i}" for i in range(20)]
     weighted = PromptStream([PromptRow(name, weight=3.0) for name in names], seed=3)
@@ -131,13 +142,23 @@ def test_prompts_of_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "def empty(split): return []\n"
         "def text(split): return 'a cat'\n"
         "def two(split, more): return []\n"
+        "def broken(split): return {}[split]\n"
+        "def twice(split): return ['a', ' ', 'a', 'b']\n"
+        "def wrong(split):\n"
+        "    from videorl.data.prompt_rows import PromptRow\n"
+        "    return [PromptRow('a', weight=-1)]\n"
     )
     monkeypatch.chdir(tmp_path)
     assert texts(load_prompts("prompts_of_mine:good", "train")) == ["of train"]
     assert texts(load_prompts("prompts_of_mine:good", "held_out")) == ["of held_out"]
-    with pytest.raises(PromptError, match="returned no prompts"):
+    with pytest.raises(PromptError, match="prompts_of_mine:empty holds no prompt: it is empty"):
         load_prompts("prompts_of_mine:empty", "train")
     with pytest.raises(PromptError, match=r"must return a list of texts or of .*, got 'a cat'"):
         load_prompts("prompts_of_mine:text", "train")
+    with pytest.raises(PromptError, match=r"evaluation\.source=.*broken failed \(KeyError: 'held"):
+        load_prompts("prompts_of_mine:broken", "held_out")
+    with pytest.raises(PromptError, match=r"wrong failed \(PromptError: weight must be a number"):
+        load_prompts("prompts_of_mine:wrong", "train")
+    assert texts(load_prompts("prompts_of_mine:twice", "train")) == ["a", "b"]
     with pytest.raises(ConfigError, match=r"prompts\.source=.* must be a function of the split"):
         load_recipe("moving_shapes", ["prompts.source=prompts_of_mine:two"])

@@ -17,6 +17,7 @@ import pytest
 from jobs import cli
 from videorl.audit import Audit, audit
 from videorl.config import Recipe
+from videorl.data.archive import read_table
 from videorl.data.archive_tables import SCHEMAS
 from videorl.errors import ArchiveError, CheckpointError, PromptError, RunFolderError, WorkLostError
 from videorl.loop import train
@@ -26,6 +27,7 @@ from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import JsonlSink
 from videorl.types import CandidateGroup, SampleRequest
+from videorl.worlds import grammar
 
 STEPS = 4
 SETTINGS = {
@@ -133,6 +135,34 @@ def test_a_stopped_and_resumed_run_is_clean_at_any_moment(
     again = audit(run)
     assert again.is_clean, again
     assert ledger(again) == ledger(audit(finished))
+
+
+def test_a_run_on_weighted_prompts_of_a_table_is_resumed_and_clean(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = [
+        {"prompt": text, "id": f"shape-{n}", "tags": ["even"] if n % 2 == 0 else [], "weight": n}
+        for n, text in enumerate(grammar.prompts("train")[:5])
+    ]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    chosen = recipe(tiny_checkpoints["wan"], tmp_path / "run")
+    chosen.prompts.source = str(path)
+    work(chosen, steps=2)
+    work(chosen)
+    run = RunFolder(tmp_path / "run")
+    assert audit(run).is_clean, audit(run)
+    known = {row["id"]: row for row in rows}
+    ledger = read_table(run.archive, "prompts").to_pylist()
+    assert len(ledger) == 8
+    for row in ledger:
+        assert row["prompt"] == known[row["prompt_id"]]["prompt"]
+        assert (row["tags"] or []) == known[row["prompt_id"]]["tags"]
+    assert "shape-0" not in {row["prompt_id"] for row in ledger}, "it weighs nothing"
+    for step in (0, 1):  # as an earlier version wrote them
+        path = run.archive / f"prompts/step-{step:06d}.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["prompt_id", "tags"]), path)
+    assert audit(run).is_clean, audit(run)
 
 
 def ledger(found: Audit) -> tuple[Any, ...]:

@@ -26,6 +26,8 @@ from videorl.recipes.validation import validate
         ("sampling.num_frames=0", "sampling.num_frames must be >= 1, got 0"),
         ("sampling.fps=0", "sampling.fps must be > 0, got 0.0"),
         ("prompts.candidates_per_prompt=1", "prompts.candidates_per_prompt must be >= 2, got 1"),
+        ("prompts.column=", "prompts.column must name a column, got an empty text"),
+        ("evaluation.column=", "evaluation.column must name a column, got an empty text"),
         ("rewards=[]", "rewards must list at least one reward model"),
         (
             "rewards=[{name: moving_shapes}, {name: moving_shapes}]",

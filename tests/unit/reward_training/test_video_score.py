@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.reward_cases import FIXTURES
 from tests.rewards_in_training import local_trainer
 from videorl import rewards
 from videorl.errors import ConfigError, DatasetError
@@ -21,7 +22,7 @@ from videorl.reward_training.recipes import load_reward_recipe
 from videorl.reward_training.video_score_task import load_video_score_task
 from videorl.rewards.video_score.model import VideoScore
 
-FIXTURE = Path(__file__).parents[2] / "fixtures/video_score"
+FIXTURE = FIXTURES / "video_score"
 ROWS = [
     ("vs_pub_1", "a cat runs", 1.0, 2.0, 3.0, 1.5, 2.5),
     ("vs_pub_2", "a dog", 3.0, 4.0, 1.0, 2.0, 2.0),

@@ -1,6 +1,5 @@
 """Tiny checkpoints in the published layouts, with what the authors' code computes from them."""
 
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,17 +7,17 @@ from typing import Any
 
 import pytest
 
-FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 IMAGE_REWARDS = ("laion_aesthetic", "pick_score", "hps_v2", "image_reward")
 
 
 @pytest.fixture(scope="session")
 def vision_reward_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CogVLM2-Video with two layers. Never write to it; its README says what it proves."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    with tarfile.open(FIXTURES / "vision_reward.tar.xz") as archive:
-        archive.extractall(root, filter="data")
-    return root / "vision_reward"
+    from tests.reward_cases import unpack_vision_reward
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "vision_reward"
+    unpack_vision_reward(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.reward_cases import FIXTURES
 from videorl.errors import PromptError, VideoError
 from videorl.rewards.videos import check_prompts, open_video, open_videos
 from videorl.types import Video
 
-CLIP = Path(__file__).parents[2] / "fixtures/video_reward/vr_pub_1.mp4"
+CLIP = FIXTURES / "video_reward/vr_pub_1.mp4"
 GREY_LEVELS = np.arange(3 * 4 * 6 * 3, dtype=np.uint8).reshape(3, 4, 6, 3)
 
 

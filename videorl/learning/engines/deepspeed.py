@@ -69,7 +69,11 @@ class DeepSpeedEngine:
         # DeepSpeed calls collectives by names that PyTorch has renamed.
         warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
         deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
-        self._named = {name: one for name, one in module.named_parameters() if one.requires_grad}
+        self._named = {
+            name: parameter
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
         self._parameters = list(self._named.values())
         self._engine: Any
         self._engine, *_ = deepspeed.initialize(
@@ -100,7 +104,7 @@ class DeepSpeedEngine:
             return float(self._engine.get_global_grad_norm())
         # Plain data parallelism measures no norm; gradients are whole and averaged here.
         norm = torch.nn.utils.get_total_norm(
-            [one.grad for one in self._parameters if one.grad is not None]
+            [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         )
         if torch.isfinite(norm):
             self._engine.step()

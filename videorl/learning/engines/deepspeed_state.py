@@ -80,7 +80,7 @@ def _create_moments(engine: Any, step: Tensor) -> None:
     elif stage > 0:
         held = engine.optimizer.single_partition_of_fp32_groups
     else:
-        held = [one for group in inner.param_groups for one in group["params"]]
+        held = [parameter for group in inner.param_groups for parameter in group["params"]]
     for tensor in held:
         inner.state[tensor] = {
             "step": step.clone(),

@@ -20,7 +20,11 @@ class LocalEngine:
 
     def __init__(self, module: torch.nn.Module, config: OptimizerConfig) -> None:
         """Hold the parameters of `module` that require gradients."""
-        self._named = {name: one for name, one in module.named_parameters() if one.requires_grad}
+        self._named = {
+            name: parameter
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
         self._parameters = list(self._named.values())
         self._max_grad_norm = config.max_grad_norm
         self._optimizer = torch.optim.AdamW(
@@ -50,8 +54,8 @@ class LocalEngine:
         PyTorch's `clip_grad_norm_` divides in another order, and its last bit would be all that
         tells a run in one process from one on a cluster.
         """
-        gradients = [one.grad for one in self._parameters if one.grad is not None]
-        norms = torch.stack([torch.linalg.vector_norm(one.double()) for one in gradients])
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norms = torch.stack([torch.linalg.vector_norm(gradient.double()) for gradient in gradients])
         norm = norms.square().sum().float().sqrt()
         excess = ((norm + 1e-6) / self._max_grad_norm).clamp(min=1.0)
         for gradient in gradients:
@@ -69,7 +73,7 @@ class LocalEngine:
     def state(self) -> dict[str, Tensor]:
         """Return parameters, AdamW's moments and its step count."""
         held = self._optimizer.state
-        step = next((one["step"] for one in held.values()), torch.zeros(()))
+        step = next((moments["step"] for moments in held.values()), torch.zeros(()))
         found = {"step": step.clone()}
         for name, parameter in self._named.items():
             found[name] = parameter.detach().to("cpu", copy=True)

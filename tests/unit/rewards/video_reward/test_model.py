@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.reward_cases import FIXTURES
 from videorl import rewards
 from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
 from videorl.rewards.scoring import score_each
@@ -25,7 +26,7 @@ from videorl.rewards.video_reward.qwen_video import read_patches, sample_indices
 from videorl.rewards.videos import open_video
 from videorl.types import Score, Video
 
-FIXTURE = Path(__file__).parents[2] / "fixtures/video_reward"
+FIXTURE = FIXTURES / "video_reward"
 CASES: dict[str, Any] = {
     case["id"]: case for case in json.loads((FIXTURE / "cases.json").read_text())
 }

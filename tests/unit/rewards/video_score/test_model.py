@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.reward_cases import FIXTURES
 from videorl import rewards
 from videorl.data.video_io import read_video
 from videorl.errors import PromptError, VideoError
@@ -25,7 +26,7 @@ from videorl.rewards.video_score.model import VideoScore
 from videorl.rewards.video_score.network import patch_places
 from videorl.types import Score, Video
 
-FIXTURE = Path(__file__).parents[2] / "fixtures/video_score"
+FIXTURE = FIXTURES / "video_score"
 CASES: dict[str, Any] = {
     case["id"]: case for case in json.loads((FIXTURE / "cases.json").read_text())
 }

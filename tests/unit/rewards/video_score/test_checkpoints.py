@@ -13,12 +13,13 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 
+from tests.reward_cases import FIXTURES
 from videorl import rewards
 from videorl.errors import CheckpointError, ConfigError
 from videorl.rewards.video_score.model import VideoScore
 from videorl.rewards.video_score.network import VideoScoreNetwork, read_config
 
-FIXTURE = Path(__file__).parents[2] / "fixtures/video_score"
+FIXTURE = FIXTURES / "video_score"
 CLIPS = [FIXTURE / "vs_pub_1.mp4", FIXTURE / "vs_pub_2.mp4"]
 PROMPTS = ["a girl walks in the rain", "lamps flicker"]
 

@@ -1,0 +1,53 @@
+"""Text files in the encodings that people save them in."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from videorl.data.text_files import read_text
+from videorl.errors import PromptError
+
+TEXT = "ein Bär\nun café – noir\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_utf8_with_any_line_ends(encoding: str, end: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(TEXT.replace("\n", end).encode(encoding))
+    assert read_text(path) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("utf-16", "a b.txt begins with the byte-order mark of UTF-16; save"),
+        ("utf-32", "a b.txt begins with the byte-order mark of UTF-32; save"),
+        ("utf-16le", "a b.txt holds zero bytes, as UTF-16LE text does; save"),
+        ("utf-16be", "a b.txt holds zero bytes, as UTF-16BE text does; save"),
+        ("cp1252", "a b.txt, line 1: byte 6 is not UTF-8 (0xe4, 'ä' in Latin-1); save"),
+    ],
+)
+def test_another_encoding_is_recognised_and_the_command_given_converts_it(
+    encoding: str, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a b.txt"
+    path.write_bytes(TEXT.encode(encoding))
+    with pytest.raises(PromptError) as raised:
+        read_text(path)
+    assert expected in str(raised.value)
+    if encoding != "cp1252":
+        command = str(raised.value).split("`")[1]
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        assert read_text(tmp_path / "utf8-a b.txt") == TEXT
+
+
+def test_windows_text_is_told_from_latin_1(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("a dog\na “cat”".encode("cp1252"))
+    expected = r"line 2: byte 3 is not UTF-8 \(0x93, '“' in Windows-1252\); .*iconv -f cp1252"
+    with pytest.raises(PromptError, match=expected):
+        read_text(path)

@@ -1,0 +1,131 @@
+"""Prompts with their ids, tags and weights, and which of a source's rows can be used."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from videorl.errors import PromptError
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 5
+"""So many lines are named one by one; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """One prompt of a source.
+
+    Raises:
+        PromptError: A value is of another type, the weight is no finite number >= 0, or a text is
+            not valid Unicode.
+    """
+
+    text: str
+    id: str = ""
+    """The user's own name of it; empty = none."""
+    tags: tuple[str, ...] = ()
+    weight: float = 1.0
+    """How often it is drawn, relative to the others; 0 = never."""
+
+    def __post_init__(self) -> None:
+        texts = [self.text, self.id, *self.tags] if isinstance(self.tags, tuple) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise PromptError(f"text, id and tags must be texts, got {self!r:.200}")
+        is_number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
+        # NaN compares false with everything.
+        if not is_number or not 0 <= self.weight < math.inf:
+            raise PromptError(f"weight must be a number >= 0, got {self.weight!r}")
+        try:
+            "".join(map(str, texts)).encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(f"{self.text!r:.60} is not valid Unicode: {error.reason}") from error
+
+
+def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
+    """Return the prompt of a table's row, or what is wrong with the row.
+
+    Args:
+        row: Values by name: `column`, and `id`, `tags` and `weight` if there.
+        column: Where the text is.
+    """
+    text, name, tags = row[column], row.get("id"), row.get("tags")
+    if not isinstance(text, str | None):
+        return f"{column} must be text, got {text!r:.60}"
+    if isinstance(name, bool) or not isinstance(name, str | int | None):
+        return f"id must be text or a whole number, got {name!r:.60}"
+    if isinstance(tags, str):
+        tags = [tag for tag in map(str.strip, tags.split(",")) if tag]
+    if not isinstance(tags, list | None) or not all(isinstance(tag, str) for tag in tags or ()):
+        return f"tags must be a list of texts, or text with commas, got {tags!r:.60}"
+    try:
+        name = "" if name is None else str(name).strip()
+        return PromptRow((text or "").strip(), name, tuple(tags or ()), _weight(row.get("weight")))
+    except PromptError as error:
+        return str(error)
+
+
+def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> list[PromptRow]:
+    """Return the rows of a source, without those that are blank or repeat an earlier text.
+
+    Args:
+        source: Its name, for messages.
+        rows: The place of every row, for messages, and the row, or what is wrong with it.
+
+    Raises:
+        PromptError: Rows cannot be used, or share an id, or there is no prompt that can be drawn.
+    """
+    kept: dict[str, PromptRow] = {}
+    place_of_id: dict[str, str] = {}
+    blank: list[str] = []
+    repeated: list[str] = []
+    problems: list[str] = []
+    for place, row in rows:
+        if isinstance(row, str):
+            problems.append(f"{place}: {row}")
+        elif not row.text.strip():
+            blank.append(place)
+        elif row.text in kept:
+            repeated.append(place)
+        elif row.id in place_of_id:
+            problems.append(f"{place}: id {row.id!r} is that of {place_of_id[row.id]} too")
+        else:
+            kept[row.text] = row
+            if row.id:
+                place_of_id[row.id] = place
+    if problems:
+        count = "" if len(problems) == 1 else f": {len(problems)} rows cannot be used"
+        raise PromptError(f"{source}{count}, {_first_of(problems, '; ')}")
+    if not kept:
+        reason = f"all of its {len(blank)} rows are blank" if blank else "it is empty"
+        raise PromptError(f"{source} holds no prompt: {reason}")
+    if blank or repeated:
+        logger.warning(
+            "%s: skipped %d blank and %d duplicate rows, kept %d prompts (%s)",
+            source,
+            len(blank),
+            len(repeated),
+            len(kept),
+            _first_of([*blank, *repeated], ", "),
+        )
+    if not any(row.weight for row in kept.values()):
+        raise PromptError(f"{source}: all weights are 0, so that no prompt can be drawn")
+    return list(kept.values())
+
+
+def _weight(value: Any) -> float:
+    if value is None or value == "":
+        return 1.0
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise PromptError(f"weight must be a number >= 0, got {value!r:.60}") from None
+
+
+def _first_of(places: Sequence[str], separator: str) -> str:
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return separator.join(places[:_NAMED]) + more
