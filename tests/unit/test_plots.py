@@ -16,7 +16,7 @@ def test_points_notes_and_intervals() -> None:
     text = line_plot("x & y", [first, second], x_name="x", y_name="y", y_range=(0.0, 1.0))
     root = ElementTree.fromstring(text)
     circles = [
-        (float(one.attrib["cx"]), float(one.attrib["cy"])) for one in root.iter(f"{SVG}circle")
+        (float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in root.iter(f"{SVG}circle")
     ]
     assert len(circles) == 3
     # The axis of x reaches 6 % beyond its values; that of y ends where it was told to.
@@ -25,7 +25,7 @@ def test_points_notes_and_intervals() -> None:
     assert circles[1] == (round(LEFT + 2.12 * step, 1), TOP)
     middle = circles[0][1] + (TOP - circles[0][1]) / 2
     assert abs(circles[2][1] - middle) < 0.1
-    words = [one.text for one in root.iter(f"{SVG}text")]
+    words = [element.text for element in root.iter(f"{SVG}text")]
     assert {"x & y", "a < b", "c", "low", "high"} <= set(words)
     assert "gone" not in words
 

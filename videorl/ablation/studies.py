@@ -1,4 +1,4 @@
-"""What is compared with what, what the papers say about it, and what would agree with them."""
+"""The studies: what is compared, what the papers say, and which sign would agree with them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ Setting = str | int | float
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train: a recipe with changes."""
+    """A way to train: a recipe with changes."""
 
     overrides: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
     recipe: str = "moving_shapes"
     pairs: Literal["online", "stored"] = "online"
     """`stored` = sampled from the base before training, as many as the run would sample."""
     evaluations: int = 1
-    """How often the held-out prompts are sampled, evenly spaced, the last time at the end."""
+    """How often the held-out prompts are sampled: evenly spaced, the last time at the end."""
     length: int = 1
-    """Times as many steps as other arms have."""
+    """Multiple of the steps that other arms take."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`better` minus `worse`, seed by seed, in one measure."""
+    """`better` minus `worse`, seed by seed, in a measure."""
 
     better: str
     worse: str
     measure: str = "total"
     sign: Literal[1, -1, 0] = 1
-    """Of the difference as published; 0 = nobody published one."""
+    """Sign of the difference as published; 0 = nobody published it."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One claim: the arms that show it, by label, and the comparisons that judge it."""
+    """A claim: the arms that test it, by label, and the comparisons that judge it."""
 
     title: str
     claim: str
@@ -53,7 +53,7 @@ LEARNED = "moving_shapes_learned_reward"
 LOW_RATE: dict[str, Setting] = {"optimizer.learning_rate": 3e-4}
 
 
-def _one(key: str, value: Setting) -> Arm:
+def _with(key: str, value: Setting) -> Arm:
     return Arm({key: value})
 
 
@@ -87,11 +87,11 @@ STUDIES: dict[str, Study] = {
         "97.02 / 97.58 / 96.64 / 96.11, quality 53.74 / 55.37 / 51.26 / 51.88. A reference that "
         "never moves is not in its table.",
         {
-            "every 2 steps": _one("reference.interval", 2),
-            "every 5": _one("reference.interval", 5),
+            "every 2 steps": _with("reference.interval", 2),
+            "every 5": _with("reference.interval", 5),
             "every 10": DEFAULT,
-            "every 15": _one("reference.interval", 15),
-            "never": _one("reference.interval", 0),
+            "every 15": _with("reference.interval", 15),
+            "never": _with("reference.interval", 0),
         },
         (
             Comparison("every 10", "every 2 steps"),
@@ -107,10 +107,10 @@ STUDIES: dict[str, Study] = {
         "OnlineVPO: subject consistency 96.09 / 97.09 / 97.58 / 97.21 and quality 49.16 / 54.33 / "
         "55.37 / 54.75 with K = 2 / 4 / 6 / 8: more help, up to 6.",
         {
-            "K = 2": _one("prompts.candidates_per_prompt", 2),
+            "K = 2": _with("prompts.candidates_per_prompt", 2),
             "K = 4": DEFAULT,
-            "K = 6": _one("prompts.candidates_per_prompt", 6),
-            "K = 8": _one("prompts.candidates_per_prompt", 8),
+            "K = 6": _with("prompts.candidates_per_prompt", 6),
+            "K = 8": _with("prompts.candidates_per_prompt", 8),
         },
         (
             Comparison("K = 4", "K = 2"),
@@ -148,12 +148,12 @@ STUDIES: dict[str, Study] = {
         "51.55 / 63.90 / 53.43, SFT 51.28 / 65.21 / 52.84.",
         {
             "constant β": DEFAULT,
-            "β(1 − t)²": _one("objective.beta_schedule", "squared_signal"),
+            "β(1 − t)²": _with("objective.beta_schedule", "squared_signal"),
             "3 β(1 − t)²": Arm(
                 {"objective.beta_schedule": "squared_signal", "objective.beta": 450}
             ),
-            "Flow-RWR": _one("objective.name", "flow_rwr"),
-            "SFT": _one("objective.name", "sft"),
+            "Flow-RWR": _with("objective.name", "flow_rwr"),
+            "SFT": _with("objective.name", "sft"),
             "β(1 − t)², low rate": Arm({"objective.beta_schedule": "squared_signal", **LOW_RATE}),
             "Flow-RWR, low rate": Arm({"objective.name": "flow_rwr", **LOW_RATE}),
             "SFT, low rate": Arm({"objective.name": "sft", **LOW_RATE}),
@@ -203,7 +203,7 @@ STUDIES: dict[str, Study] = {
         "Pairs that dominate (MPO) against plain pairs",
         "VisionReward: pairs whose chosen video is no worse in any dimension give 4.573, plain "
         "pairs 4.515, the base 4.303.",
-        {"plain pairs": DEFAULT, "dominating": _one("selection.rule", "dominating")},
+        {"plain pairs": DEFAULT, "dominating": _with("selection.rule", "dominating")},
         (
             Comparison("dominating", "plain pairs"),
             Comparison("dominating", "plain pairs", "regressions", sign=-1),
@@ -218,9 +218,9 @@ STUDIES: dict[str, Study] = {
         "are S optimizer steps older than those that learn from it.",
         {
             "0": DEFAULT,
-            "1": _one("rollouts.max_staleness", 1),
-            "2": _one("rollouts.max_staleness", 2),
-            "4": _one("rollouts.max_staleness", 4),
+            "1": _with("rollouts.max_staleness", 1),
+            "2": _with("rollouts.max_staleness", 2),
+            "4": _with("rollouts.max_staleness", 4),
         },
         tuple(Comparison(late, "0", sign=0) for late in ("1", "2", "4")),
     ),

@@ -44,7 +44,7 @@ def test_every_different_run_is_planned_once_and_early_seeds_come_first() -> Non
 
 def test_every_comparison_is_between_arms_of_its_study() -> None:
     for study in STUDIES.values():
-        named = {label for one in study.comparisons for label in (one.better, one.worse)}
+        named = {label for pair in study.comparisons for label in (pair.better, pair.worse)}
         assert named <= {*study.arms}
         assert set(study.arms) <= named or study.title.startswith("A learned")
 
@@ -127,11 +127,11 @@ def test_a_run_that_was_cut_off_goes_on_and_finds_the_same(
         execute(run, tmp_path / "cut")
     (left,) = (tmp_path / "cut").iterdir()
     assert recipe_fingerprint(run.recipe).startswith(left.name.partition("-")[2]), "of this schema"
-    stamps = [one.stat().st_mtime_ns for one in left.glob("evaluation/*")]
+    stamps = [path.stat().st_mtime_ns for path in left.glob("evaluation/*")]
     assert len(stamps) == arm.evaluations - 1, "what was evaluated is kept"
     again = execute(run, tmp_path / "cut")
     assert not left.exists()
-    assert [one["step"] for one in whole["evaluations"]] == list(run.stops)
+    assert [found["step"] for found in whole["evaluations"]] == list(run.stops)
     for ours, theirs in zip(again["evaluations"], whole["evaluations"], strict=True):
         for name, values in theirs["values"].items():
             assert ours["values"][name] == pytest.approx(values, abs=1e-4), name
@@ -160,7 +160,7 @@ def test_two_arms_from_the_command_to_the_report(
     assert "| online − stored | total |" in text
     summary = json.loads(page.with_suffix(".json").read_text())
     (online,), (stored,) = (summary["studies"]["tiny"][name] for name in ("online", "stored"))
-    assert [one["step"] for one in online["curve"]] == [1, 2]
+    assert [point["step"] for point in online["curve"]] == [1, 2]
     assert online["examples"] == stored["examples"] == 2 * 2
     assert online["curve"][-1]["total"] != stored["curve"][-1]["total"] != 0
     first = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}

@@ -96,7 +96,7 @@ def run(finished: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 def said(run: RunFolder) -> str:
-    return "\n".join(f"{one.where}: {one.what}" for one in audit(run).contradictions)
+    return "\n".join(f"{fault.where}: {fault.what}" for fault in audit(run).contradictions)
 
 
 def edit(run: RunFolder, table: str, step: int, change: Callable[[list[Row]], Any]) -> None:
@@ -335,8 +335,8 @@ def test_a_checkpoint_of_a_newer_version_stops_everybody_and_stays_as_it_is(
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
 
     def files() -> dict[str, bytes]:
-        found = (one for one in sorted(run.root.rglob("*")) if one.is_file())
-        return {str(one): one.read_bytes() for one in found if one.name != "config.yaml"}
+        found = (path for path in sorted(run.root.rglob("*")) if path.is_file())
+        return {str(path): path.read_bytes() for path in found if path.name != "config.yaml"}
 
     before = files()
     for use in (audit, lambda folder: work(recipe(tiny_checkpoints["wan"], folder.root))):
