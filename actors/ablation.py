@@ -1,4 +1,4 @@
-"""A sweep of ablation runs, each one Ray task around the loop of one process."""
+"""A sweep of ablation runs; each is a Ray task that runs the loop in its own process."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ray.exceptions import RayError
 from videorl.ablation.plan import Run
 
 Outcome = tuple[Run, dict[str, Any] | None, str]
-"""The run; its result, or None and what went wrong."""
+"""The run; its result, or None; "" or what went wrong."""
 
 
 def run_on_ray(runs: Sequence[Run], folder: Path) -> Iterator[Outcome]:
-    """Yield outcomes as they come; must be connected to Ray.
+    """Yield outcomes as they come; Ray must be connected.
 
-    Each task takes one CPU and needs nothing from another, so that a cluster of any size helps.
-    A task whose worker or node died is tried again by Ray, and goes on from its last checkpoint
-    where the folder is still there.
+    Each task takes a CPU and needs nothing from the others, so a cluster of any size helps. Ray
+    tries a task again if its worker or node died; it goes on from its last checkpoint if the
+    folder is still there.
 
     Args:
-        runs: What to do, in order of importance.
-        folder: Of unfinished runs, on the node of each task.
+        runs: What to do, the most important first.
+        folder: Where each task keeps its unfinished run, on its own node.
     """
-    # Fresh workers now and then: what one run leaves in memory is not worth hunting.
+    # New workers now and then, since a run may leave memory behind that is not worth hunting.
     task = ray.remote(num_cpus=1, max_retries=2, max_calls=16)(attempt)
     waiting = {task.remote(run, folder): run for run in runs}
     while waiting:
@@ -40,7 +40,7 @@ def run_on_ray(runs: Sequence[Run], folder: Path) -> Iterator[Outcome]:
 
 
 def run_here(runs: Sequence[Run], folder: Path) -> Iterator[Outcome]:
-    """Yield outcomes one after the other, computed in this process."""
+    """Yield outcomes in order, computed in this process."""
     for run in runs:
         yield (run, *attempt(run, folder))
 
@@ -51,5 +51,5 @@ def attempt(run: Run, folder: Path) -> tuple[dict[str, Any] | None, str]:
 
     try:
         return execute(run, folder), ""
-    except Exception:  # one run's failure is not the sweep's; the caller records it
+    except Exception:  # a failed run must not end the sweep; the caller records it
         return None, traceback.format_exc()

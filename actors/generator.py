@@ -18,10 +18,10 @@ from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.store.weights import pull
 from actors.worker_process import own_node, prepare_process
-from videorl.config import GeneratorsConfig
 from videorl.futures import gathered, mapped, then
 from videorl.sampling.canary import compare
 from videorl.sampling.sampler import CandidateSampler, candidate_group
+from videorl.settings.workers import GeneratorsConfig
 from videorl.types import CandidateGroup, SampleRequest, WeightVersion
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from videorl.config import LearnerConfig, Recipe, RewardConfig
+from videorl.config import Recipe, RewardConfig
 from videorl.errors import ResourceError
+from videorl.settings.workers import LearnerConfig
 
 logger = logging.getLogger(__name__)
 

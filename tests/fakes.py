@@ -89,8 +89,13 @@ class FakePolicy:
     def predict(
         self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
     ) -> Tensor:
-        """Return `scale * x_t + embedding mean`; the reference has no gradient."""
-        scale = self._module["scale"] if role == "policy" else self._reference["scale"]
+        """Return `scale * x_t + embedding mean`; the base has scale 1, only the policy gradient."""
+        scales = {
+            "policy": self._module["scale"],
+            "reference": self._reference["scale"],
+            "base": torch.ones(2),
+        }
+        scale = scales[role]
         shift_B = torch.stack([embeds_LD.mean() for embeds_LD in prompt_embeds])
         return scale.view(-1, 1, 1, 1) * x_t_BCTHW + shift_B.view(-1, 1, 1, 1, 1)
 

@@ -42,19 +42,20 @@ class TinyPolicy:
     process: Process = RectifiedFlow()
 
     def __init__(self, seed: int = 0) -> None:
-        """Draw the weights from `seed`; the reference is a frozen copy."""
+        """Draw the weights from `seed`; reference and base are frozen copies."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.module = Velocity()
         self.reference = copy.deepcopy(self.module).requires_grad_(False)
+        self.base = copy.deepcopy(self.reference)
 
     def predict(
         self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
     ) -> Tensor:
-        """Return the velocity of the policy or of the reference."""
+        """Return the velocity that `role` predicts."""
         embed_BD = torch.stack([embeds_LD.mean(0) for embeds_LD in prompt_embeds])
-        model = self.module if role == "policy" else self.reference
-        return model(x_t_BCTHW, t_B, embed_BD)
+        models = {"policy": self.module, "reference": self.reference, "base": self.base}
+        return models[role](x_t_BCTHW, t_B, embed_BD)
 
     def trainable_module(self) -> nn.Module:
         """Return the network."""

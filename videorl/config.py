@@ -1,13 +1,12 @@
 """The recipe: dataclasses are the schema and the defaults.
 
 `videorl.recipes.reading` fills them from YAML and `key=value` overrides,
-`videorl.recipes.validation` checks what types cannot. A recipe file
-states only what differs from the defaults. `0` disables an `interval`.
+`videorl.recipes.validation` checks what types cannot. A recipe file states only what differs from
+the defaults. `0` disables an `interval`. Sections about workers are in `videorl.settings.workers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,23 +17,8 @@ from videorl.objectives import OBJECTIVES
 from videorl.objectives.dpo import FlowDPO
 from videorl.objectives.objective import CandidateObjective, Examples, Objective, RewardObjective
 from videorl.selection import RULES, BestVsWorst, Selection
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A section of a recipe whose settings depend on what it names, in its field's metadata."""
-
-    key: str
-    """The setting that names it."""
-    known: Mapping[str, str]
-    """Built-in name -> `module:attribute` of a dataclass."""
-    default: str
-    """The name where the recipe has none."""
-    bases: tuple[type, ...]
-    """One of these is inherited by all that may be named."""
-    required: tuple[str, ...] = ()
-    """Attributes that a class must have beside the methods of its base."""
-
+from videorl.settings.choice import Choice
+from videorl.settings.workers import ClusterConfig, EncoderConfig, GeneratorsConfig, LearnerConfig
 
 SELECTION = Choice("rule", RULES, "best_vs_worst", (Selection,))
 OBJECTIVE = Choice(
@@ -63,7 +47,7 @@ class PolicyConfig:
     """Which model is aligned."""
 
     family: str = "wan"
-    """One of `videorl.policies.FAMILIES`: `wan`, `cogvideox`."""
+    """One of `videorl.policies.FAMILIES`, `wan` or `cogvideox`, or `module:attribute`."""
     path: str = MISSING
     """Folder or hub id of a diffusers pipeline; `moving_shapes_wan` is the one we ship."""
     dtype: str = "auto"
@@ -111,7 +95,7 @@ class RewardConfig:
     """One reward model; several are combined by `weight`."""
 
     name: str = MISSING
-    """One of `videorl.rewards.MODELS`; docs/rewards.md describes them."""
+    """One of `videorl.rewards.MODELS`, which docs/rewards.md describes, or `module:attribute`."""
     label: str = ""
     """What its scores are called; empty = `name`. Needed where one model is used twice."""
     path: str | None = None
@@ -191,61 +175,6 @@ class RolloutsConfig:
     `videorl.sampling.canary`."""
     canary_tolerance: float = 0.02
     """How far latents of a canary may differ, relative to their norm; 0 = bit for bit."""
-
-
-@dataclass
-class GeneratorsConfig:
-    """The elastic generator pool."""
-
-    min_workers: int = 1
-    """Kept even when idle; the run starts only if they fit."""
-    max_workers: int = 1
-    """Started while requests queue, if there is room."""
-    num_cpus: float = 1.0
-    num_gpus: float | None = None
-    max_retries: int = 3
-    """Times that one request is given to another worker before its group is dropped."""
-    worker_timeout_s: float = 1800.0
-    """A worker that holds one request for longer is replaced."""
-    idle_release_s: float = 300.0
-    """A worker above the minimum that idles for longer is released."""
-
-
-@dataclass
-class EncoderConfig:
-    """The text encoder, one worker: prompts are encoded once and their embeddings shared."""
-
-    num_cpus: float = 1.0
-    num_gpus: float | None = None
-
-
-@dataclass
-class ClusterConfig:
-    """What cannot be seen from inside a Ray cluster."""
-
-    can_grow: bool = False
-    """An autoscaler adds nodes on demand: start even if the nodes of now are too few."""
-
-
-@dataclass
-class LearnerConfig:
-    """Ray Train workers running DeepSpeed."""
-
-    num_workers: int = 1
-    max_workers: int = 0
-    """Ranks that are used as soon as the cluster can hold them; 0 = always `num_workers`. Ray Train
-    counts whole nodes for this: give learners nodes of their own by `resources`."""
-    resources: dict[str, float] = field(default_factory=dict[str, float])
-    """Custom Ray resources that each rank takes beside CPUs and GPUs."""
-    zero_stage: int = 1
-    """DeepSpeed ZeRO: what ranks share out. 0 = nothing, 1 = optimizer, 2 = gradients too,
-    3 = weights too."""
-    num_cpus: float = 1.0
-    num_gpus: float | None = None
-    micro_batch_size: int = 8
-    """Pair-timesteps per forward on each worker; smaller = less memory, same result."""
-    max_failures: int = 5
-    """Failures of the worker group without progress in between before the run fails; -1 = never."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What is logged of one step, by name."""
+"""What a step logs, by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from videorl.types import (
 
 TRAINED = "trained"
 LOST_REASONS = frozenset({"group_lost", "prompt_rejected"})
-"""Outcomes of prompts whose group never came, as `Rollouts.take` names them."""
+"""Outcomes of prompts whose group never arrived, as `Rollouts.take` names them."""
 
 
 def mean_by_name(rows: Iterable[Mapping[str, float]], prefix: str) -> dict[str, float]:
@@ -38,7 +38,7 @@ def record_step(
     reference: WeightVersion,
     selection: Selection,
 ) -> StepRecord:
-    """Say what became of every prompt of a round."""
+    """Return the record of a step, with what became of every prompt of its round."""
     learned = {example.prompt.index for example in examples}
 
     def outcome(group: ScoredGroup) -> PromptOutcome:
@@ -63,17 +63,18 @@ def counts(
     dropped: Iterable[tuple[str, int]],
     ages: Iterable[int],
 ) -> dict[str, float]:
-    """Return the counters of one step.
+    """Return the counters of a step; those that would be 0 are left out.
 
     Args:
-        outcomes: Of each prompt.
-        dropped: Reason and number of lost candidates.
-        ages: Of each scored candidate's weights, in optimizer steps.
+        outcomes: What became of each prompt: `TRAINED`, or why nothing was learned.
+        dropped: Reason and number of candidates that were lost.
+        ages: Age of the weights of each scored candidate, in optimizer steps.
     """
     counter: Counter[str] = Counter()
     for outcome in outcomes:
         if outcome != TRAINED:
-            counter[f"groups/{'dropped' if outcome in LOST_REASONS else 'no_pair'}_{outcome}"] += 1
+            kind = "dropped" if outcome in LOST_REASONS else "no_pair"
+            counter[f"groups/{kind}_{outcome}"] += 1
     for reason, number in dropped:
         counter[f"candidates/dropped_{reason}"] += number
     for age in ages:
@@ -82,31 +83,31 @@ def counts(
 
 
 def round_metrics(record: StepRecord, output: LearnerOutput, wait_s: float) -> dict[str, float]:
-    """Return everything worth logging of one step.
+    """Return everything that a step logs.
 
     Means over candidates: `reward/<dimension>`, `reward/total`, `unseen/<metric>`.
     `staleness/candidates_<n>` counts candidates whose weights were n optimizer steps old, by the
     version that their generator proved; `staleness/steps` is the age that was asked for.
-    `wait_s` is how long the learner stood still for the round.
+    `wait_s` is how long the learner waited for the round, in seconds.
     """
-    candidates = [scored for group in record.groups for scored in group.candidates]
-    metrics = mean_by_name((scored.score.dimensions for scored in candidates), "reward")
-    metrics |= mean_by_name(({"total": scored.score.total} for scored in candidates), "reward")
-    metrics |= mean_by_name((scored.unseen for scored in candidates), "unseen")
+    scored = [candidate for group in record.groups for candidate in group.candidates]
+    metrics = mean_by_name((candidate.score.dimensions for candidate in scored), "reward")
+    metrics |= mean_by_name(({"total": candidate.score.total} for candidate in scored), "reward")
+    metrics |= mean_by_name((candidate.unseen for candidate in scored), "unseen")
     metrics |= mean_by_name(({"margin": pair.margin} for pair in record.pairs), "pairs")
     if weights := [example.weight for example in record.weighted]:
-        # 1 where all weigh the same, 1 / n where one of n has all the weight (Kish).
+        # Kish's effective sample size over n: 1 if all weigh the same, 1 / n if a single one does.
         share = sum(weights) ** 2 / (len(weights) * sum(weight**2 for weight in weights))
         metrics["regression/effective_share"] = share
     metrics |= counts(
-        (outcome.outcome for outcome in record.outcomes),
+        (prompt.outcome for prompt in record.outcomes),
         (lost for group in record.groups for lost in group.dropped.items()),
-        (record.step - scored.candidate.version.step for scored in candidates),
+        (record.step - candidate.candidate.version.step for candidate in scored),
     )
     return {
         **metrics,
         **output.metrics,
-        "candidates/scored": float(len(candidates)),
+        "candidates/scored": float(len(scored)),
         "staleness/steps": float(record.step - record.sampled.step),
         "policy/version_step": float(output.version.step),
         "reference/version_step": float(record.reference.step),

@@ -20,7 +20,7 @@ from actors.learner.command_log import Command, CommandLog, LearnerFailedError, 
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
-from videorl.config import LearnerConfig
+from videorl.settings.workers import LearnerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,13 @@ An objective is a dataclass: its fields are the settings of the recipe's `object
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import videorl
-from videorl.objectives.objective import ACCURACY, CandidateObjective, LossInputs
+from videorl.objectives.objective import MARGIN, CandidateObjective, LossInputs, Surroundings
+from videorl.settings.bounds import Problem, above
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,15 +28,20 @@ class Hinge(CandidateObjective):
     wanted_margin: float = 1.0
 
     learns_from = "pairs"
-    logs = (ACCURACY, "hinge/margin")
+    logs = (MARGIN, "hinge/satisfied")
+
+    def problems(self, around: Surroundings) -> Iterator[Problem]:
+        """Yield what is wrong with the settings, when the recipe is read."""
+        yield from super().problems(around)
+        yield above("objective.wanted_margin", self.wanted_margin, 0)
 
     def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of each pair and time [N], and what to log of it."""
         gain_NR = -0.5 * self.beta * (inputs.err_NR - inputs.ref_err_NR)
         margin_N = gain_NR[:, 0] - gain_NR[:, 1]  # roles are chosen, rejected
-        logged = {ACCURACY: (margin_N > 0).float(), "hinge/margin": margin_N}
         loss_N = (self.wanted_margin - margin_N).clamp(min=0)
-        return loss_N, {name: value.detach() for name, value in logged.items()}
+        done_N = (loss_N == 0).float()
+        return loss_N, {MARGIN: margin_N.detach(), "hinge/satisfied": done_N}
 
 
 if __name__ == "__main__":

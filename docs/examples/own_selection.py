@@ -27,8 +27,8 @@ class BestVsMedian(Selection):
             group.candidates,
             key=lambda scored: (-self.rank(scored.score), scored.candidate.index),
         )
-        pair = make_pair(group, ranked[0], ranked[len(ranked) // 2])
-        return [pair] if pair.margin > self.min_margin else []
+        pair = make_pair(group, ranked[0], ranked[len(ranked) // 2], self.rank)
+        return [pair] if pair.margin > 0 and pair.margin >= self.min_margin else []
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def test_own_parts_run_for_two_steps(
     assert len(rows) == 2
     # The policy is the reference at first: a margin of 0, and the whole wanted margin as the loss.
     assert rows[0]["learn/loss"] == pytest.approx(2.0, abs=1e-5)
-    assert rows[0]["hinge/margin"] == pytest.approx(0.0, abs=1e-5)
+    assert rows[0]["learn/margin"] == pytest.approx(0.0, abs=1e-5)
+    assert rows[0]["hinge/satisfied"] == 0.0
     assert rows[0]["reward/brightness"] == rows[0]["reward/total"] > 0
     assert rows[0]["unseen/frames"] == 9.0
     monkeypatch.chdir(tmp_path)  # where the parts are found again

@@ -14,9 +14,10 @@ from actors.placement import (
     place_learner_and_encoder,
     wait_until_serving,
 )
-from videorl.config import GeneratorsConfig, LearnerConfig, Recipe, RewardConfig
+from videorl.config import Recipe, RewardConfig
 from videorl.errors import ResourceError
 from videorl.recipes.reading import RECIPES, load_recipe
+from videorl.settings.workers import GeneratorsConfig, LearnerConfig
 
 pytestmark = pytest.mark.ray
 

@@ -16,7 +16,7 @@ from videorl.recipes.fingerprint import frozen_settings, is_default
 from videorl.recipes.reading import load_recipe
 
 _FORMAT = 1
-"""Of a result; another one is another digest, so that no old result is read."""
+"""Format of a result. It is part of the digest: results of another format are not read."""
 
 SHORT: dict[str, Setting] = {
     "prompts.per_round": 5,
@@ -28,15 +28,15 @@ SHORT: dict[str, Setting] = {
     "evaluation.best_of": 2,
     "evaluation.num_videos": 0,
 }
-"""What all arms change in their recipes, beside the number of steps."""
+"""What all arms change in their recipes, besides the number of steps."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One arm with one seed; without steps, its base."""
+    """An arm with a seed; without steps, the arm's base."""
 
     label: str
-    """For people: the first study and arm that need it."""
+    """The first study and arm that need it, for people to read."""
     arm: Arm
     recipe: Recipe
     stops: tuple[int, ...]
@@ -55,16 +55,16 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the settings that are not the schema's defaults.
+        """SHA-256 (hex) of the settings that differ from the schema's defaults.
 
-        So a setting that is added to the schema later, and is off by default, leaves results valid.
+        A setting that is added to the schema later and is off by default keeps results valid.
         """
         own = {key: value for key, value in self.settings.items() if not is_default(key, value)}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def same_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Tell whether all settings that both have are equal: defaults may have changed in between."""
+    """Tell whether all settings that both have are equal; a default may have changed meanwhile."""
     return all(a[key] == b[key] for key in a.keys() & b.keys())
 
 
@@ -105,7 +105,7 @@ def plan(
     """Return each different run once: bases first, then seed by seed, so that a part is balanced.
 
     Args:
-        studies: By name.
+        studies: What to compare, by name.
         seeds: Training seeds 0 to `seeds` - 1.
         steps: Optimizer steps of an arm of length 1.
         changes: `key=value` for all arms, after their own.
@@ -116,7 +116,7 @@ def plan(
         for label, arm in study.arms.items()
     ]
     every = [base_run(arm, steps, changes) for _, arm in arms]
-    every += [arm_run(*one, seed, steps, changes) for seed in range(seeds) for one in arms]
+    every += [arm_run(*arm, seed, steps, changes) for seed in range(seeds) for arm in arms]
     runs: dict[str, Run] = {}
     for run in every:
         runs.setdefault(run.digest, run)
@@ -124,14 +124,14 @@ def plan(
 
 
 def arm_run(label: str, arm: Arm, seed: int, steps: int, changes: Sequence[str]) -> Run:
-    """Return the run of one arm with one seed."""
+    """Return the run of an arm with a seed; `label` is for people."""
     count, total = arm.evaluations, steps * arm.length
     stops = sorted({max(1, total * number // count) for number in range(1, count + 1)})
     return Run(label, arm, _recipe(arm, seed, steps, changes), tuple(stops))
 
 
 def base_run(arm: Arm, steps: int, changes: Sequence[str]) -> Run:
-    """Return the evaluation that an arm's gains are measured from: one for all of its recipe."""
+    """Return the base that an arm's gains are measured from; arms of a recipe share it."""
     base = Arm(recipe=arm.recipe)
     return Run(f"base of {arm.recipe}", base, _recipe(base, 0, steps, changes), (0,))
 
@@ -141,7 +141,7 @@ def _recipe(arm: Arm, seed: int, steps: int, changes: Sequence[str]) -> Recipe:
     settings: dict[str, Setting] = {
         **SHORT,
         "num_steps": total,
-        # Over the same share of a run for all; the rate never reaches zero.
+        # The same share of every run, so that arms of all lengths compare; it never reaches zero.
         "optimizer.decay_steps": max(1, total * 4 // 3),
         **arm.overrides,
         "seed": seed,

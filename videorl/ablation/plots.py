@@ -38,7 +38,7 @@ def arms_plot(arms: Arms, measures: Mapping[str, str]) -> str:
 
 
 def _panel(arms: Arms, measure: str, edges: tuple[float, float, float, float]) -> str:
-    """Return one panel; `edges` as in `Plane`."""
+    """Return a panel; `edges` as in `Plane`."""
     intervals = [interval(runs, measure) for runs in arms.values()]
     seeds = [list(gains(runs, measure).values()) for runs in arms.values()]
     # One seed has no interval: its ends are infinite.

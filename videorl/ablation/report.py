@@ -1,4 +1,4 @@
-"""One Markdown page on a sweep: what was published, what is seen here, and how certain that is."""
+"""A Markdown page on a sweep: what was published, what is found here, and how certain it is."""
 
 from __future__ import annotations
 
@@ -69,18 +69,19 @@ def _plots(arms: Mapping[str, Seeds]) -> dict[str, str]:
 def _is_reward_learned(arms: Mapping[str, Seeds]) -> bool:
     """Tell whether any run was trained on something else than the oracle's total."""
     last = [run["curve"][-1] for runs in arms.values() for run in runs]
-    return any(one["reward"] != one["total"] for one in last)
+    return any(values["reward"] != values["total"] for values in last)
 
 
 def _head(summary: Summary, name: str, command: str) -> str:
     settings, missing = summary["settings"], summary["missing"]
     versions = "; ".join(
-        ", ".join(f"{part} {number}" for part, number in one.items()) for one in summary["versions"]
+        ", ".join(f"{part} {number}" for part, number in parts.items())
+        for parts in summary["versions"]
     )
     lost = f" **{len(missing)} runs are missing: {'; '.join(missing)}.**" if missing else ""
     changes = f" Changed for all arms: `{' '.join(summary['changes'])}`." * bool(summary["changes"])
     means = next(iter(summary["bases"].values()), {})
-    base = ", ".join(f"{title} {fixed(means.get(one))}" for one, title in _MEASURES.items())
+    base = ", ".join(f"{title} {fixed(means.get(name))}" for name, title in _MEASURES.items())
     text = f"""# The papers' claims in miniature
 
 Written by `{command} --seeds {summary["seeds"]} --steps {summary["steps"]}
@@ -114,8 +115,8 @@ def _wrapped(text: str) -> str:
     """Fill the lines of every paragraph."""
     paragraphs = text.split("\n\n")
     return "\n\n".join(
-        textwrap.fill(one, _WIDTH, break_long_words=False, break_on_hyphens=False)
-        for one in paragraphs
+        textwrap.fill(paragraph, _WIDTH, break_long_words=False, break_on_hyphens=False)
+        for paragraph in paragraphs
     )
 
 
@@ -125,12 +126,12 @@ def _overview(summary: Summary) -> str:
     for name, arms in summary["studies"].items():
         study = STUDIES[name]
         said: Counter[str] = Counter()
-        for one in study.comparisons:
-            if (difference := _difference(arms, one)) is None:
+        for compared in study.comparisons:
+            if (difference := _difference(arms, compared)) is None:
                 continue
-            said[verdict(difference, one.sign)] += 1
-            if verdict(difference, one.sign) == "opposite":
-                opposite.append(f"{one.better} − {one.worse} in {_TITLES[one.measure]}")
+            said[found := verdict(difference, compared.sign)] += 1
+            if found == "opposite":
+                opposite.append(f"{_words(compared)} in {_TITLES[compared.measure]}")
         counted = ", ".join(f"{number} {what}" for what, number in said.most_common())
         rows.append(f"| [{study.title}](#{_anchor(study)}) | {counted or 'nothing to compare'} |")
     listed = "; ".join(opposite) or "none"
@@ -156,7 +157,7 @@ def _section(study: Study, arms: Mapping[str, Seeds], images: list[str]) -> str:
 
 
 def _columns(study: Study, arms: Mapping[str, Seeds]) -> dict[str, str]:
-    used = {one.measure for one in study.comparisons}
+    used = {compared.measure for compared in study.comparisons}
     if _is_reward_learned(arms):
         used.add("reward")
     return {**_MEASURES, **{name: title for name, title in _MORE.items() if name in used}}
@@ -177,24 +178,33 @@ def _arms_table(study: Study, arms: Mapping[str, Seeds]) -> str:
 
 def _comparisons_table(study: Study, arms: Mapping[str, Seeds]) -> str:
     rows = ["| comparison | measure | difference | published | verdict |", "|---|---|---|---|---|"]
-    for one in study.comparisons:
-        difference = _difference(arms, one)
+    for compared in study.comparisons:
+        difference = _difference(arms, compared)
         if difference is not None:
-            said = verdict(difference, one.sign)
-            rows.append(
-                f"| {one.better} − {one.worse} | {_TITLES[one.measure]} | {_interval(difference)} "
-                f"| {_PUBLISHED[one.sign]} | {said if said == 'undecided' else f'**{said}**'} |"
+            said = verdict(difference, compared.sign)
+            cells = (
+                _words(compared),
+                _TITLES[compared.measure],
+                _interval(difference),
+                _PUBLISHED[compared.sign],
+                said if said == "undecided" else f"**{said}**",
             )
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _difference(arms: Mapping[str, Seeds], one: Comparison) -> Interval | None:
+def _words(compared: Comparison) -> str:
+    return f"{compared.better} − {compared.worse}"
+
+
+def _difference(arms: Mapping[str, Seeds], compared: Comparison) -> Interval | None:
     """Return the paired difference, None where an arm or a common seed is missing."""
-    first, second = (gains(arms.get(label, ()), one.measure) for label in (one.better, one.worse))
+    labels = (compared.better, compared.worse)
+    first, second = (gains(arms.get(label, ()), compared.measure) for label in labels)
     return paired_difference(first, second) if first.keys() & second.keys() else None
 
 
-def _interval(one: Interval) -> str:
-    if not math.isfinite(one.low):
-        return signed(one.mean)
-    return f"{signed(one.mean)} [{signed(one.low)}, {signed(one.high)}]"
+def _interval(found: Interval) -> str:
+    if not math.isfinite(found.low):
+        return signed(found.mean)
+    return f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]"

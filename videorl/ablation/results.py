@@ -1,4 +1,4 @@
-"""Results on disk, one file per run, and what failed."""
+"""Results on disk, a file per run, and the errors of runs that failed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Results:
 
     @cached_property
     def _all(self) -> list[Result]:
-        """Every result, as they were when one was first looked for."""
+        """Every result that was there when this was first read."""
         paths = sorted((self.root / "results").glob("*.json"))
         return [json.loads(path.read_text()) for path in paths]
 

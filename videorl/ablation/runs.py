@@ -1,4 +1,4 @@
-"""One run of an ablation from start to result, in this process."""
+"""A run of an ablation from start to result, in this process."""
 
 from __future__ import annotations
 
@@ -23,21 +23,15 @@ from videorl.config import OfflineConfig, Recipe, RewardConfig
 from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.record import read_groups, write_groups
-from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import train
 from videorl.objectives.objective import EXAMPLES
-from videorl.one_process import local_parts, train_alone
-from videorl.policies import load_policy
+from videorl.one_process import local_parts, local_pools, train_alone
 from videorl.recipes.fingerprint import recipe_fingerprint
-from videorl.rewards import load
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import JsonlSink, read_metrics
-from videorl.sampling.local import LocalGenerator, LocalScorer
-from videorl.types import ScoredGroup, WeightVersion
+from videorl.types import ScoredCandidate, ScoredGroup, WeightVersion
 from videorl.weights import digest
-
-_ALL_PARTS = frozenset({"transformer", "vae", "text_encoder"})
 
 Trainer = Callable[[Recipe, RunFolder], None]
 """Takes the recipe to `num_steps`, from its newest checkpoint if there is one, and exports."""
@@ -47,12 +41,12 @@ def execute(run: Run, root: Path) -> dict[str, Any]:
     """Train, evaluate, and return the result as JSON values; a run that was cut off goes on.
 
     Args:
-        run: What to do.
-        root: Folder of run folders; this run's is removed when it is done.
+        run: The arm, its seed, and when it is evaluated.
+        root: Folder of run folders; this run's is removed when the run is done.
     """
     torch.set_num_threads(1)
     started, cpu_started = time.perf_counter(), time.process_time()
-    # A half-done run under other defaults cannot be gone on with; it is left, and begun anew.
+    # A half-done run under other defaults cannot go on: it is left there, and a new one begins.
     name = f"{run.digest[:16]}-{recipe_fingerprint(run.recipe)[:8]}"
     recipe = replace(run.recipe, run_dir=str(root / name))
     with (
@@ -89,25 +83,24 @@ def execute(run: Run, root: Path) -> dict[str, Any]:
 
 
 def values(groups: Sequence[ScoredGroup]) -> dict[str, list[float]]:
-    """Return measure -> one mean over samples per held-out prompt.
+    """Return measure -> for each held-out prompt, the mean over its samples.
 
     Measures are the three dimensions of the Moving Shapes oracle and their sum `total`, whatever
     was trained on; `reward`, the recipe's own total; dimensions of other reward models as
     `model.dimension`; and the unseen metrics.
     """
-    rows = [[_values_of(one) for one in group.candidates] for group in groups]
+    rows = [[_values_of(scored) for scored in group.candidates] for group in groups]
     return {
         name: [round(fmean(sample[name] for sample in row), 5) for row in rows]
         for name in rows[0][0]
     }
 
 
-def _values_of(one: Any) -> dict[str, float]:
-    found = {
-        name.removeprefix("moving_shapes."): value for name, value in one.score.dimensions.items()
-    }
+def _values_of(scored: ScoredCandidate) -> dict[str, float]:
+    dimensions = scored.score.dimensions.items()
+    found = {name.removeprefix("moving_shapes."): value for name, value in dimensions}
     total = sum(found[name] for name in MovingShapesReward.dimensions)
-    return {"total": total, "reward": one.score.total, **found, **one.unseen}
+    return {"total": total, "reward": scored.score.total, **found, **scored.unseen}
 
 
 def _evaluated(run: Run, recipe: Recipe, folder: RunFolder, stop: int) -> list[ScoredGroup]:
@@ -121,7 +114,7 @@ def _evaluated(run: Run, recipe: Recipe, folder: RunFolder, stop: int) -> list[S
 
 
 def trainer(run: Run) -> Trainer:
-    """Return what trains this run."""
+    """Return the function that trains this run."""
     if run.recipe.objective.learns_from == "prompts":
         return lambda recipe, folder: _finish(train_alone(recipe, folder, lambda: False))
     if run.arm.pairs == "stored":
@@ -154,20 +147,14 @@ def _train_stored(whole: Recipe, recipe: Recipe, folder: RunFolder) -> None:
 def evaluate(recipe: Recipe, adapter: Path | None) -> list[ScoredGroup]:
     """Sample and score the held-out prompts with an exported adapter; None = with the base."""
     lora = replace(recipe.policy.lora, initial=None if adapter is None else str(adapter))
-    policy = load_policy(
-        replace(recipe.policy, lora=lora), recipe.sampling, parts=_ALL_PARTS, seed=recipe.seed
-    )
-    weights = policy.weights()
-    rewards = judges(recipe)
+    policy = replace(recipe.policy, lora=lora)
+    recipe = replace(recipe, policy=policy, rewards=judges(recipe))
+    generator, scorer, weights = local_pools(recipe, lambda _: weights)
     groups = sample_and_score(
         recipe,
         WeightVersion(0, digest(weights)),
-        LocalGenerator(policy, recipe.sampling.negative_prompt, lambda _: weights),
-        LocalScorer(
-            {one.key: load(one.name, one.path, **one.options) for one in rewards},
-            rewards,
-            UnseenMetrics(tuple(recipe.metrics.unseen)),
-        ),
+        generator,
+        scorer,
         samples=recipe.evaluation.samples,
         label="held-out prompts",
         should_stop=lambda: False,
@@ -181,7 +168,7 @@ def evaluate(recipe: Recipe, adapter: Path | None) -> list[ScoredGroup]:
 
 
 def judges(recipe: Recipe) -> list[RewardConfig]:
-    """Return the recipe's rewards, and the oracle beside them if it is none of them."""
-    if any(one.key == "moving_shapes" for one in recipe.rewards):
+    """Return the recipe's rewards, and the Moving Shapes oracle if it is not among them."""
+    if any(reward.key == "moving_shapes" for reward in recipe.rewards):
         return recipe.rewards
     return [*recipe.rewards, RewardConfig(name="moving_shapes", weight=0.0)]

@@ -1,4 +1,4 @@
-"""Means and paired differences over training seeds, and what they say about a claim."""
+"""Means and paired differences over training seeds, and the verdict on a published claim."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _T_975 = (
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Return the mean with its 95 % interval over seeds, after Student.
+    """Return the mean with its 95 % interval over seeds, by Student's t.
 
     Not bootstrapped: percentiles of a handful of values give intervals that are far too short.
     One value has an infinite interval. Above 31 values the quantile is that of 31.
@@ -42,18 +42,18 @@ def gain(result: Mapping[str, Any], base: Mapping[str, Any], name: str, at: int 
     """Return how much a run gained on its base in one measure, as a mean over held-out prompts.
 
     Args:
-        result: Of the run.
-        base: Of its base, on the same prompts and seeds.
-        name: One of `videorl.ablation.runs.values`, or `regressions`: the number of dimensions,
-            of three, that fell below the base, per prompt (lower is better).
+        result: The run's result.
+        base: The result of its base, on the same prompts and seeds.
+        name: A measure of `videorl.ablation.runs.values`, or `regressions`: how many of the three
+            dimensions fell below the base, per prompt (lower is better).
         at: Index of the evaluation; the last one by default.
     """
     after, before = result["evaluations"][at]["values"], base["evaluations"][0]["values"]
     if name == "regressions":
         fell = [
             new < old
-            for one in DIMENSIONS
-            for new, old in zip(after[one], before[one], strict=True)
+            for dimension in DIMENSIONS
+            for new, old in zip(after[dimension], before[dimension], strict=True)
         ]
         return sum(fell) / len(after[DIMENSIONS[0]])
     return fmean(new - old for new, old in zip(after[name], before[name], strict=True))
@@ -70,11 +70,11 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
 
 
 def verdict(difference: Interval, sign: int) -> str:
-    """Say what an interval means for a published direction.
+    """Say whether an interval agrees with a published direction.
 
     Args:
-        difference: Of the arm that the paper prefers, minus the other.
-        sign: Of the published difference, 1 or -1; 0 = none is published.
+        difference: Gain of the arm that the paper prefers, minus that of the other.
+        sign: Sign of the published difference, 1 or -1; 0 = none is published.
     """
     if difference.low <= 0 <= difference.high:
         return "undecided"

@@ -1,4 +1,4 @@
-"""What a sweep found, as plain numbers: the JSON that the report is made of."""
+"""What a sweep found, as plain numbers: the JSON that the report is written from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = ("prompts.per_round", "evaluation.num_prompts", "evaluation.samples")
 
 Summary = Mapping[str, Any]
 Seeds = Sequence[Mapping[str, Any]]
-"""The finished runs of one arm."""
+"""The finished runs of an arm, a seed each."""
 
 
 def summarise(
@@ -32,11 +32,11 @@ def summarise(
     """Return the numbers of every finished run as gains over its base, by study and arm.
 
     Args:
-        studies: Which.
-        seeds: As for `videorl.ablation.plan.plan`, as are `steps` and `changes`.
+        studies: What to summarise, by name.
+        seeds: Training seeds 0 to `seeds` - 1, as `videorl.ablation.plan.plan` has them.
         steps: Optimizer steps of an arm of length 1.
         changes: `key=value` for all arms.
-        results: Where results are; runs without one are left out, and named.
+        results: The output folder; runs without a result are left out, and listed as missing.
     """
     runs = plan(studies, seeds, steps, changes)
     finished = [result for run in runs if (result := results.read(run)) is not None]
@@ -50,7 +50,7 @@ def summarise(
     def of_arm(arm: Arm) -> list[dict[str, Any]]:
         read = (results.read(arm_run("", arm, seed, steps, changes)) for seed in range(seeds))
         base = bases.get(arm.recipe)
-        return [_run_to_json(one, base) for one in read if one is not None and base is not None]
+        return [_run_to_json(run, base) for run in read if run is not None and base is not None]
 
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -60,8 +60,8 @@ def summarise(
         "settings": {key: runs[0].settings[key] for key in _SHOWN},
         "changes": list(changes),
         "runs": len(runs),
-        "missing": [f"{r.label}, seed {r.recipe.seed}" for r in runs if results.read(r) is None],
-        "cpu_hours": round(sum(one["cpu_seconds"] for one in finished) / 3600, 2),
+        "missing": [f"{run.label}, seed {run.recipe.seed}" for run in results.missing(runs)],
+        "cpu_hours": round(sum(result["cpu_seconds"] for result in finished) / 3600, 2),
         "versions": _versions(finished),
         "bases": {recipe: _means(base) for recipe, base in bases.items()},
         "studies": {
@@ -78,10 +78,10 @@ def _run_to_json(result: Result, base: Result) -> dict[str, Any]:
         "examples": result["examples"],
         "curve": [
             {
-                "step": one["step"],
+                "step": evaluation["step"],
                 **{name: round(gain(result, base, name, at), 5) for name in measures},
             }
-            for at, one in enumerate(result["evaluations"])
+            for at, evaluation in enumerate(result["evaluations"])
         ],
     }
 
@@ -92,15 +92,16 @@ def _means(base: Result) -> dict[str, float]:
 
 
 def _versions(results: Sequence[Result]) -> list[dict[str, str]]:
-    """Return each different set of versions once."""
-    return [dict(one) for one in sorted({tuple(sorted(r["versions"].items())) for r in results})]
+    """Return every set of versions that some result was made with, once."""
+    different = {tuple(sorted(result["versions"].items())) for result in results}
+    return [dict(versions) for versions in sorted(different)]
 
 
 def gains(runs: Seeds, measure: str, at: int = -1) -> dict[int, float]:
-    """Return seed -> gain of one arm."""
+    """Return seed -> gain of an arm in a measure; `at` is the index of the evaluation."""
     return {run["seed"]: run["curve"][at][measure] for run in runs}
 
 
 def interval(runs: Seeds, measure: str, at: int = -1) -> Interval:
-    """Return the mean gain of one arm with its interval over seeds."""
+    """Return the mean of `gains` with its 95 % interval over seeds."""
     return t_interval(list(gains(runs, measure, at).values()))

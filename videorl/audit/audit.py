@@ -1,4 +1,4 @@
-"""The ledger of a run, and whether everything that the run recorded agrees with it."""
+"""The ledger of a run, and whether all that the run recorded agrees with it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from videorl.step_record import TRAINED
 
 @dataclass(frozen=True)
 class Audit:
-    """Every prompt of the stream by what became of it, and what does not fit together."""
+    """What became of every prompt of the stream, and which records contradict each other."""
 
     num_steps: int
     cursor: int
-    """Step of the newest checkpoint: the ledger is closed before it."""
+    """Step of the newest checkpoint: the ledger counts the steps before it."""
     num_later_steps: int
-    """Steps archived since then; a run that is killed now repeats them."""
+    """Steps archived after it; a run that is killed now repeats them."""
     trained: int
-    """Prompts that are in a pair of their step."""
+    """Prompts that their step learned from."""
     dropped: Mapping[str, int]
     """Reason -> prompts from which nothing was learned."""
     queued: int
@@ -39,12 +39,12 @@ class Audit:
         return not self.contradictions
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the fields and `is_clean` as JSON values."""
         return {"is_clean": self.is_clean, **asdict(self)}
 
 
 def audit(folder: RunFolder) -> Audit:
-    """Audit a run that works, was killed, or has finished; nothing in its folder is changed.
+    """Audit a run that is running, was killed, or has finished; its folder is only read.
 
     Raises:
         RunFolderError: It is no run folder.
@@ -56,7 +56,7 @@ def audit(folder: RunFolder) -> Audit:
 
 
 def close_ledger(evidence: Evidence, found: list[Contradiction]) -> Audit:
-    """Count every prompt."""
+    """Count the prompts and candidates of the evidence; `found` is what contradicts it."""
     outcomes = Counter(row["outcome"] for row in evidence.tables["prompts"])
     lost: Counter[str] = Counter()
     for row in evidence.tables["dropped"]:
@@ -67,7 +67,7 @@ def close_ledger(evidence: Evidence, found: list[Contradiction]) -> Audit:
         cursor=evidence.cursor,
         num_later_steps=evidence.num_later_steps,
         trained=outcomes[TRAINED],
-        dropped={one: outcomes[one] for one in sorted(outcomes) if one != TRAINED},
+        dropped={reason: outcomes[reason] for reason in sorted(outcomes) if reason != TRAINED},
         queued=max(0, recipe.num_steps - evidence.cursor) * recipe.prompts.per_round,
         candidates=len(evidence.tables["candidates"]),
         dropped_candidates=dict(sorted(lost.items())),
@@ -84,7 +84,7 @@ def format_audit(found: Audit) -> str:
         *((f"  dropped: {reason}", number) for reason, number in found.dropped.items()),
         (f"prompts still queued, up to step {found.num_steps - 1}", found.queued),
         ("candidates scored", found.candidates),
-        *((f"candidates lost: {one}", count) for one, count in found.dropped_candidates.items()),
+        *((f"candidates lost: {why}", count) for why, count in found.dropped_candidates.items()),
     ]
     lines = [f"{label:<56}{number:>10}" for label, number in rows]
     if found.num_later_steps:
@@ -95,4 +95,5 @@ def format_audit(found: Audit) -> str:
     if found.is_clean:
         return "\n".join([*lines, "clean: nothing contradicts anything"])
     lines.append(f"NOT clean: {len(found.contradictions)} contradictions")
-    return "\n".join([*lines, *(f"  {one.where}: {one.what}" for one in found.contradictions)])
+    lines += [f"  {fault.where}: {fault.what}" for fault in found.contradictions]
+    return "\n".join(lines)

@@ -19,11 +19,11 @@ def contradictions(evidence: Evidence, archive: Path) -> list[Contradiction]:
     """Return everything that is wrong, in the order of the pipeline.
 
     Args:
-        evidence: Of the run.
-        archive: Its folder, where the videos are looked up.
+        evidence: What the run recorded.
+        archive: The archive's folder, where the videos are looked up.
     """
     checks = (prompts, candidates, groups, scores, pairs, versions, checkpoint, metrics, summary)
-    found = [*evidence.unreadable, *(one for check in checks for one in check(evidence))]
+    found = [*evidence.unreadable, *(fault for check in checks for fault in check(evidence))]
     return [*found, *_videos(evidence, archive)]
 
 
@@ -49,7 +49,7 @@ def prompts(evidence: Evidence) -> Iterator[Contradiction]:
 
 
 def candidates(evidence: Evidence) -> Iterator[Contradiction]:
-    """Every candidate is there once, and is the one that the recipe derives for its place."""
+    """Every candidate is there once, as the recipe derives it for its prompt and index."""
     rows = evidence.tables["candidates"]
     yield from _duplicates("archive", "candidate", (row["candidate_id"] for row in rows))
     published = _published(evidence)
@@ -82,7 +82,7 @@ def candidates(evidence: Evidence) -> Iterator[Contradiction]:
 
 
 def groups(evidence: Evidence) -> Iterator[Contradiction]:
-    """Each prompt's outcome fits its candidates, its losses and what was learned of it."""
+    """Each prompt's outcome fits its candidates, scored and dropped, and what was learned."""
     scored = Counter(row["prompt_index"] for row in evidence.tables["candidates"])
     paired = Counter(row["prompt_index"] for row in evidence.tables["pairs"])
     weighted = Counter(row["prompt_index"] for row in learned_alone(evidence.tables["candidates"]))
@@ -111,12 +111,12 @@ def groups(evidence: Evidence) -> Iterator[Contradiction]:
 
 
 def scores(evidence: Evidence) -> Iterator[Contradiction]:
-    """Every candidate has scores, each dimension once, and nobody else has."""
+    """Every candidate has scores, each dimension once; nothing else has scores."""
     rows = evidence.tables["scores"]
     known = {row["candidate_id"] for row in evidence.tables["candidates"]}
     found = {row["candidate_id"] for row in rows if row["kind"] == "reward"}
-    yield from (_of(one, "has no scores") for one in sorted(known - found))
-    yield from (_of(one, "has scores, but is no candidate") for one in sorted(found - known))
+    yield from (_of(name, "has no scores") for name in sorted(known - found))
+    yield from (_of(name, "has scores, but is no candidate") for name in sorted(found - known))
     names = (f"{row['candidate_id']} {row['kind']} {row['dimension']}" for row in rows)
     yield from _duplicates("archive", "score", names)
 
@@ -213,7 +213,7 @@ def metrics(evidence: Evidence) -> Iterator[Contradiction]:
 
 
 def summary(evidence: Evidence) -> Iterator[Contradiction]:
-    """What a finished run said of itself is true."""
+    """The summary of a finished run agrees with its newest checkpoint."""
     if (found := evidence.summary) is None:
         return
     last = int(found["num_steps"])
@@ -227,7 +227,7 @@ def summary(evidence: Evidence) -> Iterator[Contradiction]:
 
 
 def _published(evidence: Evidence) -> dict[int, str]:
-    """Return step -> digest of every published version; the first one is what step 0 sampled."""
+    """Return step -> digest of every published version; version 0 is what step 0 sampled with."""
     digests = {row["published_step"]: row["published_digest"] for row in evidence.tables["steps"]}
     first = [row["sampled_digest"] for row in evidence.tables["steps"] if row["step"] == 0]
     return digests | ({0: first[0]} if first else {})

@@ -1,4 +1,4 @@
-"""What a run folder says of itself, read so that a run may go on meanwhile."""
+"""What a run folder records, read so that the run may go on meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """Two records of one run that cannot both be true, or one that is missing."""
+    """Two records of a run that cannot both be true, or a record that is missing."""
 
     where: str
     what: str
@@ -32,7 +32,7 @@ class Contradiction:
 class Evidence:
     """Everything that is compared; steps from `cursor` on are left out.
 
-    They are repeated by whoever resumes the run, so nothing is promised of them.
+    A resumed run repeats those steps, so their records may be incomplete.
     """
 
     recipe: Recipe
@@ -60,7 +60,8 @@ def gather(folder: RunFolder) -> Evidence:
     """Read a run folder; the checkpoint first, since archive and metrics are written before it.
 
     Raises:
-        RunFolderError: It is no run folder, or that of an offline run or of ReFL.
+        RunFolderError: It is no run folder, or the run kept no ledger: it was offline, or
+            learned from prompts alone.
         CheckpointError: There are checkpoints, but none can be read.
         ArchiveError: The archive is of a version that kept no ledger.
     """
@@ -95,7 +96,7 @@ def gather(folder: RunFolder) -> Evidence:
 
 
 def _newest_checkpoint(recipe: Recipe, folder: RunFolder) -> Mapping[str, Any] | None:
-    """Return the state of the newest checkpoint; a live run may prune one while it is read."""
+    """Return the newest checkpoint's state; a live run may delete a checkpoint while it is read."""
     checkpoints = open_checkpoints(recipe.checkpoint, folder.root)
     while True:
         before = checkpoints.steps()
@@ -109,7 +110,7 @@ def _newest_checkpoint(recipe: Recipe, folder: RunFolder) -> Mapping[str, Any] |
 
 
 def _tables(folder: RunFolder, cursor: int) -> tuple[dict[str, list[Row]], list[Contradiction]]:
-    """Return the rows of every table, and the files that are not there."""
+    """Return the rows of every table, and the files that are missing."""
     archive = folder.archive
     missing = {step: missing_tables(archive, step) for step in range(cursor)}
     if {"prompts", "steps"} <= set(missing.get(0, ())) and "candidates" not in missing[0]:

@@ -1,4 +1,4 @@
-"""What the archive's rows say of candidates and of the counters that were logged."""
+"""Scores and counters as the archive's rows give them, to compare with what was logged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def scores_of(evidence: Evidence) -> dict[str, Score]:
 
 
 def learned_alone(candidates: Iterable[Row]) -> list[Row]:
-    """Return the candidates that were learned from alone."""
+    """Return the candidates that were learned from with a weight, not in a pair."""
     return [row for row in candidates if row["weight"] is not None]
 
 

@@ -10,7 +10,6 @@ from omegaconf import MISSING
 
 from videorl.config import (
     CheckpointConfig,
-    LearnerConfig,
     MetricsConfig,
     OptimizerConfig,
     PolicyConfig,
@@ -27,6 +26,7 @@ from videorl.recipes.validation import (
 )
 from videorl.reward_training.config import LabelsConfig, RewardEvaluationConfig
 from videorl.settings.bounds import Problem, above, at_least, one_of
+from videorl.settings.workers import LearnerConfig
 
 LATENT_REWARD_RECIPES = RECIPES / "latent_rewards"
 

@@ -58,7 +58,7 @@ class Objective(ABC):
     """`pairs` of a chosen and a rejected video, single `candidates` with weights, or `prompts`
     alone, for which the learner samples by itself."""
     logs: ClassVar[tuple[str, ...]] = ()
-    """Names of what the loss logs beside `learn/loss` and `learn/examples`."""
+    """Names that the loss may log beside `learn/loss` and `learn/examples`."""
 
     def problems(self, around: Surroundings) -> Iterator[Problem]:
         """Yield what is wrong with the settings, alone or together with the rest of the recipe."""
@@ -147,7 +147,10 @@ class CandidateObjective(Objective):
 
     @abstractmethod
     def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of each item [N], with gradient, and values to log [N], without."""
+        """Return the loss of each item [N], with gradient, and values to log [N], without.
+
+        Which names are logged depends on the settings alone: micro-batches and ranks are summed.
+        """
 
 
 @dataclass

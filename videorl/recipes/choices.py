@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from videorl.config import Choice
 from videorl.errors import ConfigError
+from videorl.settings.choice import Choice
 from videorl.settings.plugins import find, is_plugin, lacks
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from videorl.config import (
     EvaluationConfig,
-    GeneratorsConfig,
-    LearnerConfig,
     OptimizerConfig,
     PolicyConfig,
     PromptsConfig,
@@ -24,6 +22,7 @@ from videorl.recipes.secrets import places_of_passwords
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
 from videorl.settings.bounds import Problem, above, at_least, finite, one_of
 from videorl.settings.plugins import is_plugin, problem_of_function
+from videorl.settings.workers import GeneratorsConfig, LearnerConfig
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DIFFUSION_FAMILIES = ("cogvideox",)

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else."""
+"""The report of a run: a single HTML file that loads nothing from elsewhere."""
 
 from videorl.report.page import write_report
 

@@ -63,11 +63,11 @@ def chart(
     level: tuple[float, str] | None = None,
     is_smoothed: bool = True,
 ) -> str:
-    """Return one figure: raw values thin, their moving average thick.
+    """Return an HTML figure: raw values thin, their moving average thick.
 
     Args:
-        title: Of the figure.
-        series: What is drawn.
+        title: Above the plot, with the first and the last value beside it if it is smoothed.
+        series: (x, y) in order of x; None breaks the line.
         note: A line below the title.
         swaps: x of vertical lines, where the reference became the policy.
         level: Height and name of a horizontal line to compare with.
@@ -98,7 +98,7 @@ def chart(
 
 
 def interval_bar(low: float, mean: float, high: float, reach: float) -> str:
-    """Return an interval as a bar with a dot, on an axis from -reach to reach with 0 marked."""
+    """Return an interval as a bar with a dot at its mean; the axis goes from -reach to reach."""
     plane = Plane(4, 136, 1, 15, (-reach, reach), (0, 1))
     drawn = [
         plane.column(0, "zero"),
@@ -123,7 +123,7 @@ def _lines(plane: Plane, series: Points, smoothed: Points) -> list[str]:
 
 
 def _cursor_points(plane: Plane, series: Points) -> list[list[float | str]]:
-    """Return [x in pixels, y in pixels, x, y] of every value, for the cursor."""
+    """Return [x in pixels, y in pixels, x, y] of every value, which the report's script reads."""
     return [
         [round(plane.x_at(x), 1), round(plane.y_at(y), 1), f"{x:.0f}", number(y)]
         for x, y in series

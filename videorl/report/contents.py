@@ -29,13 +29,13 @@ class VideoPair:
 
 @dataclass(frozen=True)
 class RunContents:
-    """Everything that the report shows; what is not there yet is empty."""
+    """Everything that the report shows; what does not exist yet is empty."""
 
     name: str
     num_steps: int | None
     config: str
     rows: list[dict[str, Any]]
-    """Of `metrics.jsonl`, in step order."""
+    """Rows of `metrics.jsonl`, in step order."""
     summary: dict[str, Any]
     """`summary.json`; empty until the run has ended."""
     videos: list[VideoPair]
@@ -76,7 +76,7 @@ def read_run(run_dir: Path) -> RunContents:
             config=config,
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,
-            videos=[_video_pair(folder.evaluation, one) for one in videos],
+            videos=[_video_pair(folder.evaluation, entry) for entry in videos],
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RunFolderError(f"{run_dir} holds a file that cannot be read: {error}") from error
@@ -98,7 +98,7 @@ def _video_pair(evaluation: Path, entry: dict[str, Any]) -> VideoPair:
 
 
 def _inside(evaluation: Path, name: str | None) -> Path | None:
-    """Return an existing file of the evaluation folder: the report embeds no other."""
+    """Return a file if it exists in the evaluation folder: the report embeds no other."""
     if name is None:
         return None
     path = (evaluation / name).resolve()

@@ -1,4 +1,4 @@
-"""How a run ends: what was sampled of the held-out prompts, a summary, and the report."""
+"""The end of a run: held-out scores and videos, the summary, and the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from videorl.types import Media, Prompt, ScoredGroup, WeightVersion
 
 
 def is_finished(folder: RunFolder, num_steps: int) -> bool:
-    """Tell whether the run has ended before, and say where its report is."""
+    """Tell whether the run ended before; if so, write its report again and print where it is."""
     if not folder.summary.exists():
         return False
     if int(json.loads(folder.summary.read_text())["num_steps"]) < num_steps:
@@ -34,14 +34,14 @@ def keep_evaluation(
     num_videos: int,
     save: Callable[[Mapping[Path, Media]], None],
 ) -> None:
-    """Write the scores of one evaluation, and the first videos of the first prompts.
+    """Write the scores of an evaluation, and the first video of each of the first prompts.
 
     Args:
-        folder: Of the run.
+        folder: The run folder; this writes into its `evaluation`.
         name: `before` or `after` training.
-        groups: One for each held-out prompt; their videos can still be fetched.
-        num_videos: Prompts of which a video is kept.
-        save: Writes videos, or what handles stand for, as mp4 files.
+        groups: A group per held-out prompt, whose videos can still be fetched.
+        num_videos: How many prompts have a video kept, >= 0.
+        save: Writes videos, or what their handles stand for, as mp4 files by path.
     """
     shown = [group.candidates[0].candidate for group in groups[:num_videos]]
     videos = folder.evaluation / name
@@ -50,7 +50,7 @@ def keep_evaluation(
 
 
 def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
-    """Write summary and report from both evaluations, where there are both; say how it went."""
+    """Write summary and report, and print the outcome; without both evaluations, `facts` alone."""
     before, after = folder.evaluation / "before.json", folder.evaluation / "after.json"
     summary: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, **facts}
     if before.exists() and after.exists():
@@ -66,7 +66,7 @@ def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
 
 
 def version_to_json(version: WeightVersion) -> dict[str, Any]:
-    """Return a version as JSON values."""
+    """Return step and digest, as summaries hold them."""
     return {"step": version.step, "digest": version.digest}
 
 
@@ -77,12 +77,12 @@ def _video_name(prompt: Prompt) -> str:
 def _video_rows(
     folder: RunFolder, before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]
 ) -> list[dict[str, Any]]:
-    """Pair the saved videos of both evaluations: same prompt, same seed."""
+    """Pair the saved videos of both evaluations by prompt and seed."""
     rows = []
     for base, aligned in zip(before, after, strict=True):
         first, second = base.candidates[0], aligned.candidates[0]
         name = _video_name(base.prompt)
-        if all((folder.evaluation / one / name).exists() for one in ("before", "after")):
+        if all((folder.evaluation / when / name).exists() for when in ("before", "after")):
             rows.append(
                 {
                     "prompt": base.prompt.text,

@@ -1,4 +1,4 @@
-"""The page itself, section by section."""
+"""The HTML page, section by section."""
 
 from __future__ import annotations
 
@@ -47,24 +47,24 @@ SECTIONS = (
     (
         "Pipeline",
         ("staleness/", "time/", "groups/", "candidates/", "weights/", "pool/", "canary/"),
-        "How old candidates are, where the time goes, and what was lost.",
+        "Age of the candidates, time per stage, lost work, and worker pools.",
     ),
-    ("Versions", ("policy/", "reference/"), "Optimizer steps that made policy and reference."),
-    ("Reward model", ("train/", "held_out/", "labels/"), "Its training, and held-out labels."),
+    ("Versions", ("policy/", "reference/"), "Optimizer step of the policy and of the reference."),
+    ("Reward model", ("train/", "held_out/", "labels/"), "Training and held-out labels."),
 )
 """Title, prefixes of the metrics, and introduction."""
 
-OTHER = ("Other", "Metrics of parts of your own.")
-"""Title and introduction of all metrics that no section has."""
+OTHER = ("Other", "Metrics whose prefix this report does not know, under their own names.")
+"""Title and introduction of the section for all metrics that no other section has."""
 
 PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness")
 """Prefixes without which the rest of a name says too little: `steps`, `dropped_group_lost`."""
 
 DISPLACEMENT = 0.05
-"""Rise of the winners' error, relative to the reference's, that is worth a warning."""
+"""Relative rise of the error on chosen videos, against the reference's, that is warned of."""
 
 IN_HEADING = ("recipe", "num_steps")
-"""Facts of the summary that the heading says anyway."""
+"""Facts of the summary that the heading shows anyway."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -99,7 +99,6 @@ def _header(run: RunContents) -> str:
 
 
 def _fact(name: str, value: Any) -> tuple[str, str]:
-    """Return name and value as people read them."""
     if name.endswith("seconds"):
         return name.removesuffix("seconds").strip("_ ") or "took", duration(value)
     if name.endswith("digest"):
@@ -108,7 +107,7 @@ def _fact(name: str, value: Any) -> tuple[str, str]:
 
 
 def _flat(summary: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the plain facts of a summary; the evaluation has a section of its own."""
+    """Return the summary's plain facts by name; the evaluation has a section of its own."""
     facts = []
     for name, value in summary.items():
         if isinstance(value, Mapping):
@@ -226,10 +225,10 @@ def _titles(names: Sequence[str]) -> dict[str, str]:
 
 
 def _displacement(run: RunContents) -> str:
-    """Return a warning if the winners' error rose while the margin grew.
+    """Return a warning if the error on chosen videos rose while the margin grew, else "".
 
-    Both are relative to the reference, hence start at 0 after each swap: what counts is how far
-    they have come at the end of the stretch between two swaps.
+    Both are measured against the reference, so they start at 0 after each swap. Compared are their
+    values at the end of each stretch between two swaps.
     """
     ends = [-1, *run.reference_swaps(), max(row["step"] for row in run.rows)]
     reached = [

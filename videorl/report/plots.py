@@ -1,4 +1,4 @@
-"""Line plots as SVG files of their own, for folders and documents: one, or panels side by side.
+"""Line plots as SVG files: a single plot, or panels side by side.
 
 General: give `line_plot` or `line_panels` named lines. All text is escaped.
 """
@@ -12,7 +12,7 @@ from videorl.report.svg import Plane, Points, padded, page, text, ticks
 
 WIDTH, HEIGHT = 740, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 196, 34, 46
-"""Margins of `line_plot` in pixels; the legend is in the right one."""
+"""Margins of `line_plot` in pixels; the right margin holds the legend."""
 COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#475569")
 """Of lines, in order; then the same again, dashed."""
 MOST_DOTS = 40
@@ -20,7 +20,7 @@ MOST_DOTS = 40
 
 _PANEL_WIDTH, _PANEL_HEIGHT = 190, 170
 _PANEL_LEFT, _PANEL_TOP, _PANEL_BOTTOM = 50, 24, 60
-"""Margins of a panel in pixels; the legend is in the lower one."""
+"""Margins of a panel in pixels; the lower margin holds the legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def line_plot(
     y_name: str,
     y_range: tuple[float, float] | None = None,
 ) -> str:
-    """Return one plot with a legend.
+    """Return a plot with a legend.
 
     Args:
         title: Above it.
@@ -73,7 +73,7 @@ def line_plot(
 
 
 def line_panels(panels: Mapping[str, Sequence[Line]], *, x_name: str) -> str:
-    """Return one plane per title side by side, each to its own scale, with one legend below.
+    """Return a panel per title side by side, each to its own scale, with a shared legend below.
 
     Args:
         panels: Title -> lines; all have lines of the same names.

@@ -124,10 +124,10 @@ pre {
 SCRIPT = """
 const NS = 'http://www.w3.org/2000/svg';
 const make = (svg, tag, name) => {
-  const one = document.createElementNS(NS, tag);
-  one.setAttribute('class', name);
-  svg.append(one);
-  return one;
+  const element = document.createElementNS(NS, tag);
+  element.setAttribute('class', name);
+  svg.append(element);
+  return element;
 };
 for (const svg of document.querySelectorAll('svg[data-points]')) {
   const points = JSON.parse(svg.dataset.points);
@@ -136,7 +136,7 @@ for (const svg of document.querySelectorAll('svg[data-points]')) {
     const box = svg.getBoundingClientRect(), view = svg.viewBox.baseVal;
     const x = (event.clientX - box.left) / box.width * view.width;
     let best = points[0];
-    for (const one of points) if (Math.abs(one[0] - x) < Math.abs(best[0] - x)) best = one;
+    for (const point of points) if (Math.abs(point[0] - x) < Math.abs(best[0] - x)) best = point;
     if (!line) {
       line = make(svg, 'line', 'cursor');
       dot = make(svg, 'circle', 'cursor-dot');
@@ -146,23 +146,23 @@ for (const svg of document.querySelectorAll('svg[data-points]')) {
       dot.setAttribute('r', 3.5);
       text.setAttribute('y', 18);
     }
-    for (const [one, name, value] of [[line, 'x1', best[0]], [line, 'x2', best[0]],
-      [dot, 'cx', best[0]], [dot, 'cy', best[1]]]) one.setAttribute(name, value);
+    for (const [element, name, value] of [[line, 'x1', best[0]], [line, 'x2', best[0]],
+      [dot, 'cx', best[0]], [dot, 'cy', best[1]]]) element.setAttribute(name, value);
     const right = best[0] > view.width / 2;
     text.setAttribute('x', best[0] + (right ? -7 : 7));
     text.style.textAnchor = right ? 'end' : 'start';
     text.textContent = best[2] + ': ' + best[3];
   });
   svg.addEventListener('pointerleave', () => {
-    for (const one of [line, dot, text]) one?.remove();
+    for (const element of [line, dot, text]) element?.remove();
     line = undefined;
   });
 }
 const videos = [...document.querySelectorAll('video')];
-for (const one of videos) {
-  one.addEventListener('click', () => (one.paused ? one.play() : one.pause()));
+for (const video of videos) {
+  video.addEventListener('click', () => (video.paused ? video.play() : video.pause()));
 }
 document.querySelector('#restart')?.addEventListener('click', () => {
-  for (const one of videos) { one.currentTime = 0; one.play(); }
+  for (const video of videos) { video.currentTime = 0; video.play(); }
 });
 """

@@ -1,4 +1,4 @@
-"""The evaluation part of the report: what is claimed, whether it holds, and the numbers."""
+"""The evaluation part of the report: verdicts, the table of scores, and best of k."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def verdict_list(evaluation: Mapping[str, Any]) -> str:
         f"<span>{escape(_claim(name))}</span>"
         f"<small>{escape(_grounds(name, evaluation))}</small></li>"
         # A JSON file may have sorted them by name.
-        for name, held in sorted(evaluation["verdicts"].items(), key=lambda one: _rank(one[0]))
+        for name, held in sorted(evaluation["verdicts"].items(), key=lambda item: _rank(item[0]))
     ]
     return f'<ul class="verdicts">{"".join(cards)}</ul>'
 
 
 def _rank(name: str) -> tuple[int, int]:
     order = ("reward_rose", "beats_best_of_", "no_dimension_fell", "dynamic_degree_kept")
-    rank = next((i for i, one in enumerate(order) if name.startswith(one)), len(order))
+    rank = next((i for i, start in enumerate(order) if name.startswith(start)), len(order))
     return rank, int(name.rsplit("_", 1)[1]) if rank == 1 else 0
 
 
@@ -47,14 +47,15 @@ def _claim(name: str) -> str:
 def _grounds(name: str, evaluation: Mapping[str, Any]) -> str:
     total = evaluation["total"]
     if name == "reward_rose":
-        one = total["difference"]
-        interval = f"95 % interval {signed(one['low'])} to {signed(one['high'])}"
+        difference = total["difference"]
+        interval = f"95 % interval {signed(difference['low'])} to {signed(difference['high'])}"
         return f"{fixed(total['before'])} → {fixed(total['after'])}, {interval}"
     if name.startswith("beats_best_of_"):
         best = evaluation["best_of_k"][name.rsplit("_", 1)[1]]
         return f"{fixed(total['after'])} against {fixed(best)}"
     if name == "no_dimension_fell":
-        changes = {n: one["difference"]["mean"] for n, one in evaluation["dimensions"].items()}
+        dimensions = evaluation["dimensions"].items()
+        changes = {name: scores["difference"]["mean"] for name, scores in dimensions}
         least = min(changes, key=changes.__getitem__, default=None)
         return "" if least is None else f"least: {label(least)} {signed(changes[least])}"
     if name == "dynamic_degree_kept":
@@ -66,24 +67,24 @@ def _grounds(name: str, evaluation: Mapping[str, Any]) -> str:
 def evaluation_table(evaluation: Mapping[str, Any]) -> str:
     """Return before, after and change of every dimension and unseen metric."""
     changes = {"total": evaluation["total"], **evaluation["dimensions"]}
-    ends = [abs(one["difference"][end]) for one in changes.values() for end in ("low", "high")]
+    ends = [abs(row["difference"][end]) for row in changes.values() for end in ("low", "high")]
     reach = max(ends) or 1.0
     rows = []
-    for name, one in changes.items():
-        difference = one["difference"]
+    for name, row in changes.items():
+        difference = row["difference"]
         mean, low, high = difference["mean"], difference["low"], difference["high"]
         tone = "up" if low > 0 else "down" if high < 0 else ""
         rows.append(
             f'<tr class="{"total" if name == "total" else ""}"><td>{escape(label(name))}</td>'
-            f"<td>{fixed(one['before'])}</td><td>{fixed(one['after'])}</td>"
+            f"<td>{fixed(row['before'])}</td><td>{fixed(row['after'])}</td>"
             f'<td class="{tone}">{signed(mean)}</td><td>{signed(low)} to {signed(high)} '
             f"{interval_bar(low, mean, high, reach)}</td></tr>"
         )
     rows.append('<tr class="group"><td colspan="5">unseen: measured, never optimised</td></tr>')
     rows += [
-        f"<tr><td>{escape(label(name))}</td><td>{number(one['before'])}</td>"
-        f"<td>{number(one['after'])}</td><td>{percent(one['relative'])}</td><td></td></tr>"
-        for name, one in evaluation["unseen"].items()
+        f"<tr><td>{escape(label(name))}</td><td>{number(row['before'])}</td>"
+        f"<td>{number(row['after'])}</td><td>{percent(row['relative'])}</td><td></td></tr>"
+        for name, row in evaluation["unseen"].items()
     ]
     head = "<tr><th></th><th>before</th><th>after</th><th>change</th><th>95 % interval</th></tr>"
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'

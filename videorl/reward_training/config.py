@@ -7,7 +7,8 @@ from typing import ClassVar, Protocol
 
 from omegaconf import MISSING
 
-from videorl.config import CheckpointConfig, LearnerConfig, MetricsConfig, OptimizerConfig
+from videorl.config import CheckpointConfig, MetricsConfig, OptimizerConfig
+from videorl.settings.workers import LearnerConfig
 
 
 @dataclass

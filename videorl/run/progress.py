@@ -56,8 +56,8 @@ class ProgressSink:
     """Shows each step on a terminal as a live display, elsewhere as one plain line.
 
     Args:
-        num_steps: Of the whole run.
-        stream: Where to; standard error by default, at the time of the first step.
+        num_steps: Steps of the whole run.
+        stream: Where to write; by default what standard error is at the first step.
     """
 
     def __init__(self, num_steps: int, stream: TextIO | None = None) -> None:

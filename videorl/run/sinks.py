@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: a JSON file, TensorBoard, Weights & Biases, or all of them."""
+"""Where the metrics of a run go: a JSON file, TensorBoard, Weights & Biases, a terminal."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ OLDER_NAMES = {
     "dpo/accuracy": ACCURACY,
     "dpo/margin": MARGIN,
 }
-"""What was logged under names of each objective's own before they shared them."""
+"""Names that each objective had of its own -> those that all now share."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a `JsonlSink` file by today's names; a torn last line is left out.
+    """Return the rows of a `JsonlSink` file under today's names; a torn last line is left out.
 
     Raises:
         ValueError: Another line is not a JSON object with a step.
@@ -138,7 +138,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row by today's names; where it has one already, the older one is somebody's own."""
+    """Return a row under today's names; if it has one already, the older is a metric of its own."""
     made: dict[str, Any] = {}
     for name, value in row.items():
         today = OLDER_NAMES.get(name, name)

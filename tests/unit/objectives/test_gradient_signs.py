@@ -56,6 +56,16 @@ def test_the_loss_falls_with_the_chosen_error_and_rises_as_the_rejected_falls(
     assert (loss(err_NR - 0.05 * gradient_NR.sign()) < loss(err_NR)).all()
 
 
+@pytest.mark.parametrize("settings", ALL, ids=str)
+def test_what_is_logged_is_what_the_objective_says(settings: dict[str, Any]) -> None:
+    options = {key: value for key, value in settings.items() if key != "name"}
+    objective = find(settings["name"], OBJECTIVES, "objective.name")(**options)
+    roles = slice(0, 2 if objective.learns_from == "pairs" else 1)
+    _, logged = loss_of(objective, ERRORS[:, roles], REFERENCE_ERRORS[:, roles], TIMES)
+    assert logged.keys() <= set(objective.logs)
+    assert not any(value.requires_grad for value in logged.values())
+
+
 def test_a_pair_that_is_decided_pulls_less_than_one_that_is_wrong() -> None:
     err_NR = torch.tensor([[0.1, 0.9], [0.9, 0.1]], requires_grad=True)
     loss_N, _ = loss_of(FlowDPO(beta=4.0), err_NR, torch.full((2, 2), 0.5), torch.zeros(2))

@@ -1,0 +1,60 @@
+"""Sections of a recipe that say how many workers there are, and what each of them takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class GeneratorsConfig:
+    """The elastic generator pool."""
+
+    min_workers: int = 1
+    """Kept even when idle; the run starts only if they fit."""
+    max_workers: int = 1
+    """Started while requests queue, if there is room."""
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    max_retries: int = 3
+    """Times that one request is given to another worker before its group is dropped."""
+    worker_timeout_s: float = 1800.0
+    """A worker that holds one request for longer is replaced."""
+    idle_release_s: float = 300.0
+    """A worker above the minimum that idles for longer is released."""
+
+
+@dataclass
+class EncoderConfig:
+    """The text encoder, one worker: prompts are encoded once and their embeddings shared."""
+
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+
+
+@dataclass
+class ClusterConfig:
+    """What cannot be seen from inside a Ray cluster."""
+
+    can_grow: bool = False
+    """An autoscaler adds nodes on demand: start even if the nodes of now are too few."""
+
+
+@dataclass
+class LearnerConfig:
+    """Ray Train workers running DeepSpeed."""
+
+    num_workers: int = 1
+    max_workers: int = 0
+    """Ranks that are used as soon as the cluster can hold them; 0 = always `num_workers`. Ray Train
+    counts whole nodes for this: give learners nodes of their own by `resources`."""
+    resources: dict[str, float] = field(default_factory=dict[str, float])
+    """Custom Ray resources that each rank takes beside CPUs and GPUs."""
+    zero_stage: int = 1
+    """DeepSpeed ZeRO: what ranks share out. 0 = nothing, 1 = optimizer, 2 = gradients too,
+    3 = weights too."""
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    micro_batch_size: int = 8
+    """Pair-timesteps per forward on each worker; smaller = less memory, same result."""
+    max_failures: int = 5
+    """Failures of the worker group without progress in between before the run fails; -1 = never."""
