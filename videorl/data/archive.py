@@ -8,9 +8,9 @@
     archive/steps/step-000012.parquet         one row: the versions that sampled and came out
     archive/videos/step-000012/<candidate_id>.mp4
 
-A step is first written whole into a hidden folder, which is where a full disk shows, then renamed
-into place with the candidates file last. So each dataset is a plain folder that any Parquet reader
-opens, and whatever lies there without its candidates file is a leftover that `read` does not see.
+A step is first written to a hidden folder, so that a full disk leaves the archive as it was, and
+then renamed into place, the candidates file last. Each table is a plain folder that any Parquet
+reader opens. Files of a step that has no candidates file are leftovers, which `read` ignores.
 """
 
 from __future__ import annotations
@@ -72,25 +72,28 @@ class Archive:
             shutil.rmtree(partial, ignore_errors=True)
 
     def flush(self) -> None:
-        """Return when everything written so far is on disk, which `write` already waits for."""
+        """Do nothing: `write` returns only when its step is on disk."""
 
     def truncate(self, step: int) -> None:
-        """Remove every step >= `step` and every half-written one: back to a checkpoint."""
+        """Remove every step >= `step` and every half-written step: go back to a checkpoint."""
         for leftover in self.directory.glob(".partial-step-*"):
             shutil.rmtree(leftover)
         written = {_step_of(path) for path in self.directory.glob("*/step-*")}
         committed = set(committed_steps(self.directory))
         # From the last step down: interrupted at any point, what is left has no hole.
-        for one in sorted(written, reverse=True):
-            if one >= step or one not in committed:
-                self._remove(one)
+        for number in sorted(written, reverse=True):
+            if number >= step or number not in committed:
+                self._remove(number)
 
     def _stage(self, partial: Path, record: StepRecord) -> None:
         (partial / "videos").mkdir(parents=True)
-        learned = {one.candidate.id for each in record.examples for one in each.candidates}
+        learned = {
+            scored.candidate.id for example in record.examples for scored in example.candidates
+        }
         videos: dict[str, str] = {}
         latents: dict[str, Any] = {}
-        for candidate in (one.candidate for group in record.groups for one in group.candidates):
+        for scored in (scored for group in record.groups for scored in group.candidates):
+            candidate = scored.candidate
             if self.keep_videos != "all" and candidate.id not in learned:
                 continue
             try:
@@ -143,13 +146,13 @@ def read_table(
     columns: list[str] | None = None,
     steps: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Return one table of `archive_tables.SCHEMAS`.
+    """Return one table; columns that an older version did not write are null.
 
     Args:
         directory: The archive folder.
-        name: Which table.
-        columns: Which columns, all by default; latents may be large.
-        steps: Which steps, all committed ones by default.
+        name: A key of `archive_tables.SCHEMAS`.
+        columns: Columns to read, all by default; latents may be large.
+        steps: Steps to read, all committed steps by default.
 
     Raises:
         ArchiveError: A file of a committed step is missing.
@@ -174,10 +177,10 @@ def read(directory: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
 
 
 def video_path(directory: Path, recorded: str) -> Path:
-    """Return where the video lies that the candidates table names.
+    """Return the file of a video that the candidates table names.
 
     Raises:
-        ArchiveError: That is outside of the archive, which none of our own entries is.
+        ArchiveError: It is outside the archive, where no run puts a video.
     """
     path = directory / recorded
     if not path.resolve().is_relative_to(directory.resolve()):
@@ -208,12 +211,12 @@ def _check_rows(directory: Path) -> list[str]:
     pairs = read_table(directory, "pairs", ["chosen_id", "rejected_id"])
     ids = candidates["candidate_id"].to_pylist()
     known = set(ids)
-    problems = [f"{one} is there {n} times" for one, n in Counter(ids).items() if n > 1]
+    problems = [f"{name} is there {n} times" for name, n in Counter(ids).items() if n > 1]
     unscored = known - set(scores["candidate_id"].to_pylist())
-    problems += [f"{one} has no scores" for one in sorted(unscored)]
+    problems += [f"{name} has no scores" for name in sorted(unscored)]
     paired = {*pairs["chosen_id"].to_pylist(), *pairs["rejected_id"].to_pylist()}
     strangers = paired - known
-    problems += [f"{one} is in a pair but is no candidate" for one in sorted(strangers)]
+    problems += [f"{name} is in a pair but is no candidate" for name in sorted(strangers)]
     videos = [path for path in candidates["video"].to_pylist() if path is not None]
     problems += [f"{path} is missing" for path in videos if not (directory / path).exists()]
     return problems

@@ -31,7 +31,7 @@ CANDIDATES = pa.schema(
 )
 """One row per scored candidate; `video` is a path below the archive folder, or null.
 
-`weight` is its factor in the loss where it was learned from alone, or null.
+`weight` is its factor in the loss where it was learned from alone, outside of a pair, else null.
 """
 
 SCORES = pa.schema(
@@ -43,7 +43,7 @@ SCORES = pa.schema(
         pa.field("value", pa.float64(), nullable=False),
     ]
 )
-"""One row per candidate and measurement; `kind` is `reward`, or `unseen` for what none rewards."""
+"""One row per candidate and measurement; `kind` is `reward`, or `unseen` if nothing rewards it."""
 
 PAIRS = pa.schema(
     [
@@ -79,8 +79,8 @@ PROMPTS = pa.schema(
 )
 """The ledger: one row per prompt of the stream; `outcome` is `trained`, or why it was dropped.
 
-`error` is what was said last where the whole group was lost; `prompt_id` and `tags` are the user's
-own, of prompt files that have them, and null in archives of versions without them.
+`error` is the last error where the whole group was lost. `prompt_id` and `tags` are those of the
+prompt file; null where it has none, and in archives of older versions.
 """
 
 STEPS = pa.schema(
@@ -94,8 +94,8 @@ STEPS = pa.schema(
         pa.field("reference_digest", pa.string(), nullable=False),
     ]
 )
-"""One row per step: the version that its round was sampled with, the one that it published, and
-the reference after it."""
+"""One row per step: the version that sampled its round, the version that it published, and the
+reference after it."""
 
 SCHEMAS: dict[str, pa.Schema] = {
     "scores": SCORES,
@@ -113,29 +113,29 @@ def step_tables(
     """Return the tables of one step by name.
 
     Args:
-        record: What the step was given and what it made.
+        record: The step's prompts, scored groups, examples and versions.
         videos: Candidate id -> path of its mp4 below the archive folder, where it was kept.
-        latents: Candidate id -> latents [C, T, H, W] (torch or numpy), where they are kept.
+        latents: Candidate id -> latents [C, T, H, W] (torch or numpy), where they were kept.
     """
     step = record.step
-    scored = [one for group in record.groups for one in group.candidates]
-    weights = {one.candidate.candidate.id: one.weight for one in record.weighted}
+    candidates = [scored for group in record.groups for scored in group.candidates]
+    weights = {example.candidate.candidate.id: example.weight for example in record.weighted}
     rows: dict[str, list[dict[str, Any]]] = {
         "candidates": [
             {
-                **_candidate_row(step, one.candidate),
-                "total": one.score.total,
-                "weight": weights.get(one.candidate.id),
-                "video": videos.get(one.candidate.id),
-                **pack_latents(latents.get(one.candidate.id)),
+                **_candidate_row(step, scored.candidate),
+                "total": scored.score.total,
+                "weight": weights.get(scored.candidate.id),
+                "video": videos.get(scored.candidate.id),
+                **pack_latents(latents.get(scored.candidate.id)),
             }
-            for one in scored
+            for scored in candidates
         ],
         "scores": [
-            {"candidate_id": one.candidate.id, "step": step, "kind": kind, "dimension": name}
+            {"candidate_id": scored.candidate.id, "step": step, "kind": kind, "dimension": name}
             | {"value": float(value)}
-            for one in scored
-            for kind, values in (("reward", one.score.dimensions), ("unseen", one.unseen))
+            for scored in candidates
+            for kind, values in (("reward", scored.score.dimensions), ("unseen", scored.unseen))
             for name, value in values.items()
         ],
         "pairs": [
@@ -156,14 +156,14 @@ def step_tables(
         "prompts": [
             {
                 "step": step,
-                "prompt_index": one.prompt.index,
-                "prompt": one.prompt.text,
-                "outcome": one.outcome,
-                "error": one.error,
-                "prompt_id": one.prompt.id or None,
-                "tags": list(one.prompt.tags) or None,
+                "prompt_index": outcome.prompt.index,
+                "prompt": outcome.prompt.text,
+                "outcome": outcome.outcome,
+                "error": outcome.error,
+                "prompt_id": outcome.prompt.id or None,
+                "tags": list(outcome.prompt.tags) or None,
             }
-            for one in record.outcomes
+            for outcome in record.outcomes
         ],
         "steps": [_step_row(record)],
     }

@@ -1,4 +1,4 @@
-"""Benchmarks of reward models: what people said of pairs of videos, or of single ones.
+"""Benchmarks of reward models: human preferences between two videos, or ratings of single videos.
 
 Each reader expects the files as published, unpacked below one folder; `docs/rewards.md` says where
 each layout was read.
@@ -66,7 +66,7 @@ def read_benchmark(name: str, folder: Path) -> Benchmark:
     """Read one of `BENCHMARKS`.
 
     Args:
-        name: Which.
+        name: A key of `BENCHMARKS`.
         folder: Where its files were unpacked.
 
     Raises:
@@ -88,7 +88,7 @@ def read_benchmark(name: str, folder: Path) -> Benchmark:
 def find_benchmark_clips(benchmark: Benchmark) -> ClipSource:
     """Return the videos to score, each once with each of its prompts.
 
-    Those that are missing stay in, so that they are counted like damaged ones.
+    Missing videos stay in the list, and are counted as damaged videos are.
 
     Raises:
         DatasetError: None of the videos is there.
@@ -123,7 +123,7 @@ def read_pairs_csv(path: Path, dimensions: Sequence[str]) -> tuple[Pair, ...]:
         raise DatasetError(f"cannot read pairs from {path}: {error}") from error
     _check_columns(path, columns, ["path_A", "path_B", "prompt", *dimensions])
     if short := [number for number, row in enumerate(rows, start=2) if None in row.values()]:
-        raise DatasetError(f"{path}, row {short[0]} has less values than the header has columns")
+        raise DatasetError(f"{path}, row {short[0]} has fewer values than the header has columns")
     answers = {"A": 1, "B": -1, "same": 0, "invalid": None}
     return tuple(
         Pair(
@@ -156,7 +156,7 @@ def _genai_bench(folder: Path) -> Benchmark:
 
 
 def _downloaded(link: str, model: str) -> str:
-    """Return where a video is looked for: the benchmark publishes links, whose names repeat."""
+    """Return the path of a video; it is published as a link, and file names repeat."""
     return link if "://" not in link else f"videos/{model}/{posixpath.basename(link)}"
 
 

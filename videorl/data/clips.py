@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 8
 """Rows of a Parquet file whose videos are in memory at the same time."""
 
 Key: TypeAlias = tuple[str, str]
-"""Id and prompt, which together name a clip: a video may come with several prompts."""
+"""Id and prompt, which together identify a clip: a video may have several prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class Clip:
     id: str
     """Path below the folder, candidate id, or place in the Parquet file."""
     prompt: str
-    """Empty if none was found; whether that can be scored is up to the model."""
+    """Empty if none was found; each reward model decides whether it can score that."""
     content: str | bytes
-    """Absolute path of the file, or the file itself."""
+    """Absolute path of the video file, or its bytes."""
 
     @property
     def key(self) -> Key:
-        """What names it."""
+        """Id and prompt, which identify the clip."""
         return self.id, self.prompt
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """Clips whose contents are read only when they are reached."""
+    """Clips whose contents are read on demand."""
 
     keys: tuple[Key, ...]
     """Of all clips, in order and each once."""
@@ -97,9 +97,9 @@ def _listed(clips: Sequence[Clip]) -> ClipSource:
 
 
 def _archive_in(folder: Path) -> Path | None:
-    for one in (folder, folder / "archive"):
-        if any(one.glob("candidates/step-*.parquet")):
-            return one
+    for path in (folder, folder / "archive"):
+        if any(path.glob("candidates/step-*.parquet")):
+            return path
     return None
 
 
@@ -122,7 +122,7 @@ def _from_folder(folder: Path, prompts: Path | None) -> list[Clip]:
     beside = [folder / name for name in PROMPT_FILES if (folder / name).exists()]
     table = prompts or next(iter(beside), None)
     rows = _read_prompts(table) if table else []
-    # A row's spelling of a path (`./a.mp4`) must not hide that its video has a prompt.
+    # Resolved, as a row may spell the path of a file as `./a.mp4`.
     listed = [(folder / video, prompt) for video, prompt in rows]
     known = {path.resolve() for path, _ in listed}
     others = [(path, _text_beside(path)) for path in found if path.resolve() not in known]
@@ -170,14 +170,14 @@ def _from_parquet(path: Path) -> ClipSource:
         names = schema.names
         if missing := {"video", "prompt"} - set(names):
             raise VideoError(f"{path} has no column {sorted(missing)}; it has {', '.join(names)}")
-        # Bytes may be larger than memory: paths are read now, bytes when their turn comes.
+        # Paths are read now; bytes may exceed memory and are read batch by batch.
         is_path = pa.types.is_string(schema.field("video").type)
         columns = ["prompt", *(["id"] if "id" in names else []), *(["video"] if is_path else [])]
         rows = pq.ParquetFile(path).read(columns).to_pylist()
     except pa.ArrowInvalid as error:
         raise VideoError(f"{path} is not a Parquet file: {error}") from error
     ids = [str(row.get("id") or row.get("video") or f"row {n}") for n, row in enumerate(rows)]
-    keys = [(one, row["prompt"] or "") for one, row in zip(ids, rows, strict=True)]
+    keys = [(name, row["prompt"] or "") for name, row in zip(ids, rows, strict=True)]
     if is_path:
         files = [str(path.parent / (row["video"] or "")) for row in rows]
         return _listed([Clip(*key, file) for key, file in zip(keys, files, strict=True)])
@@ -185,7 +185,7 @@ def _from_parquet(path: Path) -> ClipSource:
 
 
 def _read_bytes(path: Path, all_keys: Sequence[Key], keys: Collection[Key]) -> Iterator[Clip]:
-    """Yield clips of a Parquet file, skipping row groups in which none is wanted."""
+    """Yield clips of a Parquet file; row groups without a wanted clip are not read."""
     import pyarrow.parquet as pq
 
     left, start = set(keys), 0
@@ -204,6 +204,6 @@ def _read_bytes(path: Path, all_keys: Sequence[Key], keys: Collection[Key]) -> I
 
 
 def _content(value: Any) -> bytes:
-    """Return the bytes of a video; they may be in a struct, as data set tools write them."""
+    """Return the bytes of a video, which some data set tools wrap in a struct."""
     content = value.get("bytes") if isinstance(value, dict) else value
     return content if isinstance(content, bytes) else b""

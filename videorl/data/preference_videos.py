@@ -1,4 +1,4 @@
-"""Preference pairs stored as video files: their table, and the latents made of them once."""
+"""Preference pairs stored as video files: their table, and how they are encoded to latents once."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ VIDEO_PREFERENCES = pa.schema(
         for name in ("prompt", "chosen_video", "rejected_video")
     ]
 )
-"""One row per pair. Videos are paths relative to the folder of the Parquet files, which they may
-not leave, of files that decord reads (mp4, for instance). Other columns are not read."""
+"""One row per pair. Videos are paths relative to the folder of the Parquet files, and inside it, of
+a format that decord reads (mp4, for instance). Other columns are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoPair:
-    """One row; the paths exist."""
+    """One row of the table; both files exist."""
 
     prompt: str
     chosen: Path
@@ -97,7 +97,7 @@ def write_latents(
     Args:
         pairs: From `read_video_pairs`.
         encode: Video -> latents [C, T, H, W].
-        folder: Where to; replaced.
+        folder: Folder to write; replaced if it exists.
 
     Raises:
         ArchiveError: A video is damaged, or is not of the size that the policy makes.

@@ -30,20 +30,20 @@ PREFERENCES = pa.schema(
         ),
     ]
 )
-"""One row per pair. Latents are those that the policy's pipeline gives before decoding, in C order
-[C, T, H, W]; `_dtype` is the name of a torch type. Other columns are not read."""
+"""One row per pair. Latents are those of the policy's pipeline before decoding, [C, T, H, W] in C
+order; `_dtype` is the name of a torch type. Other columns are ignored."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """Pairs by index; latents are read when they are asked for."""
+    """Pairs by index; latents are read on demand."""
 
     prompts: Sequence[str]
-    """Of each pair."""
+    """One text per pair."""
     shape: tuple[int, ...]
-    """Of all latents, [C, T, H, W]."""
+    """[C, T, H, W], the same for all latents."""
     load: Callable[[int], tuple[Row, Row]]
     """Return the three `latents` columns of the chosen and of the rejected video of a pair."""
 
@@ -55,14 +55,14 @@ class Preferences:
         """Return the latents [C, T, H, W] of the chosen and of the rejected video of a pair.
 
         Raises:
-            ArchiveError: They are no tensors of this shape, or hold numbers that are not finite.
+            ArchiveError: They are missing, damaged, or not finite.
         """
         chosen, rejected = self.load(index)
         try:
             both = unpack_latents(chosen), unpack_latents(rejected)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise ArchiveError(f"the latents of pair {index} are damaged: {error}") from error
-        if not all(one is not None and one.float().isfinite().all() for one in both):
+        if not all(latents is not None and latents.float().isfinite().all() for latents in both):
             raise ArchiveError(
                 f"the latents of pair {index} are missing or not finite: leave the pair out"
             )
@@ -97,15 +97,15 @@ def read_preferences(path: Path) -> Preferences:
 
 
 def parquet_files(path: Path) -> list[str]:
-    """Return the Parquet files of a place: itself, or those in the folder, in order."""
+    """Return the Parquet file itself, or those in a folder, in order of their names."""
     return [str(path)] if path.is_file() else sorted(map(str, path.glob("*.parquet")))
 
 
 def open_tables(path: Path, schema: pa.Schema) -> ds.Dataset:
-    """Open the Parquet files of a place as one table that has the columns of `schema`.
+    """Open a Parquet file, or those in a folder, as one table that has the columns of `schema`.
 
     Raises:
-        ArchiveError: There is none, or a column is missing or of another type.
+        ArchiveError: There is no file, or a column is missing or of another type.
     """
     if not (files := parquet_files(path)):
         raise ArchiveError(f"there is no file *.parquet in {path}")
@@ -130,9 +130,9 @@ def _of_run(path: Path) -> _Found:
     rows = read_table(path, "candidates", columns).to_pylist()
     known = {row["candidate_id"]: row for row in rows}
     for pair in pairs:
-        for one in (pair["chosen_id"], pair["rejected_id"]):
-            if one not in known:
-                raise ArchiveError(f"{path} is damaged: {one} is in a pair but is no candidate")
+        for name in (pair["chosen_id"], pair["rejected_id"]):
+            if name not in known:
+                raise ArchiveError(f"{path} is damaged: {name} is in a pair but is no candidate")
     return (
         [known[pair["chosen_id"]]["prompt"] for pair in pairs],
         [
@@ -168,7 +168,7 @@ def _load_of_files(dataset: ds.Dataset, index: int) -> tuple[Row, Row]:
 
 
 def _common_shape(path: Path, shapes: Sequence[tuple[Any, Any]]) -> tuple[int, ...]:
-    """Return the one shape that all latents have."""
+    """Return the shape that all latents share."""
     for index, both in enumerate(shapes):
         if None in both:
             raise ArchiveError(
@@ -178,7 +178,7 @@ def _common_shape(path: Path, shapes: Sequence[tuple[Any, Any]]) -> tuple[int, .
         if both[0] != both[1]:
             raise ArchiveError(
                 f"{path}: the videos of pair {index} have different shapes, latents {both[0]} "
-                f"(chosen) and {both[1]} (rejected); a pair is one prompt sampled twice alike"
+                f"(chosen) and {both[1]} (rejected); both must have the same size and length"
             )
         if both[0] != shapes[0][0]:
             raise ArchiveError(

@@ -1,6 +1,6 @@
 """Prompt files: text, JSON lines, CSV and Parquet.
 
-Blank prompts and repeated ones are skipped, counted and named in the log. Whatever else cannot be
+Blank and repeated prompts are skipped, counted and named in the log. Whatever else cannot be
 used is an error that names its line.
 """
 
@@ -42,7 +42,7 @@ def read_prompts(path: Path, column: str = DEFAULT_COLUMN) -> list[PromptRow]:
 
     `.jsonl` has one JSON object per line, `.csv` a header, `.parquet` named columns; any other file
     is text with one prompt per line. Tables may have columns `id`, `tags` (a list, or text with
-    commas) and `weight`; a row that leaves one empty has no id, no tags, or the weight 1.
+    commas) and `weight`; where a value is empty, the row has no id, no tags, or the weight 1.
 
     Args:
         path: The file; UTF-8, with or without a byte-order mark, with any line ends.

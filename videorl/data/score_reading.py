@@ -17,12 +17,12 @@ _MODELS = b"videorl.rewards"
 
 @dataclass(frozen=True, slots=True)
 class ScoredClips:
-    """What one reward model said of videos."""
+    """Scores of videos by one reward model."""
 
     model: str
     """Its name in `videorl.rewards.MODELS`."""
     label: str
-    """What the user called it; its name otherwise."""
+    """The user's name for it, or else its name."""
     scores: dict[Key, Score | str]
     """A score, or the reason why there is none, by video and stripped prompt."""
 
@@ -36,8 +36,8 @@ def read_scores(path: Path) -> ScoredClips:
     """Read a file of `videorl score` (see `videorl.data.score_table`).
 
     Raises:
-        DatasetError: It cannot be read, is no such file, or holds several models, whose totals are
-            no longer told apart.
+        DatasetError: It cannot be read, was not written by `videorl score`, or holds several
+            models, whose totals cannot be separated.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -50,7 +50,7 @@ def read_scores(path: Path) -> ScoredClips:
     if not models or set(_COLUMNS) - set(table.column_names):
         raise DatasetError(f"{path} was not written by `videorl score`")
     if len(models) > 1:
-        names = ", ".join(one["name"] for one in models)
+        names = ", ".join(model["name"] for model in models)
         raise DatasetError(f"{path} mixes {names}; score each model into a file of its own")
     scores = {(row["video"], row["prompt"].strip()): _result(row) for row in table.to_pylist()}
     name = models[0]["name"]

@@ -1,10 +1,10 @@
 """Scores of videos in one Parquet file, written so that a kill loses nothing that was added.
 
     scores.parquet            one row per video: video, prompt, total, dimensions, raw, error
-    scores.parquet.parts/     what came since, until it is merged
+    scores.parquet.parts/     rows added since, until they are merged
 
-Every part is written whole and renamed into place; merging rewrites the file and then removes the
-parts. Whatever is there twice after a kill in between, is taken once.
+Every part is written whole and renamed into place. Merging rewrites the file and then removes the
+parts; after a kill between the two, rows that are in both are taken once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TEXTS = ("video", "prompt", "raw", "error")
 
 
 class ScoreTable:
-    """The scores of one set of reward models; made by `open_scores`."""
+    """The scores of a set of reward models; made by `open_scores`."""
 
     def __init__(self, path: Path, rewards: Sequence[RewardConfig]) -> None:
         self._path = path
@@ -48,13 +48,13 @@ class ScoreTable:
             for key, error in zip(_keys(table), table["error"].to_pylist(), strict=True)
             if error is None
         }
-        """What needs no second try."""
+        """Keys of the clips that have a score; those with an error may be tried again."""
 
     def add(self, clips: Sequence[Clip], results: Mapping[str, Sequence[Result]]) -> None:
         """Write one part.
 
         Args:
-            clips: What was scored.
+            clips: The clips that were scored.
             results: `RewardConfig.key` -> one result per clip, in order.
         """
         rows = [
@@ -63,7 +63,7 @@ class ScoreTable:
         ]
         names = dict.fromkeys(name for row in rows for name in row if name not in _LAST)
         schema = pa.schema(
-            [(one, pa.string() if one in _TEXTS else pa.float64()) for one in (*names, *_LAST)],
+            [(name, pa.string() if name in _TEXTS else pa.float64()) for name in (*names, *_LAST)],
             self._metadata,
         )
         self._parts.mkdir(exist_ok=True)
@@ -74,15 +74,15 @@ class ScoreTable:
             self.merge()
 
     def merge(self, order: Sequence[Key] = ()) -> pa.Table:
-        """Make one file of everything, one row per clip, and return it.
+        """Merge the parts into the file, one row per clip, and return the table.
 
         Args:
-            order: Rows are sorted like this; those that are not named here come last.
+            order: Keys in the wanted order of rows; rows that are not named come last.
         """
         table = self._read()
         # A score wins over an error: parts that a kill left here may be older than the file.
         errors = table["error"].to_pylist()
-        tries = sorted(enumerate(_keys(table)), key=lambda one: errors[one[0]] is None)
+        tries = sorted(enumerate(_keys(table)), key=lambda numbered: errors[numbered[0]] is None)
         latest = {key: row for row, key in tries}
         places = {key: place for place, key in enumerate(order)}
         keys = sorted(latest, key=lambda key: (places.get(key, len(places)), latest[key]))
@@ -110,22 +110,22 @@ class ScoreTable:
             raise ConfigError(
                 f"{file} is not a Parquet file ({error}); give another --out"
             ) from error
-        noted = (table.schema.metadata or {}).get(_MODELS, b"no reward model of ours").decode()
+        noted = (table.schema.metadata or {}).get(_MODELS, b"something else").decode()
         if noted != self._metadata[_MODELS].decode():
             raise ConfigError(
-                f"{file} holds scores of {noted}, asked for were those of "
-                f"{self._metadata[_MODELS].decode()}; give another --out"
+                f"{file} holds scores of {noted}, but those of "
+                f"{self._metadata[_MODELS].decode()} were asked for; give another --out"
             )
         return table
 
 
 @contextmanager
 def open_scores(path: Path, rewards: Sequence[RewardConfig]) -> Iterator[ScoreTable]:
-    """Open, or go on with, the scores in `path`, and keep others out meanwhile.
+    """Open the scores in `path`, new or begun, and lock them against other processes.
 
     Raises:
-        RunFolderError: Another process writes there.
-        ConfigError: `path` holds something else, or scores of other models.
+        RunFolderError: Another process is writing them.
+        ConfigError: `path` holds something else, or scores of other models or settings.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), f"another process is writing {path}"):
@@ -141,8 +141,8 @@ def _row(
     clip: Clip, results: Mapping[str, Result], rewards: Sequence[RewardConfig]
 ) -> dict[str, Any]:
     """Return one row; a model that gave no score costs the total, not the others' dimensions."""
-    scores = {key: one for key, one in results.items() if isinstance(one, Score)}
-    errors = [f"{key}: {one}" for key, one in results.items() if isinstance(one, str)]
+    scores = {key: result for key, result in results.items() if isinstance(result, Score)}
+    errors = [f"{key}: {result}" for key, result in results.items() if isinstance(result, str)]
     dimensions, raw = named(scores, rewards)
     return {
         "video": clip.id,
@@ -155,9 +155,11 @@ def _row(
 
 
 def _description(rewards: Sequence[RewardConfig]) -> str:
-    """Return what decides the scores, as JSON."""
+    """Return the settings that scores depend on, as JSON."""
     fields = ("label", "name", "path", "weight", "dimension_weights", "options")
-    facts = [{name: value for name in fields if (value := getattr(one, name))} for one in rewards]
+    facts = [
+        {name: value for name in fields if (value := getattr(reward, name))} for reward in rewards
+    ]
     return json.dumps(facts, sort_keys=True, default=str)
 
 
@@ -166,7 +168,7 @@ def _keys(table: pa.Table) -> Collection[Key]:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """Write whole or not at all, and for good: a renamed file may be empty after a power cut."""
+    """Write the file whole or not at all, and to disk, as a power cut may empty a renamed file."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         pq.write_table(table, file, compression="zstd")

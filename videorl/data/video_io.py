@@ -1,4 +1,4 @@
-"""Videos as mp4 files: H.264, which every player and browser opens."""
+"""Videos as mp4 files, in H.264, which every player and browser opens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from videorl.errors import VideoError
 from videorl.types import Video
 
 _BT601 = 6
-"""ITU-T H.273 code of the matrix that turns RGB into YUV here; untagged, players may guess 709."""
+"""ITU-T H.273 code of the RGB to YUV matrix that is used; without it players may assume BT.709."""
 
 # x264's lookahead reads memory that it has not written when frames are under about 64 pixels, so
 # that equal clips gave different bytes: everything that uses the lookahead is off.
@@ -23,7 +23,7 @@ _X264 = "rc-lookahead=0:mbtree=0:bframes=0:scenecut=0:weightp=0"
 def encode_mp4(video: Video) -> bytes:
     """Encode as H.264 (constant rate factor 10, 4:2:0 colour); equal videos give equal bytes.
 
-    H.264 with 4:2:0 colour has even sides: a row or column is repeated where a side is odd.
+    4:2:0 colour needs even sides: the last row or column is repeated where a side is odd.
 
     Raises:
         VideoError: The frames are not a non-empty uint8 [F, H, W, 3], or `fps` is not above 0.

@@ -15,7 +15,7 @@ class PairwiseAccuracy:
     with_ties: float | None
     """With the best tie threshold; None without a pair."""
     without_ties: float | None
-    """Of the pairs on which people have a preference; None without one."""
+    """Of the pairs on which people have a preference; None if there is none."""
     tie_threshold: float | None
     """The |margin| up to which the model's scores count as equal in `with_ties`."""
     num_pairs: int
@@ -26,10 +26,10 @@ def pairwise_accuracy(labels_N: npt.ArrayLike, margins_N: npt.ArrayLike) -> Pair
     """Compare margins with human labels as VideoGen-RewardBench does (VideoAlign, calc_accuracy).
 
     With ties, after Deutsch et al. (arXiv 2305.14324, Algorithm 1): pairs become model ties one by
-    one in ascending order of |margin|, and the best accuracy on the way counts. It follows the
-    authors' code where that leaves the algorithm: pairs of equal |margin| also become ties one by
-    one, in the given order, so that scores with few values can reach an accuracy that no threshold
-    gives; and at least one pair is a tie. Without ties, a margin of 0 is an error.
+    one in ascending order of |margin|, and the best accuracy on the way counts. Where VideoAlign's
+    code departs from the algorithm, this follows the code: pairs of equal |margin| also become ties
+    one by one, in the given order, so that scores with few values can reach an accuracy that no
+    threshold gives; and at least one pair is a tie. Without ties, a margin of 0 counts as wrong.
 
     Args:
         labels_N: 1 where people prefer A, -1 where they prefer B, 0 where neither.
@@ -65,7 +65,7 @@ def pairwise_accuracy(labels_N: npt.ArrayLike, margins_N: npt.ArrayLike) -> Pair
 def spearman(first_N: npt.ArrayLike, second_N: npt.ArrayLike) -> float | None:
     """Return Spearman's rank correlation in [-1, 1], equal values sharing the mean of their ranks.
 
-    None where it does not exist: less than two values, or all of one side equal.
+    None where it does not exist: fewer than two values, or all of one side equal.
 
     Raises:
         ValueError: The lengths differ, or a value is not finite.

@@ -1,4 +1,4 @@
-"""From scored held-out videos to a summary: what rose, what fell, and whether it is certain."""
+"""The summary of an evaluation: what rose, what fell, and with what confidence."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from videorl.evaluation.statistics import (
 from videorl.types import ScoredCandidate, ScoredGroup
 
 _Samples: TypeAlias = Sequence[Sequence[ScoredCandidate]]
-"""[P] prompts of as many samples each."""
+"""[P] prompts with equal numbers of samples."""
 _Value: TypeAlias = Callable[[ScoredCandidate], float]
 
 BEST_OF = (8, 16)
-"""One aligned sample is compared with the best of so many of the base."""
+"""An aligned sample is compared with the best of so many base samples."""
 
 MAX_DYNAMIC_DEGREE_LOSS = 0.10
-"""Share of the base's dynamic degree that may be lost: frozen videos please many rewards."""
+"""Share of the base's dynamic degree that may be lost; many rewards prefer still videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,12 @@ class UnseenChange:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSummary:
-    """Held-out results of the aligned policy against the base, with the same prompts and seeds."""
+    """Held-out results of the aligned policy and of the base, with the same prompts and seeds."""
 
     num_prompts: int
     num_base_samples: int
-    """Per prompt, for the best-of-k curve; only the first few have an aligned counterpart."""
+    """Per prompt; all of them make the best-of-k curve, and the first of them are compared with the
+    aligned samples of the same seeds."""
     num_aligned_samples: int
     total: Change
     dimensions: Mapping[str, Change]
@@ -89,11 +90,11 @@ def summarise(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) -> Ev
     first = before[0].candidates[0]
     total = _change(base, aligned, _total)
     dimensions = {
-        name: _change(base, aligned, lambda one, name=name: one.score.dimensions[name])
+        name: _change(base, aligned, lambda scored, name=name: scored.score.dimensions[name])
         for name in first.score.dimensions
     }
     unseen = {name: _unseen_change(base, aligned, name) for name in first.unseen}
-    curve = best_of_k_curve([[_total(one) for one in group.candidates] for group in before])
+    curve = best_of_k_curve([[_total(scored) for scored in group.candidates] for group in before])
     return EvaluationSummary(
         num_prompts=len(before),
         num_base_samples=len(before[0].candidates),
@@ -118,8 +119,8 @@ def _check_match(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) ->
         if len(sizes) != 1 or 0 in sizes:
             raise ValueError(f"expected as many samples of every prompt, got {sorted(sizes)}")
     for base, aligned in zip(before, after, strict=True):
-        seeds = [one.candidate.seed for one in aligned.candidates]
-        if seeds != [one.candidate.seed for one in base.candidates[: len(seeds)]]:
+        seeds = [scored.candidate.seed for scored in aligned.candidates]
+        if seeds != [scored.candidate.seed for scored in base.candidates[: len(seeds)]]:
             raise ValueError(f"the seeds of prompt {base.prompt.text!r} differ before and after")
 
 
@@ -132,8 +133,8 @@ def _total(scored: ScoredCandidate) -> float:
 
 
 def _means(groups: _Samples, value: _Value) -> np.ndarray:
-    """Return one mean over samples per prompt, [P]."""
-    return np.array([np.mean([value(one) for one in group]) for group in groups])
+    """Return the mean over samples of every prompt, [P]."""
+    return np.array([np.mean([value(scored) for scored in group]) for group in groups])
 
 
 def _change(base: _Samples, aligned: _Samples, value: _Value) -> Change:
@@ -143,8 +144,8 @@ def _change(base: _Samples, aligned: _Samples, value: _Value) -> Change:
 
 
 def _unseen_change(base: _Samples, aligned: _Samples, name: str) -> UnseenChange:
-    before = float(_means(base, lambda one: one.unseen[name]).mean())
-    after = float(_means(aligned, lambda one: one.unseen[name]).mean())
+    before = float(_means(base, lambda scored: scored.unseen[name]).mean())
+    after = float(_means(aligned, lambda scored: scored.unseen[name]).mean())
     return UnseenChange(before, after, (after - before) / abs(before) if before else None)
 
 
@@ -158,7 +159,9 @@ def _verdicts(
     for k in BEST_OF:
         if k in curve:
             verdicts[f"beats_best_of_{k}"] = total.after >= curve[k]
-    verdicts["no_dimension_fell"] = all(one.difference.mean >= 0 for one in dimensions.values())
+    verdicts["no_dimension_fell"] = all(
+        change.difference.mean >= 0 for change in dimensions.values()
+    )
     if "dynamic_degree" in unseen and unseen["dynamic_degree"].relative is not None:
         relative = unseen["dynamic_degree"].relative
         verdicts["dynamic_degree_kept"] = relative >= -MAX_DYNAMIC_DEGREE_LOSS
@@ -168,13 +171,14 @@ def _verdicts(
 def format_summary(summary: EvaluationSummary) -> str:
     """Return the summary as a plain text table."""
     rows = [("", "before", "after", "change", "95 % interval")]
-    for name, one in {"total": summary.total, **summary.dimensions}.items():
-        interval = f"[{one.difference.low:+.3f}, {one.difference.high:+.3f}]"
-        mean = f"{one.difference.mean:+.3f}"
-        rows.append((name, f"{one.before:.3f}", f"{one.after:.3f}", mean, interval))
-    for name, one in summary.unseen.items():
-        relative = "" if one.relative is None else f"{one.relative:+.1%}"
-        rows.append((f"{name} (unseen)", f"{one.before:.3f}", f"{one.after:.3f}", relative, ""))
+    for name, change in {"total": summary.total, **summary.dimensions}.items():
+        interval = f"[{change.difference.low:+.3f}, {change.difference.high:+.3f}]"
+        mean = f"{change.difference.mean:+.3f}"
+        rows.append((name, f"{change.before:.3f}", f"{change.after:.3f}", mean, interval))
+    for name, unseen in summary.unseen.items():
+        means = f"{unseen.before:.3f}", f"{unseen.after:.3f}"
+        relative = "" if unseen.relative is None else f"{unseen.relative:+.1%}"
+        rows.append((f"{name} (unseen)", *means, relative, ""))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     table = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 5))])

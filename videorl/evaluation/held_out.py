@@ -1,4 +1,4 @@
-"""Sample and score fixed held-out prompts with fixed seeds, on whatever generators there are."""
+"""Sample and score fixed held-out prompts with fixed seeds."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:
     """Return the evaluation prompts, chosen by `evaluation.seed` alone.
 
-    Weights do not matter, but for 0, which leaves a prompt out: each counts once in the means.
+    A weight of 0 leaves a prompt out; other weights do not matter: each counts once in the means.
     """
     found = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
     rows = [row for row in found if row.weight > 0]
     order = np.random.default_rng(recipe.evaluation.seed).permutation(len(rows))
-    chosen = sorted(order[: recipe.evaluation.num_prompts].tolist())
-    return [Prompt(index, rows[index].text, rows[index].id, rows[index].tags) for index in chosen]
+    indices = sorted(order[: recipe.evaluation.num_prompts].tolist())
+    return [Prompt(index, rows[index].text, rows[index].id, rows[index].tags) for index in indices]
 
 
 def evaluation_seeds(recipe: Recipe, prompt: Prompt, count: int) -> tuple[int, ...]:
-    """Return the first `count` seeds of a prompt: equal for every policy, whatever `count` is."""
+    """Return the first `count` seeds of a prompt; the same for every policy."""
     seed = recipe.evaluation.seed
     return tuple(derive_seed(seed, "evaluation", prompt.text, index) for index in range(count))
 
@@ -49,7 +49,16 @@ def sample_and_score(
 ) -> list[ScoredGroup] | None:
     """Return one scored group of `samples` candidates per held-out prompt, in prompt order.
 
-    A prompt that is lost on the way is logged and left out. None if `should_stop` said so.
+    A prompt that is lost on the way is logged and left out.
+
+    Args:
+        recipe: Its `evaluation` names prompts and seeds.
+        version: The weights to sample from.
+        generator: Samples, in this process or on a pool.
+        scorer: Scores, likewise.
+        samples: Candidates per prompt, >= 1.
+        label: Of the progress bar.
+        should_stop: Asked before each result; None is returned when it says so.
     """
     futures = [
         chain(
@@ -73,7 +82,7 @@ def sample_and_score(
 def shared_prompts(
     before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]
 ) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
-    """Return both lists cut to the prompts that are whole in both, in the same order."""
+    """Return the groups of prompts that lost no candidate in either list, in the same order."""
     by_index = {group.prompt.index: group for group in after if not group.dropped}
     kept = [group for group in before if not group.dropped and group.prompt.index in by_index]
     return kept, [by_index[group.prompt.index] for group in kept]

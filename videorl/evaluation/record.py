@@ -1,4 +1,4 @@
-"""Scored groups on disk, without their media: what an evaluation found."""
+"""The results of an evaluation on disk: scored groups without their media."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _group_to_json(group: ScoredGroup) -> dict[str, Any]:
         "dropped": dict(group.dropped),
         "candidates": [
             {
-                "index": one.candidate.index,
-                "seed": one.candidate.seed,
-                "version": [one.candidate.version.step, one.candidate.version.digest],
-                "dimensions": dict(one.score.dimensions),
-                "total": one.score.total,
-                "unseen": dict(one.unseen),
+                "index": scored.candidate.index,
+                "seed": scored.candidate.seed,
+                "version": [scored.candidate.version.step, scored.candidate.version.digest],
+                "dimensions": dict(scored.score.dimensions),
+                "total": scored.score.total,
+                "unseen": dict(scored.unseen),
             }
-            for one in group.candidates
+            for scored in group.candidates
         ],
     }
 
@@ -59,15 +59,15 @@ def _group_from_json(saved: dict[str, Any]) -> ScoredGroup:
             Candidate(
                 round=0,
                 prompt=prompt,
-                index=one["index"],
-                seed=one["seed"],
-                version=WeightVersion(*one["version"]),
+                index=row["index"],
+                seed=row["seed"],
+                version=WeightVersion(*row["version"]),
                 latents=None,
                 video=None,
             ),
-            Score(one["dimensions"], one["total"]),
-            one["unseen"],
+            Score(row["dimensions"], row["total"]),
+            row["unseen"],
         )
-        for one in saved["candidates"]
+        for row in saved["candidates"]
     )
     return ScoredGroup(prompt, None, candidates, saved["dropped"])

@@ -1,4 +1,4 @@
-"""A reward model's scores against what people said in a benchmark."""
+"""A reward model's scores compared with the human judgements of a benchmark."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ MAPPINGS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One row of the results: what people and a model said of one pair, or of one rated video."""
+    """One row of the results: human and model judgement of a pair, or of a rated video."""
 
     model: str
     dimension: str
@@ -93,9 +93,9 @@ def map_dimensions(
     """Return which dimensions of the model stand for which of the benchmark, in its order.
 
     Args:
-        benchmark: What is asked.
+        benchmark: Its dimensions are mapped.
         model: Name of the reward model.
-        chosen: The user's own choice; it replaces the known mapping.
+        chosen: The user's own mapping; it replaces the known one.
 
     Raises:
         ConfigError: The benchmark has no such dimension, or nothing is known of the model.
@@ -111,8 +111,8 @@ def map_dimensions(
     if others and not chosen and model not in MAPPINGS.get(benchmark.name, {}):
         example = next(name for name in benchmark.dimensions if name != OVERALL)
         raise ConfigError(
-            f"it is not known which scores of {model} stand for {', '.join(sorted(others))} of "
-            f"{benchmark.name}; say so, e.g. --map '{example}=visual_quality+stability'"
+            f"no known scores of {model} stand for {', '.join(sorted(others))} of "
+            f"{benchmark.name}; name them, e.g. --map '{example}=visual_quality+stability'"
         )
     mapped = dict(chosen) or {**known, **overall}
     return {name: mapped[name] for name in benchmark.dimensions if name in mapped}
@@ -123,7 +123,7 @@ def evaluate_model(
 ) -> tuple[list[Agreement], list[Judged]]:
     """Return the agreement on each mapped dimension, and the rows that it was computed from.
 
-    Pairs that people left open on a dimension have no row there.
+    Pairs that people did not judge on a dimension have no row for it.
 
     Raises:
         ConfigError: The model has no dimension that `mapping` names.
@@ -165,13 +165,13 @@ def format_agreements(benchmark: Benchmark, found: Sequence[Agreement]) -> str:
     what = "pairs" if benchmark.pairs else "videos"
     measured = ("with ties", "without ties") if benchmark.pairs else ("Spearman",)
     rows = [("model", "dimension", "scored by", what, "skipped", *measured)]
-    for one in found:
-        if one.accuracy is None:
-            values = (f"{one.spearman:+.4f}" if one.spearman is not None else "-",)
+    for agreement in found:
+        if (accuracy := agreement.accuracy) is not None:
+            values = (_percent(accuracy.with_ties), _percent(accuracy.without_ties))
         else:
-            values = (_percent(one.accuracy.with_ties), _percent(one.accuracy.without_ties))
-        counts = (str(one.num_used), str(one.num_skipped))
-        rows.append((one.model, one.dimension, one.scored_by, *counts, *values))
+            values = ("-" if agreement.spearman is None else f"{agreement.spearman:+.4f}",)
+        counts = (str(agreement.num_used), str(agreement.num_skipped))
+        rows.append((agreement.model, agreement.dimension, agreement.scored_by, *counts, *values))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -189,7 +189,7 @@ def to_json(benchmark: Benchmark, found: Sequence[Agreement]) -> dict[str, Any]:
         "benchmark": benchmark.name,
         "num_pairs": len(benchmark.pairs),
         "num_videos": len(benchmark.keys()),
-        "results": [asdict(one) for one in found],
+        "results": [asdict(agreement) for agreement in found],
     }
 
 

@@ -28,14 +28,13 @@ def paired_bootstrap(
 ) -> Interval:
     """Return the mean of `after - before` with its percentile bootstrap interval.
 
-    Prompts are resampled, each with both of its values, so that what makes prompts differ in
-    difficulty cancels.
+    Prompts are resampled, each with both of its values, so that their different difficulty cancels.
 
     Args:
         before_N: One finite value per prompt.
         after_N: One finite value per prompt, in the same order.
         num_resamples: Bootstrap samples (> 0).
-        seed: Of the resampling; equal arguments give equal intervals.
+        seed: Seed of the resampling; equal arguments give equal intervals.
         confidence: Share of the bootstrap means inside the interval, in (0, 1).
 
     Raises:

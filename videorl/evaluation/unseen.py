@@ -1,4 +1,4 @@
-"""Measurements that no reward uses: when a reward rises and these break, it was hacked."""
+"""Metrics that no reward uses: if they break while the reward rises, the reward was hacked."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ def unseen_metrics(video: Video) -> dict[str, float]:
 def dynamic_degree(luma_FHW: Array) -> float:
     """Total-variation distance between the distributions of light in frames half a clip apart.
 
-    Each frame is scaled to the same total light first: flicker is not motion. Half a clip apart,
-    a tremble around the path hardly counts either. 0 for one frame, or where nothing moves.
+    Each frame is first scaled to the same total light, so that flicker does not count as motion.
+    Between frames half a clip apart, trembling around the path hardly counts either. 0 for a
+    single frame, or where nothing moves.
     """
     lag = (len(luma_FHW) - 1) // 2
     if lag == 0:
@@ -108,7 +109,7 @@ def sharpness(luma_FHW: Array) -> float:
 
 @dataclass(frozen=True, slots=True)
 class UnseenMetrics:
-    """`unseen_metrics`, and functions of the user's own beside them; can be sent to any process."""
+    """`unseen_metrics` and functions of the user's own; can be pickled."""
 
     own: tuple[str, ...] = ()
     """`module:function`s of a `Video` that return name -> finite number."""

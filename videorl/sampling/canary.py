@@ -1,8 +1,8 @@
-"""The canary: does a generator that proved its weights also sample what the learner samples?
+"""The canary: a check that generators with verified weights sample what the learner samples.
 
 The digest covers the trained tensors only. A generator may still have another frozen base, other
-kernels or a broken device. Now and then the learner samples one fixed prompt and seed itself, and
-every generator must come to the same latents, up to rounding.
+kernels or a broken device. Every few versions the learner samples a fixed prompt and seed itself,
+and every generator must come to the same latents, up to rounding.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Canary = Callable[[WeightVersion], float]
-"""Checks one version; returns the largest difference, or raises `CanaryError`."""
+"""Checks a version; returns the largest difference of any generator, or raises `CanaryError`."""
 
 _TEXT = "a large red circle moving left"
 
 
 def canary_request(seed: int, version: WeightVersion) -> SampleRequest:
-    """Return the same prompt and seed for every version."""
+    """Return the request of the canary: the same prompt and seed for every version."""
     seeds = (derive_seed(seed, "canary"),)
     return SampleRequest(version.step, Prompt(0, _TEXT), seeds, version)
 

@@ -13,7 +13,7 @@ class EmbeddingCache(Generic[Embedding]):
     """The unpadded embeddings, or handles to them, of the most recently used texts.
 
     Args:
-        encode: Called for a text that is not in the cache; its errors are not cached.
+        encode: Text -> embedding [L, D], or a handle to it; its errors are not cached.
         capacity: Texts kept (>= 1). A Wan embedding has 8 kB per token.
     """
 

@@ -34,9 +34,9 @@ class LocalGenerator:
     """A policy that samples in this process.
 
     Args:
-        policy: With transformer, VAE and text encoder.
+        policy: A policy with transformer, VAE and text encoder.
         negative_prompt: Text that guidance steers away from.
-        weights: Looks up published weights.
+        weights: Version -> its published tensors by name.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LocalGenerator:
         self._weights = weights
 
     def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
-        """Sample now."""
+        """Sample, and return a completed future."""
         return completed(lambda: self._sample(request))
 
     def embeds(self, text: str) -> tuple[Tensor, Tensor]:
@@ -79,9 +79,9 @@ class LocalScorer:
     """Reward models that score in this process.
 
     Args:
-        models: By the key of their configuration.
-        rewards: How their scores are combined.
-        unseen: Quality metrics of a video that no reward sees.
+        models: Reward models by `RewardConfig.key`.
+        rewards: Their configurations, which say how scores are combined.
+        unseen: Video -> quality metrics that no reward uses.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LocalScorer:
         self._unseen = unseen
 
     def submit(self, group: CandidateGroup) -> Future[ScoredGroup]:
-        """Score now."""
+        """Score, and return a completed future."""
         return completed(lambda: self._score(group))
 
     def _score(self, group: CandidateGroup) -> ScoredGroup:
@@ -108,4 +108,4 @@ class LocalScorer:
             reward.key: checked_scores(self._models[reward.key], videos, prompts)
             for reward in self._rewards
         }
-        return score_group(group, results, self._rewards, [self._unseen(one) for one in videos])
+        return score_group(group, results, self._rewards, [self._unseen(video) for video in videos])

@@ -1,4 +1,4 @@
-"""Sampling the candidates of one prompt from proven weights."""
+"""Sampling the candidates of a prompt from verified weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CandidateSampler:
     """A policy that knows which published weights it holds, and samples from no others.
 
     Args:
-        policy: The live model.
+        policy: The model that samples.
         verify_every_request: Recompute the digest before every request instead of once per load.
             Costs one pass over the trained tensors (0.3 s per GB): cheap for adapters.
     """
@@ -33,11 +33,11 @@ class CandidateSampler:
         return self._version
 
     def load(self, version: WeightVersion, weights: Mapping[str, Tensor]) -> None:
-        """Load published weights, then prove it from the live parameters.
+        """Load published weights, and verify the digest of the live parameters.
 
         Raises:
-            WeightMismatchError: What is live afterwards is not `version`; this sampler then holds
-                no version and refuses to sample.
+            WeightMismatchError: The live parameters are not those of `version`; this sampler then
+                holds no version and refuses to sample.
         """
         self._version = None
         self._policy.load_weights(weights)
@@ -50,23 +50,23 @@ class CandidateSampler:
         """Return latents [C, T, H, W] and the video of each seed, and seconds per stage.
 
         Raises:
-            WeightMismatchError: The request wants another version than the one that is live.
+            WeightMismatchError: The request wants another version than the live one.
         """
         started = time.perf_counter()
         latents_BCTHW = self.latents(request, prompt_embeds_LD, negative_prompt_embeds_LD)
         sampled = time.perf_counter()
         videos = self._policy.decode(latents_BCTHW)
         timings = {"sample_s": sampled - started, "decode_s": time.perf_counter() - sampled}
-        # A clone each: a view would drag the whole batch along wherever one candidate is sent.
-        return [one.detach().cpu().clone() for one in latents_BCTHW], videos, timings
+        # Clones, as a view would be sent with the memory of the whole batch.
+        return [latents.detach().cpu().clone() for latents in latents_BCTHW], videos, timings
 
     def latents(
         self, request: SampleRequest, prompt_embeds_LD: Tensor, negative_prompt_embeds_LD: Tensor
     ) -> Tensor:
-        """Return the latents [B, C, T, H, W] alone, on the policy's device.
+        """Return only the latents [B, C, T, H, W], on the policy's device.
 
         Raises:
-            WeightMismatchError: As `sample`.
+            WeightMismatchError: As in `sample`.
         """
         if self._version is None or request.version != self._version:
             raise WeightMismatchError(
@@ -92,11 +92,11 @@ def candidate_group(
     """Name the media of one request as candidates; media may be handles.
 
     Args:
-        request: What was asked for.
-        version: What the generator proved to hold.
-        prompt_embeds: Of `request.prompt`.
-        latents: One per seed.
-        videos: One per seed.
+        request: The request that was sampled.
+        version: The version that was verified to be live.
+        prompt_embeds: Embedding [L, D] of the prompt.
+        latents: [C, T, H, W] for each seed of the request.
+        videos: A `Video` for each seed.
     """
     media = zip(request.seeds, latents, videos, strict=True)
     return CandidateGroup(

@@ -21,12 +21,12 @@ def sample_videos(
     """Yield for each prompt its `num` videos; seeds depend on `seed`, prompt and number alone.
 
     Args:
-        policy: With transformer, VAE and text encoder.
-        prompts: Texts.
-        negative_prompt: What guidance steers away from.
+        policy: A policy with transformer, VAE and text encoder.
+        prompts: Texts that it can encode.
+        negative_prompt: Text that guidance steers away from.
         num: Videos per prompt, >= 1.
-        seed: Of the initial noise.
-        sampler: Samples in the policy's place, e.g. with guidance by a reward.
+        seed: The seeds of the initial noise derive from it.
+        sampler: Samples in the policy's place, e.g. guided by a reward; the policy still decodes.
     """
     import torch
 

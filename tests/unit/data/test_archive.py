@@ -61,7 +61,7 @@ def record(
     """A step of these groups, and one more prompt that was lost."""
     prompt = Prompt(10 * step + 9, "too long", "mine", ("a", "b"))
     lost = PromptOutcome(prompt, "prompt_rejected", "99 tokens")
-    outcomes = *(PromptOutcome(one.prompt, "trained") for one in groups), lost
+    outcomes = *(PromptOutcome(group.prompt, "trained") for group in groups), lost
     version = WeightVersion(step, "abc")
     published = WeightVersion(step + 1, "abd")
     return StepRecord(
@@ -71,8 +71,8 @@ def record(
 
 def write(directory: Path, step: int, videos: str = "pairs", **options: Any) -> None:
     archive = Archive(directory, videos, keep_latents=True, **options)
-    one = group(step)
-    archive.write(record(step, [one], [best_vs_worst(one)]))
+    scored = group(step)
+    archive.write(record(step, [scored], [best_vs_worst(scored)]))
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -98,8 +98,8 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert read_video(tmp_path / row["video"]).frames.shape == (9, 32, 32, 3)
     assert torch.equal(unpack_latents(row), group(1).candidates[2].candidate.latents)
     assert scores.num_rows == 2 * 3 * 3
-    of_row = [one for one in scores.to_pylist() if one["candidate_id"] == row["candidate_id"]]
-    assert {(one["kind"], one["dimension"], one["value"]) for one in of_row} == {
+    of_row = [score for score in scores.to_pylist() if score["candidate_id"] == row["candidate_id"]]
+    assert {(score["kind"], score["dimension"], score["value"]) for score in of_row} == {
         ("reward", "visual_quality", 0.5),
         ("reward", "text_alignment", 1.5),
         ("unseen", "dynamic_degree", 0.5),
@@ -274,7 +274,8 @@ def test_a_full_disk_is_said_so(tmp_path: Path) -> None:
         assert committed_steps(disk)
         assert check(disk, len(committed_steps(disk))) == []
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        # Lazily: another process that looks through the temporary folder would make it busy.
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_check_names_holes_duplicates_and_losses(tmp_path: Path) -> None:
@@ -294,8 +295,8 @@ def test_check_names_holes_duplicates_and_losses(tmp_path: Path) -> None:
 
 
 def test_only_what_is_kept_is_fetched_and_a_lost_video_costs_only_itself(tmp_path: Path) -> None:
-    one = group(0)
-    best, worst = one.candidates[2].candidate, one.candidates[0].candidate
+    scored = group(0)
+    best, worst = scored.candidates[2].candidate, scored.candidates[0].candidate
     asked: list[Any] = []
 
     def fetch(handles: list[Any]) -> list[Any]:
@@ -305,7 +306,7 @@ def test_only_what_is_kept_is_fetched_and_a_lost_video_costs_only_itself(tmp_pat
         return handles
 
     archive = Archive(tmp_path, "pairs", keep_latents=False, fetch=fetch)
-    archive.write(record(0, [one], [best_vs_worst(one)]))
+    archive.write(record(0, [scored], [best_vs_worst(scored)]))
     assert asked == [worst.video, best.video]
     assert [path is None for path in read(tmp_path)[0]["video"].to_pylist()] == [False, True, True]
     assert check(tmp_path, 1) == []

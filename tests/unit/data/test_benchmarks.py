@@ -70,9 +70,9 @@ def test_genai_bench(tmp_path: Path) -> None:
 )
 def test_vision_reward_pairs(name: str, file: str, tmp_path: Path) -> None:
     answers = ("video1", "video2", "tie")
-    write(tmp_path / file, *(VISION_REWARD_ROW | {"standard_answer": one} for one in answers))
+    write(tmp_path / file, *(VISION_REWARD_ROW | {"standard_answer": answer} for answer in answers))
     benchmark = read_benchmark(name, tmp_path)
-    assert [pair.labels for pair in benchmark.pairs] == [{"Overall": one} for one in (1, -1, 0)]
+    assert [pair.labels for pair in benchmark.pairs] == [{"Overall": label} for label in (1, -1, 0)]
     assert benchmark.keys() == [("videos/a.mp4", "a cat"), ("videos/b.mp4", "a cat")]
 
 
@@ -118,7 +118,7 @@ def test_what_is_not_in_the_layout_is_named(tmp_path: Path) -> None:
     [
         (None, "cannot read pairs"),
         ("path_A,path_B\nx,y\n", "lacks column 'prompt'"),
-        ("path_A,path_B,prompt,VQ\na,b\n", "row 2 has less values"),
+        ("path_A,path_B,prompt,VQ\na,b\n", "row 2 has fewer values"),
         ("path_A,path_B,prompt,VQ\na,b,c,C\n", "row 2: VQ is 'C', expected one of A, B, same"),
         ("", "lacks column 'path_A'; it has -"),
     ],

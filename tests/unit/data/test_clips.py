@@ -78,7 +78,7 @@ def test_a_parquet_file_with_contents_reads_only_what_is_asked_for(
     tmp_path: Path, nested: bool
 ) -> None:
     contents = [f"file {n}".encode() for n in range(20)]
-    videos = [{"bytes": one, "path": None} for one in contents] if nested else contents
+    videos = [{"bytes": content, "path": None} for content in contents] if nested else contents
     table = pa.table({"video": videos, "prompt": ["p"] * 20, "id": [f"v{n}" for n in range(20)]})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=6)
     source = find_clips(tmp_path / "in.parquet")

@@ -95,7 +95,7 @@ def test_groups_that_do_not_match_are_refused() -> None:
 
 def _other_seeds() -> list[ScoredGroup]:
     shifted = groups([[9.0, 0.0]] * 2)
-    return [ScoredGroup(one.prompt, None, one.candidates[1:], {}) for one in shifted]
+    return [ScoredGroup(group.prompt, None, group.candidates[1:], {}) for group in shifted]
 
 
 def test_json_and_text() -> None:

@@ -59,7 +59,7 @@ SCORED = ScoredClips(
 def test_every_dimension_is_judged_by_its_own_scores() -> None:
     mapping = map_dimensions(BENCHMARK, "video_reward", {})
     found, rows = evaluate_model(BENCHMARK, SCORED, mapping)
-    by_dimension = {one.dimension: one for one in found}
+    by_dimension = {agreement.dimension: agreement for agreement in found}
     assert list(by_dimension) == list(DIMENSIONS)
     # Margins of visual quality: +1 and -1, people prefer A twice.
     visual = by_dimension["VQ"].accuracy
@@ -74,7 +74,7 @@ def test_every_dimension_is_judged_by_its_own_scores() -> None:
     # Totals: 4 against 4.5, and 3 against 4.5.
     overall = by_dimension["Overall"].accuracy
     assert overall is not None and overall.without_ties == 0.0
-    assert {one.num_skipped for one in found} == {2}
+    assert {agreement.num_skipped for agreement in found} == {2}
     first = rows[0]
     assert (first.human, first.score_a, first.score_b, first.skipped) == (1, 3.0, 2.0, None)
     assert [row.skipped for row in rows[2:4]] == [
@@ -123,7 +123,7 @@ def test_benchmarks_of_totals_take_any_model() -> None:
 
 
 def test_what_is_not_known_of_a_model_is_asked_for() -> None:
-    with pytest.raises(ConfigError, match=r"which scores of any stand for MQ, TA, VQ .*--map 'VQ="):
+    with pytest.raises(ConfigError, match=r"no known scores of any stand for MQ, .*--map 'VQ="):
         map_dimensions(BENCHMARK, "any", {})
     with pytest.raises(ConfigError, match="has no dimension 'vq'; it has VQ, MQ, TA, Overall"):
         map_dimensions(BENCHMARK, "video_reward", {"vq": ("visual_quality",)})

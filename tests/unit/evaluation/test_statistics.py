@@ -30,8 +30,8 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(2)
     covered = 0
     for _ in range(200):
-        one = paired_bootstrap(np.zeros(64), rng.normal(0.0, 1.0, 64), num_resamples=500)
-        covered += one.low <= 0.0 <= one.high
+        found = paired_bootstrap(np.zeros(64), rng.normal(0.0, 1.0, 64), num_resamples=500)
+        covered += found.low <= 0.0 <= found.high
     assert 0.88 <= covered / 200 <= 0.99
 
 
@@ -54,7 +54,9 @@ def test_best_of_k_is_the_mean_over_all_subsets() -> None:
     curve = best_of_k_curve(totals)
     assert list(curve) == list(range(1, 9))
     for k in curve:
-        subsets = [totals[:, list(one)].max(axis=1).mean() for one in combinations(range(8), k)]
+        subsets = [
+            totals[:, list(subset)].max(axis=1).mean() for subset in combinations(range(8), k)
+        ]
         assert curve[k] == pytest.approx(np.mean(subsets))
 
 

@@ -28,8 +28,8 @@ def test_too_far_names_both_numbers(found: float) -> None:
 
 def test_it_is_the_same_request_for_every_version_and_due_by_the_interval() -> None:
     recipe = tiny_recipe()
-    one, other = (canary_request(recipe.seed, WeightVersion(step, "v")) for step in (2, 5))
-    assert (one.prompt, one.seeds) == (other.prompt, other.seeds)
+    first, second = (canary_request(recipe.seed, WeightVersion(step, "v")) for step in (2, 5))
+    assert (first.prompt, first.seeds) == (second.prompt, second.seeds)
     assert not is_due(recipe.rollouts, WeightVersion(0, "v")), "off by default"
     recipe.rollouts.canary_interval = 3
     assert [step for step in range(7) if is_due(recipe.rollouts, WeightVersion(step, "v"))] == [

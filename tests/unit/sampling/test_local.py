@@ -45,7 +45,7 @@ def test_scores_unseen_metrics_and_drops_come_together() -> None:
     model = FakeReward()
     scorer = LocalScorer({"fake": model}, [RewardConfig(name="fake")], lambda video: {"n": 3.0})
     scored = scorer.submit(group_of([grey(0), grey(255)])).result()
-    assert [one.score.total for one in scored.candidates] == [0.0, 1.0]
+    assert [candidate.score.total for candidate in scored.candidates] == [0.0, 1.0]
     assert scored.candidates[1].unseen == {"n": 3.0}
     model.replace["contrast"] = float("nan")
     scored = scorer.submit(group_of([grey(0), grey(255)])).result()

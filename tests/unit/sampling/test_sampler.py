@@ -59,9 +59,9 @@ def test_weights_that_change_after_the_load_are_seen_if_asked_for(
 def test_media_are_named_in_the_order_of_the_seeds() -> None:
     version, _ = published(1.0, 5)
     group = candidate_group(request_of(version, index=2), version, "e", "abc", "xyz")
-    assert [(one.seed, one.latents, one.video) for one in group.candidates] == [
+    assert [(sampled.seed, sampled.latents, sampled.video) for sampled in group.candidates] == [
         (2000, "a", "x"),
         (2001, "b", "y"),
         (2002, "c", "z"),
     ]
-    assert {one.version for one in group.candidates} == {version}
+    assert {sampled.version for sampled in group.candidates} == {version}
