@@ -65,7 +65,7 @@ def noisy_input(policy: Policy) -> tuple[Tensor, Tensor, list[Tensor]]:
 
 def train_a_little(policy: Policy) -> None:
     """One plain gradient step on every trained tensor, twice, so that LoRA's A moves too."""
-    parameters = [one for one in policy.trainable_module().parameters() if one.requires_grad]
+    parameters = [p for p in policy.trainable_module().parameters() if p.requires_grad]
     inputs = noisy_input(policy)
     for _ in range(2):
         policy.predict(*inputs, "policy").square().sum().backward()
@@ -174,7 +174,7 @@ def test_the_base_cannot_be_loaded_over(load: Load) -> None:
     policy = load(trainable=True, keep_base=True)
     reference = digest(policy.reference_weights())
     with pytest.raises(ConfigError, match="the base is frozen"):
-        policy.load_weights({name: one + 1 for name, one in policy.weights().items()}, "base")
+        policy.load_weights({name: tensor + 1 for name, tensor in policy.weights().items()}, "base")
     assert digest(policy.reference_weights()) == reference
 
 
@@ -200,9 +200,9 @@ def test_only_the_policy_gets_gradients(load: Load, order: tuple) -> None:
     assert not frozen.requires_grad
     (of_policy - frozen - 1).square().mean().backward()
     module = policy.trainable_module()
-    trained = {name for name, one in module.named_parameters() if one.requires_grad}
+    trained = {name for name, p in module.named_parameters() if p.requires_grad}
     assert len(trained) == len(policy.weights())
-    assert {name for name, one in module.named_parameters() if one.grad is not None} == trained
+    assert {name for name, p in module.named_parameters() if p.grad is not None} == trained
 
 
 def test_a_sampler_holds_no_gradients_and_no_reference(load: Load) -> None:
@@ -233,7 +233,7 @@ def test_published_weights_arrive_bit_for_bit(load: Load, dtype: str) -> None:
 
 def test_roles_round_alike_in_mixed_precision(load: Load) -> None:
     policy = load(trainable=True, dtype="bfloat16")
-    assert {one.dtype for one in policy.trainable_module().parameters() if one.requires_grad} == {
+    assert {p.dtype for p in policy.trainable_module().parameters() if p.requires_grad} == {
         torch.float32
     }
     inputs = noisy_input(policy)
@@ -273,7 +273,7 @@ def test_weights_of_another_model_are_refused_and_nothing_changes(load: Load) ->
         policy.load_weights({name: before[name] for name in others})
     with pytest.raises(WeightMismatchError, match=r"\(1, 2\) instead of"):
         policy.load_weights(
-            {name: one + 1 for name, one in before.items()} | {first: torch.zeros(1, 2)}
+            {name: tensor + 1 for name, tensor in before.items()} | {first: torch.zeros(1, 2)}
         )
     assert digest(policy.weights()) == digest(before)
 
@@ -297,7 +297,7 @@ def test_gradient_checkpointing_changes_no_gradient(
         config.gradient_checkpointing = checkpointing
         policy = load_policy(config, tiny_sampling(), parts=PARTS, trainable=True)
         policy.predict(*noisy_input(policy), "policy").square().sum().backward()
-        gradients.append([one.grad for one in policy.trainable_module().parameters()])
+        gradients.append([p.grad for p in policy.trainable_module().parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         assert (plain is None) == (checkpointed is None)
         assert plain is None or torch.allclose(plain, checkpointed)

@@ -1,4 +1,4 @@
-"""The models that can be aligned: one file per diffusers family, one line each in `FAMILIES`."""
+"""The models that can be aligned: a file per diffusers family, and its line in `FAMILIES`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _cogvideox() -> Family:
 
 
 FAMILIES = {"wan": _wan, "cogvideox": _cogvideox}
-"""Family name -> function that imports it (diffusers is heavy, and read only when used)."""
+"""Family name -> function that imports it: diffusers is heavy, and imported only when used."""
 
 
 def load_policy(
@@ -41,22 +41,22 @@ def load_policy(
     trainable: bool = False,
     keep_base: bool = False,
 ) -> DifferentiablePolicy:
-    """Load a policy, reading from disk only the parts that this process needs.
+    """Load a policy, reading only the parts that this process needs.
 
     Args:
-        config: Which model, and what of it is trained.
+        config: Which model to load, and which of its weights are trained.
         sampling: How candidates are sampled.
         parts: Some of `transformer`, `vae`, `text_encoder`. A learner needs the first, a generator
             the first two, an encoder the last.
-        device: Where to put them; None = the GPU if there is one.
-        seed: Of newly initialised adapters; every process of a run must use the same.
+        device: Where to load the parts; None = the GPU if there is one.
+        seed: Seed of new adapters; every process of a run must use the same.
         trainable: Hold trained weights in float32 with gradients, and a reference beside them.
-        keep_base: The role `base` will be asked for. Full fine-tuning then keeps one more copy of
-            the transformer; adapters have it for nothing.
+        keep_base: Make the role `base` available, which full fine-tuning pays for with one more
+            copy of the transformer. With adapters it always is, at no cost.
 
     Raises:
-        ConfigError: The family, a part or a setting is unknown or does not fit the model.
-        CheckpointError: The checkpoint is missing, half-written or of another kind.
+        ConfigError: The family, a part or a setting is unknown, or does not fit the model.
+        CheckpointError: The checkpoint is missing, incomplete or of another kind.
     """
     if config.family not in FAMILIES:
         raise ConfigError(

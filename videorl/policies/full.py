@@ -20,11 +20,11 @@ def train_everything(
 
     Args:
         model: The model, in the types in which its weights are to be published.
-        trainable: Hold the weights in float32 with gradients, beside a frozen reference. Its large
-            layers keep the publication type; all others follow the policy, so that under autocast
-            both roles round alike and a reference just updated predicts exactly what the policy
-            does.
-        keep_base: Keep one more frozen copy, which never changes, for the role `base`.
+        trainable: Hold the weights in float32 with gradients, beside a frozen reference. Large
+            layers of the reference keep the publication type to save memory. The others are in
+            float32 too, so that under autocast both roles round alike: right after an update the
+            reference predicts exactly what the policy does.
+        keep_base: Keep another frozen copy, which never changes, for the role `base`.
     """
     model.requires_grad_(trainable)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}

@@ -48,7 +48,7 @@ def load_pipeline_policy(
     trained = None
     if "transformer" in parts:
         family.check_size(pipeline, sampling)
-        family.process(pipeline.scheduler)  # refuses what cannot be trained, before it is
+        family.process(pipeline.scheduler)  # refuses a model that cannot be trained
         float32_layers = float32_linears(pipeline.transformer)
         trained = _prepare_transformer(family, pipeline.transformer, config, wanted, device)
         if autocast:
@@ -85,7 +85,7 @@ def _read_parts(
     parts: frozenset[str],
     dtype: torch.dtype,
 ) -> Any:
-    """Return the stock pipeline around `parts`; the others are None."""
+    """Return the stock pipeline with `parts` loaded; its other parts are None."""
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -105,7 +105,7 @@ def _read_parts(
     pipeline = family.pipeline_class(**loaded, **options)
     pipeline.set_progress_bar_config(disable=True)
     if parts & {"transformer", "vae"}:
-        # The pipeline takes these from its VAE; a process without one samples at the same size.
+        # The pipeline reads these from its VAE; without a VAE it must sample the same size.
         strides = family.strides(read_json(folder / "vae/config.json"))
         pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial = strides
     return pipeline
@@ -115,7 +115,8 @@ def _read_scheduler(folder: Path, index: dict[str, Any]) -> Any:
     import diffusers
 
     kind = getattr(diffusers, index["scheduler"][1], None)
-    # Pipelines of diffusers, which have a `from_pretrained` too, run code that lies in the folder.
+    # Not any class of diffusers: pipelines have a `from_pretrained` too, which may run code from
+    # the checkpoint.
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         raise CheckpointError(
             f"{folder / 'model_index.json'}: scheduler must be one of diffusers' schedulers, got "
@@ -125,7 +126,7 @@ def _read_scheduler(folder: Path, index: dict[str, Any]) -> Any:
 
 
 def _read_model(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """Read one model, refusing weights that leave a parameter at random.
+    """Read one model, refusing weights that would leave a parameter randomly initialised.
 
     Raises:
         CheckpointError: The weights do not fill the model that `config.json` describes.
@@ -147,7 +148,7 @@ def _read_model(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
 def _prepare_transformer(
     family: Family, transformer: Any, config: PolicyConfig, wanted: Wanted, device: torch.device
 ) -> TrainedWeights:
-    """Make adapters or all weights the trained ones, and put everything on `device`."""
+    """Set up what is trained, adapters or all weights, and move the model to `device`."""
     if wanted.trainable and config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if config.lora.rank == 0:

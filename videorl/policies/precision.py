@@ -1,4 +1,4 @@
-"""Mixed precision for training: float32 weights that compute as their published values do."""
+"""Mixed precision: float32 weights in training compute like the published half-precision ones."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def float32_linears(model: nn.Module) -> list[str]:
 def prepare_for_autocast(
     trained: TrainedWeights, float32_layers: Iterable[str], device_type: str
 ) -> None:
-    """Make every role, run under autocast, round where the published half-precision model rounds.
+    """Make every role under autocast round where the published half-precision model rounds.
 
-    Autocast would compute in half precision what that model keeps in float32 (Wan: the time
-    embedding), would return layer norms in float32 that the model returns in half precision
-    (CogVideoX: all of them), and would let RMS norms, which it does not know, mix types without a
-    fused kernel.
+    Plain autocast differs from that model in three ways. It computes in half precision what the
+    model keeps in float32 (Wan: the time embedding). It returns layer norms in float32 where the
+    model returns half precision (CogVideoX: all of them). And it does not know RMS norms, which
+    would mix types and so miss the fused kernel.
 
     Args:
-        trained: Its modules are changed in place, but not the names or types of their parameters.
-        float32_layers: `float32_linears` of the model as it was read from disk.
+        trained: Its modules are changed in place; names and types of parameters stay.
+        float32_layers: What `float32_linears` said of the model as read from disk.
         device_type: Where they run: `cuda` or `cpu`.
     """
     for module in trained.modules:
@@ -42,7 +42,7 @@ def prepare_for_autocast(
         for layer in module.modules():
             if isinstance(layer, nn.RMSNorm):
                 layer.forward = partial(_rms_norm, layer)
-            # Subclasses, such as Wan's, have their own ways with types.
+            # Not subclasses: those, such as Wan's, handle types themselves.
             if type(layer) is nn.LayerNorm:
                 layer.forward = torch.autocast(device_type, enabled=False)(
                     partial(_layer_norm, layer)
@@ -50,7 +50,7 @@ def prepare_for_autocast(
 
 
 def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    weight, bias = (None if one is None else one.to(x.dtype) for one in (norm.weight, norm.bias))
+    weight, bias = (None if p is None else p.to(x.dtype) for p in (norm.weight, norm.bias))
     return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 

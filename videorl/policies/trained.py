@@ -1,4 +1,4 @@
-"""What an optimizer changes in a model, beside the frozen reference it is compared with."""
+"""The weights that an optimizer changes, beside the frozen reference."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class TrainedWeights:
 
     policy: Mapping[str, nn.Parameter]
     reference: Mapping[str, nn.Parameter]
-    """Same names; empty in a process that only samples."""
+    """Same names as `policy`; empty in a process that only samples."""
     dtypes: Mapping[str, torch.dtype]
-    """Type of every tensor as published, which is how a process that only samples holds it."""
+    """The type in which each tensor is published, and held by processes that only sample."""
     using: Callable[[Role], AbstractContextManager[nn.Module]]
-    """Gives the module that computes with the weights of a role, for the length of a `with`."""
+    """Context manager that yields the module computing with the weights of a role."""
     modules: tuple[nn.Module, ...]
-    """Every module that `using` may give, each once."""
+    """The distinct modules that `using` may yield."""
 
     def published(self) -> dict[str, Tensor]:
         """Return copies of the policy's tensors on the CPU, in their publication types."""
@@ -38,7 +38,7 @@ class TrainedWeights:
         }
 
     def reference_copies(self) -> dict[str, Tensor]:
-        """Return copies of the reference's tensors on the CPU, in the types they are held in."""
+        """Return copies of the reference's tensors on the CPU, in the types it holds them in."""
         self._need_reference()
         return {name: p.detach().to("cpu", copy=True) for name, p in self.reference.items()}
 
