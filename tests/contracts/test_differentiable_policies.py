@@ -36,7 +36,7 @@ def whole(policy: DifferentiablePolicy) -> Tensor:
     negative = policy.encode([""])[0]
     embeds = policy.encode(PROMPTS)
     return torch.cat(
-        [policy.sample(one, negative, [seed]) for one, seed in zip(embeds, SEEDS, strict=True)]
+        [policy.sample(embed, negative, [seed]) for embed, seed in zip(embeds, SEEDS, strict=True)]
     )
 
 

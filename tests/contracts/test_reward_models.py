@@ -143,7 +143,9 @@ def test_bad_videos_are_named_with_the_reason_and_cost_only_themselves(
     bad: list[tuple[Any, str]] = [
         (path, f"{path}: .*{reason}") for path, reason in bad_files(tmp_path).items()
     ]
-    bad += [(Video(*one), f"PLACE: .*{re.escape(reason)}") for reason, one in BAD_VIDEOS.items()]
+    bad += [
+        (Video(*video), f"PLACE: .*{re.escape(reason)}") for reason, video in BAD_VIDEOS.items()
+    ]
     bad += [(FRAMES, "PLACE: expected a path or a Video, got ndarray")]
     videos = [clip(), *(video for video, _ in bad), clip(seed=1)]
     results = score_each(model, videos, case.prompts[:1] * len(videos))
@@ -191,7 +193,7 @@ def test_each_missing_or_damaged_file_of_a_checkpoint_is_named(
     if folder is None:
         return
     endings = (".pth", ".pt", ".safetensors", "tokenizer.json", "config.json")
-    files = [one for one in sorted(folder.rglob("*")) if one.name.endswith(endings)]
+    files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(endings)]
     assert files
     for file in files:
         copy = tmp_path / name

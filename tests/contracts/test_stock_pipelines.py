@@ -76,8 +76,8 @@ def change_weights(policy: Policy) -> None:
     weights = policy.weights()
     policy.load_weights(
         {
-            name: one + torch.randn(one.shape, generator=generator) / 4
-            for name, one in weights.items()
+            name: tensor + torch.randn(tensor.shape, generator=generator) / 4
+            for name, tensor in weights.items()
         }
     )
 
@@ -168,4 +168,4 @@ def test_stock_diffusers_opens_exported_full_weights(
     opened = type(stock.transformer).from_pretrained(tmp_path, subfolder="transformer")
     live = policy.weights()
     assert opened.state_dict().keys() == live.keys()
-    assert all(torch.equal(one, live[name]) for name, one in opened.state_dict().items())
+    assert all(torch.equal(tensor, live[name]) for name, tensor in opened.state_dict().items())

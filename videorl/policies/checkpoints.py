@@ -1,4 +1,4 @@
-"""Find a diffusers checkpoint and refuse a half-written one before anything heavy is read."""
+"""Find a diffusers checkpoint, and refuse an incomplete one before reading any weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SMALL_FILES = {
     "model_index.json": PARTS,
     "scheduler/scheduler_config.json": frozenset({"transformer"}),
     "transformer/config.json": frozenset({"transformer"}),
-    # The size of the latents is written in the VAE's config, so samplers need it too.
+    # The VAE's config says how large latents are, so samplers need it too.
     "vae/config.json": frozenset({"transformer", "vae"}),
     "text_encoder/config.json": frozenset({"text_encoder"}),
     "tokenizer/tokenizer_config.json": frozenset({"text_encoder"}),
@@ -59,11 +59,11 @@ def locate(path: str, parts: frozenset[str]) -> Path:
 
 
 def check(folder: Path, pipeline: str, parts: frozenset[str]) -> dict[str, Any]:
-    """Check that `folder` is a whole checkpoint of `pipeline`, reading only file headers.
+    """Check that `folder` is a complete checkpoint of `pipeline`, reading only file headers.
 
     Args:
         folder: A diffusers pipeline folder.
-        pipeline: The pipeline class it must name, e.g. `WanPipeline`.
+        pipeline: Name of the expected pipeline class, such as `WanPipeline`.
         parts: The parts whose files must be complete.
 
     Returns:

@@ -23,9 +23,9 @@ from videorl.processes.vp_diffusion import VPDiffusion
 class CogVideoX:
     """Implements `videorl.policies.family.Family`.
 
-    2B has absolute positions, 5B rotary ones, 1.5 rotary ones and patches of two latent frames,
-    for which its pipeline puts a latent frame of padding before the video: it is sampled and
-    learned like the others, and dropped before decoding.
+    2B has absolute positions, 5B has rotary ones. 1.5 has rotary ones and patches of two latent
+    frames, so its pipeline puts a padding frame before the latents: it is sampled and trained like
+    the others, and dropped before decoding.
     """
 
     pipeline_class = CogVideoXPipeline
@@ -41,7 +41,7 @@ class CogVideoX:
     attends_to_padding = True
 
     def pipeline_options(self, folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-        """Return nothing: the pipeline takes only its parts."""
+        """Return an empty dict: the pipeline takes only its parts."""
         return {}
 
     def strides(self, vae_config: Mapping[str, Any]) -> tuple[int, int]:
@@ -50,11 +50,11 @@ class CogVideoX:
         return temporal, 2 ** (len(vae_config["block_out_channels"]) - 1)
 
     def check_size(self, pipeline: Any, sampling: SamplingConfig) -> None:
-        """Refuse what would give other videos than were asked for, or garbled text.
+        """Refuse settings for which the model would return other videos, or misread the prompt.
 
         Raises:
-            ConfigError: The VAE, which decodes latent frames by twos, would return more frames;
-                or the text has not the length that the transformer was trained with.
+            ConfigError: The VAE, which decodes latent frames in pairs, would return more frames;
+                or the text length is not the one that the transformer was trained with.
         """
         check_multiples(
             sampling,
@@ -69,7 +69,7 @@ class CogVideoX:
             )
 
     def process(self, scheduler: Any) -> VPDiffusion:
-        """Return the scheduler's own schedule, zero terminal SNR included.
+        """Return diffusion with the scheduler's own schedule, including zero terminal SNR.
 
         Raises:
             ConfigError: The model predicts neither the noise nor the velocity, or was not trained
@@ -103,11 +103,11 @@ class CogVideoX:
         return {"timestep": timestep, "image_rotary_emb": rotary}
 
     def times(self, pipeline: Any, timestep: Tensor) -> Tensor:
-        """Return (k + 1) / N of timestep k."""
+        """Return (k + 1) / N for timestep k of N."""
         return (timestep.float() + 1) / len(pipeline.scheduler.alphas_cumprod)
 
     def blocks(self, transformer: Any) -> nn.ModuleList:
-        """Return the blocks, whose second output is the text."""
+        """Return the blocks; their second output is the text."""
         return transformer.transformer_blocks
 
     def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:

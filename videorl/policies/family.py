@@ -15,7 +15,7 @@ from videorl.protocols import Process
 
 
 class Family(Protocol):
-    """One file each; `PipelinePolicy` does the rest, and `load_pipeline` reads the checkpoint."""
+    """What the file of a family provides; `loading` and `PipelinePolicy` do the rest."""
 
     @property
     def pipeline_class(self) -> Any:
@@ -29,12 +29,12 @@ class Family(Protocol):
 
     @property
     def frames_first(self) -> bool:
-        """The pipeline has latents [B, T, C, H, W], and not [B, C, T, H, W]."""
+        """Whether the pipeline's latents are [B, T, C, H, W] instead of [B, C, T, H, W]."""
         ...
 
     @property
     def attends_to_padding(self) -> bool:
-        """Padding belongs to an embedding: it is encoded, and the transformer reads it."""
+        """Whether the transformer reads the padding of a prompt, which embeddings then include."""
         ...
 
     @property
@@ -46,11 +46,11 @@ class Family(Protocol):
         """Return what the pipeline's constructor takes beside its parts.
 
         Args:
-            folder: The checkpoint, to be named in errors.
-            index: Its `model_index.json`.
+            folder: Folder of the checkpoint, named in errors.
+            index: Content of its `model_index.json`.
 
         Raises:
-            ConfigError: It is a model of this pipeline that cannot be trained.
+            ConfigError: The pipeline is right, but this model cannot be trained.
         """
         ...
 
@@ -59,10 +59,10 @@ class Family(Protocol):
         ...
 
     def check_size(self, pipeline: Any, sampling: SamplingConfig) -> None:
-        """Refuse what the pipeline would change silently; `check_multiples` helps.
+        """Refuse a video size that the pipeline would change silently; see `check_multiples`.
 
         Raises:
-            ConfigError: Naming the setting, what it is and what it may be.
+            ConfigError: Names the setting, its value, and the values it may have.
         """
         ...
 
@@ -77,66 +77,66 @@ class Family(Protocol):
     def step_times(self, pipeline: Any) -> Tensor:
         """Return the times in [0, 1] at which the scheduler's steps begin, falling from the noise.
 
-        Not always `times` of its timesteps, which a scheduler may round.
+        They may differ from `times` of its timesteps, which a scheduler may round.
 
         Args:
-            pipeline: With the scheduler as the last call left it.
+            pipeline: Its scheduler must be as the last call left it.
         """
         ...
 
     def conditions(self, pipeline: Any, x_t: Tensor, t_B: Tensor) -> dict[str, Any]:
-        """Return the transformer's arguments beside noisy latents and text, as the pipeline does.
+        """Return the transformer's arguments other than latents and text, as the pipeline does.
 
         Args:
-            pipeline: With transformer and scheduler.
+            pipeline: Must have its transformer and scheduler.
             x_t: Noisy latents in the pipeline's order of axes, on the transformer's device.
             t_B: Times in [0, 1], float32, on that device; 1 is pure noise.
         """
         ...
 
     def times(self, pipeline: Any, timestep: Tensor) -> Tensor:
-        """Return the times in [0, 1] of the scheduler's timesteps; `conditions` goes the way back.
+        """Return the times in [0, 1] of the scheduler's timesteps; `conditions` is the inverse.
 
         Args:
-            pipeline: With a scheduler.
-            timestep: Of any shape, as the pipeline passes them to `scheduler.step`.
+            pipeline: Must have its scheduler.
+            timestep: Any shape, as the pipeline passes it to `scheduler.step`.
         """
         ...
 
     def blocks(self, transformer: Any) -> nn.ModuleList:
-        """Return the transformer's blocks; each returns the video's tokens [B, N, D], first."""
+        """Return the transformer's blocks; their first output is the video tokens [B, N, D]."""
         ...
 
     def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:
         """Return pixels [B, 3, F, H, W] in [-1, 1], as the pipeline does.
 
         Args:
-            pipeline: With a VAE.
+            pipeline: Must have its VAE.
             x0: Latents in the pipeline's order of axes, on the VAE's device and in its type.
-            num_frames: Pixel frames F wanted.
+            num_frames: Number F of pixel frames to return.
         """
         ...
 
     def encode(self, pipeline: Any, pixels_B3FHW: Tensor) -> Tensor:
         """Return the latents of pixels in [-1, 1], in the pipeline's order of axes.
 
-        The mean of the VAE's posterior, scaled as the pipeline's own samples are: what `decode`
-        undoes.
+        They are the mean of the VAE's posterior, scaled like the pipeline's samples, so that
+        `decode` inverts this.
         """
         ...
 
 
 def swapped(family: Family, latents: Tensor) -> Tensor:
-    """Go from latents [B, C, T, H, W] to the order of axes of the family's pipeline, or back."""
+    """Bring latents [B, C, T, H, W] into the axis order of the family's pipeline, or back."""
     return latents.transpose(1, 2) if family.frames_first else latents
 
 
 def check_multiples(sampling: SamplingConfig, *, frames_step: int, pixels_step: int) -> None:
-    """Check that the video is a whole number of latent frames and patches.
+    """Check that the video consists of whole latent frames and patches.
 
     Raises:
-        ConfigError: Frames are no multiple of `frames_step` plus 1, or height or width none of
-            `pixels_step`.
+        ConfigError: The number of frames is not a multiple of `frames_step` plus 1, or height or
+            width is not a multiple of `pixels_step`.
     """
     if sampling.num_frames % frames_step != 1:
         raise ConfigError(

@@ -29,16 +29,16 @@ def train_adapters(
     trainable: bool,
     initial: tuple[Mapping[str, Tensor], Mapping[str, Any] | None] | None = None,
 ) -> TrainedWeights:
-    """Freeze `model` and attach the adapters, on the CPU.
+    """Freeze `model` and attach the adapters to it, on the CPU.
 
-    A new adapter starts with B = 0, so that the policy equals its base, and with A drawn from
+    A new adapter starts with B = 0, so that the policy equals the base, and with A drawn from
     `seed`; the reference starts as a copy of the policy.
 
     Args:
         model: A diffusers model that takes adapters (`PeftAdapterMixin`).
         config: Rank, alpha and the layers to adapt.
-        seed: Of the initial A; equal seeds give equal adapters, whatever was drawn before.
-        trainable: Hold the policy adapter in float32 with gradients, and add the reference.
+        seed: Seed of the initial A; the state of global generators does not matter.
+        trainable: Hold the policy's adapter in float32 with gradients, and add the reference.
         initial: Tensors (`transformer.<layer>.lora_A.weight` ...) and metadata of a trained
             adapter, as the `lora_state_dict` of diffusers pipelines returns them.
 
@@ -60,7 +60,7 @@ def train_adapters(
                 model.add_adapter(copy.deepcopy(model.peft_config["policy"]), "reference")
     layers = {name: model.get_submodule(name) for name in targets}
     for layer in layers.values():
-        # Autocast casts the input; casting it to float32 first would only cost bandwidth.
+        # Autocast casts the input anyway; casting to float32 first would only cost bandwidth.
         layer.cast_input_dtype_enabled = False
         layer.set_adapter("policy", inference_mode=not trainable)
     policy = _parameters(layers, "policy")
@@ -98,8 +98,8 @@ def _target_layers(model: nn.Module, targets: list[str]) -> list[str]:
             f"policy.lora.target_modules: {', '.join(absent)} matches no layer of "
             f"{type(model).__name__}; give module-name suffixes such as to_q or ffn.net.2"
         )
-    chosen = {name for names in matched.values() for name in names}
-    return [name for name, _ in model.named_modules() if name in chosen]
+    adapted = {name for names in matched.values() for name in names}
+    return [name for name, _ in model.named_modules() if name in adapted]
 
 
 def _add_adapter(model: Any, config: LoraConfig) -> None:

@@ -26,7 +26,7 @@ class PipelinePolicy:
     """A diffusers model with its trained weights and its frozen reference.
 
     Sampling is the stock pipeline's own call, so whatever scheduler the checkpoint names is used.
-    The training-time prediction is the transformer's call of that pipeline, without guidance.
+    In training, a prediction is the pipeline's own call of its transformer, without guidance.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class PipelinePolicy:
         is_lora: bool,
         autocast: bool,
     ) -> None:
-        """Combine loaded parts; parts that were not loaded are None in `pipeline`.
+        """Combine the loaded parts.
 
         Args:
-            family: What its family does differently from others.
-            pipeline: The stock pipeline.
-            trained: The transformer's trained weights; None if it was not loaded.
-            sampling: How candidates are sampled.
+            family: What this model family does differently from others.
+            pipeline: The stock pipeline; parts that were not loaded are None.
+            trained: The trained weights; None if the transformer was not loaded.
+            sampling: Size of the videos, number of steps, guidance.
             dtype: Compute type of the transformer.
             is_lora: Whether adapters are trained, instead of all weights.
-            autocast: Whether trained weights are held in float32, but compute in `dtype`.
+            autocast: Whether weights are held in float32 but compute in `dtype`.
         """
         self._family = family
         self._pipeline = pipeline
@@ -61,13 +61,13 @@ class PipelinePolicy:
 
     @property
     def process(self) -> Process:
-        """The noising process of the checkpoint, which was loaded with its transformer."""
+        """The noising process of the checkpoint; needs the transformer to be loaded."""
         self._part("transformer")
         return self._family.process(self._pipeline.scheduler)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Return one embedding [L, D] per prompt, on the CPU; padded if the model attends to that.
+        """Return one embedding [L, D] per prompt, on the CPU; padded if the model reads padding.
 
         Prompts are encoded one by one, so that an embedding never depends on its batch mates.
 
@@ -102,14 +102,14 @@ class PipelinePolicy:
     ) -> Tensor:
         """Return final latents [B, C, T, H, W] in float32, one per seed, for a single prompt.
 
-        All noise is drawn per seed on the CPU: a candidate is the same whatever its batch mates or
-        the device are, up to rounding in differently shaped batches.
+        All noise is drawn per seed on the CPU, so that a candidate depends neither on the device
+        nor on the others in its batch, up to rounding in batches of other shapes.
 
         Args:
             prompt_embeds_LD: Embedding of the prompt, as `encode` returns it.
-            negative_prompt_embeds_LD: The same of `sampling.negative_prompt`; read only if
+            negative_prompt_embeds_LD: Embedding of `sampling.negative_prompt`; read only if
                 `sampling.guidance_scale` > 1.
-            seeds: Of the initial noise, and of a stochastic solver's.
+            seeds: Seeds of the initial noise and of a stochastic solver's.
 
         Raises:
             ConfigError: Guidance is on, but there is no negative embedding.
@@ -119,7 +119,7 @@ class PipelinePolicy:
         size = self._sampling.batch_size or len(seeds)
         batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
         return torch.cat(
-            [self._denoise(prompt_embeds_LD, negative_prompt_embeds_LD, one) for one in batches]
+            [self._denoise(prompt_embeds_LD, negative_prompt_embeds_LD, batch) for batch in batches]
         )
 
     def sample_partly(
@@ -158,7 +158,7 @@ class PipelinePolicy:
         seeds: Sequence[int],
         after_step: Callable[..., dict[str, Tensor]] | None = None,
     ) -> Tensor:
-        """Call the stock pipeline; return its latents in its own order of axes."""
+        """Call the stock pipeline; return its latents in its own axis order."""
         self._part("transformer")
         sampling, negative = self._sampling, negative_prompt_embeds
         with self._mixed_precision():
@@ -177,7 +177,7 @@ class PipelinePolicy:
             )[0]
 
     def decode(self, latents_BCTHW: Tensor) -> list[Video]:
-        """Decode latents as the stock pipeline does, few at a time if the videos are large."""
+        """Decode latents as the stock pipeline does, in small batches if the videos are large."""
         return self._codec().decode(latents_BCTHW)
 
     def pixels(self, latents_BCTHW: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class PipelinePolicy:
         """Return the latents [C, T, H, W] of a video in float32, on the CPU.
 
         Raises:
-            VideoError: It has another size than `sampling` says.
+            VideoError: The video has another size than `sampling` says.
         """
         return self._codec().encode(video)
 
@@ -225,17 +225,17 @@ class PipelinePolicy:
         return self._family.blocks(self._part("transformer"))
 
     def features(self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor]) -> Tensor:
-        """Return the video's tokens [B, N, D] behind the last block; arguments as of `predict`."""
+        """Return the video's tokens [B, N, D] after the last block; arguments as in `predict`."""
         outputs: list[Any] = []
         with self.blocks()[-1].register_forward_hook(lambda *seen: outputs.append(seen[2])):
             self.predict(x_t_BCTHW, t_B, prompt_embeds, "policy")
         return (outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]).float()
 
     def keep_layers(self, num_layers: int) -> None:
-        """Drop all but the first blocks, for what is built on their `features`; not with LoRA.
+        """Keep only the first blocks, for a network that reads their `features`.
 
         Raises:
-            ConfigError: There are fewer, or adapters.
+            ConfigError: There are fewer blocks, or the policy has adapters.
         """
         blocks = self.blocks()
         if self._is_lora or not 1 <= num_layers <= len(blocks):
@@ -246,9 +246,9 @@ class PipelinePolicy:
         self._trained = train_everything(self._part("transformer"), trainable=False)
 
     def changed_predictions(self, change: Change) -> AbstractContextManager[None]:
-        """Inside the block, let the solver of `sample` see `change(prediction, x_t, t_B)` instead.
+        """Inside the block, give the solver of `sample` `change(prediction, x_t, t_B)` instead.
 
-        The prediction is what classifier-free guidance made of the model's, [B, C, T, H, W].
+        The prediction [B, C, T, H, W] is the model's after classifier-free guidance.
         """
         self._part("transformer")
 
@@ -265,13 +265,13 @@ class PipelinePolicy:
     def weights(self) -> dict[str, Tensor]:
         """Return copies of the policy's trained tensors as they are published.
 
-        They are on the CPU, in the type in which a process that only samples holds them, so that
-        such a process, having loaded them, has the same digest.
+        They are on the CPU, in the types in which a process that only samples holds them, so that
+        its digest is the same once it has loaded them.
         """
         return self._weights().published()
 
     def reference_weights(self) -> dict[str, Tensor]:
-        """Return copies of the reference's tensors on the CPU, in the types they are held in."""
+        """Return copies of the reference's tensors on the CPU, in the types it holds them in."""
         return self._weights().reference_copies()
 
     def load_weights(self, weights: Mapping[str, Tensor], role: Role = "policy") -> None:
@@ -287,7 +287,7 @@ class PipelinePolicy:
         self._weights().update_reference()
 
     def export(self, directory: Path) -> None:
-        """Write what stock diffusers opens.
+        """Write the trained weights so that stock diffusers opens them.
 
         LoRA: `load_lora_weights(directory)` of the family's pipeline. Full fine-tuning:
         `from_pretrained(directory, subfolder="transformer")` of its transformer's class.
@@ -314,7 +314,7 @@ class PipelinePolicy:
         return self._trained
 
     def _padded(self, prompt_embeds: Sequence[Tensor]) -> Tensor:
-        """Stack to [B, max_sequence_length, D], zeros at the end, as `encode_prompt` pads."""
+        """Stack to [B, max_sequence_length, D], zero-padded at the end like `encode_prompt`."""
         shape = (len(prompt_embeds), self._sampling.max_sequence_length, prompt_embeds[0].shape[1])
         device = self._part("transformer").device
         padded_BLD = torch.zeros(shape, dtype=self._dtype, device=device)

@@ -14,22 +14,22 @@ from videorl.policies.family import Family, swapped
 from videorl.types import Video
 
 _PIXELS_AT_ONCE = 2**22
-"""Decoded together: small clips are twice as fast so, one 480p clip already fills this."""
+"""Decoding small clips together is twice as fast; a single 480p clip already has this many."""
 
 
 @dataclass(frozen=True)
 class VideoCodec:
-    """What a policy does with its VAE."""
+    """Decodes and encodes with a policy's VAE."""
 
     family: Family
     pipeline: Any
-    """With a VAE."""
+    """Must have its VAE."""
     sampling: SamplingConfig
-    """Says the size of videos."""
+    """Gives the size and frame rate of videos."""
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: Tensor) -> list[Video]:
-        """Decode latents as the stock pipeline does, few at a time if the videos are large."""
+        """Decode latents as the stock pipeline does, in small batches if the videos are large."""
         sampling = self.sampling
         num_pixels = sampling.num_frames * sampling.height * sampling.width
         videos: list[Video] = []
@@ -49,7 +49,7 @@ class VideoCodec:
         """Return the latents [C, T, H, W] of a video in float32, on the CPU.
 
         Raises:
-            VideoError: It has another size than `sampling` says.
+            VideoError: The video has another size than `sampling` says.
         """
         sampling, vae = self.sampling, self.pipeline.vae
         wanted = (sampling.num_frames, sampling.height, sampling.width)
@@ -64,6 +64,6 @@ class VideoCodec:
 
 
 def as_videos(pixels_BF3HW: Tensor, fps: float) -> list[Video]:
-    """Round pixels in [0, 1] to 8 bits; `fps` is frames per second."""
+    """Round pixels in [0, 1] to 8 bits."""
     frames_BFHW3 = (pixels_BF3HW * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
-    return [Video(one.contiguous().cpu().numpy(), fps) for one in frames_BFHW3]
+    return [Video(frames.contiguous().cpu().numpy(), fps) for frames in frames_BFHW3]

@@ -46,7 +46,7 @@ class Wan:
         if index.get("boundary_ratio") is not None or index.get("transformer_2", [None])[0]:
             raise ConfigError(
                 f"policy.path: {folder} has two transformers (Wan 2.2 A14B); training only one of "
-                "them would be silent nonsense, so use Wan 2.1 or Wan 2.2 TI2V-5B"
+                "them would silently give wrong results, so use Wan 2.1 or Wan 2.2 TI2V-5B"
             )
         return {"expand_timesteps": index.get("expand_timesteps", False)}
 
@@ -55,41 +55,41 @@ class Wan:
         return vae_config.get("scale_factor_temporal", 4), vae_config.get("scale_factor_spatial", 8)
 
     def check_size(self, pipeline: Any, sampling: SamplingConfig) -> None:
-        """Refuse sizes that the pipeline would round.
+        """Refuse video sizes that the pipeline would round.
 
         Raises:
             ConfigError: See `check_multiples`.
         """
         patch_sizes = pipeline.transformer.config.patch_size[1:]
-        # 16 is the pipeline's own demand, whatever the model.
+        # The pipeline demands multiples of 16 of every model.
         pixels_step = math.lcm(16, *(pipeline.vae_scale_factor_spatial * n for n in patch_sizes))
         check_multiples(
             sampling, frames_step=pipeline.vae_scale_factor_temporal, pixels_step=pixels_step
         )
 
     def process(self, scheduler: Any) -> RectifiedFlow:
-        """Return rectified flow, of which schedulers differ only in how they walk it."""
+        """Return rectified flow; schedulers only differ in how they integrate it."""
         return RectifiedFlow()
 
     def step_times(self, pipeline: Any) -> Tensor:
-        """Return the scheduler's share of noise before every step."""
+        """Return the scheduler's noise level before every step."""
         return pipeline.scheduler.sigmas[: len(pipeline.scheduler.timesteps)]
 
     def clean(self, prompt: str) -> str:
-        """Return the prompt without HTML entities and superfluous spaces."""
+        """Return the prompt without HTML entities and repeated spaces."""
         return prompt_clean(prompt)
 
     def conditions(self, pipeline: Any, x_t: Tensor, t_B: Tensor) -> dict[str, Any]:
         """Return the times, in units of training timesteps."""
         timestep = t_B * pipeline.scheduler.config["num_train_timesteps"]
         if pipeline.config["expand_timesteps"]:
-            # Wan 2.2 TI2V gives every token its own time; without an input image all are equal.
+            # Wan 2.2 TI2V has a time per token; without an input image they are all equal.
             batch, _, frames, height, width = x_t.shape
             timestep = timestep[:, None].expand(batch, frames * (height // 2) * (width // 2))
         return {"timestep": timestep}
 
     def times(self, pipeline: Any, timestep: Tensor) -> Tensor:
-        """Return timesteps over the number of training timesteps."""
+        """Return the timesteps divided by the number of training timesteps."""
         return timestep.float() / pipeline.scheduler.config["num_train_timesteps"]
 
     def blocks(self, transformer: Any) -> nn.ModuleList:
@@ -109,7 +109,7 @@ class Wan:
 
 
 def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of every channel of the VAE's own latents."""
+    """Return mean and standard deviation per channel, [1, C, 1, 1, 1], of the VAE's latents."""
     mean, std = (
         torch.tensor(numbers, device=like.device, dtype=like.dtype).view(1, -1, 1, 1, 1)
         for numbers in (vae.config.latents_mean, vae.config.latents_std)

@@ -1,7 +1,7 @@
 """Build and save a tiny but genuine Wan text-to-video checkpoint for Moving Shapes.
 
-The folder that `save_checkpoint` writes is an ordinary diffusers one: `WanPipeline.from_pretrained`
-opens it, and so does every other part of this project, without knowing that it is small.
+`save_checkpoint` writes an ordinary diffusers folder, which `WanPipeline.from_pretrained` and every
+part of this project open like any other.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def build_components(
     """Make untrained components; the same seed gives the same weights.
 
     Args:
-        seed: seed of every initial weight.
-        width: width of the transformer, a multiple of 32.
-        layers: number of transformer blocks.
-        vae_width: channels of the widest-resolution VAE level.
-        text_width: width of the text embeddings, a multiple of 16.
+        seed: Seed of every initial weight.
+        width: Width of the transformer, a multiple of 32.
+        layers: Number of transformer blocks.
+        vae_width: Channels of the VAE at the highest resolution.
+        text_width: Width of the text embeddings, a multiple of 16.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -65,7 +65,7 @@ def build_components(
 
 
 def build_tokenizer() -> PreTrainedTokenizerBase:
-    """A T5 tokenizer whose pieces are the words of the grammar; every other word is `<unk>`."""
+    """Return a T5 tokenizer that has the words of the grammar; every other word is `<unk>`."""
     from transformers import T5Tokenizer
 
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]

@@ -1,13 +1,12 @@
-"""Pairs of Moving Shapes clips with labels, as raters would give them: by the pixel oracle.
+"""Pairs of Moving Shapes clips, labelled by the pixel reward in place of human raters.
 
-Written in the published columns of VideoReward's data, so that nothing which reads them knows that
-no person was asked.
+The file has the columns of VideoReward's published data, so it is read like people's labels.
 """
 
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from videorl.data.video_io import write_mp4
+from videorl.files import write_text
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.seeds import derive_seed
 from videorl.worlds.grammar import Split, parse, prompts
 from videorl.worlds.moving_shapes import FPS, NUM_FRAMES, DefectRates, training_clip
 
 CLIPS = DefectRates(wrong_colour=0.35, wrong_direction=0.35)
-"""More contradictions of the text than in the policy's data: each should decide a fair share."""
+"""The text is contradicted more often than in the policy's data, so that it decides more labels."""
 _COLUMNS = ("path_A", "path_B", "prompt", "VQ", "MQ", "TA", "fps_A", "num_frames_A", "fps_B",
             "num_frames_B")  # fmt: skip
 
@@ -33,7 +33,7 @@ class Raters:
     same_band: float = 0.1
     """Scores that differ by less are `same`."""
     noise: float = 0.02
-    """Share of labels drawn anew from A, B and same."""
+    """Share of labels that are drawn at random from A, B and same."""
 
 
 def write_labelled_pairs(
@@ -44,14 +44,14 @@ def write_labelled_pairs(
     raters: Raters,
     on_pair: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Render `count` pairs as mp4 files beside a CSV of their labels; equal calls, equal files.
+    """Render `count` pairs as mp4 files and write a CSV of their labels; deterministic.
 
     Args:
-        path: The CSV, written last and whole; videos go into a folder of its name beside it.
-        split: Whose prompts are used.
-        count: Pairs.
-        seed: Of clips and label noise.
-        raters: How labels come about.
+        path: The CSV, written last and atomically; videos go into a folder of its name beside it.
+        split: Which prompts to use.
+        count: Number of pairs.
+        seed: Seed of clips and label noise.
+        raters: How scores become labels.
         on_pair: Called with the number of pairs done.
     """
     videos = path.with_suffix("")
@@ -70,10 +70,9 @@ def write_labelled_pairs(
         labels = [_label(rng, margin, raters) for margin in margins]
         rows.append((*names, text, *labels, FPS, NUM_FRAMES, FPS, NUM_FRAMES))
         on_pair(index + 1)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([_COLUMNS, *rows])
-    os.replace(partial, path)
+    table = io.StringIO()
+    csv.writer(table).writerows([_COLUMNS, *rows])
+    write_text(path, table.getvalue())
 
 
 def _label(rng: np.random.Generator, margin: float, raters: Raters) -> str:

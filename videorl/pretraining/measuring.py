@@ -1,4 +1,4 @@
-"""What a Moving Shapes checkpoint can do: VAE round trip, and best-of-K of its policy."""
+"""Measure a Moving Shapes checkpoint: VAE round trip, and best-of-K of its policy."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ ONE_DEFECT: dict[str, DefectRates] = {
 
 
 def to_videos(pixels_BFHW3: npt.NDArray[np.float32]) -> list[Video]:
-    """Pixels in [0, 1] to 8-bit videos."""
+    """Round pixels in [0, 1] to 8-bit videos."""
     frames = (np.clip(pixels_BFHW3, 0.0, 1.0) * 255.0).round().astype(np.uint8)
     return [Video(clip, FPS) for clip in frames]
 
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKLWan, videos: Sequence[Video]) -> list[Video]:
-    """Encode and decode videos of one size."""
+    """Encode and decode videos, all of the same size."""
     frames = np.stack([video.frames for video in videos])
     x_BCFHW: Tensor = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
     z_BCTHW = vae.encode(x_BCFHW, return_dict=False)[0].mode()
@@ -59,7 +59,7 @@ def reconstruct(vae: AutoencoderKLWan, videos: Sequence[Video]) -> list[Video]:
 
 
 def round_trip(vae: AutoencoderKLWan, *, num_clips: int, seed: int) -> dict[str, dict[str, float]]:
-    """Mean scores per defect class, before (`true`) and after the VAE, on train prompts.
+    """Return mean scores per defect class, before (`true`) and after the VAE, on train prompts.
 
     Returns:
         For each class of `ONE_DEFECT`: the mean of every reward dimension and `total` after the
@@ -83,7 +83,7 @@ def round_trip(vae: AutoencoderKLWan, *, num_clips: int, seed: int) -> dict[str,
 
 
 def sample(pipeline: WanPipeline, texts: Sequence[str], *, seed: int) -> list[Video]:
-    """One video per text with the stock pipeline call and the settings of the main recipe."""
+    """Sample one video per text: the stock pipeline call with the main recipe's settings."""
     pixels: Any = pipeline(
         prompt=list(texts),
         height=SIZE_PX,
@@ -107,7 +107,7 @@ def policy_scores(
     seed: int,
     on_step: Callable[[int, float], None],
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Scores [P, G] of G samples for each of the first P train prompts, per dimension and total."""
+    """Return scores [P, G] of G samples for the first P train prompts, by dimension and total."""
     texts = prompts("train")[:num_prompts]
     reward = MovingShapesReward()
     columns: dict[str, list[list[float]]] = {name: [] for name in (*reward.dimensions, "total")}
@@ -122,7 +122,7 @@ def policy_scores(
 
 
 def best_of(totals_PG: npt.NDArray[np.float64], k: int) -> float:
-    """Expected best of k samples drawn without replacement from the G of each prompt.
+    """Return the expected best of k samples drawn without replacement from the G of each prompt.
 
     The exact expectation over all subsets: the i-th smallest of G is the best of k with
     probability C(i - 1, k - 1) / C(G, k).

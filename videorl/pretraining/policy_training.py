@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PEAK_LR = 1.5e-3
 SHIFT = 3.0
-"""Training times are shifted to the noisy side as in sampling: t = s u / (1 + (s - 1) u)."""
+"""Training times are shifted towards noise as in sampling: t = s u / (1 + (s - 1) u)."""
 PROMPT_DROPOUT = 0.1
 """Share of examples trained with the empty prompt, for classifier-free guidance."""
 TEXT_TOKENS = 24
@@ -52,11 +52,11 @@ def encode_clips(
     """Encode random training clips, and set the VAE's latent statistics from them.
 
     Args:
-        vae: a trained autoencoder; only its `latents_mean` and `latents_std` are changed.
-        num_clips: number of clips, rounded up to whole batches.
-        seed: seed of the clips.
-        on_step: called with (clips done, 0.0) after each batch.
-        batch_size: clips encoded at once.
+        vae: A trained autoencoder; only its `latents_mean` and `latents_std` are changed.
+        num_clips: Rounded up to whole batches.
+        seed: Seed of the clips.
+        on_step: Called with (clips done, 0.0) after each batch.
+        batch_size: Clips encoded at once.
     """
     row_of = {text: row for row, text in enumerate(prompts("train"))}
     latents, rows = [], []
@@ -76,7 +76,7 @@ def encode_clips(
 
 @torch.no_grad()
 def embed_prompts(components: Components, texts: Sequence[str]) -> Tensor:
-    """Embeddings [N, L, D] exactly as `WanPipeline` makes them: zeros beyond the last token."""
+    """Return embeddings [N, L, D] exactly like `WanPipeline`: zeros after the last token."""
     batch = components["tokenizer"](
         list(texts), padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt"
     )
@@ -92,13 +92,13 @@ def train_policy(
 ) -> None:
     """Train the transformer in place; at the end it holds the averaged (EMA) weights.
 
-    Goes on from the state in the plan's work directory if there is one.
+    Continues from the state in the plan's work directory if there is one.
 
     Args:
-        components: the checkpoint's parts; only the transformer is trained.
-        data: normalised latents.
-        plan: how long and on what to train.
-        on_step: called with (step, loss) after each step.
+        components: The checkpoint's parts; only the transformer is trained.
+        data: Clips that were encoded with the VAE of `components`.
+        plan: How long to train, and where to keep the state.
+        on_step: Called with (step, loss) after each step.
     """
     model = components["transformer"].train()
     average = copy.deepcopy(model).requires_grad_(False)
@@ -127,14 +127,14 @@ def train_policy(
 def flow_matching_loss(
     model: Any, data: LatentData, embeds_NLD: Tensor, batch_size: int, generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error of the predicted velocity (noise - x_0) on a random batch.
+    """Return the mean squared error of the predicted velocity (noise - x_0) on a random batch.
 
     Args:
-        model: the transformer.
-        data: normalised latents.
-        embeds_NLD: one embedding per prompt row, the empty prompt last.
-        batch_size: clips in the batch.
-        generator: source of the batch, the times and the noise.
+        model: The transformer.
+        data: Clips to choose the batch from.
+        embeds_NLD: One embedding per prompt row, the empty prompt last.
+        batch_size: Clips in the batch.
+        generator: Source of the batch, the times and the noise.
     """
     picks_B = torch.randint(len(data.latents), (batch_size,), generator=generator)
     x_0 = data.latents[picks_B]
@@ -155,7 +155,7 @@ def flow_matching_loss(
 
 
 def _repad(text_BLD: Tensor, generator: torch.Generator) -> Tensor:
-    """Now and then, cut or extend the zero padding to a random length of 7 to 512 tokens."""
+    """In a share of the steps, change the zero padding to a random length of 7 to 512 tokens."""
     share, size = torch.rand(2, generator=generator).tolist()
     if share >= OTHER_LENGTH_SHARE:
         return text_BLD

@@ -1,8 +1,7 @@
-"""An untrained Qwen2-VL of 0.5 M parameters: what a VideoReward of Moving Shapes starts from.
+"""An untrained Qwen2-VL of 0.5 M parameters, from which a VideoReward of Moving Shapes is trained.
 
-The folder is laid out as Qwen/Qwen2-VL-2B-Instruct is, so nothing that reads it knows that it is
-small. Only its tokenizer is made for the purpose: each passage of VideoReward's conversation that
-never changes is one token instead of hundreds.
+The folder has the layout of Qwen/Qwen2-VL-2B-Instruct. Only the tokenizer is special: each fixed
+passage of VideoReward's conversation is one token instead of hundreds.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _CHAT_TEMPLATE = (
     "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""What Qwen2-VL's template writes for one question about one video."""
+"""Writes what Qwen2-VL's own template writes for one question about one video."""
 
 
 def save_reward_base(
@@ -42,10 +41,10 @@ def save_reward_base(
 
     Args:
         folder: Is created; files in it are replaced.
-        seed: Of the weights.
-        width: Of the language model and the vision tower, a multiple of 32.
-        layers: Of the language model.
-        vision_depth: Layers of the vision tower.
+        seed: Seed of the weights.
+        width: Width of the language model and the vision tower, a multiple of 32.
+        layers: Number of layers of the language model.
+        vision_depth: Number of layers of the vision tower.
     """
     from transformers import Qwen2VLForConditionalGeneration
 
@@ -94,7 +93,7 @@ def _config(tokenizer: Tokenizer, width: int, layers: int, vision_depth: int) ->
         num_key_value_heads=heads,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        # At this width the usual 0.02 lets no picture through to the reward.
+        # With the usual 0.02 the picture has no effect on the reward at this width.
         initializer_range=width**-0.5,
         rope_scaling={"type": "mrope", "mrope_section": [4, 6, 6]},
         bos_token_id=ids["endoftext"],

@@ -17,15 +17,15 @@ class TrainingPlan:
     """How long and on what to train; the same plan gives the same weights on the same machine."""
 
     steps: int
-    """Optimizer steps in all, those of an earlier, stopped run included."""
+    """Optimizer steps in total, including those of an earlier run that was stopped."""
     batch_size: int
     """Clips per step."""
     seed: int
-    """Seed of clips, times and noise, each also a function of the step alone."""
+    """Seed of clips, times and noise, which otherwise depend on the step alone."""
     work_dir: Path
-    """Where the state is kept."""
+    """Folder of the state file."""
     save_every: int = 200
-    """Steps between two savings of the state."""
+    """Steps between saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class TrainingState:
     parts: Mapping[str, Any]
 
     def restore(self) -> int:
-        """Load the file if there is one; returns the number of steps already done (0 without)."""
+        """Load the file if it exists; return the number of steps already done, 0 without."""
         if not self.path.exists():
             return 0
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -45,7 +45,7 @@ class TrainingState:
         return int(saved["step"])
 
     def save(self, step: int) -> None:
-        """Write the file whole or not at all."""
+        """Replace the file atomically."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         torch.save(
@@ -56,7 +56,7 @@ class TrainingState:
 
 
 def warmup_cosine(step: int, steps: int, *, warmup: int, floor: float = 0.03) -> float:
-    """Learning-rate factor: linear from 0 over `warmup` steps, then a cosine from 1 to `floor`."""
+    """Return the learning-rate factor: linear over `warmup` steps, then a cosine to `floor`."""
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)

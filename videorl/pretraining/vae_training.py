@@ -1,4 +1,4 @@
-"""Train the tiny Wan VAE so that defects survive it: what it smooths away, nobody can align."""
+"""Train the tiny Wan VAE to preserve defects: what it smooths away cannot be aligned."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FOREGROUND_WEIGHT = 8.0
 CHROMA_WEIGHT = 4.0
 """Extra weight of the error in hue: the VAE finds shapes hundreds of steps before colours."""
 DIFFERENCE_WEIGHT = 2.0
-"""Weight of the error of frame-to-frame changes, which is where flicker and jitter live."""
+"""Weight of the error of frame-to-frame changes, where flicker and jitter show."""
 
 
 def clip_batch(seed: int, step: int, num_clips: int) -> tuple[Tensor, list[str]]:
-    """Training clips [B, 3, F, H, W] in [-1, 1] with their prompts, the same for the same step."""
+    """Return training clips [B, 3, F, H, W] in [-1, 1] and prompts; a function of seed and step."""
     rng = np.random.default_rng([seed, step])
     texts = [str(text) for text in rng.choice(prompts("train"), num_clips)]
     clips = np.stack([training_clip(rng, parse(text)).frames for text in texts])
@@ -37,7 +37,7 @@ def clip_batch(seed: int, step: int, num_clips: int) -> tuple[Tensor, list[str]]
 
 
 def foreground_weights(x_BCFHW: Tensor) -> Tensor:
-    """Pixel weights [B, 1, F, H, W] of mean 1: high on the object and one pixel around it."""
+    """Return pixel weights [B, 1, F, H, W] of mean 1: high on the object and a pixel around it."""
     brightest = x_BCFHW.amax(dim=1, keepdim=True)
     background = brightest.amin(dim=(3, 4), keepdim=True)
     mask = (brightest - background > 0.12).float()
@@ -47,7 +47,7 @@ def foreground_weights(x_BCFHW: Tensor) -> Tensor:
 
 
 def reconstruction_loss(y_BCFHW: Tensor, x_BCFHW: Tensor) -> Tensor:
-    """Foreground-weighted MSE (hue more) + L1/2 + MSE of frame changes; 0 for equal videos."""
+    """Return foreground-weighted MSE (hue more) + L1/2 + MSE of frame changes."""
     weights = foreground_weights(x_BCFHW)
     error = y_BCFHW - x_BCFHW
     pixel = (weights * error.square()).mean() + 0.5 * (weights * error.abs()).mean()
@@ -62,12 +62,12 @@ def train_vae(
     plan: TrainingPlan,
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Train in place, going on from the state in the plan's work directory if there is one.
+    """Train in place, continuing from the state in the plan's work directory if there is one.
 
     Args:
-        vae: the autoencoder, changed in place; its latent statistics are not set here.
-        plan: how long and on what to train.
-        on_step: called with (step, loss) after each step.
+        vae: Changed in place; its latent statistics are not set here.
+        plan: How long to train, and where to keep the state.
+        on_step: Called with (step, loss) after each step.
     """
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=0.0)
     state = TrainingState(plan.work_dir / "vae.pt", {"model": vae, "optimizer": optimizer})

@@ -1,4 +1,4 @@
-"""Numbers per item of a batch, beside its latents."""
+"""Times of a batch beside its latents."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def as_time(t_B: Tensor, like: Tensor) -> Tensor:
-    """Reshape numbers [B] so that they broadcast over [B, ...], in the type of `like`."""
+    """Reshape `t_B` so that it broadcasts over `like` [B, ...], in the type of `like`."""
     return t_B.to(like).view(-1, *[1] * (like.dim() - 1))

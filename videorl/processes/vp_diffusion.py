@@ -18,17 +18,21 @@ class VPDiffusion:
     that x_0 = alpha x_t - sigma v and noise = sigma x_t + alpha v. With zero terminal SNR
     (arXiv 2305.08891) alpha is 0 at the last timestep: x_1 is pure noise, and v = -x_0.
 
-    Timestep k of N is time t = (k + 1) / N; other times count as the nearest of these. So t = 1 is
-    the last timestep, and t = 0 counts as the first, which is almost, but not quite, clean.
+    Timestep k of N is time t = (k + 1) / N; other times are rounded to the nearest of these. So
+    t = 1 is the last timestep, and t = 0 becomes the first, which is not quite clean.
     """
 
     alphas_cumprod: Tensor
-    """[N] alpha² of every timestep, falling from almost 1 to 0, or almost 0."""
+    """[N] alpha² of every timestep, falling from almost 1 to 0 or almost 0."""
     prediction: str = "v_prediction"
     """What the model predicts: `v_prediction`, or `epsilon` for the noise."""
 
     def __post_init__(self) -> None:
-        """Refuse models that predict something else."""
+        """Check `prediction`.
+
+        Raises:
+            ConfigError: The model predicts neither velocity nor noise.
+        """
         if self.prediction not in ("v_prediction", "epsilon"):
             raise ConfigError(
                 "the checkpoint's scheduler must have prediction_type v_prediction or epsilon, "
@@ -46,7 +50,7 @@ class VPDiffusion:
         return alpha * x0_BCTHW + sigma * noise_BCTHW
 
     def target(self, x0_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:
-        """Return the velocity, or the noise, whichever the model predicts."""
+        """Return the velocity or the noise, whichever the model predicts."""
         if self.prediction == "epsilon":
             return noise_BCTHW
         alpha, sigma = self._alpha_sigma(t_B, x0_BCTHW)
@@ -55,7 +59,7 @@ class VPDiffusion:
     def decompose(
         self, x_t_BCTHW: Tensor, prediction_BCTHW: Tensor, t_B: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return x_0 and the noise; of a model that predicts noise, x_0 needs alpha > 0."""
+        """Return x_0 and the noise; where a model predicts noise, x_0 is infinite at alpha = 0."""
         alpha, sigma = self._alpha_sigma(t_B, x_t_BCTHW)
         if self.prediction == "epsilon":
             return (x_t_BCTHW - sigma * prediction_BCTHW) / alpha, prediction_BCTHW
@@ -70,10 +74,10 @@ class VPDiffusion:
         return ((uniform_B * num_timesteps).floor() + 1) / num_timesteps
 
     def guidance_factor(self, t_B: Tensor) -> Tensor:
-        """Return sigma / alpha for the velocity, sigma for the noise; see `guidance.flow_nrg`.
+        """Return sigma / alpha for a velocity, sigma for noise; see `videorl.guidance.flow_nrg`.
 
-        The noise is -sigma times the score; the velocity is (noise - sigma x_t) / alpha, infinite
-        where alpha is 0.
+        For the noise is -sigma times the score, and the velocity (noise - sigma x_t) / alpha. The
+        factor is infinite where alpha is 0.
         """
         squared_B = self.alphas_cumprod.to(t_B.device).double()[self.timesteps(t_B)]
         sigma_B = (1 - squared_B).sqrt()

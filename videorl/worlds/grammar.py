@@ -55,19 +55,19 @@ class Scene:
 
 
 def words() -> list[str]:
-    """Every word of the grammar, once, in a fixed order (the tokenizer's vocabulary)."""
+    """Return every word of the grammar once, in a fixed order (the tokenizer's vocabulary)."""
     return ["a", "moving", *SIZES, *COLOURS, *SHAPES, *MOTIONS]
 
 
 def scenes() -> list[Scene]:
-    """All 192 scenes of the grammar, in a fixed order."""
+    """Return all 192 scenes of the grammar, in a fixed order."""
     return [Scene(*parts) for parts in itertools.product(SIZES, COLOURS, SHAPES, MOTIONS)]
 
 
 def prompts(split: Split) -> list[str]:
-    """Prompts of one side of the fixed split: 128 to train on, 64 never seen in training.
+    """Return the prompts of a split: 128 to train on, or the 64 never seen in training.
 
-    The order is that of a hash of the text, so it is shuffled yet the same everywhere and for ever.
+    The order is by a hash of the text: shuffled, but the same everywhere and in every version.
 
     Raises:
         PromptError: `split` is neither "train" nor "held_out".
@@ -79,10 +79,10 @@ def prompts(split: Split) -> list[str]:
 
 
 def parse(text: str) -> Scene:
-    """Read a prompt of the grammar; case and repeated spaces do not matter.
+    """Parse a prompt of the grammar; case and repeated spaces do not matter.
 
     Raises:
-        PromptError: the text is not of the form "a <size> <colour> <shape> moving <direction>".
+        PromptError: The text is not of the form "a <size> <colour> <shape> moving <direction>".
     """
     tokens = text.lower().split()
     if len(tokens) != 6 or tokens[0] != "a" or tokens[4] != "moving":
@@ -92,7 +92,7 @@ def parse(text: str) -> Scene:
     for name, word in found.items():
         if word not in allowed[name]:
             raise PromptError(
-                f"unknown {name} {word!r} in {text!r}: one of {', '.join(allowed[name])}"
+                f"unknown {name} {word!r} in {text!r}: expected one of {', '.join(allowed[name])}"
             )
     return Scene(**found)
 

@@ -1,4 +1,4 @@
-"""Moving Shapes: a renderer of soft-edged shapes, and training clips as flawed as the web's.
+"""Moving Shapes: a renderer of soft-edged shapes, and training clips with typical defects.
 
 Clips are 9 frames of 32×32 at 8 frames per second. Pixel positions are (x, y), y downwards, with
 the origin at the centre of the first pixel.
@@ -14,23 +14,7 @@ import torch
 from torch import Tensor
 
 from videorl.types import Video
-from videorl.worlds.grammar import COLOURS, MOTIONS, SIZES, Scene, parse, prompts
-
-__all__ = [
-    "CLEAN",
-    "FPS",
-    "NUM_FRAMES",
-    "SIZE_PX",
-    "WEB",
-    "DefectRates",
-    "Scene",
-    "film",
-    "parse",
-    "prompts",
-    "random_path",
-    "render",
-    "training_clip",
-]
+from videorl.worlds.grammar import COLOURS, MOTIONS, SIZES, Scene
 
 NUM_FRAMES = 9
 SIZE_PX = 32
@@ -58,9 +42,9 @@ class DefectRates:
     jitter: float = 0.8
     """Fraction of clips whose object trembles around its path."""
     wrong_colour: float = 0.2
-    """Fraction of clips whose object has another colour than the text says."""
+    """Fraction of clips whose object has a colour other than the text says."""
     wrong_direction: float = 0.2
-    """Fraction of clips whose object moves another way than the text says."""
+    """Fraction of clips whose object moves in a direction other than the text says."""
     flicker_depth: tuple[float, float] = (0.2, 0.8)
     """Range of the deepest darkening: each frame is scaled by 1 - depth * U(0, 1)."""
     jitter_px: tuple[float, float] = (0.4, 1.6)
@@ -70,8 +54,8 @@ class DefectRates:
 WEB = DefectRates()
 """The rates of the shipped policy's data: 3 % of its clips are flawless, most are only mildly bad.
 
-Flawless clips must be rare in the data but within reach: were they common, the best of a handful
-of base samples would already be perfect, and there would be nothing to align.
+Flawless clips must be rare but possible: if they were common, the best of a few samples would
+already be perfect before alignment.
 """
 
 CLEAN = DefectRates(flicker=0.0, jitter=0.0, wrong_colour=0.0, wrong_direction=0.0)
@@ -87,11 +71,11 @@ def render(
     """Draw one shape per frame; differentiable in every tensor argument.
 
     Args:
-        shape: one of `grammar.SHAPES`.
-        centres_F2: centre (x, y) in pixels for each frame.
+        shape: One of `grammar.SHAPES`.
+        centres_F2: Centre (x, y) in pixels for each frame.
         colour_3: RGB in [0, 1].
-        radius: radius in pixels of the disc of about the same area.
-        gains_F: exposure of each frame (background included); 1 where not given.
+        radius: Radius in pixels of the disc of about the same area.
+        gains_F: Exposure of each frame, background included; None = 1 for all.
 
     Returns:
         Frames [F, 3, H, W] in [0, 1].
@@ -106,9 +90,9 @@ def render(
 
 
 def signed_distance(shape: str, x: Tensor, y: Tensor, radius: float | Tensor) -> Tensor:
-    """Distance in pixels to the outline (negative inside) of a shape centred on the origin.
+    """Return the distance in pixels to the outline (negative inside) of a shape at the origin.
 
-    Outside of corners it is a lower bound of the true distance, which only softens the corners.
+    Outside of corners it is smaller than the true distance, which makes the corners softer.
     """
     if shape == "circle":
         return torch.sqrt(x * x + y * y + 1e-6) - radius
@@ -121,7 +105,7 @@ def signed_distance(shape: str, x: Tensor, y: Tensor, radius: float | Tensor) ->
 
 
 def training_clip(rng: np.random.Generator, scene: Scene, rates: DefectRates = WEB) -> Video:
-    """Film a scene with random start and speed, and with defects at the given rates."""
+    """Render a scene with random start and speed, and with defects at the given rates."""
     shown = Scene(
         scene.size,
         _other(rng, scene.colour, list(COLOURS), rates.wrong_colour),
@@ -152,7 +136,7 @@ def film(scene: Scene, centres: np.ndarray, gains: np.ndarray) -> Video:
 
 
 def random_path(rng: np.random.Generator, scene: Scene) -> np.ndarray:
-    """Centres [F, 2] in pixels of a straight path at constant speed that stays in the picture."""
+    """Return centres [F, 2] in pixels of a straight, steady path that stays in the picture."""
     direction = np.asarray(MOTIONS[scene.motion])
     speed = rng.uniform(MIN_SPEED_PX, MAX_SPEED_PX)
     middle = (SIZE_PX - 1) / 2

@@ -80,8 +80,8 @@ def test_only_the_parts_asked_for_must_be_there(folder: Path) -> None:
 
 
 def test_every_shard_of_an_index_must_be_there(folder: Path) -> None:
-    one = load_file(folder / WEIGHTS)
-    save_file(one, folder / "transformer/a.safetensors")
+    tensors = load_file(folder / WEIGHTS)
+    save_file(tensors, folder / "transformer/a.safetensors")
     (folder / WEIGHTS).unlink()
     index = {"weight_map": {"x": "b.safetensors", "y": "a.safetensors"}}
     (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index))

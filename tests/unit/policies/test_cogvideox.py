@@ -157,7 +157,10 @@ def test_settings_that_the_pipeline_would_change_are_refused(
 
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    return {name: one.default for name, one in inspect.signature(function).parameters.items()}
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES.glob("cogvideox_*.yaml")))

@@ -49,8 +49,8 @@ def test_equal_seeds_give_equal_files_and_noise_changes_labels_only(
     write_labelled_pairs(noisy, "held_out", 4, 7, Raters(same_band=0.3, noise=1.0))
     assert again.read_text().splitlines() == labels.read_text().splitlines()[:5]
     for name in ("000003A.mp4", "000003B.mp4"):
-        one, other, third = (path.with_suffix("") / name for path in (labels, again, noisy))
-        assert one.read_bytes() == other.read_bytes() == third.read_bytes()
+        first, other, third = (path.with_suffix("") / name for path in (labels, again, noisy))
+        assert first.read_bytes() == other.read_bytes() == third.read_bytes()
     with noisy.open() as file:
         rows = list(csv.DictReader(file))
     assert {row[name] for row in rows for name in ("VQ", "MQ", "TA")} <= set(LABELS)
@@ -62,8 +62,8 @@ def test_the_untrained_base_is_a_qwen2_vl_whose_questions_are_short(tmp_path: Pa
     assert len(questionnaire.ask("a small red circle moving left", 16)) < 50
     assert questionnaire.ask("naïve 雨", 16) != questionnaire.ask("a", 16)
     vocabulary = questionnaire.tokenizer.get_vocab_size()
-    one, same = (load_untrained(folder, vocabulary, 5).state_dict() for _ in range(2))
-    assert all(torch.equal(one[name], same[name]) for name in one)
+    first, same = (load_untrained(folder, vocabulary, 5).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
 
 
 def test_the_shipped_reward_prefers_what_the_labels_prefer(labels: Path) -> None:

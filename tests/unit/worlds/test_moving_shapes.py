@@ -42,7 +42,7 @@ def test_a_disc_is_full_inside_background_outside_and_soft_between() -> None:
     frame = render("circle", torch.tensor([[16.0, 16.0]]), torch.tensor([0.9, 0.1, 0.1]), 5.0)[0]
     assert frame[:, 16, 16].tolist() == pytest.approx([0.9, 0.1, 0.1], abs=1e-3)
     assert frame[:, 0, 0].tolist() == pytest.approx([BACKGROUND] * 3, abs=1e-6)
-    # Five pixels from the centre lies the outline, where alpha is one half.
+    # The outline, where alpha is one half, is five pixels from the centre.
     assert float(frame[0, 16, 21]) == pytest.approx((0.9 + BACKGROUND) / 2, abs=1e-3)
 
 
