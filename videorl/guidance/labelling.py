@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from videorl.config import RewardConfig
+from videorl.files import write_csv
 from videorl.guidance.latent_files import ScoredVideo, read_video, write_latents
 from videorl.protocols import Policy, RewardModel
 from videorl.reward_training.pairs import COLUMNS
@@ -121,8 +120,5 @@ def write_pairs(path: Path, groups: Sequence[Sequence[Path]], same_band: float =
     if num_invalid:
         total = len(rows) * len(dimensions)
         logger.warning("%s: %d of %d labels invalid: a score is missing", path, num_invalid, total)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([(*COLUMNS, *dimensions), *rows])
-    os.replace(partial, path)
+    write_csv(path, [(*COLUMNS, *dimensions), *rows])
     return num_invalid

@@ -19,13 +19,9 @@ from videorl.errors import ConfigError
 from videorl.guidance.config import HEADS, TRAINED
 from videorl.recipes.bounds import Problem, above, at_least, one_of
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
-from videorl.recipes.validation import (
-    learner_problems,
-    optimizer_problems,
-    policy_problems,
-    sampling_problems,
-)
+from videorl.recipes.validation import policy_problems, sampling_problems
 from videorl.reward_training.config import LabelsConfig, RewardEvaluationConfig
+from videorl.reward_training.recipes import training_problems
 
 LATENT_REWARD_RECIPES = RECIPES / "latent_rewards"
 
@@ -103,8 +99,7 @@ def load_latent_reward_recipe(
 
 def _problems(recipe: LatentRewardRecipe) -> Iterator[Problem]:
     model, noise = recipe.model, recipe.noise
-    yield at_least("num_steps", recipe.num_steps, 1)
-    yield at_least("seed", recipe.seed, 0)
+    yield from training_problems(recipe)
     yield from policy_problems(recipe.policy)
     yield from sampling_problems(recipe.sampling)
     if recipe.policy.lora.initial is not None:
@@ -125,8 +120,3 @@ def _problems(recipe: LatentRewardRecipe) -> Iterator[Problem]:
     yield at_least("labels.batch_size", recipe.labels.batch_size, 1)
     if recipe.learner.num_workers != 1 or recipe.learner.max_workers > 1:
         yield "learner.num_workers must be 1: latent rewards are trained in one process"
-    yield from optimizer_problems(recipe.optimizer)
-    yield from learner_problems(recipe.learner)
-    yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
-    yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
-    yield at_least("evaluation.interval", recipe.evaluation.interval, 0)

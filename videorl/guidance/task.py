@@ -18,7 +18,7 @@ from videorl.guidance.latent_reward import LatentReward, first_layers
 from videorl.guidance.recipe import LatentRewardRecipe
 from videorl.policies import load_policy
 from videorl.protocols import Process
-from videorl.reward_training.examples import Examples
+from videorl.reward_training.examples import Examples, read_splits
 from videorl.reward_training.losses import bradley_terry_with_ties
 from videorl.reward_training.pairs import LabelledPair, read_pairs
 from videorl.reward_training.task import Measured, Split
@@ -142,16 +142,10 @@ def load_latent_reward_task(
         DatasetError: The labels cannot be read, or the latents have not all the same shape.
         CheckpointError: The policy cannot be read.
     """
-    model, labels = recipe.model, recipe.labels
-    root = Path(labels.videos) if labels.videos else None
-    pairs: dict[Split, Sequence[LabelledPair]] = {
-        "train": read_pairs(Path(labels.train), root, model.dimensions).pairs,
-        "held_out": (
-            read_pairs(Path(labels.held_out), root, model.dimensions).pairs
-            if labels.held_out
-            else ()
-        ),
-    }
+    model = recipe.model
+    pairs = read_splits(
+        recipe.labels, lambda path, root: read_pairs(path, root, model.dimensions).pairs
+    )
     every = [*pairs["train"], *pairs["held_out"]]
     shape = common_shape([path for pair in every for path in (pair.path_a, pair.path_b)])
     layers, base_digest = first_layers(

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from videorl.errors import DatasetError, PromptError, VideoError
+from videorl.reward_training.config import LabelsConfig
+from videorl.reward_training.task import Split
 
 E = TypeVar("E")
 V = TypeVar("V")
 logger = logging.getLogger(__name__)
+
+
+def read_splits(
+    labels: LabelsConfig, read: Callable[[Path, Path | None], Sequence[E]]
+) -> dict[Split, Sequence[E]]:
+    """Read the label files of a recipe; without a held-out file, that split is empty.
+
+    Args:
+        labels: Section `labels` of the recipe.
+        read: Called with a file, and the folder that its videos are relative to, if one is set.
+    """
+    root = Path(labels.videos) if labels.videos else None
+    held_out = read(Path(labels.held_out), root) if labels.held_out else ()
+    return {"train": read(Path(labels.train), root), "held_out": held_out}
 
 
 class Examples(Generic[E, V]):

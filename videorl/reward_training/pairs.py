@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import csv
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from videorl.errors import DatasetError
+from videorl.reward_training.label_rows import check_columns, usable_rows
 from videorl.reward_training.losses import INVALID, PREFERS_A, PREFERS_B, SAME
-
-logger = logging.getLogger(__name__)
 
 DIMENSIONS = ("VQ", "MQ", "TA")
 LABELS = {"A": PREFERS_A, "B": PREFERS_B, "same": SAME, "invalid": INVALID}
 COLUMNS = ("path_A", "path_B", "prompt")
 """Those that are needed beside the dimensions'; all others (frame rates, models, opinion scores)
 are passed over."""
-_SHOWN = 5
-"""Skipped rows that are described one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +52,14 @@ def read_pairs(
         DatasetError: The file cannot be read, lacks a column, or has no usable row.
     """
     folder = root if root is not None else path.parent
-    pairs: list[LabelledPair] = []
-    num_skipped = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            wanted = (*COLUMNS, *dimensions)
-            if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
-                found = ", ".join(reader.fieldnames or ()) or "nothing"
-                raise DatasetError(
-                    f"{path} lacks the column(s) {', '.join(missing)}; it has {found}"
-                )
-            for row in reader:
-                try:
-                    pairs.append(_pair(row, folder, dimensions))
-                except DatasetError as error:
-                    num_skipped += 1
-                    if num_skipped <= _SHOWN:
-                        logger.warning("%s, line %d skipped: %s", path, reader.line_num, error)
+            check_columns(path, reader.fieldnames or (), (*COLUMNS, *dimensions))
+            rows = ((f"line {reader.line_num}", row) for row in reader)
+            pairs, num_skipped = usable_rows(path, rows, lambda row: _pair(row, folder, dimensions))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        if isinstance(error, DatasetError):
-            raise
         raise DatasetError(f"{path} cannot be read: {error}") from error
-    if not pairs:
-        raise DatasetError(f"{path} has no usable row; {num_skipped} were skipped")
-    if num_skipped:
-        logger.warning("%s: %d of %d rows skipped", path, num_skipped, num_skipped + len(pairs))
     return LabelFile(tuple(pairs), num_skipped)
 
 

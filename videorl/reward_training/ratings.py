@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import DatasetError
-
-logger = logging.getLogger(__name__)
+from videorl.reward_training.label_rows import check_columns, usable_rows
 
 DIMENSIONS = (
     "visual quality",
@@ -23,8 +21,6 @@ DIMENSIONS = (
     "factual consistency",
 )
 COLUMNS = ("id", "text prompt", *DIMENSIONS)
-_SHOWN = 5
-"""Skipped rows that are described one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +44,9 @@ def read_ratings(path: Path, root: Path | None = None) -> tuple[RatedVideo, ...]
     """
     folder = root if root is not None else path.parent / "videos"
     rows = _rows(path)
-    columns = list(rows[0]) if rows else []
-    if missing := [name for name in COLUMNS if name not in columns]:
-        found = ", ".join(columns) or "nothing"
-        raise DatasetError(f"{path} lacks the column(s) {', '.join(missing)}; it has {found}")
-    videos: list[RatedVideo] = []
-    num_skipped = 0
-    for number, row in enumerate(rows, start=1):
-        try:
-            videos.append(_rated(row, folder))
-        except DatasetError as error:
-            num_skipped += 1
-            if num_skipped <= _SHOWN:
-                logger.warning("%s, row %d skipped: %s", path, number, error)
-    if num_skipped:
-        logger.warning("%s: %d of %d rows skipped", path, num_skipped, len(rows))
-    if not videos:
-        raise DatasetError(f"{path} has no usable row; {num_skipped} were skipped")
+    check_columns(path, rows[0] if rows else (), COLUMNS)
+    numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+    videos, _ = usable_rows(path, numbered, lambda row: _rated(row, folder))
     return tuple(videos)
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from videorl.evaluation.agreement import pairwise_accuracy
 from videorl.reward_training.config import RewardRecipe
-from videorl.reward_training.examples import Examples
+from videorl.reward_training.examples import Examples, read_splits
 from videorl.reward_training.losses import INVALID, SAME, bradley_terry_with_ties
-from videorl.reward_training.pairs import LabelFile, LabelledPair, read_pairs
+from videorl.reward_training.pairs import LabelledPair, read_pairs
+from videorl.reward_training.precision import autocast
 from videorl.reward_training.task import Measured, Split
 from videorl.reward_training.video_reward_adapters import load_untrained, make_trainable
 from videorl.reward_training.video_reward_export import published_settings, write_checkpoint
@@ -141,8 +142,7 @@ class VideoRewardTask:
             self._ask(prompt, video.num_tokens)
             for prompt, video in zip(prompts, videos, strict=True)
         ]
-        device = self.module.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._is_half(device)):
+        with autocast(self._recipe.model.dtype, self.module.device):
             features_ND = self._features(videos)
             hidden_BLD = self.module(self._questionnaire.padded(questions), features_ND)
             return torch.stack(
@@ -158,10 +158,6 @@ class VideoRewardTask:
         pixels = torch.cat([video.pixels for video in videos]).to(self.module.device)
         grids = torch.tensor([video.grid_thw for video in videos], device=self.module.device)
         return visual(pixels, grid_thw=grids).pooler_output
-
-    def _is_half(self, device: torch.device) -> bool:
-        dtype = self._recipe.model.dtype
-        return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
 
 
 def _decoded(path: Path) -> OpenVideo:
@@ -184,13 +180,5 @@ def load_video_reward_task(recipe: RewardRecipe, device: torch.device) -> VideoR
         train_vision=model.train_vision,
         seed=derive_seed(recipe.seed, "adapters"),
     )
-    root = Path(recipe.labels.videos) if recipe.labels.videos else None
-    train = read_pairs(Path(recipe.labels.train), root)
-    held_out = LabelFile((), 0)
-    if recipe.labels.held_out:
-        held_out = read_pairs(Path(recipe.labels.held_out), root)
-    labels: dict[Split, Sequence[LabelledPair]] = {
-        "train": train.pairs,
-        "held_out": held_out.pairs,
-    }
+    labels = read_splits(recipe.labels, lambda path, root: read_pairs(path, root).pairs)
     return VideoRewardTask(network.to(device), questionnaire, recipe, base, labels)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from videorl.reward_training.config import RewardRecipe
-from videorl.reward_training.examples import Examples
+from videorl.reward_training.examples import Examples, read_splits
+from videorl.reward_training.precision import autocast
 from videorl.reward_training.ratings import RatedVideo, read_ratings
 from videorl.reward_training.task import Measured, Split
 from videorl.rewards.checkpoints import find_folder, load_strictly, read_tensors
@@ -100,9 +101,7 @@ class VideoScoreTask:
         return self._preprocess(open_video(one.path), one.prompt)
 
     def _predicted(self, clips: Sequence[ClipInputs]) -> Tensor:
-        device, dtype = self.module.score.weight.device, self._recipe.model.dtype
-        is_half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
+        with autocast(self._recipe.model.dtype, self.module.score.weight.device):
             return self.module(clips).float()
 
 
@@ -112,7 +111,7 @@ def load_video_score_task(recipe: RewardRecipe, device: torch.device) -> VideoSc
     The base is a VideoScore, or an Idefics2 such as TIGER-Lab/Mantis-8B-Idefics2: then the head is
     new, and the language model's own output layer is dropped.
     """
-    model, labels = recipe.model, recipe.labels
+    model = recipe.model
     base = find_folder(model.base, CHECKPOINT_FILES)
     config = read_config(base)
     preprocess = read_preprocessor(base, config, model.max_num_frames)
@@ -131,9 +130,5 @@ def load_video_score_task(recipe: RewardRecipe, device: torch.device) -> VideoSc
         parameter.data = parameter.data.clone()
     network.requires_grad_(True)
     network.model.vision_model.requires_grad_(model.train_vision)
-    root = Path(labels.videos) if labels.videos else None
-    rated: dict[Split, Sequence[RatedVideo]] = {
-        "train": read_ratings(Path(labels.train), root),
-        "held_out": read_ratings(Path(labels.held_out), root) if labels.held_out else (),
-    }
-    return VideoScoreTask(network.to(device), preprocess, recipe, base, rated)
+    labels = read_splits(recipe.labels, read_ratings)
+    return VideoScoreTask(network.to(device), preprocess, recipe, base, labels)

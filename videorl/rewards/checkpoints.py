@@ -7,7 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from videorl.errors import CheckpointError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+T = TypeVar("T")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SHIPPED = {
     "moving_shapes_reward": Path(__file__).resolve().parents[1] / "worlds/moving_shapes_reward"
@@ -60,6 +61,21 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def pretrained_tokenizer(kind: type[T], folder: Path, files: Sequence[str]) -> T:
+    """Open a tokenizer class of transformers from a folder that holds at least one of `files`.
+
+    Raises:
+        CheckpointError: The files are missing or damaged.
+    """
+    if not any((folder / name).is_file() for name in files):
+        raise CheckpointError(f"{folder} holds neither {' nor '.join(files)}")
+    opener: Any = kind
+    try:
+        return opener.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
 
 
 def read_tensors(path: Path, *, entry: str | None = None) -> dict[str, Tensor]:

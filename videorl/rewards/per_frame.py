@@ -22,12 +22,10 @@ from videorl.rewards.videos import (
     MIN_SIDE_PX,
     OpenVideo,
     VideoSource,
+    check_aspect,
     open_videos,
 )
 from videorl.types import Score
-
-MAX_ASPECT = 200
-"""Frames are resized by their short side before they are cropped; this bounds the memory."""
 
 
 class PromptReader(Protocol):
@@ -137,7 +135,7 @@ class PerFrameReward:
         for place, (video, indices) in enumerate(zip(videos, chosen, strict=True)):
             for first in range(0, len(indices), self._batch_frames):
                 frames_FHW3 = video.read(indices[first : first + self._batch_frames])
-                _check_aspect(video.name, *frames_FHW3.shape[1:3])
+                check_aspect(video.name, *frames_FHW3.shape[1:3])
                 for pixels_3HW in self.scorer.preprocess(frames_FHW3):
                     yield place, pixels_3HW
 
@@ -161,30 +159,10 @@ def check_pixels(videos_BF3HW: Tensor, prompts: Sequence[str]) -> None:
         )
     if min(shape[3:]) < MIN_SIDE_PX:
         raise VideoError(f"frames of {shape[4]}×{shape[3]} pixels hold no picture")
-    _check_aspect("the batch", shape[3], shape[4])
-
-
-def _check_aspect(name: str, height: int, width: int) -> None:
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise VideoError(
-            f"{name}: frames are {width}×{height} pixels, one side may be at most {MAX_ASPECT} "
-            "times the other"
-        )
+    check_aspect("the batch", shape[3], shape[4])
 
 
 def pick_frames(num_frames: int, wanted: int | None) -> list[int]:
     """Return the middle frames of `wanted` stretches of equal length; all if they are fewer."""
     count = min(wanted or num_frames, num_frames)
     return [int((place + 0.5) * num_frames / count) for place in range(count)]
-
-
-def placement(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Return where a network runs (None = a GPU if there is one) and its arithmetic.
-
-    Raises:
-        ConfigError: torch has no such floating type.
-    """
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise ConfigError(f"dtype of an image reward: torch has no floating type {dtype!r}")
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")), kind

@@ -22,6 +22,8 @@ MIN_FRAMES = 2
 """Fewer show no motion; VideoReward's own code refuses them as well."""
 MIN_SIDE_PX = 2
 """A side of one pixel holds no picture: resizing would only spread its colour."""
+MAX_ASPECT = 200
+"""Limit of `check_aspect`."""
 PLACEHOLDERS = ("<image>", "<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>")
 """Tokens of the templates of all models: what one refuses, all refuse, alone or in one run."""
 
@@ -90,6 +92,21 @@ def open_video(video: VideoSource, name: str = "video") -> OpenVideo:
             f"{opened.name}: holds {opened.num_frames} frame(s), at least {MIN_FRAMES} are needed"
         )
     return opened
+
+
+def check_aspect(name: str, height: int, width: int) -> None:
+    """Check that frames are not too long and narrow; `name` is that of the video.
+
+    Models that resize frames by their short side would need memory without bound.
+
+    Raises:
+        VideoError: One side is more than `MAX_ASPECT` times the other.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise VideoError(
+            f"{name}: frames are {width}×{height} pixels, one side may be at most {MAX_ASPECT} "
+            "times the other"
+        )
 
 
 def check_prompts(prompts: Sequence[str], reserved: Sequence[str]) -> None:

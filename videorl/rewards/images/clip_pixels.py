@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from videorl.rewards.clip_normal import normalised
 
 
 def torchvision_crop(margin_px: int) -> int:
@@ -44,7 +43,7 @@ def pil_pixels(
         )
         for frame in frames_FHW3
     ]
-    return _normalised(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255.0)
+    return normalised(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255.0)
 
 
 def tensor_pixels(
@@ -84,17 +83,10 @@ def float_pixels(
     )
     top, left = (crop(side - side_px) for side in size)
     square_F3SS = pixels_F3HW[:, :, top : top + side_px, left : left + side_px]
-    return _normalised(square_F3SS.clamp(0, 1) if is_clamped else square_F3SS)
+    return normalised(square_F3SS.clamp(0, 1) if is_clamped else square_F3SS)
 
 
 def _resized(height: int, width: int, side_px: int) -> tuple[int, int]:
     if width <= height:
         return int(side_px * height / width), side_px
     return side_px, int(side_px * width / height)
-
-
-def _normalised(pixels_F3HW: Tensor) -> Tensor:
-    mean_311, std_311 = (
-        torch.tensor(one, device=pixels_F3HW.device)[:, None, None] for one in (MEAN, STD)
-    )
-    return (pixels_F3HW - mean_311) / std_311

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videorl.errors import CheckpointError
-from videorl.rewards.checkpoints import read_json
+from videorl.rewards.checkpoints import pretrained_tokenizer, read_json
 from videorl.rewards.videos import check_prompts
 
 if TYPE_CHECKING:
@@ -122,9 +122,4 @@ def read_tokenizer(folder: Path) -> CLIPTokenizer:
     """
     from transformers import CLIPTokenizer
 
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise CheckpointError(f"{folder} holds neither tokenizer.json nor vocab.json")
-    try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    return pretrained_tokenizer(CLIPTokenizer, folder, ("tokenizer.json", "vocab.json"))

@@ -32,7 +32,8 @@ from videorl.rewards.images.clip_preference import (
     read_config,
     read_tokenizer,
 )
-from videorl.rewards.per_frame import ImageScorer, PerFrameReward, placement
+from videorl.rewards.per_frame import ImageScorer, PerFrameReward
+from videorl.rewards.placement import placement
 
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 OPEN_CLIP_TOKENS = ("<start_of_text>", "<end_of_text>")
@@ -93,7 +94,7 @@ def load_hps_v2(
     if version not in FILES:
         near = difflib.get_close_matches(version, FILES, n=1, cutoff=0.0)
         raise ConfigError(f"version of hps_v2 is {version!r}; did you mean {near[0]!r}?")
-    where, kind = placement(device, dtype)
+    where, kind = placement("an image reward", device, dtype)
     file = Path(path) if Path(path).is_file() else find_folder(path, [FILES[version]])
     if file.is_dir():
         file = file / FILES[version]

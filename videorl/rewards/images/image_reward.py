@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from videorl.errors import CheckpointError
-from videorl.rewards.checkpoints import find_folder
+from videorl.rewards.checkpoints import find_folder, pretrained_tokenizer
 from videorl.rewards.images.clip_pixels import float_pixels, pil_pixels
 from videorl.rewards.images.image_reward_network import load_network
-from videorl.rewards.per_frame import ImageScorer, PerFrameReward, placement
+from videorl.rewards.per_frame import ImageScorer, PerFrameReward
+from videorl.rewards.placement import placement
 from videorl.rewards.videos import check_prompts
 
 if TYPE_CHECKING:
@@ -68,25 +68,18 @@ def load_image_reward(
         CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
-    where, kind = placement(device, dtype)
+    from transformers import BertTokenizer
+
+    where, kind = placement("an image reward", device, dtype)
     folder = find_folder(path, (FILE, "med_config.json"))
     if not (folder / FILE).is_file():
         raise CheckpointError(f"{folder / FILE} is missing from the checkpoint")
     network = load_network(folder, folder / FILE, kind).to(where)
-    prompts = BertPrompts(_read_tokenizer(find_folder(base, ("*.json", "*.txt"))), where)
+    base_folder = find_folder(base, ("*.json", "*.txt"))
+    tokenizer = pretrained_tokenizer(BertTokenizer, base_folder, ("tokenizer.json", "vocab.txt"))
+    prompts = BertPrompts(tokenizer, where)
     config: Any = network.vision.config
     pixels = partial(pil_pixels, side_px=config.image_size)
     floats = partial(float_pixels, side_px=config.image_size, is_clamped=True)
     scorer = ImageScorer("preference", network, pixels, floats, prompts, where)
     return PerFrameReward(scorer, **frames)
-
-
-def _read_tokenizer(folder: Path) -> BertTokenizer:
-    from transformers import BertTokenizer
-
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise CheckpointError(f"{folder} holds neither tokenizer.json nor vocab.txt")
-    try:
-        return BertTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error

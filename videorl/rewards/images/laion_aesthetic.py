@@ -24,7 +24,8 @@ from videorl.rewards.checkpoints import (
 from videorl.rewards.images.clip_pixels import float_pixels, pil_pixels
 from videorl.rewards.images.clip_preference import read_config
 from videorl.rewards.images.score_head import ScoreHead
-from videorl.rewards.per_frame import ImageScorer, PerFrameReward, placement
+from videorl.rewards.per_frame import ImageScorer, PerFrameReward
+from videorl.rewards.placement import placement
 
 CLIP_L = "openai/clip-vit-large-patch14"
 CLIP_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -73,7 +74,7 @@ def load_laion_aesthetic(
         CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
-    where, kind = placement(device, dtype)
+    where, kind = placement("an image reward", device, dtype)
     file = _find_head(Path(path))
     folder = find_folder(base, CLIP_FILES)
     whole = read_config(folder)

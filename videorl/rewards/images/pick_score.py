@@ -20,7 +20,8 @@ from videorl.rewards.images.clip_preference import (
     read_config,
     read_tokenizer,
 )
-from videorl.rewards.per_frame import ImageScorer, PerFrameReward, placement
+from videorl.rewards.per_frame import ImageScorer, PerFrameReward
+from videorl.rewards.placement import placement
 
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 OLD_BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
@@ -50,7 +51,7 @@ def load_pick_score(
         CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
-    where, kind = placement(device, dtype)
+    where, kind = placement("an image reward", device, dtype)
     folder = find_folder(path, CHECKPOINT_FILES)
     config = read_config(folder)
     with empty_parameters():

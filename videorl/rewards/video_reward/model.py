@@ -19,6 +19,7 @@ from torch import Tensor
 from videorl.errors import CheckpointError, ConfigError, PromptError
 from videorl.rewards.checkpoints import find_folder, read_json
 from videorl.rewards.per_frame import check_pixels
+from videorl.rewards.placement import placement
 from videorl.rewards.video_reward.checkpoint import (
     Settings,
     find_step,
@@ -31,7 +32,7 @@ from videorl.rewards.video_reward.qwen_video import Patches
 from videorl.rewards.videos import OpenVideo, VideoSource, check_prompts, open_videos
 from videorl.types import Score, Video
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")
 MAX_PADDING = 1.1
 """Padded over real tokens of a forward: videos of other lengths go into one of their own."""
 _BASE_FILES = ("*.json", "*.txt")
@@ -248,7 +249,7 @@ def load_video_reward(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"video_reward: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where, kind = placement("video_reward", device, dtype)
     settings_file, checkpoint = find_step(find_folder(str(path)))
     settings = read_settings(settings_file)
     beside = settings_file.parent / "base"
@@ -258,8 +259,8 @@ def load_video_reward(
     questionnaire = read_questionnaire(checkpoint / "tokenizer", base_folder)
     config = _base_config(base_folder)
     config.text_config.vocab_size = questionnaire.tokenizer.get_vocab_size()
-    wanted = DTYPES[dtype] if dtype else torch.float32 if place.type == "cpu" else settings.dtype
-    network = load_network(checkpoint, settings, config, wanted).to(place)
+    wanted = kind if dtype or where.type == "cpu" else settings.dtype
+    network = load_network(checkpoint, settings, config, wanted).to(where)
     return VideoReward(network, questionnaire, settings, max_batch_tokens=max_batch_tokens)
 
 

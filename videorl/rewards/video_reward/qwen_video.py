@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videorl.errors import VideoError
+from videorl.rewards.clip_normal import MEAN, STD, normalised
 from videorl.rewards.videos import OpenVideo
 
 PATCH_PX = 14
@@ -28,8 +29,6 @@ MIN_PIXELS = 128 * SIDE_MULTIPLE_PX**2
 """Per frame; smaller pictures are enlarged. What every published model uses."""
 MIN_FRAMES, MAX_FRAMES = 4, 768
 MAX_ASPECT = 200
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +139,7 @@ def read_pixels(
     resized = F.interpolate(
         frames_F3HW[chosen].float(), size, mode="bicubic", align_corners=False, antialias=True
     )
-    mean_311, std_311 = (
-        torch.tensor(one, device=resized.device)[:, None, None] for one in (CLIP_MEAN, CLIP_STD)
-    )
-    return cut_normal((resized.clamp(0, 1) - mean_311) / std_311)
+    return cut_normal(normalised(resized.clamp(0, 1)))
 
 
 def cut(frames_F3HW: Tensor) -> Patches:
@@ -175,5 +171,5 @@ def _normal_levels() -> Tensor:
     """Return what each of 256 levels becomes, per channel: [3, 256]."""
     # The authors' stack scales in float64 and normalises in float32.
     levels = (torch.arange(256, dtype=torch.float64) * (1 / 255)).float()
-    mean, std = torch.tensor(CLIP_MEAN), torch.tensor(CLIP_STD)
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
     return (levels - mean[:, None]) / std[:, None]

@@ -14,6 +14,7 @@ import torch
 
 from videorl.errors import ConfigError
 from videorl.rewards.checkpoints import find_folder
+from videorl.rewards.placement import placement
 from videorl.rewards.video_score.inputs import ClipInputs, Preprocessor, read_preprocessor
 from videorl.rewards.video_score.network import (
     VideoScoreNetwork,
@@ -24,7 +25,7 @@ from videorl.rewards.video_score.network import (
 from videorl.rewards.videos import OpenVideo, VideoSource, check_prompts, open_video, open_videos
 from videorl.types import Score
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 
 
@@ -73,8 +74,7 @@ class VideoScore:
             raise ConfigError(
                 f"video_score: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}"
             )
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        kind = DTYPES[dtype or ("float32" if where.type == "cpu" else "bfloat16")]
+        where, kind = placement("video_score", device, dtype)
         self.folder = find_folder(str(path), CHECKPOINT_FILES)
         self.max_batch_frames = max_batch_frames
         config = read_config(self.folder)

@@ -18,9 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
-from videorl.rewards.checkpoints import find_folder
-from videorl.rewards.videos import OpenVideo, VideoSource, check_prompts, open_video, open_videos
+from videorl.errors import CheckpointError, ConfigError, PromptError
+from videorl.rewards.checkpoints import find_folder, pretrained_tokenizer
+from videorl.rewards.clip_normal import MEAN, STD
+from videorl.rewards.placement import placement
+from videorl.rewards.videos import (
+    OpenVideo,
+    VideoSource,
+    check_aspect,
+    check_prompts,
+    open_video,
+    open_videos,
+)
 from videorl.rewards.vision_reward import cogvlm2_video
 from videorl.rewards.vision_reward.cogvlm2_video import Prefix
 from videorl.rewards.vision_reward.questions import (
@@ -39,13 +48,9 @@ if TYPE_CHECKING:
 MAX_FRAMES = 24
 """One per second: what comes after the first 24 seconds is not seen."""
 SIDE_PX = 224
-MAX_ASPECT = 200
-"""Frames are resized by their short side before they are cropped; this bounds the memory."""
 MAX_POSITIONS = 8192
 """What Llama 3 was trained for. The `max_position_embeddings` of `config.json` is smaller, but the
 authors' code never reads it and scores longer prompts as well."""
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 SPELLINGS = (("yes", "no"), ("Yes", "No"), ("YES", "NO"))
 
@@ -93,11 +98,7 @@ class VisionReward:
             )
         known = checklist() if weights is None else reweighted(Path(weights))
         self.asked = tuple(one for one in known if one.weight > 0 or questions == "all")
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        name = dtype or ("bfloat16" if where.type == "cuda" else "float32")
-        kind = getattr(torch, name, None)
-        if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-            raise ConfigError(f"dtype of vision_reward: torch has no floating type {name!r}")
+        where, kind = placement("vision_reward", device, dtype)
         folder = find_folder(str(path), CHECKPOINT_FILES)
         self._tokenizer = _load_tokenizer(folder)
         (self._bos,) = self._encode(str(self._tokenizer.bos_token))
@@ -143,12 +144,7 @@ class VisionReward:
             VideoError: The frames cannot be decoded, or are too long and narrow.
         """
         frames_FHW3 = video.read(pick_frames(video.timestamps()))
-        height, width = frames_FHW3.shape[1:3]
-        if max(height, width) > MAX_ASPECT * min(height, width):
-            raise VideoError(
-                f"{video.name}: frames are {width}×{height} pixels, one side may be at most "
-                f"{MAX_ASPECT} times the other"
-            )
+        check_aspect(video.name, *frames_FHW3.shape[1:3])
         pixels_FCHW = preprocess(frames_FHW3)
         labels = [self._encode(str(second)) for second in range(len(pixels_FCHW))]
         frames_FLD = self.network.encode_frames(pixels_FCHW.to(self._device))
@@ -233,7 +229,7 @@ def preprocess(frames_FHW3: npt.NDArray[np.uint8]) -> Tensor:
     The order matters, and so does that resizing (bilinear) does not smooth: both are the authors'.
     """
     pixels_CFHW = torch.from_numpy(frames_FHW3).permute(3, 0, 1, 2) / 255.0
-    mean_C111, std_C111 = (torch.tensor(one)[:, None, None, None] for one in (MEAN, STD))
+    mean_C111, std_C111 = (torch.tensor(values)[:, None, None, None] for values in (MEAN, STD))
     pixels_CFHW.sub_(mean_C111).div_(std_C111)
     height, width = pixels_CFHW.shape[2:]
     if width < height:
@@ -253,10 +249,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing from the checkpoint")
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    return pretrained_tokenizer(PreTrainedTokenizerFast, folder, ("tokenizer.json",))
 
 
 def _answer_tokens(tokenizer: PreTrainedTokenizerFast, folder: Path) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from tests.blip_model import image_reward_of, run_head
 from tests.clip_models import SIDE_PX
 from videorl.data.video_io import read_video, write_mp4
 from videorl.errors import ConfigError, PromptError, VideoError
-from videorl.rewards.images.clip_pixels import MEAN, STD
+from videorl.rewards.clip_normal import MEAN, STD
 from videorl.rewards.images.clip_preference import ClipPrompts
 from videorl.rewards.per_frame import PerFrameReward
 from videorl.rewards.scoring import score_each
