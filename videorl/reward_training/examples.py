@@ -1,4 +1,4 @@
-"""Labelled examples whose videos are read when they are needed, and may turn out damaged."""
+"""Labelled examples whose videos are read when needed, and may be damaged."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ def read_splits(
 
 
 class Examples(Generic[E, V]):
-    """A sequence of examples.
+    """A sequence of labelled examples, with what the model sees of each.
 
     Args:
-        examples: In the order of their file.
-        read: Returns what the model sees of one; raises VideoError or PromptError if it cannot.
+        examples: The examples in the order of their file.
+        read: Returns what the model sees of an example; raises VideoError or PromptError where that
+            cannot be read.
     """
 
     def __init__(self, examples: Sequence[E], read: Callable[[E], V]) -> None:
@@ -47,7 +48,7 @@ class Examples(Generic[E, V]):
         return len(self.examples)
 
     def read(self, index: int) -> V | None:
-        """Return what the model sees of an example; None, and a warning once, if it cannot."""
+        """Return what the model sees of an example; None, with a warning once, if unreadable."""
         if index in self._bad:
             return None
         try:
@@ -58,10 +59,12 @@ class Examples(Generic[E, V]):
             return None
 
     def readable(self, index: int) -> tuple[E, V, int]:
-        """Return an example or the next one that can be read, and how many were skipped.
+        """Return the first readable example from `index` on, its value, and how many were skipped.
+
+        After the last example it goes on with the first.
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: No example can be read.
         """
         for skipped in range(len(self)):
             place = (index + skipped) % len(self)
@@ -70,12 +73,13 @@ class Examples(Generic[E, V]):
         raise DatasetError(f"none of {len(self)} labelled examples can be read")
 
     def read_all(self, indices: Sequence[int]) -> tuple[list[V], list[bool]]:
-        """Return what the model sees of some examples, and which of them could be read.
+        """Return what the model sees of examples, and which of them could be read.
 
-        The others are stood in for: ranks must stay in step.
+        The value of a readable example takes the place of each other one, so that all ranks do
+        equally much work.
 
         Raises:
-            DatasetError: None can be read.
+            DatasetError: None of them can be read.
         """
         values = [self.read(index) for index in indices]
         stand_in = next((value for value in values if value is not None), None)

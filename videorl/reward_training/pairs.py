@@ -14,24 +14,23 @@ from videorl.reward_training.losses import INVALID, PREFERS_A, PREFERS_B, SAME
 DIMENSIONS = ("VQ", "MQ", "TA")
 LABELS = {"A": PREFERS_A, "B": PREFERS_B, "same": SAME, "invalid": INVALID}
 COLUMNS = ("path_A", "path_B", "prompt")
-"""Those that are needed beside the dimensions'; all others (frame rates, models, opinion scores)
-are passed over."""
+"""Columns needed besides the dimensions; others (frame rates, models, …) are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPair:
-    """Two videos of one prompt, and who is better on each dimension."""
+    """Two videos of a prompt, and which is better on each dimension."""
 
     path_a: Path
     path_b: Path
     prompt: str
     labels: tuple[int, ...]
-    """1 A is better, -1 B is better, 0 same, 22 invalid; see `losses`."""
+    """Per dimension: 1 A is better, -1 B is better, 0 same, 22 invalid; see `losses`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """The usable rows of a file, in its order, and how many were not usable."""
+    """The usable rows of a file, in order, and the number of other rows."""
 
     pairs: tuple[LabelledPair, ...]
     num_skipped: int
@@ -43,10 +42,10 @@ def read_pairs(
     """Read a CSV of labelled pairs; rows that cannot be used are logged and counted.
 
     Args:
-        path: UTF-8, with a header that names at least `COLUMNS` and the dimensions. A label is A,
-            B, same or invalid.
-        root: What video paths are relative to; None = the folder of the CSV.
-        dimensions: The columns of labels.
+        path: UTF-8, with a header that has at least `COLUMNS` and the dimensions. A label is A, B,
+            same or invalid.
+        root: Folder that video paths are relative to; None = the folder of the CSV.
+        dimensions: Names of the label columns.
 
     Raises:
         DatasetError: The file cannot be read, lacks a column, or has no usable row.
@@ -67,8 +66,8 @@ def _pair(row: Mapping[str, str | None], folder: Path, dimensions: Sequence[str]
     """Check one row.
 
     Raises:
-        DatasetError: It is short, has an unknown label, no valid one, no prompt, or names a file
-            that does not exist.
+        DatasetError: A value is missing, a label is unknown, all labels are invalid, or a video
+            does not exist.
     """
     columns = (*COLUMNS, *dimensions)
     values = {name: (row[name] or "").strip() for name in columns}

@@ -25,7 +25,7 @@ COLUMNS = ("id", "text prompt", *DIMENSIONS)
 
 @dataclass(frozen=True, slots=True)
 class RatedVideo:
-    """One video with people's ratings on each of `DIMENSIONS`, 1 (bad) to 4 (perfect)."""
+    """A video with human ratings on each of `DIMENSIONS`, from 1 (bad) to 4 (perfect)."""
 
     path: Path
     prompt: str
@@ -37,7 +37,7 @@ def read_ratings(path: Path, root: Path | None = None) -> tuple[RatedVideo, ...]
 
     Args:
         path: `.csv`, `.json` (a list of objects) or `.parquet`, with at least `COLUMNS`.
-        root: Holds `<id>.mp4` of every row; None = the folder `videos` beside the file.
+        root: Folder with `<id>.mp4` of every row; None = the folder `videos` beside the file.
 
     Raises:
         DatasetError: The file cannot be read, lacks a column, or has no usable row.
@@ -72,13 +72,13 @@ def _rated(row: Mapping[str, Any], folder: Path) -> RatedVideo:
     """Check one row.
 
     Raises:
-        DatasetError: A value is missing or no number, or there is no such video.
+        DatasetError: A value is missing or not a number, or the video does not exist.
     """
     prompt, path = str(row.get("text prompt") or "").strip(), folder / f"{row.get('id')}.mp4"
     try:
         ratings = tuple(float(row[name]) for name in DIMENSIONS)
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"a rating is no number: {error}") from error
+        raise DatasetError(f"a rating is not a number: {error}") from error
     if not all(math.isfinite(rating) for rating in ratings):
         raise DatasetError(f"a rating is not finite: {ratings}")
     if not prompt:

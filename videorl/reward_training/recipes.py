@@ -1,4 +1,4 @@
-"""Recipes of reward-model training: found, read and validated as those of policies are."""
+"""Find, read and validate recipes of reward-model training."""
 
 from __future__ import annotations
 

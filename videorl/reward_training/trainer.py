@@ -1,7 +1,7 @@
-"""One rank of a reward model's training: order of examples, loss, update, evaluation, checkpoint.
+"""A rank of a reward model's training: order of examples, loss, update, evaluation, checkpoint.
 
-Order and dropout derive from `(seed, step)`, so a step repeated after a failure is the same step,
-and there is no generator state to save.
+Order and dropout depend on `(seed, step)` alone: a step that is repeated after a failure is the
+same, and there is no generator state to save.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from videorl.seeds import derive_seed
 
 
 class RewardTrainer:
-    """Trains on this rank; all ranks make the same calls.
+    """Trains on this rank; all ranks must make the same calls.
 
     Args:
         task: The model with its labelled examples.
-        engine: Optimizer over `task.module`.
-        recipe: The training.
-        checkpoints: Where to save; shared by all ranks.
+        engine: Optimizer of `task.module`.
+        recipe: Batch sizes, learning rate, and when to evaluate.
+        checkpoints: Where to save; the same folder on all ranks.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RewardTrainer:
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def start(self) -> Mapping[str, Any] | None:
-        """Restore the newest checkpoint if there is one; return the loop state saved in it."""
+        """Restore the newest checkpoint and return its loop state; None if there is none."""
         if (found := self._checkpoints.latest()) is None:
             return None
         folder, state = found
@@ -60,7 +60,7 @@ class RewardTrainer:
         return state["loop"]
 
     def step(self, step: int) -> dict[str, float]:
-        """Apply one optimizer step on all ranks; evaluate where that is due."""
+        """Apply an optimizer step on all ranks, and evaluate where that is due; return metrics."""
         started = time.perf_counter()
         indices = self._batch(step)[self._engine.rank :: self._engine.world_size]
         size = self._recipe.learner.micro_batch_size
@@ -68,7 +68,7 @@ class RewardTrainer:
         self._task.module.train()
         totals: dict[str, Tensor] = {}
         for number, micro_batch in enumerate(micro_batches):
-            # One device per rank: its generator draws the dropout.
+            # Dropout is drawn from the global generators; there is one device per rank.
             torch.manual_seed(derive_seed(self._recipe.seed, "dropout", step, *micro_batch))
             values = self._accumulate(micro_batch, is_last=number == len(micro_batches) - 1)
             totals = {name: totals.get(name, 0) + value for name, value in values.items()}
@@ -88,7 +88,7 @@ class RewardTrainer:
         """Write a checkpoint.
 
         Raises:
-            OSError: It could not be written (full disk, for instance); older ones are untouched.
+            OSError: It could not be written, such as for a full disk; older ones are not changed.
         """
         optimizer = self._engine.state()
         if self._engine.rank == 0:
@@ -104,15 +104,15 @@ class RewardTrainer:
                 self._task.export(folder, self._step, predictions_NK)
 
     def predictions(self) -> Tensor | None:
-        """Return what the model says of every held-out example, on every rank; None without."""
+        """Return predictions for all held-out examples, on every rank; None if there are none."""
         count, world_size = self._task.num_examples("held_out"), self._engine.world_size
         if count == 0:
             return None
         self._task.module.eval()
         size = self._recipe.learner.micro_batch_size
-        # Ranks make equally many forwards of equal sizes, which sharded parameters need.
+        # Sharded parameters need equally many forwards of equal sizes on all ranks.
         share = -(-count // world_size)
-        mine = [min(self._engine.rank * share + one, count - 1) for one in range(share)]
+        mine = [min(self._engine.rank * share + k, count - 1) for k in range(share)]
         parts = [self._task.predict(mine[at : at + size]) for at in range(0, share, size)]
         found_NK = torch.cat(parts)
         all_NK = torch.zeros(world_size * share, found_NK.shape[1])
@@ -132,7 +132,7 @@ class RewardTrainer:
         return self._step == self._recipe.num_steps or (interval > 0 and self._step % interval == 0)
 
     def _batch(self, step: int) -> list[int]:
-        """Return the examples of a step: epoch after epoch, each in an order of its own."""
+        """Return the examples of a step; every epoch has an order of its own."""
         size, count = self._recipe.labels.batch_size, self._task.num_examples("train")
         places = range(step * size, (step + 1) * size)
         return [int(self._order(place // count)[place % count]) for place in places]
@@ -145,7 +145,7 @@ class RewardTrainer:
         """Add one micro-batch to the gradient; return this rank's part of the batch's means."""
         measured = self._task.losses(indices)
         share = 1.0 / self._recipe.labels.batch_size
-        # Ranks average their gradients, while each counts its examples' share of the whole batch.
+        # Ranks average their gradients, but `share` is that of the whole batch on all ranks.
         loss = measured.loss_N.sum() * share * self._engine.world_size
         self._engine.backward(loss, is_last=is_last)
         means = {"train/loss": measured.loss_N.detach(), **measured.metrics}

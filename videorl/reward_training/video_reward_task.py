@@ -1,4 +1,4 @@
-"""VideoReward in training: pairs of videos under the Bradley-Terry model with ties."""
+"""Train VideoReward on pairs of videos with the Bradley-Terry model with ties."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DIMENSIONS = ("visual_quality", "motion_quality", "text_alignment")
 
 
 class VideoRewardTask:
-    """Implements `tasks.RewardTask`."""
+    """Implements `videorl.reward_training.task.RewardTask`."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class VideoRewardTask:
         base: Path,
         labels: Mapping[Split, Sequence[LabelledPair]],
     ) -> None:
-        """Put loaded parts together.
+        """Combine loaded parts; `load_video_reward_task` loads them.
 
         Args:
-            network: On its device; what is trained of it is chosen.
-            questionnaire: With the reward tokens.
-            recipe: The training.
-            base: Folder of the base model, for its configuration.
-            labels: The pairs.
+            network: Must be on its device and prepared by `make_trainable`.
+            questionnaire: Must have the reward tokens.
+            recipe: How frames are sampled and decoded.
+            base: Folder of the base model, whose configuration is exported.
+            labels: The labelled pairs of both splits.
         """
         self.module = network
         self._questionnaire = questionnaire
@@ -83,7 +83,7 @@ class VideoRewardTask:
 
     @torch.no_grad()
     def predict(self, indices: Sequence[int]) -> Tensor:
-        """Return the rewards of A's three dimensions, then B's: [N, 6]."""
+        """Return rewards [N, 6]: the three dimensions of A, then of B."""
         held_out = self._examples["held_out"]
         videos, is_read = held_out.read_all(indices)
         prompts = [held_out.examples[index].prompt for index in indices]
@@ -113,7 +113,7 @@ class VideoRewardTask:
         return metrics
 
     def export(self, folder: Path, step: int, predictions_NK: Tensor | None) -> None:
-        """Write the published layout; scores are normalised over the held-out videos."""
+        """Write the published layout, with scores normalised over the held-out videos."""
         rewards_BK = None
         if predictions_NK is not None:
             rewards_BK = predictions_NK.unflatten(1, (2, -1)).flatten(0, 1)
@@ -153,7 +153,7 @@ class VideoRewardTask:
             ).float()
 
     def _features(self, videos: Sequence[Patches]) -> Tensor:
-        """Encode all videos at once: a micro-batch is small, and single tiny ones are slow."""
+        """Encode all videos at once: a micro-batch is small, and single tiny videos are slow."""
         visual = self.module.backbone.model.visual
         pixels = torch.cat([video.pixels for video in videos]).to(self.module.device)
         grids = torch.tensor([video.grid_thw for video in videos], device=self.module.device)
@@ -161,7 +161,7 @@ class VideoRewardTask:
 
 
 def _decoded(path: Path) -> OpenVideo:
-    """Open a video and decode all of it now."""
+    """Open a video with all of its frames decoded."""
     video = open_video(path)
     return open_video(Video(video.read(range(video.num_frames)), video.fps), video.name)
 

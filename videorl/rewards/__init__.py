@@ -1,4 +1,4 @@
-"""The reward models: one file each, one line each in `MODELS`."""
+"""The reward models, by name: `MODELS` has a line for each."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ MODELS: dict[str, Callable[..., RewardModel]] = {
     "hps_v2": _hps_v2,
     "image_reward": _image_reward,
 }
-"""Name in `rewards[].name` -> loader(path, **options); imports are inside, as they are heavy."""
+"""Name in `rewards[].name` -> loader(path, **options), which does the heavy imports."""
 
 
 DIFFERENTIABLE = ("video_reward", "laion_aesthetic", "pick_score", "hps_v2", "image_reward")
-"""Those of `MODELS` that are `videorl.protocols.DifferentiableReward`s."""
+"""Those of `MODELS` that implement `videorl.protocols.DifferentiableReward`."""
 
 
 def load(name: str, path: str | None = None, **options: Any) -> RewardModel:
@@ -86,11 +86,11 @@ def load(name: str, path: str | None = None, **options: Any) -> RewardModel:
 
     Args:
         name: One of `MODELS`.
-        path: Folder or hub id of its checkpoint; None = its own default.
-        options: Keyword arguments of the model's constructor (`rewards[].options`).
+        path: Folder or hub id of the checkpoint; None = the model's default.
+        options: Keyword arguments of the loader (`rewards[].options`).
 
     Raises:
-        ConfigError: The name or an option is unknown.
+        ConfigError: The name or an option is unknown, or an option has an impossible value.
         CheckpointError: The checkpoint cannot be read.
     """
     if name not in MODELS:

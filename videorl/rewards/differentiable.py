@@ -1,4 +1,4 @@
-"""Reward models whose gradient a policy can follow, combined as scores are."""
+"""Combine reward models that have a gradient with respect to pixels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from videorl.rewards.scoring import check_dimension_weights, check_rewards
 
 
 class CombinedReward:
-    """The weighted sum of reward models, with gradient; see `videorl.rewards.scoring.combine`.
+    """The weighted sum of reward models, with gradient, as `videorl.rewards.scoring.combine`.
 
     Args:
-        models: By the key of their configuration.
-        rewards: How their scores are combined.
+        models: `RewardConfig.key` -> model.
+        rewards: Configurations of the models, with the weights of the sum.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class CombinedReward:
     def __call__(
         self, videos_BF3HW: Tensor, fps: float, prompts: Sequence[str]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the totals [B] with gradient, and every dimension [B] without, by name.
+        """Return the totals [B] with gradient, and the dimensions [B] by name without.
 
         Args:
             videos_BF3HW: RGB in [0, 1].
-            fps: Frames per second.
+            fps: Frames per second of all videos.
             prompts: One per video.
         """
         total_B = torch.zeros(len(prompts), device=videos_BF3HW.device)
@@ -50,16 +50,16 @@ class CombinedReward:
             own = [weight * named[name] for name, weight in weights.items()]
             total_B = total_B + reward.weight * torch.stack(own).sum(0)
             prefix = f"{reward.key}." if len(self._rewards) > 1 else ""
-            dimensions |= {prefix + name: one.detach() for name, one in named.items()}
+            dimensions |= {prefix + name: values.detach() for name, values in named.items()}
         return total_B, dimensions
 
 
 def load_differentiable(rewards: Sequence[RewardConfig]) -> CombinedReward:
-    """Load the reward models of a recipe, all of which must be among `DIFFERENTIABLE`.
+    """Load the reward models of a recipe; all of them must be in `DIFFERENTIABLE`.
 
     Raises:
         ConfigError: An option or a weighted dimension is unknown.
         CheckpointError: A checkpoint cannot be read.
     """
-    models = {one.key: load(one.name, one.path, **one.options) for one in rewards}
+    models = {r.key: load(r.name, r.path, **r.options) for r in rewards}
     return CombinedReward(models, rewards)  # pyright: ignore[reportArgumentType]

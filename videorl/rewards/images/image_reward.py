@@ -1,4 +1,4 @@
-"""ImageReward (arXiv 2304.05977): BLIP trained on experts' rankings of pictures for a prompt."""
+"""ImageReward (arXiv 2304.05977): a BLIP trained on experts' rankings of pictures."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 FILE = "ImageReward.pt"
 BERT = "google-bert/bert-base-uncased"
 BLIP_TOKENS = ("[DEC]", "[ENC]")
-"""Added to BERT's by BLIP; ImageReward's prompts hold neither."""
+"""Tokens that BLIP adds to BERT's; ImageReward uses neither in prompts."""
 MAX_TOKENS = 35
-"""Longer prompts are cut off, as the authors' code does."""
+"""Longer prompts are cut, as in the authors' code."""
 
 
 class BertPrompts:
-    """Reads prompts as padded BERT tokens: the network itself reads them, with the picture."""
+    """Turns prompts into padded BERT tokens, which the network reads with the picture."""
 
     def __init__(self, tokenizer: BertTokenizer, device: torch.device) -> None:
-        """Read with `tokenizer`, whose special tokens no prompt may contain."""
+        """Use `tokenizer`; its special tokens are refused in prompts."""
         special = [token.content for token in tokenizer.added_tokens_decoder.values()]
         self._reserved = (*special, *BLIP_TOKENS)
         self._tokenizer, self._device = tokenizer, device
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Raise `PromptError` for a prompt that is empty or holds a special token."""
+        """Raise `PromptError` for a prompt that is empty or contains a special token."""
         check_prompts(prompts, self._reserved)
 
     def read(self, prompt: str) -> Tensor:
-        """Return `MAX_TOKENS` token ids."""
+        """Return token ids [MAX_TOKENS]."""
         options = {"padding": "max_length", "truncation": True, "max_length": MAX_TOKENS}
         return torch.tensor(self._tokenizer(prompt, **options)["input_ids"], device=self._device)
 
@@ -60,12 +60,12 @@ def load_image_reward(
     Args:
         path: Folder or hub id with `ImageReward.pt` and `med_config.json`.
         base: Folder or hub id of BERT (uncased), of which only the tokenizer is read.
-        device: None = the GPU if there is one.
-        dtype: Of BLIP; the head always computes in float32.
-        frames: `num_frames`, `batch_frames`: see `PerFrameReward`.
+        device: Where the model runs; None = the GPU if there is one.
+        dtype: Type of BLIP; the head always computes in float32.
+        frames: `num_frames` and `batch_frames` of `PerFrameReward`.
 
     Raises:
-        CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
+        CheckpointError: Files or tensors are missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
     from transformers import BertTokenizer

@@ -1,7 +1,7 @@
-"""VisionReward for video (arXiv 2412.21059): 29 weighted yes/no questions put to CogVLM2-Video.
+"""VisionReward for video (arXiv 2412.21059): CogVLM2-Video answers 29 weighted yes/no questions.
 
-Frames, tokens, questions and scores are those of the authors' `inference-video.py`, which reads
-and encodes the video anew for every question; here that happens once.
+Frames, tokens, questions and scores are those of the authors' `inference-video.py`. That reads and
+encodes the video again for every question; here it is done once.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 MAX_FRAMES = 24
-"""One per second: what comes after the first 24 seconds is not seen."""
+"""There is a frame per second: nothing after the first 24 seconds is seen."""
 SIDE_PX = 224
 MAX_POSITIONS = 8192
-"""What Llama 3 was trained for. The `max_position_embeddings` of `config.json` is smaller, but the
-authors' code never reads it and scores longer prompts as well."""
+"""The positions that Llama 3 was trained with. `max_position_embeddings` in `config.json` is
+smaller, but the authors' code does not use it and scores longer prompts."""
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 SPELLINGS = (("yes", "no"), ("Yes", "No"), ("YES", "NO"))
 
 
 class VisionReward:
-    """Scores videos by the answers of a CogVLM2-Video; deterministic."""
+    """Scores videos by the answers of CogVLM2-Video; deterministic."""
 
     dimensions = tuple(dict.fromkeys(question.dimension for question in checklist()))
 
@@ -73,17 +73,17 @@ class VisionReward:
         """Load a published checkpoint.
 
         Args:
-            path: Folder or hub id; holds `config.json`, safetensors and the tokenizer.
-            total: What `Score.total` is, one of `TOTALS`; dimensions are R in any case.
-            questions: Which are asked: those with a weight, or `all` 64 (to fit weights).
-            weights: File with other weights than the published ones, see `reweighted`.
-            device: Where the model runs; default: a GPU if there is one.
-            dtype: Of weights and arithmetic; default: bfloat16 on a GPU, float32 without.
+            path: Folder or hub id with `config.json`, safetensors and the tokenizer.
+            total: How `Score.total` is computed, one of `TOTALS`; dimensions are always R.
+            questions: Which to ask: `weighted`, or `all` 64 (to fit weights).
+            weights: File of weights to use instead of the published ones, see `reweighted`.
+            device: Where the model runs; None = the GPU if there is one.
+            dtype: Type of weights and arithmetic; None = bfloat16 on a GPU, float32 on the CPU.
 
         Raises:
             ConfigError: `total`, `questions` or `dtype` is unknown.
-            CheckpointError: The folder is no whole checkpoint of this model, or `weights` is no
-                list of weights.
+            CheckpointError: The folder is not a complete checkpoint of this model, or `weights` is
+                not a list of weights.
         """
         if total not in TOTALS:
             near = difflib.get_close_matches(total, TOTALS, n=1, cutoff=0.0)
@@ -97,7 +97,7 @@ class VisionReward:
                 f"questions of vision_reward must be weighted or all, got {questions!r}"
             )
         known = checklist() if weights is None else reweighted(Path(weights))
-        self.asked = tuple(one for one in known if one.weight > 0 or questions == "all")
+        self.asked = tuple(q for q in known if q.weight > 0 or questions == "all")
         where, kind = placement("vision_reward", device, dtype)
         folder = find_folder(str(path), CHECKPOINT_FILES)
         self._tokenizer = _load_tokenizer(folder)
@@ -110,13 +110,13 @@ class VisionReward:
         """Score each video against its prompt.
 
         Returns:
-            Per video: `dimensions` = R of each of the nine, `total` as asked for, `raw` = `answers`
-            ("yes" or "no"), `yes_logits` and `no_logits`, each in the order of `asked`. If a
-            logit is not finite, every value is NaN.
+            Per video: `dimensions` has the R of each of the nine, `total` is what the option says,
+            `raw` has `answers` ("yes" or "no"), `yes_logits` and `no_logits` in the order of
+            `asked`. If a logit is not finite, every value is NaN.
 
         Raises:
-            VideoError: A video cannot be scored, or there are not as many prompts as videos.
-            PromptError: A prompt is empty, too long, or holds a special token.
+            VideoError: A video cannot be scored, or the numbers of videos and prompts differ.
+            PromptError: A prompt is empty, too long, or contains a special token.
         """
         opened = open_videos(videos, prompts)
         self._check_prompts(prompts)
@@ -132,13 +132,13 @@ class VisionReward:
 
         Raises:
             VideoError: The video cannot be scored.
-            PromptError: The prompt is empty, too long, or holds a special token.
+            PromptError: The prompt is empty, too long, or contains a special token.
         """
         return self.answer(self.read(open_video(video)), prompt, questions or checklist())
 
     @torch.inference_mode()
     def read(self, video: OpenVideo) -> Prefix:
-        """Return what comes before every question: the frames, each with its second.
+        """Return what precedes every question: the frames, each with its second.
 
         Raises:
             VideoError: The frames cannot be decoded, or are too long and narrow.
@@ -155,7 +155,7 @@ class VisionReward:
         """Return the answers to `questions` about a video that was `read`, in one pass.
 
         Raises:
-            PromptError: The prompt is empty, too long, or holds a special token.
+            PromptError: The prompt is empty, too long, or contains a special token.
         """
         self._check_prompts([prompt])
         suffixes = [
@@ -188,21 +188,21 @@ class VisionReward:
         }
         if not all(map(math.isfinite, (*raw["yes_logits"], *raw["no_logits"]))):
             return Score(dict.fromkeys(self.dimensions, math.nan), math.nan, raw)
-        counting = [pair for pair in zip(self.asked, answers, strict=True) if pair[0].weight > 0]
-        questions, counted = zip(*counting, strict=True)
+        weighted = [(q, a) for q, a in zip(self.asked, answers, strict=True) if q.weight > 0]
+        questions, counted = zip(*weighted, strict=True)
         total = self._total([question.weight for question in questions], counted)
         return Score(dimension_scores(questions, counted), total, raw)
 
 
 def read_answer(logits_V: Tensor, word: str, pairs: Sequence[tuple[int, int]]) -> Answer:
-    """Return the answer that the first token gives.
+    """Return the answer that the first generated token gives.
 
     Args:
-        logits_V: Of that token.
-        word: The most likely token as text. The authors compare it with "yes"; here without
-            regard to case, and where it is neither yes nor no the larger of their logits decides.
-        pairs: Tokens of (yes, no) per spelling. Logits are those of the spelling that the model
-            prefers, so that like is compared with like.
+        logits_V: Logits of that token.
+        word: The most likely token as text. The authors compare it with "yes". Here case does not
+            matter, and where the token is neither yes nor no, the larger of their logits decides.
+        pairs: Tokens of (yes, no) per spelling. The logits are those of the spelling that the model
+            prefers, so that both are spelled alike.
     """
     yes, no = max(pairs, key=lambda pair: float(logits_V[list(pair)].max()))
     yes_logit, no_logit = float(logits_V[yes]), float(logits_V[no])
@@ -214,7 +214,7 @@ def pick_frames(timestamps_F: npt.NDArray[np.float32]) -> list[int]:
     """Return the frame nearest to each full second, the earlier of two equally near.
 
     Args:
-        timestamps_F: Seconds at which each frame is shown.
+        timestamps_F: Seconds at which the frames are shown.
     """
     num_seconds = round(float(timestamps_F.max())) + 1
     return [
@@ -224,9 +224,9 @@ def pick_frames(timestamps_F: npt.NDArray[np.float32]) -> list[int]:
 
 
 def preprocess(frames_FHW3: npt.NDArray[np.uint8]) -> Tensor:
-    """Return pixels [F, 3, 224, 224], normalised, then resized by the short side, then cropped.
+    """Return pixels [F, 3, 224, 224]: normalised, then resized by the short side, then cropped.
 
-    The order matters, and so does that resizing (bilinear) does not smooth: both are the authors'.
+    The order, and bilinear resizing without antialiasing, are those of the authors.
     """
     pixels_CFHW = torch.from_numpy(frames_FHW3).permute(3, 0, 1, 2) / 255.0
     mean_C111, std_C111 = (torch.tensor(values)[:, None, None, None] for values in (MEAN, STD))
@@ -245,7 +245,7 @@ def preprocess(frames_FHW3: npt.NDArray[np.uint8]) -> Tensor:
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
-    # Not AutoTokenizer: it asks for remote code, which the published config.json names.
+    # Not AutoTokenizer: it asks for the remote code that the published config.json names.
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing from the checkpoint")
@@ -253,7 +253,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _answer_tokens(tokenizer: PreTrainedTokenizerFast, folder: Path) -> list[tuple[int, int]]:
-    """Return (yes, no) token ids for each spelling of which both are one token."""
+    """Return (yes, no) token ids for each spelling in which both are single tokens."""
     pairs: list[tuple[int, int]] = []
     for yes, no in SPELLINGS:
         for space in ("", " "):
