@@ -198,11 +198,11 @@ def test_requests_are_checked_by_name() -> None:
     assert parse_weights(["sharp=1", "steady=-0.5"], config) == {"sharp": 1.0, "steady": -0.5}
     for request, message in (
         ("sharpness=1", r"unknown dimension 'sharpness'; .* scores sharp, steady"),
-        ("sharp", "by dimension=weight, got 'sharp'"),
-        ("sharp=much", "by dimension=weight"),
+        ("sharp", "expected dimension=weight, got 'sharp'"),
+        ("sharp=much", "expected dimension=weight"),
         ("sharp=nan", "must be finite, got nan"),
     ):
         with pytest.raises(ConfigError, match=message):
             parse_weights([request], config)
-    with pytest.raises(ConfigError, match=r"sharp is weighted twice, by 1\.0 and 2"):
+    with pytest.raises(ConfigError, match=r"sharp has two weights, 1\.0 and 2"):
         parse_weights(["sharp=1", "sharp=2"], config)
