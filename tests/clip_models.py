@@ -34,7 +34,11 @@ def save_clip(folder: Path, seed: int = 0) -> CLIPModel:
     """Write a transformers CLIP with its tokenizer and return it."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("c", "a"), ("ca", "t</w>"), ("r", "e"), ("re", "d</w>")]
-    words = [*letters, *(one + "</w>" for one in letters), *("".join(pair) for pair in merges)]
+    words = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *("".join(pair) for pair in merges),
+    ]
     words += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: place for place, word in enumerate(words)}
     tokenizer = CLIPTokenizer(vocabulary, [*merges])  # pyright: ignore[reportArgumentType]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,15 @@ def write_text(path: Path, text: str) -> None:
     """Replace `path` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Replace `path` atomically with a CSV of `rows`."""
+    table = io.StringIO()
+    csv.writer(table).writerows(rows)
+    write_text(path, table.getvalue())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

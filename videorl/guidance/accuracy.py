@@ -1,4 +1,4 @@
-"""How often a latent reward agrees with labels, for each dimension and each level of noise."""
+"""The agreement of a latent reward with labels, by dimension and level of noise."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from videorl.reward_training.losses import PREFERS_A, PREFERS_B
 
 @dataclass(frozen=True, slots=True)
 class AccuracyByTime:
-    """Shares of the pairs with a preference whose margin has the right sign; 0.5 is chance."""
+    """Shares of pairs with a preference whose margin has the right sign; 0.5 is chance."""
 
     times: tuple[float, ...]
     accuracy: dict[str, tuple[float | None, ...]]
-    """Dimension -> one share per time; None without a pair."""
+    """Dimension -> share for each time; None if there is no pair."""
     num_pairs: dict[str, int]
-    """Dimension -> pairs with a preference, and a prediction."""
+    """Dimension -> number of pairs with a preference and a prediction."""
 
     @classmethod
     def of(
@@ -32,13 +32,13 @@ class AccuracyByTime:
         times: Sequence[float],
         dimensions: Sequence[str],
     ) -> AccuracyByTime:
-        """Compare.
+        """Compare margins with labels.
 
         Args:
             margins_NTK: Reward of A - reward of B; NaN where a pair could not be read.
-            labels_NK: As of `losses`; ties and invalid ones do not count.
-            times: T.
-            dimensions: K.
+            labels_NK: Labels as in `reward_training.losses`; only preferences count.
+            times: The T times of the margins.
+            dimensions: Names of the K dimensions.
         """
         accuracy: dict[str, tuple[float | None, ...]] = {}
         num_pairs: dict[str, int] = {}
@@ -52,18 +52,19 @@ class AccuracyByTime:
         return cls(tuple(times), accuracy, num_pairs)
 
     def metrics(self) -> dict[str, float]:
-        """Return every share, and the mean over times of each dimension, by name."""
+        """Return every share, and the mean over times of each dimension, under logged names."""
         found: dict[str, float] = {}
         for name, shares in self.accuracy.items():
-            known = {t: one for t, one in zip(self.times, shares, strict=True) if one is not None}
-            found |= {f"held_out/accuracy_{name}_t{time:g}": one for time, one in known.items()}
+            pairs = zip(self.times, shares, strict=True)
+            known = {t: share for t, share in pairs if share is not None}
+            found |= {f"held_out/accuracy_{name}_t{t:g}": share for t, share in known.items()}
             if known:
                 found[f"held_out/accuracy_{name}"] = sum(known.values()) / len(known)
         return found
 
 
 def accuracy_plot(found: AccuracyByTime) -> str:
-    """Return the shares over time as SVG, noise on the right."""
+    """Return an SVG of the shares over time, with noise on the right."""
     lines = [
         Line(name.replace("_", " "), tuple(zip(found.times, shares, strict=True)))
         for name, shares in found.accuracy.items()

@@ -1,4 +1,4 @@
-"""What a saved latent reward says of itself, and requests for guidance; read without torch."""
+"""The configuration of a saved latent reward, and requests for guidance; without torch."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ WEIGHTS_FILE = "latent_reward.safetensors"
 FORMAT = 1
 
 HEADS = ("mean", "attention")
-"""How tokens are pooled: their mean, or weighted by one learned query per dimension."""
+"""How tokens are pooled: their mean, or attention with a learned query per dimension."""
 TRAINED = ("head", "lora", "blocks")
-"""What is trained: the head alone, adapters on the policy's blocks too, or all of these blocks."""
+"""What is trained: the head alone, with adapters on the policy's blocks, or with all weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatentRewardConfig:
-    """What a latent reward is built of."""
+    """How a latent reward is built."""
 
     family: str
-    """Of the policy, see `videorl.policies.FAMILIES`."""
+    """Family of the policy, see `videorl.policies.FAMILIES`."""
     policy: str
-    """Path of the policy as the training had it, for messages."""
+    """Path of the policy in the training's recipe, for messages."""
     base_digest: str
-    """SHA-256 of the policy's weights that it is built on, before they were trained further."""
+    """SHA-256 of the policy's weights that it is built on, before its own training."""
     num_layers: int
-    """First blocks of the policy's transformer that it has."""
+    """Number of first blocks of the policy's transformer."""
     head: str
     """One of `HEADS`."""
     train: str
     """One of `TRAINED`."""
     dimensions: tuple[str, ...]
-    """What it scores, in the order of its outputs."""
+    """Names of its outputs, in order."""
     latent_shape: tuple[int, int, int, int]
     """[C, T, H, W] of the latents it was trained on."""
     lora: LoraConfig | None = None
-    """The adapters, where these are trained."""
+    """The adapters, if `train` is `lora`."""
 
 
 def write_config(folder: Path, config: LatentRewardConfig) -> None:
@@ -57,7 +57,7 @@ def read_config(folder: Path) -> LatentRewardConfig:
     """Read what `write_config` wrote.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or a later version of this project wrote it.
+        CheckpointError: The file is missing, damaged, or was written by a later version of videorl.
     """
     path = folder / CONFIG_FILE
     try:
@@ -73,7 +73,7 @@ def read_config(folder: Path) -> LatentRewardConfig:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{path} is no configuration of a latent reward ({error}); give the folder that "
+            f"{path} is not a configuration of a latent reward ({error}); give the folder that "
             "`videorl train_latent_reward` wrote, such as runs/NAME/reward"
         ) from error
 
@@ -82,29 +82,27 @@ def parse_weights(requests: Sequence[str], config: LatentRewardConfig) -> dict[s
     """Read `dimension=weight` requests, as given on a command line.
 
     Raises:
-        ConfigError: One is not of that form, a dimension is named twice, or `check_weights`
+        ConfigError: A request has another form, a dimension is named twice, or `check_weights`
             refuses it.
     """
     weights: dict[str, float] = {}
     for request in requests:
         name, _, text = request.partition("=")
         if name in weights:
-            raise ConfigError(f"guidance: {name} is weighted twice, by {weights[name]} and {text}")
+            raise ConfigError(f"guidance: {name} has two weights, {weights[name]} and {text}")
         try:
             weights[name] = float(text)
         except ValueError:
-            raise ConfigError(
-                f"guidance is asked for by dimension=weight, got {request!r}"
-            ) from None
+            raise ConfigError(f"guidance: expected dimension=weight, got {request!r}") from None
     check_weights(weights, config)
     return weights
 
 
 def check_weights(weights: Mapping[str, float], config: LatentRewardConfig) -> None:
-    """Check which dimensions a request weights, and how much.
+    """Check the dimensions and the weights of a request.
 
     Raises:
-        ConfigError: A dimension is not one that the reward scores, or a weight is not finite.
+        ConfigError: The reward does not score a dimension, or a weight is not finite.
     """
     for name, weight in weights.items():
         if name not in config.dimensions:

@@ -1,4 +1,4 @@
-"""One training of a latent reward in this process, from start to the saved folder."""
+"""Train a latent reward in this process, from start to the saved folder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from videorl.run.sinks import open_sinks
 def train_latent_reward(
     recipe: LatentRewardRecipe, folder: RunFolder, should_stop: Callable[[], bool]
 ) -> bool:
-    """Train, or go on with, one recipe; return whether it reached its last step.
+    """Start or continue a training; return whether it reached its last step.
 
-    The result is in `folder.reward`.
+    The result is saved in `folder.reward`.
 
     Raises:
-        ConfigError, DatasetError, CheckpointError: As `load_latent_reward_task`.
+        ConfigError, DatasetError, CheckpointError: As in `load_latent_reward_task`.
     """
     task = load_latent_reward_task(recipe)
     engine = LocalEngine(task.module, recipe.optimizer)

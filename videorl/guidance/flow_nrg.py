@@ -1,4 +1,4 @@
-"""Flow-NRG: what the gradient of a reward on noisy latents adds to a prediction. Pure functions."""
+"""Flow-NRG: guide a prediction by the gradient of a reward on noisy latents. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from videorl.errors import ConfigError
 from videorl.processes.times import as_time
 
 MAX_FACTOR = 10.0
-"""Default of `max_factor`: in rectified flow it cuts off above t = 10/11."""
+"""Default of `max_factor`: in rectified flow it takes effect above t = 10/11."""
 
 
 def guided_prediction(
@@ -20,19 +20,19 @@ def guided_prediction(
 ) -> Tensor:
     """Return the prediction of the policy tilted by exp(reward).
 
-    VideoReward (arXiv 2501.13918), Flow-NRG: v - t/(1 - t) ∇ r(x_t, t). Why: the score of p(x_t) is
-    s = -(x_t + (1 - t) v) / t, so v = -(x_t + t s) / (1 - t), and tilting adds ∇r to s. The sign is
-    for v = noise - x_0 with t = 1 as noise; factors of other processes come from
-    `Process.guidance_factor`.
+    VideoReward (arXiv 2501.13918), Flow-NRG: v - t/(1 - t) ∇ r(x_t, t). Derivation: the score of
+    p(x_t) is s = -(x_t + (1 - t) v) / t, so v = -(x_t + t s) / (1 - t), and tilting adds ∇r to s.
+    The sign is for v = noise - x_0 with noise at t = 1; `Process.guidance_factor` gives the factors
+    of other processes.
 
     Args:
-        prediction_BCTHW: What the model predicts.
-        gradient_BCTHW: Of the weighted reward with respect to x_t, as `Σ w_d ∇ r_d(x_t, t)`.
-        factor_B: `Process.guidance_factor(t_B)`, >= 0; infinite where x_t holds no signal.
-        max_factor: Larger factors are cut to this (> 0); None cuts nothing.
+        prediction_BCTHW: The model's prediction.
+        gradient_BCTHW: Gradient of the weighted reward, `Σ w_d ∇ r_d(x_t, t)` over dimensions d.
+        factor_B: `Process.guidance_factor(t_B)`, >= 0; infinite where x_t is pure noise.
+        max_factor: Upper limit (> 0) of the factors; None = no limit.
 
     Raises:
-        ConfigError: A factor is infinite (t = 1) and nothing cuts it.
+        ConfigError: A factor is infinite (t = 1) and there is no limit.
     """
     if max_factor is not None:
         factor_B = factor_B.clamp(max=max_factor)

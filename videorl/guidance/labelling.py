@@ -1,16 +1,15 @@
-"""Labelled pairs of latents: sampled from a policy, labelled by what reward models say of them."""
+"""Labelled pairs of latents: sampled from a policy and labelled by reward models."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from videorl.config import RewardConfig
+from videorl.files import write_csv
 from videorl.guidance.latent_files import ScoredVideo, read_video, write_latents
 from videorl.protocols import Policy, RewardModel
 from videorl.reward_training.pairs import COLUMNS
@@ -21,11 +20,11 @@ from videorl.types import Score, Video
 logger = logging.getLogger(__name__)
 
 SAME_BAND = 0.1
-"""Default: scores that differ by less are labelled `same`."""
+"""Default of `same_band`: scores that differ by less are labelled `same`."""
 
 
 def label(score_a: float, score_b: float, same_band: float) -> str:
-    """Return A, B, same, or invalid where a score is NaN."""
+    """Return `A`, `B` or `same`; `invalid` if a score is NaN."""
     margin = score_a - score_b
     if math.isnan(margin):
         return "invalid"
@@ -35,13 +34,13 @@ def label(score_a: float, score_b: float, same_band: float) -> str:
 def dimension_scores(
     models: Mapping[str, RewardModel], rewards: Sequence[RewardConfig]
 ) -> Callable[[Sequence[Video], str], list[dict[str, float]]]:
-    """Return a function that scores videos of one prompt on every dimension of every model.
+    """Return a function that scores videos of a prompt on every dimension of every model.
 
-    Dimensions are named as those of a run are; what a model cannot score is NaN.
+    Dimensions are named as in a run; a video that a model cannot score gets NaN.
 
     Args:
-        models: By the key of their configuration.
-        rewards: In the order of their names.
+        models: `RewardConfig.key` -> model.
+        rewards: Configurations of the models, in the order in which dimensions are to be named.
     """
 
     def score(videos: Sequence[Video], prompt: str) -> list[dict[str, float]]:
@@ -52,9 +51,9 @@ def dimension_scores(
         for index in range(len(videos)):
             row: dict[str, Score] = {}
             for key, model in models.items():
-                one = found[key][index]
+                scored = found[key][index]
                 nothing = Score(dict.fromkeys(model.dimensions, math.nan), math.nan)
-                row[key] = one if isinstance(one, Score) else nothing
+                row[key] = scored if isinstance(scored, Score) else nothing
             rows.append(named(row, rewards)[0])
         return rows
 
@@ -70,17 +69,17 @@ def sample_scored_latents(
     seed: int,
     on_prompt: Callable[[int], None] = lambda done: None,
 ) -> list[list[Path]]:
-    """Sample candidates of every prompt, score them, and keep their latents; return their files.
+    """Sample and score candidates of every prompt, and write their latents; return the files.
 
-    Called again, it goes on behind the last whole prompt.
+    Prompts whose files exist already are skipped, so that a stopped call can be repeated.
 
     Args:
         folder: Is created.
-        policy: With all of its parts; sampled without a negative prompt's embedding.
-        score: Returns the dimensions' scores of videos of one prompt; NaN where there is none.
-        prompts: One group each.
-        num_candidates: Of each prompt.
-        seed: Of the samples.
+        policy: Must have all of its parts; the negative prompt is empty.
+        score: Returns the scores by dimension of videos of a prompt; NaN for a missing score.
+        prompts: Texts to sample for.
+        num_candidates: Number of candidates of each prompt.
+        seed: Seed of the samples.
         on_prompt: Called with the number of prompts done.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +102,9 @@ def write_pairs(path: Path, groups: Sequence[Sequence[Path]], same_band: float =
     """Label every two videos of each prompt on every dimension; return how many labels are invalid.
 
     Args:
-        path: A CSV in the columns that `read_pairs` reads, written whole, beside or above the
-            files.
-        groups: Files of `sample_scored_latents`, prompt by prompt.
+        path: CSV to write atomically, with the columns that `read_pairs` reads. The files must be
+            in its folder or below.
+        groups: Files of each prompt, from `sample_scored_latents`.
         same_band: See `label`.
     """
     rows: list[tuple[str, ...]] = []
@@ -115,14 +114,11 @@ def write_pairs(path: Path, groups: Sequence[Sequence[Path]], same_band: float =
         dimensions = dimensions or tuple(videos[0].scores)
         names = [file.relative_to(path.parent).as_posix() for file in files]
         for (name_a, a), (name_b, b) in itertools.combinations(zip(names, videos, strict=True), 2):
-            labels = [label(a.scores[one], b.scores[one], same_band) for one in dimensions]
+            labels = [label(a.scores[name], b.scores[name], same_band) for name in dimensions]
             rows.append((name_a, name_b, a.prompt, *labels))
     num_invalid = sum(row.count("invalid") for row in rows)
     if num_invalid:
         total = len(rows) * len(dimensions)
         logger.warning("%s: %d of %d labels invalid: a score is missing", path, num_invalid, total)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([(*COLUMNS, *dimensions), *rows])
-    os.replace(partial, path)
+    write_csv(path, [(*COLUMNS, *dimensions), *rows])
     return num_invalid

@@ -1,4 +1,4 @@
-"""Latents of labelled videos, one safetensors file each, with what the video was scored."""
+"""Files of labelled videos' latents: a safetensors file per video, with its scores."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _METADATA = "video"
 
 @dataclass(frozen=True, slots=True)
 class ScoredVideo:
-    """What is known of the video whose latents a file holds."""
+    """The prompt and the scores of a video whose latents are in a file."""
 
     prompt: str
     scores: Mapping[str, float]
-    """Dimension -> score; NaN where there is none."""
+    """Dimension -> score; NaN for a missing score."""
 
 
 def write_latents(path: Path, latents_CTHW: Tensor, video: ScoredVideo) -> None:
-    """Write one file, whole or not at all."""
+    """Write a file atomically."""
     partial = path.with_name(f".{path.name}.partial")
     content = {"prompt": video.prompt, "scores": dict(video.scores)}
     tensors = {_TENSOR: latents_CTHW.detach().cpu().contiguous()}
@@ -37,7 +37,7 @@ def write_latents(path: Path, latents_CTHW: Tensor, video: ScoredVideo) -> None:
 
 
 def read_video(path: Path) -> ScoredVideo:
-    """Return what `write_latents` wrote beside the latents.
+    """Read the prompt and the scores that `write_latents` wrote.
 
     Raises:
         VideoError: The file is missing or damaged.
@@ -46,32 +46,32 @@ def read_video(path: Path) -> ScoredVideo:
         with safe_open(path, "pt") as file:
             return ScoredVideo(**json.loads(file.metadata()[_METADATA]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise VideoError(f"{path} holds no scored latents: {error}") from error
+        raise VideoError(f"{path} does not hold scored latents: {error}") from error
 
 
 def read_latents(path: Path) -> Tensor:
-    """Return the latents [C, T, H, W] of a file, in float32.
+    """Read the latents [C, T, H, W] of a file, in float32.
 
     Raises:
-        VideoError: There is no such file or tensor, or a number in it is not finite.
+        VideoError: The file or its tensor is missing, or a number is not finite.
     """
     try:
         with safe_open(path, "pt") as file:
             latents_CTHW: Tensor = file.get_tensor(_TENSOR).float()
     except (OSError, SafetensorError) as error:
-        raise VideoError(f"{path} holds no tensor {_TENSOR!r}: {error}") from error
+        raise VideoError(f"{path} does not hold a tensor {_TENSOR!r}: {error}") from error
     if not bool(latents_CTHW.isfinite().all()):
         raise VideoError(f"{path}: the latents hold NaN or infinity")
     return latents_CTHW
 
 
 def common_shape(paths: Sequence[Path]) -> tuple[int, int, int, int]:
-    """Return the shape [C, T, H, W] that the latents of all files have; only headers are read.
+    """Return the shape [C, T, H, W] of the latents in all files, reading only file headers.
 
-    Files that cannot be read are passed over: they are skipped when their turn comes.
+    Files that cannot be read are ignored: training skips them later, with a warning.
 
     Raises:
-        DatasetError: Two differ, the latents have not four axes, or no file can be read.
+        DatasetError: Shapes differ or do not have four axes, or no file can be read.
     """
     first: tuple[Path, tuple[int, ...]] | None = None
     for path in dict.fromkeys(paths):

@@ -24,15 +24,15 @@ from videorl.weights import digest
 
 
 class RewardHead(nn.Module):
-    """Pools tokens, then is linear in what it pooled, with weights that are linear in time."""
+    """Pools tokens, then applies a linear map whose weights are linear in time."""
 
     def __init__(self, kind: str, width: int, num_dimensions: int) -> None:
         """Draw the weights from the global generator.
 
         Args:
             kind: One of `config.HEADS`.
-            width: D of the tokens.
-            num_dimensions: K.
+            width: Width D of the tokens.
+            num_dimensions: Number K of outputs.
         """
         super().__init__()
         self.norm = nn.LayerNorm(width)
@@ -41,7 +41,7 @@ class RewardHead(nn.Module):
         self.bias_K = nn.Parameter(torch.zeros(num_dimensions))
 
     def forward(self, tokens_BND: Tensor, t_B: Tensor) -> Tensor:
-        """Return rewards [B, K]. With all queries 0, attention is the mean."""
+        """Return rewards [B, K]; while the queries are 0, attention is the mean."""
         tokens_BND = self.norm(tokens_BND)
         logits_BKN = self.query_KD @ tokens_BND.mT / math.sqrt(tokens_BND.shape[-1])
         pooled_BKD = logits_BKN.softmax(-1) @ tokens_BND
@@ -50,21 +50,21 @@ class RewardHead(nn.Module):
 
 
 class LatentReward(nn.Module):
-    """r(x_t, t, prompt) of VideoReward's Flow-NRG (arXiv 2501.13918), one output per dimension.
+    """r(x_t, t, prompt) of VideoReward's Flow-NRG (arXiv 2501.13918), an output per dimension.
 
-    The paper says that it reuses the first layers of the video model, not how many, nor what the
+    The paper reuses the first layers of the video model, but does not say how many, nor what the
     head is: both are settings. Weights are float32; a GPU computes in bfloat16.
     """
 
     def __init__(
         self, policy: PipelinePolicy, config: LatentRewardConfig, *, seed: int = 0
     ) -> None:
-        """Build an untrained reward on `policy`, which it then owns.
+        """Build an untrained reward on `policy`, which must not be used elsewhere.
 
         Args:
-            policy: Cut to the first layers, in float32, without adapters.
+            policy: In float32, without adapters, cut to its first layers.
             config: What to build.
-            seed: Of new weights.
+            seed: Seed of new weights.
         """
         super().__init__()
         self.config = config
@@ -84,24 +84,24 @@ class LatentReward(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return next(self.trunk.parameters()).device
 
     @property
     def policy(self) -> PipelinePolicy:
-        """The policy's first layers; it encodes prompts, if it was loaded with a text encoder."""
+        """The policy cut to its first layers; encodes prompts if it has a text encoder."""
         return self._policy
 
     def forward(self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor]) -> Tensor:
         """Return rewards [B, K] in float32, with gradient; higher is better.
 
         Args:
-            x_t_BCTHW: Noisy latents, of the shape it was trained on.
+            x_t_BCTHW: Noisy latents, of the shape that it was trained on.
             t_B: Times in [0, 1], 1 is pure noise.
-            prompt_embeds: One embedding [L, D] per item, as the policy's `encode` returns them.
+            prompt_embeds: An embedding [L, D] per item, as the policy's `encode` returns them.
 
         Raises:
-            ConfigError: The latents have another shape.
+            ConfigError: The latents have another shape than in training.
         """
         if (shape := tuple(x_t_BCTHW.shape[1:])) != self.config.latent_shape:
             raise ConfigError(
@@ -116,24 +116,24 @@ class LatentReward(nn.Module):
     def gradient(
         self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], weights_K: Tensor
     ) -> Tensor:
-        """Return ∇_{x_t} Σ weights · rewards, float32 of the shape of `x_t_BCTHW`, detached."""
+        """Return ∇_{x_t} Σ weights · rewards, detached, float32, of the shape of `x_t_BCTHW`."""
         x_t_BCTHW = x_t_BCTHW.detach().to(self.device, torch.float32).requires_grad_(True)
         rewards_BK = self(x_t_BCTHW, t_B, prompt_embeds)
         weighted = (rewards_BK * weights_K.to(rewards_BK)).sum()
         return torch.autograd.grad(weighted, x_t_BCTHW)[0]
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """Return what is trained, by name; the rest are the policy's own weights."""
-        return {name: one for name, one in self.named_parameters() if one.requires_grad}
+        """Return the trained parameters by name; all others are the policy's own weights."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def save(self, folder: Path) -> None:
-        """Write what `load_latent_reward` opens: a JSON file and what was trained.
+        """Write the configuration and the trained weights, which `load_latent_reward` opens.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: They cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: one.detach().cpu() for name, one in self.trained_weights().items()}
+        tensors = {name: p.detach().cpu() for name, p in self.trained_weights().items()}
         with writing(folder):
             save_file(tensors, folder / WEIGHTS_FILE)
             write_config(folder, self.config)
@@ -147,11 +147,11 @@ def first_layers(
     parts: frozenset[str] = frozenset({"transformer"}),
     device: torch.device | None = None,
 ) -> tuple[PipelinePolicy, str]:
-    """Load the first layers of a policy's base, in float32 and without adapters, and their digest.
+    """Load the first layers of a policy's base in float32, without adapters, and their digest.
 
     Raises:
-        ConfigError: It has fewer layers.
-        CheckpointError: It cannot be read.
+        ConfigError: The policy has fewer layers.
+        CheckpointError: The policy cannot be read.
     """
     base = dataclasses.replace(policy, dtype="float32", lora=LoraConfig(rank=0))
     loaded = load_policy(base, sampling, parts=parts, device=device)
@@ -171,14 +171,14 @@ def load_latent_reward(
 
     Args:
         folder: What `LatentReward.save` wrote.
-        policy: Of the recipe; adapters of an aligned policy play no part, for the reward keeps the
-            base that it was trained on.
-        sampling: Of the recipe.
-        device: Where to put it; None = the GPU if there is one.
+        policy: Section of the recipe. Adapters are not used: the reward has the base that it was
+            trained on.
+        sampling: Section of the recipe.
+        device: Where to load it; None = the GPU if there is one.
 
     Raises:
-        ConfigError: It is for another family.
-        CheckpointError: It was trained on other weights, or is damaged.
+        ConfigError: The reward is for another family.
+        CheckpointError: The reward was trained on other weights, or is damaged.
     """
     config = read_config(folder)
     if config.family != policy.family:
@@ -195,7 +195,7 @@ def load_latent_reward(
         )
     reward = LatentReward(layers, config)
     trained, tensors = reward.trained_weights(), read_tensors(folder / WEIGHTS_FILE)
-    check_tensors({name: one.shape for name, one in trained.items()}, tensors, folder)
+    check_tensors({name: p.shape for name, p in trained.items()}, tensors, folder)
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(tensors[name])

@@ -1,4 +1,4 @@
-"""The recipe of a latent reward's training (Flow-NRG): schema, defaults, and what is checked."""
+"""The recipe of a latent reward's training (Flow-NRG): schema, defaults and checks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,9 @@ from videorl.config import (
 from videorl.errors import ConfigError
 from videorl.guidance.config import HEADS, TRAINED
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
-from videorl.recipes.validation import (
-    learner_problems,
-    optimizer_problems,
-    policy_problems,
-    sampling_problems,
-)
+from videorl.recipes.validation import policy_problems, sampling_problems
 from videorl.reward_training.config import LabelsConfig, RewardEvaluationConfig
+from videorl.reward_training.recipes import training_problems
 from videorl.settings.bounds import Problem, above, at_least, one_of
 from videorl.settings.workers import LearnerConfig
 
@@ -33,29 +29,30 @@ LATENT_REWARD_RECIPES = RECIPES / "latent_rewards"
 
 @dataclass
 class LatentRewardModelConfig:
-    """What is built on the policy's first layers; the paper leaves their number and the head open.
+    """How a latent reward is built on the policy's first layers.
 
-    `docs/benchmarks.md` says what was measured on Moving Shapes.
+    The paper does not say how many layers it uses, nor what the head is; `docs/benchmarks.md` has
+    measurements on Moving Shapes.
     """
 
     dimensions: list[str] = MISSING
-    """What is scored: columns of the label files."""
+    """Dimensions to score: columns of the label files."""
     num_layers: int = 3
-    """First blocks of the policy's transformer."""
+    """Number of first blocks of the policy's transformer to use."""
     head: str = "attention"
-    """`attention`: one learned query per dimension pools the tokens; or their `mean`."""
+    """How tokens are pooled: by `attention` with a query per dimension, or their `mean`."""
     train: str = "blocks"
-    """`head` alone; `lora`: adapters of `policy.lora` too; `blocks`: all weights of the blocks."""
+    """`head`: the head alone; `lora`: adapters of `policy.lora` too; `blocks`: all weights."""
 
 
 @dataclass
 class NoiseConfig:
-    """The times at which noised latents are learned and judged; 1 is pure noise."""
+    """The times of noised latents in training and evaluation; 1 is pure noise."""
 
     shift: float = 1.0
-    """Training times are s u / (1 + (s - 1) u) of uniform u: 1 = uniform, above 1 = noisier."""
+    """s: training times are s u / (1 + (s - 1) u) of uniform u; 1 = uniform, above 1 = noisier."""
     judged: list[float] = field(default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9])
-    """At which held-out pairs are judged."""
+    """Times at which held-out pairs are evaluated."""
 
 
 @dataclass
@@ -68,16 +65,16 @@ class LatentRewardRecipe:
     num_steps: int = 1000
     run_dir: str = "runs/${name}"
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    """On whose base it is built. `policy.lora` is for `model.train=lora`."""
+    """The policy whose base is used; `policy.lora` are the adapters for `model.train=lora`."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """As the labelled latents were sampled."""
+    """How the labelled latents were sampled."""
     model: LatentRewardModelConfig = field(default_factory=LatentRewardModelConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    """CSV files as of reward models, whose paths are safetensors files with a tensor `latents`."""
+    """CSV files as for reward models; paths are of safetensors files with a tensor `latents`."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
-    """Of this section only `micro_batch_size` matters here."""
+    """Only `micro_batch_size` of this section is used."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: RewardEvaluationConfig = field(default_factory=RewardEvaluationConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
@@ -105,8 +102,7 @@ def load_latent_reward_recipe(
 
 def _problems(recipe: LatentRewardRecipe) -> Iterator[Problem]:
     model, noise = recipe.model, recipe.noise
-    yield at_least("num_steps", recipe.num_steps, 1)
-    yield at_least("seed", recipe.seed, 0)
+    yield from training_problems(recipe)
     yield from policy_problems(recipe.policy)
     yield from sampling_problems(recipe.sampling)
     if recipe.policy.lora.initial is not None:
@@ -127,8 +123,3 @@ def _problems(recipe: LatentRewardRecipe) -> Iterator[Problem]:
     yield at_least("labels.batch_size", recipe.labels.batch_size, 1)
     if recipe.learner.num_workers != 1 or recipe.learner.max_workers > 1:
         yield "learner.num_workers must be 1: latent rewards are trained in one process"
-    yield from optimizer_problems(recipe.optimizer)
-    yield from learner_problems(recipe.learner)
-    yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
-    yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
-    yield at_least("evaluation.interval", recipe.evaluation.interval, 0)

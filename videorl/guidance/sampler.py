@@ -1,4 +1,4 @@
-"""Sampling that a latent reward guides: the policy's own pipeline and solver, another velocity."""
+"""Sampling guided by a latent reward, with the policy's own pipeline and solver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from videorl.settings.bounds import above
 
 
 class GuidedSampler:
-    """Samples from the policy tilted towards what the caller weights, video by video.
+    """Samples from the policy tilted by weighted dimensions of a latent reward.
 
     sampler = GuidedSampler(policy, reward, {"motion_quality": 1.0, "text_alignment": 0.5})
     latents_BCTHW = sampler.sample(prompt_embeds_LD, negative_prompt_embeds_LD, seeds)
@@ -30,24 +30,24 @@ class GuidedSampler:
         *,
         max_factor: float = MAX_FACTOR,
     ) -> None:
-        """Check the request; equal policies and seeds with all weights 0 give equal latents.
+        """Check the request. With all weights 0, latents equal those of the policy.
 
         Args:
-            policy: With its transformer; aligned or not.
-            reward: Trained on the base of this policy.
-            weights: Dimension -> w, of any sign; dimensions left out weigh 0.
-            max_factor: Where t / (1 - t) is cut off (> 0). Solvers start at t = 1, where it is
-                infinite.
+            policy: Must have its transformer; may be aligned.
+            reward: Must be trained on the base of this policy.
+            weights: Dimension -> weight of any sign; 0 for dimensions left out.
+            max_factor: Upper limit (> 0) of t / (1 - t), which is infinite at t = 1, where solvers
+                start.
 
         Raises:
-            ConfigError: A dimension is unknown, or a number out of range.
+            ConfigError: A dimension is unknown, or a number is out of range.
         """
         check_weights(weights, reward.config)
         if problem := above("max_factor", max_factor, 0):
             raise ConfigError(f"guidance: {problem}")
         self._policy = policy
         self._reward = reward
-        self._weights_K = torch.tensor([weights.get(one, 0.0) for one in reward.config.dimensions])
+        self._weights_K = torch.tensor([weights.get(d, 0.0) for d in reward.config.dimensions])
         self._max_factor = max_factor
 
     def sample(
@@ -56,10 +56,10 @@ class GuidedSampler:
         negative_prompt_embeds_LD: Tensor | None,
         seeds: Sequence[int],
     ) -> Tensor:
-        """Return final latents [B, C, T, H, W] in float32; arguments as of `Policy.sample`.
+        """Return final latents [B, C, T, H, W] in float32; arguments as in `Policy.sample`.
 
-        Guidance is added to what classifier-free guidance gives, with the reward conditioned on the
-        prompt alone.
+        The reward is conditioned on the prompt alone, and guides the prediction after
+        classifier-free guidance.
         """
         process = self._policy.process
 

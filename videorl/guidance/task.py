@@ -1,4 +1,4 @@
-"""A latent reward in training: Bradley-Terry with ties on noised latents of labelled pairs."""
+"""Train a latent reward: Bradley-Terry with ties on noised latents of labelled pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from videorl.guidance.latent_reward import LatentReward, first_layers
 from videorl.guidance.recipe import LatentRewardRecipe
 from videorl.policies import load_policy
 from videorl.protocols import Process
-from videorl.reward_training.examples import Examples
+from videorl.reward_training.examples import Examples, read_splits
 from videorl.reward_training.losses import bradley_terry_with_ties
 from videorl.reward_training.pairs import LabelledPair, read_pairs
 from videorl.reward_training.task import Measured, Split
@@ -27,10 +27,10 @@ from videorl.seeds import derive_seed
 
 
 class LatentRewardTask:
-    """Implements `tasks.RewardTask`. The model's predictions are margins [N, times × dimensions].
+    """Implements `videorl.reward_training.task.RewardTask`.
 
-    Both videos of a pair are noised to one time, each with noise of its own: at sampling a reward
-    never sees two noisy latents that share theirs.
+    Predictions are margins [N, times × dimensions]. Both videos of a pair are noised to the same
+    time with different noise, as in sampling, where no two latents share their noise.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class LatentRewardTask:
         recipe: LatentRewardRecipe,
         labels: Mapping[Split, Sequence[LabelledPair]],
     ) -> None:
-        """Put loaded parts together.
+        """Combine loaded parts; `load_latent_reward_task` loads them.
 
         Args:
-            network: On its device.
-            process: Of the policy.
+            network: Must be on its device.
+            process: The policy's noising process.
             encode: Returns the embedding [L, D] of a prompt.
-            recipe: The training.
-            labels: The labelled pairs.
+            recipe: Times, dimensions and seed.
+            labels: The labelled pairs of both splits.
         """
         self.module = network
         self._process = process
@@ -56,8 +56,8 @@ class LatentRewardTask:
         self._recipe = recipe
         read = lru_cache(maxsize=None)(read_latents) if recipe.labels.keep_decoded else read_latents
         self._examples = {
-            split: Examples(some, lambda pair: torch.stack([read(pair.path_a), read(pair.path_b)]))
-            for split, some in labels.items()
+            split: Examples(pairs, lambda pair: torch.stack([read(pair.path_a), read(pair.path_b)]))
+            for split, pairs in labels.items()
         }
 
     def num_examples(self, split: Split) -> int:
@@ -65,7 +65,7 @@ class LatentRewardTask:
         return len(self._examples[split])
 
     def losses(self, indices: Sequence[int]) -> Measured:
-        """Return the loss of each pair at a random time: the mean over dimensions, invalid too."""
+        """Return the loss of each pair at a random time: the mean over all dimensions."""
         found = [self._examples["train"].readable(index) for index in indices]
         latents_NRCTHW = torch.stack([latents for _, latents, _ in found])
         shift, uniform_N = self._recipe.noise.shift, torch.rand(len(found))
@@ -76,18 +76,18 @@ class LatentRewardTask:
         labels_NK = torch.tensor([pair.labels for pair in pairs], device=rewards_NRK.device)
         loss_NK = bradley_terry_with_ties(rewards_NRK[:, 0], rewards_NRK[:, 1], labels_NK)
         names = self._recipe.model.dimensions
-        metrics = {f"train/loss_{one}": loss_NK[:, k].detach() for k, one in enumerate(names)}
+        metrics = {f"train/loss_{name}": loss_NK[:, k].detach() for k, name in enumerate(names)}
         return Measured(loss_NK.mean(1), metrics, sum(skipped for _, _, skipped in found))
 
     @torch.no_grad()
     def predict(self, indices: Sequence[int]) -> Tensor:
-        """Return margins [N, times × dimensions]; the same noise at every call."""
+        """Return margins [N, times × dimensions], with the same noise in every call."""
         pairs = [self._examples["held_out"].examples[index] for index in indices]
         latents, is_read = self._examples["held_out"].read_all(indices)
         latents_NRCTHW = torch.stack(latents)
         margins: list[Tensor] = []
         for place, time in enumerate(self._recipe.noise.judged):
-            seeds = [derive_seed(self._recipe.seed, "held_out", one, place) for one in indices]
+            seeds = [derive_seed(self._recipe.seed, "held_out", index, place) for index in indices]
             draws = [torch.Generator().manual_seed(seed) for seed in seeds]
             noise = [torch.randn(latents[0].shape, generator=draw) for draw in draws]
             t_N = torch.full((len(pairs),), time)
@@ -98,13 +98,13 @@ class LatentRewardTask:
         return margins_NK
 
     def judge(self, predictions_NK: Tensor) -> Mapping[str, float]:
-        """Return accuracies on pairs with a preference, per dimension, at each time and overall."""
+        """Return accuracies on pairs with a preference: per dimension, at each time and overall."""
         found = self._accuracy(predictions_NK)
         skipped = float((~predictions_NK.isfinite().all(1)).sum())
         return {"held_out/skipped": skipped, **found.metrics()}
 
     def export(self, folder: Path, step: int, predictions_NK: Tensor | None) -> None:
-        """Write what `load_latent_reward` opens, and how it does on held-out pairs."""
+        """Write what `load_latent_reward` opens, and the accuracy on held-out pairs."""
         self.module.save(folder)
         if predictions_NK is not None:
             write_accuracy(folder, self._accuracy(predictions_NK), step)
@@ -124,7 +124,7 @@ class LatentRewardTask:
         t_N: Tensor,
         pairs: Sequence[LabelledPair],
     ) -> Tensor:
-        """Return rewards [N, 2, K] of noised pairs."""
+        """Noise pairs to times `t_N` and return their rewards [N, 2, K]."""
         t_B = t_N.repeat_interleave(2)
         x0_BCTHW, noise_BCTHW = latents_NRCTHW.flatten(0, 1), noise_NRCTHW.flatten(0, 1)
         x_t_BCTHW = self._process.corrupt(x0_BCTHW, noise_BCTHW, t_B).to(self.module.device)
@@ -139,19 +139,13 @@ def load_latent_reward_task(
 
     Raises:
         ConfigError: A setting does not fit the policy.
-        DatasetError: The labels cannot be read, or the latents have not all the same shape.
+        DatasetError: The labels cannot be read, or the latents differ in shape.
         CheckpointError: The policy cannot be read.
     """
-    model, labels = recipe.model, recipe.labels
-    root = Path(labels.videos) if labels.videos else None
-    pairs: dict[Split, Sequence[LabelledPair]] = {
-        "train": read_pairs(Path(labels.train), root, model.dimensions).pairs,
-        "held_out": (
-            read_pairs(Path(labels.held_out), root, model.dimensions).pairs
-            if labels.held_out
-            else ()
-        ),
-    }
+    model = recipe.model
+    pairs = read_splits(
+        recipe.labels, lambda path, root: read_pairs(path, root, model.dimensions).pairs
+    )
     every = [*pairs["train"], *pairs["held_out"]]
     shape = common_shape([path for pair in every for path in (pair.path_a, pair.path_b)])
     layers, base_digest = first_layers(
@@ -161,7 +155,7 @@ def load_latent_reward_task(
     if (channels := transformer.config.in_channels) != shape[0]:
         raise ConfigError(
             f"labels.train holds latents {list(shape)}, but policy.path={recipe.policy.path} has "
-            f"{channels} channels: they are of another policy"
+            f"{channels} channels: the latents are of another policy"
         )
     config = LatentRewardConfig(
         family=recipe.policy.family,

@@ -5,8 +5,6 @@ The file has the columns of VideoReward's published data, so it is read like peo
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from videorl.data.video_io import write_mp4
-from videorl.files import write_text
+from videorl.files import write_csv
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.seeds import derive_seed
 from videorl.worlds.grammar import Split, parse, prompts
@@ -70,9 +68,7 @@ def write_labelled_pairs(
         labels = [_label(rng, margin, raters) for margin in margins]
         rows.append((*names, text, *labels, FPS, NUM_FRAMES, FPS, NUM_FRAMES))
         on_pair(index + 1)
-    table = io.StringIO()
-    csv.writer(table).writerows([_COLUMNS, *rows])
-    write_text(path, table.getvalue())
+    write_csv(path, [_COLUMNS, *rows])
 
 
 def _label(rng: np.random.Generator, margin: float, raters: Raters) -> str:

@@ -16,14 +16,14 @@ class RewardLoraConfig:
     """Low-rank adapters on every linear layer of the language model (peft), as published."""
 
     rank: int = 64
-    """0 = no adapters: every weight is trained, for models that start from nothing."""
+    """0 = no adapters: all weights are trained, for models that start from random weights."""
     alpha: int = 128
     dropout: float = 0.05
 
 
 @dataclass
 class RewardModelConfig:
-    """Which reward model is trained, from what, and what it sees of a video."""
+    """Which reward model is trained, from which base, and what it sees of a video."""
 
     name: str = "video_reward"
     base: str = MISSING
@@ -31,38 +31,38 @@ class RewardModelConfig:
     dtype: str = "auto"
     """Compute type: float32 or bfloat16; auto = bfloat16 on a GPU. Weights stay in float32."""
     sampled_fps: float = 2.0
-    """Frames per second that video_reward looks at, at least 4 frames."""
+    """Frames per second that video_reward looks at; at least 4 frames per video."""
     max_frame_pixels: int = 200704
     min_frame_pixels: int = 100352
-    """Smaller pictures are enlarged; a training of tiny pictures saves time with less."""
+    """Smaller frames are enlarged; a lower value saves time where videos are tiny."""
     max_num_frames: int = 16
-    """Of video_score, which samples by number instead: 16, or 48 as its version 1.1."""
+    """Frames per video that video_score looks at: 16, or 48 as its version 1.1."""
     train_vision: bool = True
-    """Train the vision tower, as the published model was."""
+    """Train the vision tower too, as for the published model."""
     lora: RewardLoraConfig = field(default_factory=RewardLoraConfig)
 
 
 @dataclass
 class LabelsConfig:
-    """People's labels; the format depends on the model, see docs/rewards.md."""
+    """Human labels; their format depends on the model, see docs/rewards.md."""
 
     train: str = MISSING
     held_out: str = ""
-    """Never trained on; empty = no evaluation, and scores that are not normalised."""
+    """Used for evaluation, and to normalise scores; empty = neither."""
     videos: str = ""
-    """Folder that paths in both files are relative to; empty = each file's own folder."""
+    """Folder that paths in both files are relative to; empty = the folder of each file."""
     keep_decoded: bool = False
-    """Keep every frame in memory once it is decoded, on each worker: for small videos."""
+    """Keep decoded frames in the memory of each worker; for small videos."""
     batch_size: int = 32
     """Labelled examples per optimizer step, over all workers."""
 
 
 @dataclass
 class RewardEvaluationConfig:
-    """When the held-out examples are scored; always after the last step."""
+    """When the held-out examples are scored, besides after the last step."""
 
     interval: int = 200
-    """Steps; 0 = only after the last."""
+    """Steps between evaluations; 0 = only after the last step."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class RewardRecipe:
 
 
 class TrainingRecipe(Protocol):
-    """What the training of any reward model says: `RewardRecipe`, or that of a latent reward."""
+    """What every recipe of a reward model's training has."""
 
     seed: int
     num_steps: int

@@ -1,4 +1,4 @@
-"""Training a reward model from start to export, over a local trainer or a group of workers."""
+"""Train a reward model from start to export, with a local trainer or a group of workers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from videorl.run.sinks import RunSink
 
 
 class Trainer(Protocol):
-    """A `RewardTrainer`, or many that work in step."""
+    """A `RewardTrainer`, or a group of them that work in step."""
 
     def start(self) -> Mapping[str, Any] | None:
-        """Restore the newest checkpoint; return the loop state saved in it, None without one."""
+        """Restore the newest checkpoint and return its loop state; None if there is none."""
         ...
 
     def step(self, step: int) -> Mapping[str, float]:
-        """Apply one optimizer step."""
+        """Apply an optimizer step and return numbers to log."""
         ...
 
     def save(self, loop_state: Mapping[str, Any]) -> None:
@@ -40,7 +40,18 @@ def fit(
     folder: Path,
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Train to the last step and export to `folder`; return False if `should_stop` came first."""
+    """Train to the last step and export the model.
+
+    Args:
+        recipe: How long to train and how often to save.
+        trainer: Does the steps.
+        sink: Gets the metrics of every step.
+        folder: Where to export the model.
+        should_stop: Asked before every step; True ends the training, with a checkpoint.
+
+    Returns:
+        Whether the training reached its last step and was exported.
+    """
     state = trainer.start()
     step = 0 if state is None else int(state["step"])
     sink.truncate(step)

@@ -8,26 +8,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PREFERS_A, PREFERS_B, SAME, INVALID = 1, -1, 0, 22
-"""The numbers that VideoAlign's code writes for the labels A, B, same and invalid."""
+"""The labels A, B, same and invalid as numbers, as in VideoAlign's code."""
 TIE_SHARE = 5.0
-"""k = theta of VideoAlign: the larger, the more of near-equal pairs the model expects as ties."""
+"""k, theta in VideoAlign: with a larger k, more of the near-equal pairs are expected to be ties."""
 
 
 def bradley_terry_with_ties(
     rewards_a_BK: Tensor, rewards_b_BK: Tensor, labels_BK: Tensor, k: float = TIE_SHARE
 ) -> Tensor:
-    """Return the negative log-likelihood of each label, [B, K]; 0 where it is invalid.
+    """Return the negative log-likelihood [B, K] of each label; 0 where it is invalid.
 
-    Rao and Kupper's model, as "BTT" in Liu et al. (arXiv 2501.13918, section 3.2) and in
-    `loss_type="btt"` of VideoAlign's trainer.py at 219ab9db:
+    This is Rao and Kupper's model, called "BTT" in Liu et al. (arXiv 2501.13918, section 3.2), as
+    in `loss_type="btt"` of VideoAlign's trainer.py at 219ab9db:
     P(A) = e^a / (e^a + k e^b), P(tie) = (k² - 1) e^a e^b / ((e^a + k e^b)(k e^a + e^b)).
     The authors' loss is the mean over all entries, invalid ones included.
 
     Args:
         rewards_a_BK: Rewards of the first video of each pair, per dimension.
-        rewards_b_BK: Rewards of the second.
+        rewards_b_BK: Rewards of the second video.
         labels_BK: 1 A is better, -1 B is better, 0 same, 22 invalid.
-        k: Above 1.
+        k: Must be > 1.
     """
     margin_BK = rewards_a_BK - rewards_b_BK
     a_wins_BK = -F.logsigmoid(margin_BK - math.log(k))

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import csv
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from videorl.errors import DatasetError
+from videorl.reward_training.label_rows import check_columns, usable_rows
 from videorl.reward_training.losses import INVALID, PREFERS_A, PREFERS_B, SAME
-
-logger = logging.getLogger(__name__)
 
 DIMENSIONS = ("VQ", "MQ", "TA")
 LABELS = {"A": PREFERS_A, "B": PREFERS_B, "same": SAME, "invalid": INVALID}
 COLUMNS = ("path_A", "path_B", "prompt")
-"""Those that are needed beside the dimensions'; all others (frame rates, models, opinion scores)
-are passed over."""
-_SHOWN = 5
-"""Skipped rows that are described one by one."""
+"""Columns needed besides the dimensions; others (frame rates, models, …) are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPair:
-    """Two videos of one prompt, and who is better on each dimension."""
+    """Two videos of a prompt, and which is better on each dimension."""
 
     path_a: Path
     path_b: Path
     prompt: str
     labels: tuple[int, ...]
-    """1 A is better, -1 B is better, 0 same, 22 invalid; see `losses`."""
+    """Per dimension: 1 A is better, -1 B is better, 0 same, 22 invalid; see `losses`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """The usable rows of a file, in its order, and how many were not usable."""
+    """The usable rows of a file, in order, and the number of other rows."""
 
     pairs: tuple[LabelledPair, ...]
     num_skipped: int
@@ -47,41 +42,23 @@ def read_pairs(
     """Read a CSV of labelled pairs; rows that cannot be used are logged and counted.
 
     Args:
-        path: UTF-8, with a header that names at least `COLUMNS` and the dimensions. A label is A,
-            B, same or invalid.
-        root: What video paths are relative to; None = the folder of the CSV.
-        dimensions: The columns of labels.
+        path: UTF-8, with a header that has at least `COLUMNS` and the dimensions. A label is A, B,
+            same or invalid.
+        root: Folder that video paths are relative to; None = the folder of the CSV.
+        dimensions: Names of the label columns.
 
     Raises:
         DatasetError: The file cannot be read, lacks a column, or has no usable row.
     """
     folder = root if root is not None else path.parent
-    pairs: list[LabelledPair] = []
-    num_skipped = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            wanted = (*COLUMNS, *dimensions)
-            if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
-                found = ", ".join(reader.fieldnames or ()) or "nothing"
-                raise DatasetError(
-                    f"{path} lacks the column(s) {', '.join(missing)}; it has {found}"
-                )
-            for row in reader:
-                try:
-                    pairs.append(_pair(row, folder, dimensions))
-                except DatasetError as error:
-                    num_skipped += 1
-                    if num_skipped <= _SHOWN:
-                        logger.warning("%s, line %d skipped: %s", path, reader.line_num, error)
+            check_columns(path, reader.fieldnames or (), (*COLUMNS, *dimensions))
+            rows = ((f"line {reader.line_num}", row) for row in reader)
+            pairs, num_skipped = usable_rows(path, rows, lambda row: _pair(row, folder, dimensions))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        if isinstance(error, DatasetError):
-            raise
         raise DatasetError(f"{path} cannot be read: {error}") from error
-    if not pairs:
-        raise DatasetError(f"{path} has no usable row; {num_skipped} were skipped")
-    if num_skipped:
-        logger.warning("%s: %d of %d rows skipped", path, num_skipped, num_skipped + len(pairs))
     return LabelFile(tuple(pairs), num_skipped)
 
 
@@ -89,8 +66,8 @@ def _pair(row: Mapping[str, str | None], folder: Path, dimensions: Sequence[str]
     """Check one row.
 
     Raises:
-        DatasetError: It is short, has an unknown label, no valid one, no prompt, or names a file
-            that does not exist.
+        DatasetError: A value is missing, a label is unknown, all labels are invalid, or a video
+            does not exist.
     """
     columns = (*COLUMNS, *dimensions)
     values = {name: (row[name] or "").strip() for name in columns}

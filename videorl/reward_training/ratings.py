@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import DatasetError
-
-logger = logging.getLogger(__name__)
+from videorl.reward_training.label_rows import check_columns, usable_rows
 
 DIMENSIONS = (
     "visual quality",
@@ -23,13 +21,11 @@ DIMENSIONS = (
     "factual consistency",
 )
 COLUMNS = ("id", "text prompt", *DIMENSIONS)
-_SHOWN = 5
-"""Skipped rows that are described one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatedVideo:
-    """One video with people's ratings on each of `DIMENSIONS`, 1 (bad) to 4 (perfect)."""
+    """A video with human ratings on each of `DIMENSIONS`, from 1 (bad) to 4 (perfect)."""
 
     path: Path
     prompt: str
@@ -41,30 +37,16 @@ def read_ratings(path: Path, root: Path | None = None) -> tuple[RatedVideo, ...]
 
     Args:
         path: `.csv`, `.json` (a list of objects) or `.parquet`, with at least `COLUMNS`.
-        root: Holds `<id>.mp4` of every row; None = the folder `videos` beside the file.
+        root: Folder with `<id>.mp4` of every row; None = the folder `videos` beside the file.
 
     Raises:
         DatasetError: The file cannot be read, lacks a column, or has no usable row.
     """
     folder = root if root is not None else path.parent / "videos"
     rows = _rows(path)
-    columns = list(rows[0]) if rows else []
-    if missing := [name for name in COLUMNS if name not in columns]:
-        found = ", ".join(columns) or "nothing"
-        raise DatasetError(f"{path} lacks the column(s) {', '.join(missing)}; it has {found}")
-    videos: list[RatedVideo] = []
-    num_skipped = 0
-    for number, row in enumerate(rows, start=1):
-        try:
-            videos.append(_rated(row, folder))
-        except DatasetError as error:
-            num_skipped += 1
-            if num_skipped <= _SHOWN:
-                logger.warning("%s, row %d skipped: %s", path, number, error)
-    if num_skipped:
-        logger.warning("%s: %d of %d rows skipped", path, num_skipped, len(rows))
-    if not videos:
-        raise DatasetError(f"{path} has no usable row; {num_skipped} were skipped")
+    check_columns(path, rows[0] if rows else (), COLUMNS)
+    numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+    videos, _ = usable_rows(path, numbered, lambda row: _rated(row, folder))
     return tuple(videos)
 
 
@@ -90,13 +72,13 @@ def _rated(row: Mapping[str, Any], folder: Path) -> RatedVideo:
     """Check one row.
 
     Raises:
-        DatasetError: A value is missing or no number, or there is no such video.
+        DatasetError: A value is missing or not a number, or the video does not exist.
     """
     prompt, path = str(row.get("text prompt") or "").strip(), folder / f"{row.get('id')}.mp4"
     try:
         ratings = tuple(float(row[name]) for name in DIMENSIONS)
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"a rating is no number: {error}") from error
+        raise DatasetError(f"a rating is not a number: {error}") from error
     if not all(math.isfinite(rating) for rating in ratings):
         raise DatasetError(f"a rating is not finite: {ratings}")
     if not prompt:

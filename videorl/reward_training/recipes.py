@@ -1,4 +1,4 @@
-"""Recipes of reward-model training: found, read and validated as those of policies are."""
+"""Find, read and validate recipes of reward-model training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from videorl.errors import ConfigError
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
 from videorl.recipes.validation import learner_problems, optimizer_problems
-from videorl.reward_training.config import RewardRecipe
+from videorl.reward_training.config import RewardRecipe, TrainingRecipe
 from videorl.reward_training.tasks import TASKS
 from videorl.settings.bounds import Problem, above, at_least, one_of
 
@@ -32,10 +32,20 @@ def load_reward_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Rewa
     return recipe
 
 
-def _problems(recipe: RewardRecipe) -> Iterator[Problem]:
-    model, labels, workers = recipe.model, recipe.labels, recipe.learner.num_workers
+def training_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
+    """Check the settings that the training of any reward model has."""
     yield at_least("num_steps", recipe.num_steps, 1)
     yield at_least("seed", recipe.seed, 0)
+    yield from optimizer_problems(recipe.optimizer)
+    yield from learner_problems(recipe.learner)
+    yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
+    yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
+    yield at_least("evaluation.interval", recipe.evaluation.interval, 0)
+
+
+def _problems(recipe: RewardRecipe) -> Iterator[Problem]:
+    model, labels, workers = recipe.model, recipe.labels, recipe.learner.num_workers
+    yield from training_problems(recipe)
     yield one_of("model.name", model.name, TASKS)
     yield one_of("model.dtype", model.dtype, DTYPES)
     yield above("model.sampled_fps", model.sampled_fps, 0)
@@ -56,8 +66,3 @@ def _problems(recipe: RewardRecipe) -> Iterator[Problem]:
             f"labels.batch_size must be a multiple of learner.num_workers ({workers}), "
             f"got {labels.batch_size}"
         )
-    yield from optimizer_problems(recipe.optimizer)
-    yield from learner_problems(recipe.learner)
-    yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
-    yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
-    yield at_least("evaluation.interval", recipe.evaluation.interval, 0)

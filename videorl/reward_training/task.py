@@ -1,4 +1,4 @@
-"""What a reward model brings to be trained."""
+"""The interface between a reward model and its trainer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Split: TypeAlias = Literal["train", "held_out"]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Losses of some examples, with gradient, and numbers worth logging; one of each per example.
+    """Losses [N] of examples, with gradient, and metrics [N] to log.
 
-    An example that cannot be read gives its place to the next one that can: `num_skipped` of them.
+    Each of the `num_skipped` examples that cannot be read is replaced by the next that can.
     """
 
     loss_N: Tensor
@@ -27,15 +27,15 @@ class Measured:
 
 
 class RewardTask(Protocol):
-    """A model in training, with its labelled examples. Every rank holds the same."""
+    """A model in training, with its labelled examples; the same on every rank."""
 
     @property
     def module(self) -> nn.Module:
-        """The network; what requires gradients is trained."""
+        """The network; parameters that require gradients are trained."""
         ...
 
     def num_examples(self, split: Split) -> int:
-        """Return how many labelled examples there are; those held out may be none."""
+        """Return the number of labelled examples; 0 is possible only for `held_out`."""
         ...
 
     def losses(self, indices: Sequence[int]) -> Measured:
@@ -43,14 +43,14 @@ class RewardTask(Protocol):
         ...
 
     def predict(self, indices: Sequence[int]) -> Tensor:
-        """Return what the model says of held-out examples, float32 [N, K], without gradient.
+        """Return predictions for held-out examples, float32 [N, K], without gradient.
 
-        K depends on the model alone. A row is NaN where the example cannot be read.
+        K depends on the model alone. The row of an example that cannot be read is NaN.
         """
         ...
 
     def judge(self, predictions_NK: Tensor) -> Mapping[str, float]:
-        """Compare predictions for all held-out examples with their labels."""
+        """Return metrics that compare predictions for all held-out examples with their labels."""
         ...
 
     def export(self, folder: Path, step: int, predictions_NK: Tensor | None) -> None:
@@ -58,8 +58,8 @@ class RewardTask(Protocol):
 
         Args:
             folder: Is created.
-            step: Optimizer steps done.
-            predictions_NK: For all held-out examples, to normalise scores by; None = there are
-                none.
+            step: Number of optimizer steps done.
+            predictions_NK: Predictions for all held-out examples, from which scores can be
+                normalised; None = there are none.
         """
         ...

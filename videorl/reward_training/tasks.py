@@ -1,4 +1,4 @@
-"""What a reward model brings to be trained: one file per model, one line each in `TASKS`."""
+"""The reward models that can be trained, by name: `TASKS` has a line for each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TASKS: dict[str, Callable[[RewardRecipe, torch.device], RewardTask]] = {
     "video_reward": _video_reward,
     "video_score": _video_score,
 }
-"""Name in `model.name` -> loader; imports are inside, as they are heavy."""
+"""Name in `model.name` -> loader, which does the heavy imports."""
 
 
 def load_task(recipe: RewardRecipe, device: torch.device) -> RewardTask:

@@ -1,4 +1,4 @@
-"""VideoReward's network, prepared for training: LoRA, reward tokens, head."""
+"""Prepare VideoReward's network for training: LoRA, reward tokens, head."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LANGUAGE_LINEARS = (
 
 
 class RewardTokenEmbedding(nn.Module):
-    """An embedding table of which only the rows of the reward tokens are trained.
+    """An embedding table in which only the rows of the reward tokens are trained.
 
-    The rows are parameters of their own: decay and momentum cannot touch the others.
+    These rows are a parameter of their own, so that weight decay does not change the others.
     """
 
     def __init__(self, table: nn.Embedding, token_ids: Sequence[int]) -> None:
-        """Start from the rows that `table` has; it is frozen."""
+        """Start from the rows of `table`, which is frozen."""
         super().__init__()
         self.table = table.requires_grad_(False)
         self.token_ids = tuple(token_ids)
@@ -40,22 +40,22 @@ class RewardTokenEmbedding(nn.Module):
         return embeds_BLD
 
     def merged(self) -> Tensor:
-        """Return the whole table [V, D] with the trained rows in it."""
+        """Return the whole table [V, D], including the trained rows."""
         table_VD = self.table.weight.detach().clone()
         table_VD[list(self.token_ids)] = self.rows.detach().to(table_VD.dtype)
         return table_VD
 
 
 def load_untrained(base: Path, vocab_size: int, seed: int) -> VideoRewardNetwork:
-    """Return a base model with a new head, and new embedding rows up to `vocab_size`, in float32.
+    """Return a base model in float32, with a new head and new embedding rows up to `vocab_size`.
 
     Args:
         base: Folder of a Qwen2-VL in the layout of transformers.
-        vocab_size: Tokens of the tokenizer that has the reward tokens.
-        seed: Of what is new.
+        vocab_size: Number of tokens of the tokenizer with the reward tokens.
+        seed: Seed of the new weights.
 
     Raises:
-        CheckpointError: The folder cannot be read, or lacks weights.
+        CheckpointError: The folder cannot be read, or weights are missing.
     """
     from transformers import Qwen2VLForConditionalGeneration
 
@@ -65,7 +65,7 @@ def load_untrained(base: Path, vocab_size: int, seed: int) -> VideoRewardNetwork
             str(base), dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{base} is no readable Qwen2-VL model: {error}") from error
+        raise CheckpointError(f"{base} is not a readable Qwen2-VL model: {error}") from error
     if missing := sorted(set(report["missing_keys"]) - {"lm_head.weight"}):
         raise CheckpointError(
             f"{base} lacks {len(missing)} tensors of a Qwen2-VL model, such as {missing[0]}"
@@ -87,17 +87,17 @@ def make_trainable(
     train_vision: bool,
     seed: int,
 ) -> None:
-    """Choose what is trained, in place.
+    """Set which parameters are trained, in place, adding adapters unless `lora.rank` is 0.
 
-    With adapters: those, the head, the rows of the reward tokens, and the vision tower if wanted.
-    Without (rank 0): everything but the vision tower, and that if wanted.
+    With adapters, these, the head and the rows of the reward tokens are trained; with rank 0, the
+    whole language model and the head. The vision tower is trained if `train_vision` says so.
 
     Args:
-        network: Untrained.
-        lora: Of the language model's layers only.
-        reward_ids: The reward tokens.
-        train_vision: As said.
-        seed: Of the adapters' first values.
+        network: Is changed in place.
+        lora: Adapters of the linear layers of the language model.
+        reward_ids: Ids of the reward tokens.
+        train_vision: Whether to train the vision tower.
+        seed: Seed of the initial adapters.
     """
     network.requires_grad_(lora.rank == 0)
     network.backbone.model.visual.requires_grad_(train_vision)

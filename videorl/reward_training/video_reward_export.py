@@ -1,4 +1,4 @@
-"""A trained VideoReward in the layout that its authors publish: what `rewards.load` opens."""
+"""Write a trained VideoReward in the published layout, which `rewards.load` opens."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def published_settings(recipe: RewardRecipe, rewards_BK: Tensor | None) -> dict[
     """Return the content of `model_config.json`.
 
     Args:
-        recipe: The training.
-        rewards_BK: Of all held-out videos, whose mean and standard deviation normalise scores;
-            None = scores are the plain rewards.
+        recipe: Recipe of the training.
+        rewards_BK: Rewards of all held-out videos, whose mean and standard deviation normalise
+            scores; None = scores are not normalised.
     """
     model, lora = recipe.model, recipe.model.lora
     settings: dict[str, Any] = {
@@ -73,14 +73,14 @@ def published_settings(recipe: RewardRecipe, rewards_BK: Tensor | None) -> dict[
 
 
 def published_tensors(network: VideoRewardNetwork) -> dict[str, Tensor]:
-    """Return every weight under the name that VideoAlign's `model.pth` gives it."""
+    """Return every weight under its name in VideoAlign's `model.pth`."""
     tensors: dict[str, Tensor] = dict(network.state_dict())
     table = network.get_submodule(_EMBEDDING)
     if isinstance(table, RewardTokenEmbedding):
         tensors = {k: v for k, v in tensors.items() if not k.startswith(f"{_EMBEDDING}.")}
         tensors[f"{_EMBEDDING}.weight"] = table.merged()
     tensors["backbone.lm_head.weight"] = tensors[f"{_EMBEDDING}.weight"]
-    return {PEFT_PREFIX + published_name(name): one.cpu() for name, one in tensors.items()}
+    return {PEFT_PREFIX + published_name(name): t.cpu() for name, t in tensors.items()}
 
 
 def write_checkpoint(
@@ -90,7 +90,7 @@ def write_checkpoint(
     network: VideoRewardNetwork,
     questionnaire: Questionnaire,
 ) -> None:
-    """Write `model_config.json` and `checkpoint-<step>/`, the latter whole or not at all.
+    """Write `model_config.json` and `checkpoint-<step>/`, the latter atomically.
 
     Raises:
         CheckpointError: It cannot be written.

@@ -1,4 +1,4 @@
-"""VideoReward in training: pairs of videos under the Bradley-Terry model with ties."""
+"""Train VideoReward on pairs of videos with the Bradley-Terry model with ties."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from videorl.evaluation.agreement import pairwise_accuracy
 from videorl.reward_training.config import RewardRecipe
-from videorl.reward_training.examples import Examples
+from videorl.reward_training.examples import Examples, read_splits
 from videorl.reward_training.losses import INVALID, SAME, bradley_terry_with_ties
-from videorl.reward_training.pairs import LabelFile, LabelledPair, read_pairs
+from videorl.reward_training.pairs import LabelledPair, read_pairs
+from videorl.reward_training.precision import autocast
 from videorl.reward_training.task import Measured, Split
 from videorl.reward_training.video_reward_adapters import load_untrained, make_trainable
 from videorl.reward_training.video_reward_export import published_settings, write_checkpoint
@@ -30,7 +31,7 @@ DIMENSIONS = ("visual_quality", "motion_quality", "text_alignment")
 
 
 class VideoRewardTask:
-    """Implements `tasks.RewardTask`."""
+    """Implements `videorl.reward_training.task.RewardTask`."""
 
     def __init__(
         self,
@@ -40,14 +41,14 @@ class VideoRewardTask:
         base: Path,
         labels: Mapping[Split, Sequence[LabelledPair]],
     ) -> None:
-        """Put loaded parts together.
+        """Combine loaded parts; `load_video_reward_task` loads them.
 
         Args:
-            network: On its device; what is trained of it is chosen.
-            questionnaire: With the reward tokens.
-            recipe: The training.
-            base: Folder of the base model, for its configuration.
-            labels: The pairs.
+            network: Must be on its device and prepared by `make_trainable`.
+            questionnaire: Must have the reward tokens.
+            recipe: How frames are sampled and decoded.
+            base: Folder of the base model, whose configuration is exported.
+            labels: The labelled pairs of both splits.
         """
         self.module = network
         self._questionnaire = questionnaire
@@ -82,7 +83,7 @@ class VideoRewardTask:
 
     @torch.no_grad()
     def predict(self, indices: Sequence[int]) -> Tensor:
-        """Return the rewards of A's three dimensions, then B's: [N, 6]."""
+        """Return rewards [N, 6]: the three dimensions of A, then of B."""
         held_out = self._examples["held_out"]
         videos, is_read = held_out.read_all(indices)
         prompts = [held_out.examples[index].prompt for index in indices]
@@ -112,7 +113,7 @@ class VideoRewardTask:
         return metrics
 
     def export(self, folder: Path, step: int, predictions_NK: Tensor | None) -> None:
-        """Write the published layout; scores are normalised over the held-out videos."""
+        """Write the published layout, with scores normalised over the held-out videos."""
         rewards_BK = None
         if predictions_NK is not None:
             rewards_BK = predictions_NK.unflatten(1, (2, -1)).flatten(0, 1)
@@ -141,8 +142,7 @@ class VideoRewardTask:
             self._ask(prompt, video.num_tokens)
             for prompt, video in zip(prompts, videos, strict=True)
         ]
-        device = self.module.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._is_half(device)):
+        with autocast(self._recipe.model.dtype, self.module.device):
             features_ND = self._features(videos)
             hidden_BLD = self.module(self._questionnaire.padded(questions), features_ND)
             return torch.stack(
@@ -153,19 +153,15 @@ class VideoRewardTask:
             ).float()
 
     def _features(self, videos: Sequence[Patches]) -> Tensor:
-        """Encode all videos at once: a micro-batch is small, and single tiny ones are slow."""
+        """Encode all videos at once: a micro-batch is small, and single tiny videos are slow."""
         visual = self.module.backbone.model.visual
         pixels = torch.cat([video.pixels for video in videos]).to(self.module.device)
         grids = torch.tensor([video.grid_thw for video in videos], device=self.module.device)
         return visual(pixels, grid_thw=grids).pooler_output
 
-    def _is_half(self, device: torch.device) -> bool:
-        dtype = self._recipe.model.dtype
-        return dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
-
 
 def _decoded(path: Path) -> OpenVideo:
-    """Open a video and decode all of it now."""
+    """Open a video with all of its frames decoded."""
     video = open_video(path)
     return open_video(Video(video.read(range(video.num_frames)), video.fps), video.name)
 
@@ -184,13 +180,5 @@ def load_video_reward_task(recipe: RewardRecipe, device: torch.device) -> VideoR
         train_vision=model.train_vision,
         seed=derive_seed(recipe.seed, "adapters"),
     )
-    root = Path(recipe.labels.videos) if recipe.labels.videos else None
-    train = read_pairs(Path(recipe.labels.train), root)
-    held_out = LabelFile((), 0)
-    if recipe.labels.held_out:
-        held_out = read_pairs(Path(recipe.labels.held_out), root)
-    labels: dict[Split, Sequence[LabelledPair]] = {
-        "train": train.pairs,
-        "held_out": held_out.pairs,
-    }
+    labels = read_splits(recipe.labels, lambda path, root: read_pairs(path, root).pairs)
     return VideoRewardTask(network.to(device), questionnaire, recipe, base, labels)

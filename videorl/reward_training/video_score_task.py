@@ -1,4 +1,4 @@
-"""VideoScore in training: regression of the five ratings by mean squared error."""
+"""Train VideoScore by regression of the five ratings, with mean squared error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from videorl.reward_training.config import RewardRecipe
-from videorl.reward_training.examples import Examples
+from videorl.reward_training.examples import Examples, read_splits
+from videorl.reward_training.precision import autocast
 from videorl.reward_training.ratings import RatedVideo, read_ratings
 from videorl.reward_training.task import Measured, Split
 from videorl.rewards.checkpoints import find_folder, load_strictly, read_tensors
@@ -26,7 +27,7 @@ from videorl.seeds import derive_seed
 
 
 class VideoScoreTask:
-    """Implements `tasks.RewardTask`."""
+    """Implements `videorl.reward_training.task.RewardTask`."""
 
     def __init__(
         self,
@@ -36,20 +37,20 @@ class VideoScoreTask:
         base: Path,
         labels: Mapping[Split, Sequence[RatedVideo]],
     ) -> None:
-        """Put loaded parts together.
+        """Combine loaded parts; `load_video_score_task` loads them.
 
         Args:
-            network: On its device.
-            preprocess: Of the base model.
-            recipe: The training.
-            base: Folder of the base model, for its settings and tokenizer.
-            labels: The rated videos.
+            network: Must be on its device.
+            preprocess: Makes the network's inputs, with the base model's settings.
+            recipe: Its `model.dtype` is used.
+            base: Folder of the base model, whose settings and tokenizer are exported.
+            labels: The rated videos of both splits.
         """
         self.module = network
         self._preprocess = preprocess
         self._recipe = recipe
         self._base = base
-        self._examples = {split: Examples(some, self._read) for split, some in labels.items()}
+        self._examples = {split: Examples(videos, self._read) for split, videos in labels.items()}
 
     def num_examples(self, split: Split) -> int:
         """Return the number of videos."""
@@ -59,7 +60,9 @@ class VideoScoreTask:
         """Return the squared error of each video, mean over dimensions (as `MSELoss` does)."""
         found = [self._examples["train"].readable(index) for index in indices]
         predicted_N5 = self._predicted([clip for _, clip, _ in found])
-        ratings_N5 = torch.tensor([one.ratings for one, _, _ in found], device=predicted_N5.device)
+        ratings_N5 = torch.tensor(
+            [video.ratings for video, _, _ in found], device=predicted_N5.device
+        )
         error_N5 = (predicted_N5 - ratings_N5).square()
         metrics = {
             f"train/loss_{name}": error_N5[:, k].detach()
@@ -79,7 +82,7 @@ class VideoScoreTask:
         """Return the mean squared error, and Spearman's correlation per dimension."""
         from videorl.evaluation.agreement import spearman
 
-        ratings_N5 = torch.tensor([one.ratings for one in self._examples["held_out"].examples])
+        ratings_N5 = torch.tensor([v.ratings for v in self._examples["held_out"].examples])
         is_read_N = predictions_NK.isfinite().all(1)
         found_N5, wanted_N5 = predictions_NK[is_read_N], ratings_N5[is_read_N]
         metrics = {
@@ -96,23 +99,21 @@ class VideoScoreTask:
         """Write the published layout."""
         save_checkpoint(self.module.state_dict(), self._base, folder)
 
-    def _read(self, one: RatedVideo) -> ClipInputs:
-        return self._preprocess(open_video(one.path), one.prompt)
+    def _read(self, rated: RatedVideo) -> ClipInputs:
+        return self._preprocess(open_video(rated.path), rated.prompt)
 
     def _predicted(self, clips: Sequence[ClipInputs]) -> Tensor:
-        device, dtype = self.module.score.weight.device, self._recipe.model.dtype
-        is_half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
+        with autocast(self._recipe.model.dtype, self.module.score.weight.device):
             return self.module(clips).float()
 
 
 def load_video_score_task(recipe: RewardRecipe, device: torch.device) -> VideoScoreTask:
     """Load the base model and read the labels.
 
-    The base is a VideoScore, or an Idefics2 such as TIGER-Lab/Mantis-8B-Idefics2: then the head is
-    new, and the language model's own output layer is dropped.
+    The base is a VideoScore, or an Idefics2 such as TIGER-Lab/Mantis-8B-Idefics2. The latter gets a
+    new head in place of the language model's output layer.
     """
-    model, labels = recipe.model, recipe.labels
+    model = recipe.model
     base = find_folder(model.base, CHECKPOINT_FILES)
     config = read_config(base)
     preprocess = read_preprocessor(base, config, model.max_num_frames)
@@ -131,9 +132,5 @@ def load_video_score_task(recipe: RewardRecipe, device: torch.device) -> VideoSc
         parameter.data = parameter.data.clone()
     network.requires_grad_(True)
     network.model.vision_model.requires_grad_(model.train_vision)
-    root = Path(labels.videos) if labels.videos else None
-    rated: dict[Split, Sequence[RatedVideo]] = {
-        "train": read_ratings(Path(labels.train), root),
-        "held_out": read_ratings(Path(labels.held_out), root) if labels.held_out else (),
-    }
-    return VideoScoreTask(network.to(device), preprocess, recipe, base, rated)
+    labels = read_splits(recipe.labels, read_ratings)
+    return VideoScoreTask(network.to(device), preprocess, recipe, base, labels)

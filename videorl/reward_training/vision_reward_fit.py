@@ -1,8 +1,8 @@
-"""VisionReward's linear weights, learned from human preferences between pairs of videos.
+"""Learn VisionReward's linear weights from human preferences between pairs of videos.
 
-The weights are those of a logistic regression on differences of answers (arXiv 2412.21059, eq. 5)
-that are never negative (Algorithm 1 of its appendix): "yes" is the better answer to every question,
-so a weight below 0 only makes up for correlated questions, and would reward a fault.
+The weights are those of a logistic regression on differences of answers (arXiv 2412.21059, eq. 5),
+kept >= 0 (Algorithm 1 of its appendix). "yes" is the better answer to every question, so a negative
+weight could only compensate for correlated questions, and would reward a fault.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from videorl.types import Score
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Weights of the whole checklist, by id, and how they came about."""
+    """Weights of the whole checklist, by id, and statistics of the fit."""
 
     weights: tuple[float, ...]
     num_pairs: int
     num_ties: int
-    """Pairs left out because people had no preference."""
+    """Pairs that were left out because people had no preference."""
     num_skipped: int
-    """Pairs left out because a video has no answers."""
+    """Pairs that were left out because a video has no answers."""
     accuracy: PairwiseAccuracy
-    """On the pairs that the weights were fitted to."""
+    """Accuracy on the pairs that the weights were fitted to."""
 
 
 def fit_weights(
@@ -45,23 +45,23 @@ def fit_weights(
     tolerance: float = 1e-7,
     max_iterations: int = 200_000,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights >= 0 that make the preferences most likely, [Q].
+    """Return the weights [Q] >= 0 with the highest likelihood of the preferences.
 
-    The authors alternate an epoch of SGD with setting negative weights to 0. The points where that
-    comes to rest are the minima under w >= 0; here they are found by accelerated projected
-    gradient steps over all pairs, which need no learning rate, order or seed. A small ridge term,
-    which the authors lack, keeps the weights finite where the pairs can be separated, and unique
-    where questions are always answered alike.
+    The authors alternate epochs of SGD with setting negative weights to 0, which converges to the
+    minimum under w >= 0. Here it is found by accelerated projected gradient steps over all pairs,
+    which need no learning rate, order or seed. A small ridge term, which the authors do not have,
+    keeps the weights finite where pairs are separable, and unique where questions always have the
+    same answers.
 
     Args:
-        differences_NQ: Answers (1 yes, 0 no) of the first video - those of the second.
+        differences_NQ: Answers (1 yes, 0 no) for the first video minus those for the second.
         prefers_first_N: 1 where people prefer the first video, 0 where they prefer the second.
-        ridge: Of (ridge / 2) · |w|², added to the mean log loss (> 0).
-        tolerance: Largest slope of that sum that is taken for 0.
-        max_iterations: Steps after which to give up.
+        ridge: Factor (> 0) of the term (ridge / 2) · |w|² in the loss.
+        tolerance: Largest gradient of the loss that counts as 0.
+        max_iterations: Number of steps after which to give up.
 
     Raises:
-        ValueError: The shapes differ, there is no pair, or the steps come to no rest.
+        ValueError: The shapes do not match, there is no pair, or the steps do not converge.
         ConfigError: The ridge is not above 0.
     """
     differences = np.asarray(differences_NQ, np.float64)
@@ -76,7 +76,7 @@ def fit_weights(
     if not ridge > 0:
         raise ConfigError(f"ridge must be > 0, got {ridge}")
     count = len(differences)
-    # The log loss curves by at most 1/4, which bounds its steps: none overshoots.
+    # The second derivative of the log loss is at most 1/4, so these steps cannot overshoot.
     curvature = np.linalg.norm(differences, 2) ** 2 / (4 * count) + ridge
     root = np.sqrt(ridge / curvature)
     weights = ahead = np.zeros(differences.shape[1])
@@ -97,15 +97,14 @@ def fit_pairs(
     """Fit the weights of all 64 questions to labelled pairs.
 
     Args:
-        pairs: Their label is that of `Overall`; ties teach nothing and are left out.
-        scores: By video and stripped prompt (see `videorl.data.score_reading`), of `vision_reward`
-            with `questions: all`. Pairs with one that is missing, or a reason in its place, are
-            left out as well.
+        pairs: Pairs with the label `Overall`; ties are left out.
+        scores: Scores of `vision_reward` with `questions: all`, by video and stripped prompt (see
+            `videorl.data.score_reading`). Pairs without both scores are left out.
         ridge: See `fit_weights`.
 
     Raises:
         ConfigError: The ridge is not above 0.
-        DatasetError: No pair is left, or a score holds other answers than those to the checklist.
+        DatasetError: No pair is left, or a score does not have the answers to all questions.
     """
     differences: list[npt.NDArray[np.float64]] = []
     labels: list[int] = []
@@ -131,9 +130,9 @@ def fit_pairs(
 
 
 def write_weights(path: Path, fit: Fit) -> None:
-    """Write a JSON list of weights, as the published `weight.json` is, but one per question id.
+    """Write a JSON list of weights like the published `weight.json`, but of all questions by id.
 
-    `load("vision_reward", ..., weights=path)` reads it.
+    `rewards.load("vision_reward", ..., weights=path)` reads it.
     """
     write_text(path, "[" + ",\n ".join(map(repr, fit.weights)) + "]\n")
 

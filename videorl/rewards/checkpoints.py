@@ -1,4 +1,4 @@
-"""Checkpoints of reward models: memory-mapped, sharded or whole, loaded strictly or not at all."""
+"""Checkpoints of reward models: whole or sharded, memory-mapped, and loaded strictly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from videorl.errors import CheckpointError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+T = TypeVar("T")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SHIPPED = {
     "moving_shapes_reward": Path(__file__).resolve().parents[1] / "worlds/moving_shapes_reward"
@@ -29,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CheckpointError: The file is missing or holds no JSON object.
+        CheckpointError: The file is missing or does not hold a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -43,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """Read `tokenizer.json`; it neither pads nor truncates.
+    """Read `tokenizer.json`, without its padding and truncation.
 
     Raises:
         CheckpointError: The file is missing or damaged.
@@ -62,14 +63,29 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def pretrained_tokenizer(kind: type[T], folder: Path, files: Sequence[str]) -> T:
+    """Open a tokenizer class of transformers from a folder that holds at least one of `files`.
+
+    Raises:
+        CheckpointError: The files are missing or damaged.
+    """
+    if not any((folder / name).is_file() for name in files):
+        raise CheckpointError(f"{folder} holds neither {' nor '.join(files)}")
+    opener: Any = kind
+    try:
+        return opener.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
+
+
 def read_tensors(path: Path, *, entry: str | None = None) -> dict[str, Tensor]:
     """Return every tensor of a checkpoint by name, memory-mapped: values are read when used.
 
     Args:
         path: A `.safetensors`, `.pth`, `.pt` or `.bin` file, or a folder in the layout of
             transformers: one of `INDEXES` with its shards, or one of `WHOLE`.
-        entry: Under which name a `.pth` or `.pt` file of a training run keeps them; None = at the
-            top. What else it holds is not used.
+        entry: Key of the tensors in a `.pth` or `.pt` file of a training run, whose other content
+            is not used; None = the file holds nothing else.
 
     Raises:
         CheckpointError: A file or shard is missing, unreadable, or differs from its index.
@@ -92,16 +108,16 @@ def load_strictly(
     source: Path,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Put `tensors` in the place of a module's parameters and persistent buffers.
+    """Replace a module's parameters and persistent buffers by `tensors`.
 
     Memory-mapped tensors stay so unless they are converted. Build the module under
-    `empty_parameters()`, as its own initial values are thrown away.
+    `empty_parameters()`, as its initial values are not used.
 
     Args:
         module: Receives the tensors; names and shapes must match exactly.
-        tensors: Name, as in `module.state_dict()` -> value.
-        source: Named in errors.
-        dtype: What floating-point tensors are converted to; None keeps each as stored.
+        tensors: Name as in `module.state_dict()` -> value.
+        source: Path to name in errors.
+        dtype: Type for all floating-point tensors; None keeps each as stored.
 
     Raises:
         CheckpointError: A tensor is missing, unexpected, or of another shape.
@@ -117,7 +133,7 @@ def load_strictly(
 def check_tensors(
     wanted: Mapping[str, Sequence[int]], tensors: Mapping[str, Tensor], source: Path
 ) -> None:
-    """Check that a checkpoint holds exactly the tensors of `wanted`, a mapping name -> shape.
+    """Check that a checkpoint has exactly the tensors of `wanted`, a mapping of name to shape.
 
     Raises:
         CheckpointError: A tensor is missing, unexpected, or of another shape; up to three of each
@@ -141,14 +157,14 @@ def check_tensors(
 
 
 def find_folder(path: str, patterns: Sequence[str] | None = None) -> Path:
-    """Return a checkpoint's folder; what is no folder here is taken for a Hugging Face hub id.
+    """Return a checkpoint's folder, downloading it if `path` is a Hugging Face hub id.
 
     Args:
-        path: Folder, a name in `SHIPPED`, or hub id.
-        patterns: File names to download (globs); None = all. Folders here are taken as they are.
+        path: A folder, a name in `SHIPPED`, or a hub id.
+        patterns: Globs of the files to download; None = all. Not used for local folders.
 
     Raises:
-        CheckpointError: There is no such folder, and it cannot be downloaded either.
+        CheckpointError: There is no such folder, and it cannot be downloaded.
     """
     if (folder := SHIPPED.get(path, Path(path))).is_dir():
         return folder
@@ -160,12 +176,12 @@ def find_folder(path: str, patterns: Sequence[str] | None = None) -> Path:
     except (OSError, HFValidationError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} is not a folder, and cannot be had from the Hugging Face hub: {reason}"
+            f"{path} is not a folder, and cannot be downloaded from the Hugging Face hub: {reason}"
         ) from error
 
 
 def empty_parameters() -> Any:
-    """Return a context in which new modules have parameters without memory, but real buffers."""
+    """Return a context in which new modules have real buffers but parameters without memory."""
     from accelerate import init_empty_weights
 
     return init_empty_weights(include_buffers=False)
@@ -182,7 +198,7 @@ def _read_file(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         tensors = tensors.get(entry) if isinstance(tensors, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
         where = f" under {entry!r}" if entry else ""
-        raise CheckpointError(f"{path} holds no plain mapping from names to tensors{where}")
+        raise CheckpointError(f"{path} does not hold a plain mapping from names to tensors{where}")
     return tensors
 
 
@@ -215,11 +231,11 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     for name, shard in shard_of.items():
         if name not in tensors:
             raise CheckpointError(
-                f"{index.parent / shard} has no tensor {name!r}, which {index.name} puts there"
+                f"{index.parent / shard} lacks the tensor {name!r}, which {index.name} puts there"
             )
     return tensors
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return CheckpointError(f"{path} cannot be read, it is damaged or half-written: {reason}")
+    return CheckpointError(f"{path} cannot be read, it is damaged or incomplete: {reason}")

@@ -1,9 +1,9 @@
 """The reward of Moving Shapes, measured from pixels alone.
 
-Every measurement is a smooth function of the pixels, so two different clips hardly ever tie and a
-slightly better clip scores slightly more. Each dimension lies in [-1, 1].
+Every measurement is a smooth function of the pixels: two different clips hardly ever tie, and a
+slightly better clip scores slightly more. Each dimension is in [-1, 1].
 
-Frames are N clips × F frames of H×W; positions are in pixels, (x, y), y downwards.
+Axes: N clips, F frames, H×W pixels. Positions are (x, y) in pixels, y downwards.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from videorl.worlds.grammar import COLOURS, MOTIONS, SHAPES, SIZES, Scene, parse
 Array: TypeAlias = npt.NDArray[np.float32]
 
 MIN_FRAMES = 3
-"""Fewer show no path that could be straight or not."""
+"""Any two positions are on a straight path: fewer frames cannot be judged."""
 FOREGROUND_LEVEL = 0.12
-"""Brightness in [0, 1] above which a pixel begins to count as object."""
+"""Brightness in [0, 1] above which a pixel starts to count as object."""
 VISIBLE_MASS_PX = 12.0
 """Object area in pixels at which a frame counts as 63 % visible; the smallest object has 38."""
 OBJECT_OVERLAP = 0.45
-"""Overlap with the best template at which light counts as 63 % an object; a blank has 0.23."""
+"""Overlap with the best template at which light counts as 63 % object; a blank has 0.23."""
 FLICKER_SCALE = 0.10
-"""Relative brightness change between frames that costs 63 % of the steadiness."""
+"""Relative brightness change between frames that costs 34 % of the steadiness."""
 CLUTTER_SCALE = 0.03
-"""Mean background brightness error that costs 63 % of the cleanliness."""
+"""Mean background brightness error that costs 34 % of the cleanliness."""
 JITTER_SCALE_PX = 0.7
-"""Deviation from a straight path at constant speed that costs 63 % of the smoothness."""
+"""Deviation from a straight path at constant speed that costs 34 % of the smoothness."""
 SPEED_SCALE_PX = 0.5
 """Pixels per frame at which an object counts as 63 % moving."""
 COLOUR_SCALE = 0.35
@@ -49,22 +49,22 @@ _CROP_PX = 23
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What the pixels say: one row per clip."""
+    """Measurements of the pixels, a row per clip."""
 
     visible_N: Array
-    """Share of the frames in which there is any light, in [0, 1]."""
+    """Share of the frames that show any light, in [0, 1]."""
     flicker_N: Array
     clutter_N: Array
     jitter_px_N: Array
     velocity_N2: Array
     colour_N3: Array
-    """Mean object colour with its peak scaled to that of the palette."""
+    """Mean RGB of the object, its peak scaled to that of the palette."""
     overlap_NM: Array
     """Overlap in [0, 1] of the mean object with each (shape, size) template."""
 
 
 class MovingShapesReward:
-    """Scores clips of the Moving Shapes grammar; stateless, deterministic, CPU only."""
+    """Scores clips of Moving Shapes prompts; stateless, deterministic, on the CPU."""
 
     dimensions = ("visual_quality", "motion_quality", "text_alignment")
 
@@ -72,9 +72,9 @@ class MovingShapesReward:
         """Score each video against its prompt; `total` is the sum of the three dimensions.
 
         Raises:
-            PromptError: a prompt is outside of the grammar.
-            VideoError: videos and prompts differ in number, or a video cannot be scored, for which
-                it needs three frames.
+            PromptError: A prompt is outside of the grammar.
+            VideoError: The numbers of videos and prompts differ, or a video cannot be scored, for
+                which it needs three frames.
         """
         opened = open_videos(videos, prompts)
         check_prompts(prompts, ())
@@ -132,7 +132,7 @@ def _centroids(weight_NFHW: Array, sum_NF: Array) -> Array:
 
 
 def _straight_path(centres_NF2: Array) -> tuple[Array, Array]:
-    """Least-squares velocity [N, 2] (px per frame) and what it leaves unexplained [N, F, 2]."""
+    """Return the least-squares velocity [N, 2] (px per frame) and the residuals [N, F, 2]."""
     times_F = np.arange(centres_NF2.shape[1], dtype=np.float32)
     times_F -= times_F.mean()
     centred = centres_NF2 - centres_NF2.mean(axis=1, keepdims=True)
@@ -141,14 +141,14 @@ def _straight_path(centres_NF2: Array) -> tuple[Array, Array]:
 
 
 def _flicker(brightness_NF: Array, sum_NF: Array) -> Array:
-    """Relative spread over frames of the object's brightness and, at half weight, of its mass."""
+    """Return the relative spread of brightness over frames, plus half that of the mass."""
     spread_N = brightness_NF.std(axis=1) / (brightness_NF.mean(axis=1) + 1e-6)
     mass_spread_N = sum_NF.std(axis=1) / (sum_NF.mean(axis=1) + 1e-6)
     return spread_N + 0.5 * mass_spread_N
 
 
 def _clutter(value_NFHW: Array, centres_NF2: Array) -> Array:
-    """Mean brightness above the foreground level, outside a disc that holds any object."""
+    """Return the mean brightness above the foreground level outside of the object's disc."""
     height, width = value_NFHW.shape[2:]
     dx = np.arange(width)[None, None, None, :] - centres_NF2[:, :, 0, None, None]
     dy = np.arange(height)[None, None, :, None] - centres_NF2[:, :, 1, None, None]
@@ -158,7 +158,7 @@ def _clutter(value_NFHW: Array, centres_NF2: Array) -> Array:
 
 
 def _mean_object(mass_NFHW: Array, centres_NF2: Array) -> Array:
-    """Frames resampled (bilinear) around their own centroid and averaged: [N, CROP, CROP]."""
+    """Return the mean of frames resampled (bilinear) around their centroids, [N, CROP, CROP]."""
     height, width = mass_NFHW.shape[2:]
     offsets = np.arange(_CROP_PX, dtype=np.float32) - _CROP_PX // 2
     x_NFC = centres_NF2[..., 0, None] + offsets
@@ -169,21 +169,21 @@ def _mean_object(mass_NFHW: Array, centres_NF2: Array) -> Array:
 
 
 def _overlaps(object_NHW: Array) -> Array:
-    """Histogram intersection of each mean object (mass 1) with each template (mass 1)."""
+    """Return the histogram intersection of each mean object with each template, both of mass 1."""
     mass_NHW = object_NHW / (object_NHW.sum(axis=(1, 2), keepdims=True) + 1e-6)
     return np.minimum(mass_NHW[:, None], _templates()[None]).sum(axis=(2, 3))
 
 
 @lru_cache(maxsize=1)
 def _templates() -> Array:
-    """Clean objects, shape by shape and within it size by size, each of mass 1: [M, CROP, CROP]."""
+    """Return clean objects of mass 1, by shape and then by size: [M, CROP, CROP]."""
     from videorl.worlds.moving_shapes import NUM_FRAMES, film
 
     masses = []
     for shape in SHAPES:
         for size in SIZES:
             scene = Scene(size, "white", shape, "left")
-            # Two sub-pixel positions, so that resampling blurs templates as much as clips.
+            # Between pixels, so that resampling blurs templates as much as clips.
             path = np.linspace(15.0, 16.0, NUM_FRAMES)[:, None].repeat(2, axis=1)
             frames = film(scene, path, np.ones(NUM_FRAMES)).frames[None].astype(np.float32) / 255.0
             weight = np.maximum(frames.max(axis=-1) - FOREGROUND_LEVEL, 0.0)
@@ -222,7 +222,7 @@ def _judge(measured: _Measured, scenes: Sequence[Scene]) -> list[Score]:
 
 
 def _matches(measured: _Measured, scenes: Sequence[Scene], moving_N: Array) -> dict[str, Array]:
-    """How far each clip shows what its text says, per part of the text, in [0, 1]."""
+    """Return how well each clip matches each part of its prompt, in [0, 1]."""
     wanted_colour = np.array([COLOURS[scene.colour] for scene in scenes])
     distance_N = np.linalg.norm(measured.colour_N3 - wanted_colour, axis=1)
     wanted_way = np.array([MOTIONS[scene.motion] for scene in scenes])
@@ -241,7 +241,7 @@ def _matches(measured: _Measured, scenes: Sequence[Scene], moving_N: Array) -> d
 
 
 def _decay(flaw: Array, scale: float) -> Array:
-    """1 for no flaw, 1/e at `scale`, towards 0 beyond; flat at 0, so tiny flaws hardly cost."""
+    """Return 1 for no flaw, 0.66 at `scale`, then towards 0; tiny flaws cost very little."""
     return np.exp(-np.sqrt(1.0 + (flaw / scale) ** 2) + 1.0)
 
 

@@ -1,7 +1,7 @@
-"""Image reward models for video: every frame is scored by itself, and the mean is the score.
+"""Image reward models for video: the score is the mean over frames, each scored by itself.
 
-That is how the papers use them as baselines. Such a mean sees no motion: a still picture scores
-as well as a video of it.
+Papers use them as baselines in this way. They do not see motion: a still picture scores as well as
+a video of it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from videorl.rewards.videos import (
     MIN_SIDE_PX,
     OpenVideo,
     VideoSource,
+    check_aspect,
     open_videos,
 )
 from videorl.types import Score
 
-MAX_ASPECT = 200
-"""Frames are resized by their short side before they are cropped; this bounds the memory."""
-
 
 class PromptReader(Protocol):
-    """What turns a prompt into what an image scorer's network takes."""
+    """Turns prompts into what the network of an image scorer takes."""
 
     def check(self, prompts: Sequence[str]) -> None:
         """Raise `PromptError` if a prompt cannot be read."""
@@ -47,20 +45,20 @@ class ImageScorer:
     """A loaded image reward model."""
 
     dimension: str
-    """Name of what it scores."""
+    """Name of the score."""
     network: nn.Module
     """Pixels [B, 3, H, W] and read prompts [B, ...] -> scores [B] in float32, differentiable."""
     preprocess: Callable[[npt.NDArray[np.uint8]], Tensor]
     """Frames uint8 [F, H, W, 3] -> pixels [F, 3, side, side], normalised."""
     preprocess_floats: Callable[[Tensor], Tensor]
-    """The same of frames [F, 3, H, W] in [0, 1], with gradient; not rounded to 8 bits."""
+    """The same for frames [F, 3, H, W] in [0, 1], differentiable and without rounding."""
     prompts: PromptReader | None
-    """None if the score does not depend on the prompt: it is then not looked at."""
+    """None if the score does not depend on the prompt, which is then not checked either."""
     device: torch.device
 
 
 class PerFrameReward:
-    """Scores videos by the mean over their frames of an image reward model's score."""
+    """Scores videos by the mean of an image reward model's scores of their frames."""
 
     def __init__(
         self, scorer: ImageScorer, *, num_frames: int | None = None, batch_frames: int = 32
@@ -69,11 +67,11 @@ class PerFrameReward:
 
         Args:
             scorer: The image reward model.
-            num_frames: How many frames are looked at, spread evenly; None = all.
-            batch_frames: Frames per forward, across videos; bounds memory.
+            num_frames: How many evenly spread frames to score; None = all.
+            batch_frames: Frames per forward, of all videos together; bounds memory.
 
         Raises:
-            ConfigError: A number is not above 0.
+            ConfigError: One of the numbers is not above 0.
         """
         for name, value in (("num_frames", num_frames), ("batch_frames", batch_frames)):
             if value is not None and value < 1:
@@ -88,25 +86,26 @@ class PerFrameReward:
         """Score each video against its prompt.
 
         Returns:
-            Per video: the one dimension and `total` = mean over the frames, `raw` = `frame_indices`
-            and `frame_scores`. Values do not depend on the batch (to about 1e-6 in float32).
+            Per video: the dimension and `total` are the mean over frames, `raw` holds
+            `frame_indices` and `frame_scores`. Values do not depend on the batch (up to about 1e-6
+            in float32).
 
         Raises:
-            VideoError: A video cannot be scored, or there are not as many prompts as videos.
-            PromptError: A prompt is empty or holds a token of the model's own.
+            VideoError: A video cannot be scored, or the numbers of videos and prompts differ.
+            PromptError: A prompt is empty or contains a special token of the model.
         """
         opened = open_videos(videos, prompts)
         texts = self._read_prompts(prompts)
-        chosen = [pick_frames(video.num_frames, self._num_frames) for video in opened]
+        indices = [pick_frames(video.num_frames, self._num_frames) for video in opened]
         scores: list[list[float]] = [[] for _ in opened]
-        frames = self._pixels(opened, chosen)
+        frames = self._pixels(opened, indices)
         while batch := list(islice(frames, self._batch_frames)):
             places, pixels = zip(*batch, strict=True)
             pixels_B3HW = torch.stack(pixels).to(self.scorer.device)
             scores_B = self.scorer.network(pixels_B3HW, torch.stack([texts[p] for p in places]))
             for place, value in zip(places, scores_B.tolist(), strict=True):
                 scores[place].append(value)
-        return [self._as_score(*both) for both in zip(chosen, scores, strict=True)]
+        return [self._as_score(*of_video) for of_video in zip(indices, scores, strict=True)]
 
     def score_pixels(self, videos_BF3HW: Tensor, fps: float, prompts: Sequence[str]) -> Tensor:
         """Return the scores [B, 1] of pixels in [0, 1]; see `DifferentiableReward`.
@@ -115,15 +114,15 @@ class PerFrameReward:
         """
         check_pixels(videos_BF3HW, prompts)
         texts = torch.stack(self._read_prompts(prompts))
-        chosen = pick_frames(videos_BF3HW.shape[1], self._num_frames)
-        frames = videos_BF3HW[:, chosen].flatten(0, 1).to(self.scorer.device)
+        indices = pick_frames(videos_BF3HW.shape[1], self._num_frames)
+        frames = videos_BF3HW[:, indices].flatten(0, 1).to(self.scorer.device)
         scores = self.scorer.network(
-            self.scorer.preprocess_floats(frames), texts.repeat_interleave(len(chosen), dim=0)
+            self.scorer.preprocess_floats(frames), texts.repeat_interleave(len(indices), dim=0)
         )
-        return scores.view(-1, len(chosen)).mean(1, keepdim=True)
+        return scores.view(-1, len(indices)).mean(1, keepdim=True)
 
     def _read_prompts(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Return what the network takes of each prompt; equal prompts are read once."""
+        """Return what the network takes for each prompt; equal prompts are read once."""
         if self.scorer.prompts is None:
             return [torch.empty(0, device=self.scorer.device)] * len(prompts)
         self.scorer.prompts.check(prompts)
@@ -131,13 +130,13 @@ class PerFrameReward:
         return [distinct[text] for text in prompts]
 
     def _pixels(
-        self, videos: Sequence[OpenVideo], chosen: Sequence[list[int]]
+        self, videos: Sequence[OpenVideo], indices: Sequence[list[int]]
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield (place of the video, pixels [3, side, side]); a batch is decoded at a time."""
-        for place, (video, indices) in enumerate(zip(videos, chosen, strict=True)):
-            for first in range(0, len(indices), self._batch_frames):
-                frames_FHW3 = video.read(indices[first : first + self._batch_frames])
-                _check_aspect(video.name, *frames_FHW3.shape[1:3])
+        """Yield (index of the video, pixels [3, side, side]); decode a batch at a time."""
+        for place, (video, wanted) in enumerate(zip(videos, indices, strict=True)):
+            for first in range(0, len(wanted), self._batch_frames):
+                frames_FHW3 = video.read(wanted[first : first + self._batch_frames])
+                check_aspect(video.name, *frames_FHW3.shape[1:3])
                 for pixels_3HW in self.scorer.preprocess(frames_FHW3):
                     yield place, pixels_3HW
 
@@ -148,10 +147,10 @@ class PerFrameReward:
 
 
 def check_pixels(videos_BF3HW: Tensor, prompts: Sequence[str]) -> None:
-    """Check what `score_pixels` of any reward model is given.
+    """Check the arguments of `score_pixels`, for any reward model.
 
     Raises:
-        VideoError: It is no batch of RGB videos of two frames or more, one per prompt.
+        VideoError: They are not RGB videos of two frames or more, one per prompt.
     """
     shape = list(videos_BF3HW.shape)
     if len(shape) != 5 or shape[0] != len(prompts) or shape[1] < MIN_FRAMES or shape[2] != 3:
@@ -161,30 +160,10 @@ def check_pixels(videos_BF3HW: Tensor, prompts: Sequence[str]) -> None:
         )
     if min(shape[3:]) < MIN_SIDE_PX:
         raise VideoError(f"frames of {shape[4]}×{shape[3]} pixels hold no picture")
-    _check_aspect("the batch", shape[3], shape[4])
-
-
-def _check_aspect(name: str, height: int, width: int) -> None:
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise VideoError(
-            f"{name}: frames are {width}×{height} pixels, one side may be at most {MAX_ASPECT} "
-            "times the other"
-        )
+    check_aspect("the batch", shape[3], shape[4])
 
 
 def pick_frames(num_frames: int, wanted: int | None) -> list[int]:
-    """Return the middle frames of `wanted` stretches of equal length; all if they are fewer."""
+    """Return the middle frames of `wanted` equal parts of a video; all if there are fewer."""
     count = min(wanted or num_frames, num_frames)
     return [int((place + 0.5) * num_frames / count) for place in range(count)]
-
-
-def placement(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Return where a network runs (None = a GPU if there is one) and its arithmetic.
-
-    Raises:
-        ConfigError: torch has no such floating type.
-    """
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise ConfigError(f"dtype of an image reward: torch has no floating type {dtype!r}")
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")), kind

@@ -1,6 +1,6 @@
-"""From the answers of reward models to one checked score per candidate.
+"""Turn the answers of reward models into one checked score per candidate.
 
-A candidate that cannot be scored is not an error but a *reason* (a short string), which is counted:
+A candidate that cannot be scored has a *reason* (a short string) instead, which is counted:
 `score_not_finite`, `score_missing_dimension`, `score_unknown_dimension`, `video_unscorable`,
 `prompt_unscorable`.
 """
@@ -19,11 +19,11 @@ from videorl.protocols import RewardModel
 from videorl.types import CandidateGroup, Score, ScoredCandidate, ScoredGroup, Video
 
 Result: TypeAlias = Score | str
-"""A score that passed every check, or the reason why there is none."""
+"""A checked score, or the reason why there is none."""
 
 
 def check(score: Score, dimensions: Sequence[str]) -> Result:
-    """Return `score` if it is finite and has exactly `dimensions`, otherwise the reason."""
+    """Return `score` if it is finite and has exactly `dimensions`, otherwise a reason."""
     if set(dimensions) - set(score.dimensions):
         return "score_missing_dimension"
     if set(score.dimensions) - set(dimensions):
@@ -36,61 +36,61 @@ def check(score: Score, dimensions: Sequence[str]) -> Result:
 def checked_scores(
     model: RewardModel, videos: Sequence[Video], prompts: Sequence[str]
 ) -> list[Result]:
-    """Score videos; one that the model refuses does not cost its neighbours.
+    """Score videos and check the scores; a video that the model refuses gives a reason.
 
     Raises:
-        RewardError: The model gave another number of scores than it got videos.
+        RewardError: The number of scores is not the number of videos.
     """
 
-    def result(one: Score | VideoError | PromptError) -> Result:
-        if isinstance(one, Score):
-            return check(one, model.dimensions)
-        return "prompt_unscorable" if isinstance(one, PromptError) else "video_unscorable"
+    def result(scored: Score | VideoError | PromptError) -> Result:
+        if isinstance(scored, Score):
+            return check(scored, model.dimensions)
+        return "prompt_unscorable" if isinstance(scored, PromptError) else "video_unscorable"
 
-    return [result(one) for one in score_each(model, videos, prompts)]
+    return [result(scored) for scored in score_each(model, videos, prompts)]
 
 
 def explained_scores(
     model: RewardModel, videos: Sequence[Any], prompts: Sequence[str]
 ) -> list[Result]:
-    """Score video files as `checked_scores` does, but say in the model's words what it refused."""
+    """Do the same as `checked_scores`, with the model's error text as the reason of a refusal."""
     return [
-        check(one, model.dimensions) if isinstance(one, Score) else str(one)
-        for one in score_each(model, videos, prompts)
+        check(scored, model.dimensions) if isinstance(scored, Score) else str(scored)
+        for scored in score_each(model, videos, prompts)
     ]
 
 
 def check_rewards(rewards: Sequence[RewardConfig]) -> None:
-    """Check that there are reward models and that scores can be named after them.
+    """Check that there is a reward model, and that no two have the same key.
 
     Raises:
-        ConfigError: None is configured, or two have the same name.
+        ConfigError: There is none, or two have the same key.
     """
     if not rewards:
         raise ConfigError("rewards: at least one reward model is needed, got an empty list")
-    twice = [name for name, count in Counter(one.key for one in rewards).items() if count > 1]
+    twice = [name for name, count in Counter(reward.key for reward in rewards).items() if count > 1]
     if twice:
         raise ConfigError(f"rewards: {twice[0]!r} is listed twice; give each its own label")
 
 
 def check_dimension_weights(config: RewardConfig, dimensions: Sequence[str]) -> None:
-    """Check that every weighted dimension is one that the model scores.
+    """Check that the model scores every dimension that has a weight.
 
     Raises:
-        ConfigError: `dimension_weights` names another one.
+        ConfigError: `dimension_weights` names an unknown dimension.
     """
     if unknown := sorted(set(config.dimension_weights) - set(dimensions)):
         raise ConfigError(
             f"rewards[{config.key}].dimension_weights: unknown dimension {unknown[0]!r}; "
-            f"it scores {', '.join(dimensions)}"
+            f"the model scores {', '.join(dimensions)}"
         )
 
 
 def combine(scores: Mapping[str, Score], rewards: Sequence[RewardConfig]) -> Score:
-    """Merge the scores of one video by several models, keyed by `RewardConfig.key`.
+    """Merge the scores that several models gave one video, keyed by `RewardConfig.key`.
 
-    The total is the sum over models of `weight` times the model's own total, or times the weighted
-    sum of its dimensions where `dimension_weights` are given (dimensions left out then weigh 0).
+    The total is the sum over models of `weight` times the model's own total. Where a model has
+    `dimension_weights`, the weighted sum of those dimensions takes the place of its total.
     """
     total = 0.0
     for reward in rewards:
@@ -105,9 +105,9 @@ def combine(scores: Mapping[str, Score], rewards: Sequence[RewardConfig]) -> Sco
 def named(
     scores: Mapping[str, Score], rewards: Sequence[RewardConfig]
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the dimensions and the raw values of the models that are in `scores`.
+    """Return the dimensions and the raw values of the models in `scores`, under unique names.
 
-    They keep their names if `rewards` is one model and become `model.dimension` otherwise.
+    Names stay as they are if there is one reward, and become `key.name` otherwise.
     """
     dimensions: dict[str, float] = {}
     raw: dict[str, Any] = {}
@@ -126,44 +126,44 @@ def score_group(
     rewards: Sequence[RewardConfig],
     unseen: Sequence[Mapping[str, float]],
 ) -> ScoredGroup:
-    """Combine every model's results for a group; candidates without a score are counted.
+    """Combine the results of all models for a group; count candidates without a score.
 
     Args:
-        group: The candidates.
+        group: The candidates that were scored.
         results: `RewardConfig.key` -> one result per candidate, in order.
-        rewards: The models, in the recipe's order.
-        unseen: Quality metrics of each candidate that no reward sees.
+        rewards: The models' configurations, in the recipe's order.
+        unseen: For each candidate, quality metrics that no reward sees.
 
     Returns:
-        The scored candidates in order; `dropped` counts each lost candidate once, under the reason
-        of the first model that gave none.
+        The scored candidates in order. `dropped` counts every other candidate once, under the
+        reason of the first model that gave it no score.
     """
     scored: list[ScoredCandidate] = []
     dropped: Counter[str] = Counter()
     for index, candidate in enumerate(group.candidates):
         by_model = {reward.key: results[reward.key][index] for reward in rewards}
-        scores = {name: one for name, one in by_model.items() if isinstance(one, Score)}
+        scores = {key: found for key, found in by_model.items() if isinstance(found, Score)}
         if len(scores) == len(by_model):
             score = combine(scores, rewards)
             scored.append(ScoredCandidate(candidate, score, unseen[index]))
         else:
-            dropped[next(one for one in by_model.values() if isinstance(one, str))] += 1
+            dropped[next(found for found in by_model.values() if isinstance(found, str))] += 1
     return ScoredGroup(group.prompt, group.prompt_embeds, tuple(scored), dict(dropped))
 
 
 def score_each(
     model: RewardModel, videos: Sequence[Any], prompts: Sequence[str]
 ) -> list[Score | VideoError | PromptError]:
-    """Score videos; one that cannot be scored gives its error and costs its neighbours nothing.
+    """Score videos; for one that cannot be scored, return its error instead.
 
     Args:
-        model: Any reward model; it scores whole batches as long as they hold nothing bad.
-        videos: What the model takes: files or `Video`s.
+        model: Gets the whole batch, and smaller and smaller parts of it if that fails.
+        videos: Files or `Video`s, whichever the model takes.
         prompts: One per video.
 
     Raises:
-        ValueError: Videos and prompts differ in number.
-        RewardError: The model gave another number of scores than it got videos.
+        ValueError: The numbers of videos and prompts differ.
+        RewardError: The number of scores is not the number of videos.
     """
     if len(videos) != len(prompts):
         raise ValueError(f"got {len(videos)} videos for {len(prompts)} prompts")
@@ -172,11 +172,11 @@ def score_each(
     except (VideoError, PromptError) as error:
         if len(videos) == 1:
             return [error]
-        # Halves keep most of the others in large batches.
+        # By halves, so that most of the other videos stay in large batches.
         half = len(videos) // 2
         parts = score_each(model, videos[:half], prompts[:half])
         parts += score_each(model, videos[half:], prompts[half:])
-        return [_placed(one, index, len(videos)) for index, one in enumerate(parts)]
+        return [_placed(part, index, len(videos)) for index, part in enumerate(parts)]
     if len(scores) != len(videos):
         raise RewardError(
             f"{type(model).__name__} gave {len(scores)} scores for {len(videos)} videos"
@@ -187,7 +187,7 @@ def score_each(
 def _placed(
     result: Score | VideoError | PromptError, index: int, count: int
 ) -> Score | VideoError | PromptError:
-    """Return what became of one video of `count`; errors say its place among all of them."""
+    """Return the result of a video; an error is changed to name its place among all `count`."""
     if not isinstance(result, VideoError | PromptError):
         return result
     place = rf"\1 {index} of {count}"

@@ -1,4 +1,4 @@
-"""What every reward model accepts as a video and as a prompt, checked once and in one place."""
+"""Videos and prompts as every reward model accepts them, with their checks."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from videorl.errors import PromptError, VideoError
 from videorl.types import Video
 
 VideoSource: TypeAlias = str | os.PathLike[str] | Video
-"""A file, or decoded frames with their rate."""
+"""A file, or decoded frames with their frame rate."""
 
 MIN_FRAMES = 2
-"""Fewer show no motion; VideoReward's own code refuses them as well."""
+"""A single frame shows no motion; VideoReward's own code refuses it as well."""
 MIN_SIDE_PX = 2
-"""A side of one pixel holds no picture: resizing would only spread its colour."""
+"""There is no picture in a single row or column of pixels."""
+MAX_ASPECT = 200
+"""Limit of `check_aspect`."""
 PLACEHOLDERS = ("<image>", "<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>")
-"""Tokens of the templates of all models: what one refuses, all refuse, alone or in one run."""
+"""Tokens in the templates of any model: all models refuse them, so that they agree."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVideo:
-    """A video whose frames are decoded only when asked for."""
+    """A checked video whose frames are decoded when they are read."""
 
     name: str
-    """The path, or the place in the batch; every error names it."""
+    """The path, or the position in the batch; used in errors."""
     num_frames: int
     fps: float
     """Average frames per second (> 0, finite)."""
     decode: Callable[[list[int]], npt.NDArray[np.uint8]]
     timestamps: Callable[[], npt.NDArray[np.float32]]
-    """Seconds at which each frame is shown, [F]; a file's own, which need not be even."""
+    """Returns the seconds [F] at which frames are shown; in a file they may be uneven."""
 
     def read(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based, repeats allowed) as RGB uint8 [F, H, W, 3].
 
         Raises:
-            VideoError: The file is damaged there, or its pictures are a single pixel wide or high.
+            VideoError: The file is damaged there, or its frames are a single pixel wide or high.
         """
         frames_FHW3 = self.decode([int(index) for index in indices])
         height, width = frames_FHW3.shape[1:3]
@@ -56,7 +58,7 @@ class OpenVideo:
 
 
 def open_videos(videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[OpenVideo]:
-    """Open every video of a batch; `prompts` must be as many.
+    """Open every video of a batch; there must be as many `prompts`.
 
     Raises:
         VideoError: The numbers differ, or a video cannot be scored (see `open_video`).
@@ -69,13 +71,13 @@ def open_videos(videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[O
 
 
 def open_video(video: VideoSource, name: str = "video") -> OpenVideo:
-    """Check a video and make its frames readable; `name` stands for frames given in memory.
+    """Check a video and make its frames readable; `name` names a video given in memory.
 
-    Files are read with decord, whose frames and average rate the authors' codes use.
+    Files are read with decord, as in the code of the models' authors.
 
     Raises:
         VideoError: The file is missing, damaged or truncated; the frames are not RGB uint8; there
-            are fewer than two; or the rate is not a finite number above 0.
+            are fewer than two; or the frame rate is not a finite number above 0.
     """
     if isinstance(video, Video):
         opened = _in_memory(video, name)
@@ -92,15 +94,30 @@ def open_video(video: VideoSource, name: str = "video") -> OpenVideo:
     return opened
 
 
+def check_aspect(name: str, height: int, width: int) -> None:
+    """Check that frames are not too long and narrow; `name` is that of the video.
+
+    Models that resize frames by their short side would need memory without bound.
+
+    Raises:
+        VideoError: One side is more than `MAX_ASPECT` times the other.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise VideoError(
+            f"{name}: frames are {width}×{height} pixels, one side may be at most {MAX_ASPECT} "
+            "times the other"
+        )
+
+
 def check_prompts(prompts: Sequence[str], reserved: Sequence[str]) -> None:
-    """Check that prompts have text, and none that the model's own template gives a meaning.
+    """Check that prompts are text without tokens that have a meaning in the model's template.
 
     Args:
         prompts: The texts of one batch.
-        reserved: Tokens that would corrupt the template, besides `PLACEHOLDERS`.
+        reserved: Tokens to refuse besides `PLACEHOLDERS`.
 
     Raises:
-        PromptError: A prompt is no text, is blank, or holds a reserved token.
+        PromptError: A prompt is not text, is blank, or contains a reserved token.
     """
     for index, prompt in enumerate(prompts):
         name = f"prompt {index} of {len(prompts)}"
@@ -169,9 +186,9 @@ def _from_file(path: Path) -> OpenVideo:
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Return whether an mp4 file ends before its last top-level box does (ISO/IEC 14496-12, 4.2).
+    """Return whether an mp4 file ends within its last top-level box (ISO/IEC 14496-12, 4.2).
 
-    Decoders notice a missing packet, but fill up one that is cut without a word.
+    Decoders notice a missing packet, but silently fill up one that is cut.
     """
     end, start = path.stat().st_size, 0
     with path.open("rb") as file:
@@ -179,11 +196,11 @@ def _is_cut_off(path: Path) -> bool:
             file.seek(start)
             header = file.read(16)
             if start == 0 and header[4:8] != b"ftyp":
-                return False  # another container
+                return False  # not an mp4 file
             size = int.from_bytes(header[:4], "big")
             if size == 1:
                 size = int.from_bytes(header[8:16], "big")
-            if size == 0:  # it reaches to the end of the file, however long that is
+            if size == 0:  # the box ends with the file
                 return False
             start += max(size, 8)
     return start > end

@@ -70,7 +70,7 @@ def inputs(policy: PolicyConfig) -> Inputs:
 def assert_equal_rewards(found: LatentReward, expected: LatentReward, given: Inputs) -> None:
     live, parameters = dict(expected.named_parameters()), dict(found.named_parameters())
     assert live.keys() == parameters.keys()
-    assert all(torch.equal(one, live[name]) for name, one in parameters.items())
+    assert all(torch.equal(parameter, live[name]) for name, parameter in parameters.items())
     torch.testing.assert_close(found(*given), expected(*given), atol=1e-5, rtol=0)
 
 
@@ -101,7 +101,7 @@ def test_features_are_those_of_the_whole_model_s_first_block(tmp_path: Path) -> 
     whole = load_policy(config, tiny_sampling(), parts=frozenset({"transformer"}))
     assert isinstance(whole, PipelinePolicy)
     seen: list[Tensor] = []
-    whole.blocks()[0].register_forward_hook(lambda *one: seen.append(one[2]))
+    whole.blocks()[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     whole.predict(*inputs(config), "policy")
     layers, _ = first_layers(config, tiny_sampling(), 1)
     assert torch.equal(layers.features(*inputs(config)), seen[0])
@@ -118,7 +118,7 @@ def test_the_gradient_is_that_of_the_weighted_reward(policy: PolicyConfig) -> No
         up, down = (reward(x_t + sign * step, t_B, embeds) @ weights_K for sign in (1, -1))
     slope_B = (up - down) / 2e-2
     torch.testing.assert_close(slope_B, gradient.flatten(1).norm(dim=1), rtol=0.02, atol=1e-3)
-    assert all(one.grad is None for one in reward.parameters())
+    assert all(p.grad is None for p in reward.parameters())
 
 
 @pytest.mark.parametrize("train", ["head", "lora", "blocks"])
@@ -128,7 +128,7 @@ def test_what_is_trained_gets_gradients_and_comes_back_from_disk(
     reward, given = build(policy, train=train), inputs(policy)
     reward(*given).square().sum().backward()
     trained = reward.trained_weights()
-    found = {name for name, one in reward.named_parameters() if one.grad is not None}
+    found = {name for name, p in reward.named_parameters() if p.grad is not None}
     assert found == trained.keys()
     assert any("head" not in name for name in trained) == (train != "head")
     change_weights(reward)
@@ -145,7 +145,7 @@ def test_an_aligned_policy_keeps_the_reward_of_its_base(
     reward = build(policy)
     reward.save(tmp_path / "reward")
     aligned = load_policy(policy, tiny_sampling(), parts=PARTS, seed=1)
-    aligned.load_weights({name: one + 0.1 for name, one in aligned.weights().items()})
+    aligned.load_weights({name: tensor + 0.1 for name, tensor in aligned.weights().items()})
     aligned.export(tmp_path / "aligned")
     with_adapter = dataclasses.replace(
         policy, lora=dataclasses.replace(policy.lora, initial=str(tmp_path / "aligned"))
@@ -198,11 +198,11 @@ def test_requests_are_checked_by_name() -> None:
     assert parse_weights(["sharp=1", "steady=-0.5"], config) == {"sharp": 1.0, "steady": -0.5}
     for request, message in (
         ("sharpness=1", r"unknown dimension 'sharpness'; .* scores sharp, steady"),
-        ("sharp", "by dimension=weight, got 'sharp'"),
-        ("sharp=much", "by dimension=weight"),
+        ("sharp", "expected dimension=weight, got 'sharp'"),
+        ("sharp=much", "expected dimension=weight"),
         ("sharp=nan", "must be finite, got nan"),
     ):
         with pytest.raises(ConfigError, match=message):
             parse_weights([request], config)
-    with pytest.raises(ConfigError, match=r"sharp is weighted twice, by 1\.0 and 2"):
+    with pytest.raises(ConfigError, match=r"sharp has two weights, 1\.0 and 2"):
         parse_weights(["sharp=1", "sharp=2"], config)

@@ -21,7 +21,7 @@ from videorl.policies.pipeline_policy import PipelinePolicy
 
 SEEDS = [11, 12]
 SOLVERS = {"wan": UniPCMultistepScheduler, "cogvideox": CogVideoXDPMScheduler}
-"""Other ones than the tiny checkpoints name; one looks back, one takes other arguments."""
+"""Solvers that the tiny checkpoints do not name: one looks back, one takes other arguments."""
 
 
 @pytest.fixture(params=sorted(FAMILIES))

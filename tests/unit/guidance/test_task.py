@@ -86,9 +86,9 @@ def test_what_the_oracle_cannot_score_is_nan() -> None:
     score = dimension_scores({"moving_shapes": MovingShapesReward()}, rewards)
     long, short = (Video(np.zeros((count, 32, 32, 3), np.uint8), 8.0) for count in (9, 2))
     found = score([long, short], PROMPTS[0])
-    assert [set(one) for one in found] == [set(MovingShapesReward.dimensions)] * 2
-    assert all(math.isfinite(one) for one in found[0].values())
-    assert all(math.isnan(one) for one in found[1].values())
+    assert [set(scores) for scores in found] == [set(MovingShapesReward.dimensions)] * 2
+    assert all(math.isfinite(value) for value in found[0].values())
+    assert all(math.isnan(value) for value in found[1].values())
 
 
 def test_pairs_of_each_prompt_are_labelled_and_sampling_goes_on_where_it_stopped(
@@ -205,7 +205,7 @@ def test_training_learns_stops_resumes_and_saves(
     assert digest(found[0]) == digest(found[1])
     lines = RunFolder(Path(parts.run_dir)).metrics.read_text().splitlines()
     metrics = [json.loads(line) for line in lines]
-    assert [one["step"] for one in metrics] == [0, 1, 2, 3]
+    assert [row["step"] for row in metrics] == [0, 1, 2, 3]
     assert metrics[3]["train/loss"] < metrics[0]["train/loss"]
     judged = json.loads((tmp_path / "whole/reward/held_out.json").read_text())
     assert judged["times"] == [0.1, 0.9]

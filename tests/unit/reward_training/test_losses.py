@@ -48,5 +48,5 @@ def test_probabilities_of_a_pair_sum_to_one() -> None:
     loss = [
         bradley_terry_with_ties(first, second, torch.full((1, 3), label), k=3.0) for label in LABELS
     ]
-    total = sum(one.neg().exp() for one in loss)
+    total = sum(values.neg().exp() for values in loss)
     torch.testing.assert_close(total, torch.ones(1, 3))

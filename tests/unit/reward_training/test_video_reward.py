@@ -42,7 +42,7 @@ class Rows:
         self.rows[step] = {k: v for k, v in metrics.items() if k not in VOLATILE}
 
     def truncate(self, step: int) -> None:
-        self.rows = {one: row for one, row in self.rows.items() if one < step}
+        self.rows = {at: row for at, row in self.rows.items() if at < step}
 
     def close(self) -> None:
         pass
@@ -88,7 +88,7 @@ def test_with_lora_only_what_is_published_as_trained_moves(folder: Path, tmp_pat
     assert {kind: sum(kind in name for name in moved) for kind in kinds} == kinds
     assert len(moved) == sum(kinds.values())
     name = "base_model.model.model.embed_tokens.weight"
-    old_VD, new_VD = (published_tensors(one.module)[name] for one in (untrained, task))
+    old_VD, new_VD = (published_tensors(model.module)[name] for model in (untrained, task))
     changed = (old_VD != new_VD).any(1).nonzero().flatten().tolist()
     assert changed == [len(new_VD) - 3, len(new_VD) - 2, len(new_VD) - 1]
 
@@ -153,5 +153,5 @@ def test_bases_that_lack_something_are_refused(folder: Path, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="lacks 12 tensors of a Qwen2-VL model"):
         load_video_reward_task(recipe, CPU)
     (copied / "base/model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="is no readable Qwen2-VL model"):
+    with pytest.raises(CheckpointError, match="is not a readable Qwen2-VL model"):
         load_video_reward_task(recipe, CPU)

@@ -50,7 +50,7 @@ def test_ratings_are_read_from_every_format(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         found = read_ratings(write(tmp_path, kind), FIXTURE)
-    assert [one.path.name for one in found] == ["vs_pub_1.mp4", "vs_pub_2.mp4"]
+    assert [video.path.name for video in found] == ["vs_pub_1.mp4", "vs_pub_2.mp4"]
     assert found[0].ratings == ROWS[0][2:]
     assert "row 3 skipped" in caplog.text
 

@@ -74,7 +74,7 @@ def test_pairs_that_teach_nothing_are_refused(
 
 
 def score(*yes_ids: int) -> Score:
-    answers = tuple("yes" if one.id in yes_ids else "no" for one in checklist())
+    answers = tuple("yes" if question.id in yes_ids else "no" for question in checklist())
     return Score({}, 0.0, {"answers": answers})
 
 
@@ -93,7 +93,7 @@ def test_a_file_of_weights_from_answers(tmp_path: Path) -> None:
     write_weights(tmp_path / "weight.json", fit)
     assert json.loads((tmp_path / "weight.json").read_text()) == list(fit.weights)
     questions = reweighted(tmp_path / "weight.json")
-    assert [one.id for one in questions if one.weight > 0] == [1, 60]
+    assert [question.id for question in questions if question.weight > 0] == [1, 60]
     assert questions[0].weight == pytest.approx(questions[59].weight)
 
 

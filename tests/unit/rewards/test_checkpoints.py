@@ -48,7 +48,7 @@ def test_torch_files_are_read_without_running_code(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"code\.pth cannot be read"):
         read_tensors(tmp_path / "code.pth")
     torch.save(LAYER["bias"], tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"other\.pth holds no plain mapping"):
+    with pytest.raises(CheckpointError, match=r"other\.pth does not hold a plain mapping"):
         read_tensors(tmp_path / "other.pth")
 
 
@@ -89,7 +89,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_tensors_must_fit_exactly(change: dict[str, torch.Tensor | None], reason: str) -> None:
-    tensors = {name: one for name, one in {**LAYER, **change}.items() if one is not None}
+    tensors = {name: tensor for name, tensor in {**LAYER, **change}.items() if tensor is not None}
     with pytest.raises(CheckpointError, match=f"here is not .*{reason}"):
         load_strictly(nn.Linear(3, 2), tensors, source=Path("here"))
 

@@ -53,9 +53,14 @@ def waves(height: int, width: int, frames: int = 5) -> Tensor:
 
 def both_paths(model: DifferentiableReward, bytes_BF3HW: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scores [B, K] of pixels, and of the same as ordinary videos."""
-    videos = [Video(np.ascontiguousarray(one.permute(0, 2, 3, 1)), FPS) for one in bytes_BF3HW]
+    videos = [
+        Video(np.ascontiguousarray(pixels_F3HW.permute(0, 2, 3, 1)), FPS)
+        for pixels_F3HW in bytes_BF3HW
+    ]
     scores = model.score(videos, PROMPTS)
-    ordinary = torch.tensor([[one.dimensions[name] for name in model.dimensions] for one in scores])
+    ordinary = torch.tensor(
+        [[score.dimensions[name] for name in model.dimensions] for score in scores]
+    )
     return model.score_pixels(bytes_BF3HW / 255, FPS, PROMPTS), ordinary
 
 

@@ -57,7 +57,9 @@ class Picky(FakeReward):
 def test_a_video_that_is_refused_does_not_cost_its_neighbours() -> None:
     results = checked_scores(Picky(), [grey(51), grey(0), grey(255)], ["p"] * 3)
     assert results[1] == "video_unscorable"
-    assert [one.total for one in results if isinstance(one, Score)] == pytest.approx([0.2, 1.0])
+    assert [result.total for result in results if isinstance(result, Score)] == pytest.approx(
+        [0.2, 1.0]
+    )
 
 
 class Particular(FakeReward):
@@ -74,7 +76,9 @@ def test_a_prompt_that_is_refused_does_not_cost_its_neighbours() -> None:
     videos, prompts = [grey(51), grey(0), grey(255)], ["p", "", "p"]
     results = checked_scores(Particular(), videos, prompts)
     assert results[1] == "prompt_unscorable"
-    assert [one.total for one in results if isinstance(one, Score)] == pytest.approx([0.2, 1.0])
+    assert [result.total for result in results if isinstance(result, Score)] == pytest.approx(
+        [0.2, 1.0]
+    )
     assert explained_scores(Particular(), videos, prompts)[1] == "a prompt is empty"
 
 
@@ -119,7 +123,7 @@ def test_a_candidate_is_dropped_once_whichever_model_failed() -> None:
     }
     group = group_of([grey(1), grey(2), grey(3)])
     scored = score_group(group, results, rewards, [{"blur": 0.1}, {}, {}])
-    assert [one.candidate.index for one in scored.candidates] == [0]
+    assert [kept.candidate.index for kept in scored.candidates] == [0]
     assert scored.candidates[0].score.total == 8.0
     assert scored.candidates[0].unseen == {"blur": 0.1}
     assert scored.dropped == {"score_not_finite": 1, "video_unscorable": 1}
@@ -130,7 +134,7 @@ def test_settings_that_cannot_be_combined_are_refused() -> None:
         check_rewards([])
     with pytest.raises(ConfigError, match="'one' is listed twice"):
         check_rewards([RewardConfig(name="one"), RewardConfig(name="one")])
-    with pytest.raises(ConfigError, match="unknown dimension 'qality'; it scores quality"):
+    with pytest.raises(ConfigError, match="unknown dimension 'qality'; the model scores quality"):
         check_dimension_weights(
             RewardConfig(name="one", dimension_weights={"qality": 1.0}), ("quality",)
         )

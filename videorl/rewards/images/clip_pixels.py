@@ -1,7 +1,7 @@
-"""CLIP's picture preprocessing, as each authors' code does it: the details differ.
+"""CLIP's preprocessing of pictures, which differs in details between the authors of rewards.
 
-Common to all: the short side becomes the network's (bicubic), the middle square is cut out, and
-colours are normalised with OpenAI's constants.
+All of them resize the short side to that of the network (bicubic), cut out the middle square, and
+normalise colours with OpenAI's constants.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from videorl.rewards.clip_normal import normalised
 
 
 def torchvision_crop(margin_px: int) -> int:
-    """Return how much of a margin torchvision's CenterCrop cuts off first: half, ties to even."""
+    """Return what torchvision's CenterCrop cuts off at the top or left: half, ties to even."""
     return round(margin_px / 2)
 
 
 def transformers_crop(margin_px: int) -> int:
-    """Return how much of a margin transformers' CLIP processor cuts off first: the lesser half."""
+    """Return what transformers' CLIP processor cuts off at the top or left: half, rounded down."""
     return margin_px // 2
 
 
@@ -34,7 +33,7 @@ def pil_pixels(
     side_px: int,
     crop: Callable[[int], int] = torchvision_crop,
 ) -> Tensor:
-    """Return pixels [F, 3, side, side], resized by PIL: smoothed, and rounded to whole levels."""
+    """Return pixels [F, 3, side, side], resized by PIL: antialiased and rounded to 8 bits."""
     height, width = _resized(frames_FHW3.shape[1], frames_FHW3.shape[2], side_px)
     top, left = crop(height - side_px), crop(width - side_px)
     box = (left, top, left + side_px, top + side_px)
@@ -44,18 +43,19 @@ def pil_pixels(
         )
         for frame in frames_FHW3
     ]
-    return _normalised(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255.0)
+    return normalised(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255.0)
 
 
 def tensor_pixels(
     frames_FHW3: npt.NDArray[np.uint8], side_px: int, *, antialias: bool = True
 ) -> Tensor:
-    """Return pixels [F, 3, side, side], resized as tensors: neither rounded nor clamped.
+    """Return pixels [F, 3, side, side], resized as tensors, so neither rounded nor clamped.
 
     Args:
-        frames_FHW3: RGB.
-        side_px: Of the square that is cut out.
-        antialias: Whether shrinking smooths: torchvision's default for tensors since 0.17.
+        frames_FHW3: RGB, 8 bits.
+        side_px: Side of the square that is cut out.
+        antialias: Whether to antialias when shrinking: torchvision's default for tensors since
+            0.17.
     """
     frames_F3HW = torch.from_numpy(frames_FHW3).permute(0, 3, 1, 2) / 255.0
     return float_pixels(frames_F3HW, side_px, antialias=antialias)
@@ -73,10 +73,10 @@ def float_pixels(
 
     Args:
         frames_F3HW: RGB in [0, 1].
-        side_px: Of the square that is cut out.
-        crop: How much of a margin is cut off first.
-        antialias: Whether shrinking smooths; then the filter is PIL's.
-        is_clamped: Whether overshoot of the filter is cut off, as PIL does.
+        side_px: Side of the square that is cut out.
+        crop: Returns how much of a margin is cut off at the top or left.
+        antialias: Whether to antialias when shrinking, with the filter of PIL.
+        is_clamped: Whether to clamp to [0, 1], as PIL does, where the filter overshoots.
     """
     size = _resized(frames_F3HW.shape[2], frames_F3HW.shape[3], side_px)
     pixels_F3HW = F.interpolate(
@@ -84,17 +84,10 @@ def float_pixels(
     )
     top, left = (crop(side - side_px) for side in size)
     square_F3SS = pixels_F3HW[:, :, top : top + side_px, left : left + side_px]
-    return _normalised(square_F3SS.clamp(0, 1) if is_clamped else square_F3SS)
+    return normalised(square_F3SS.clamp(0, 1) if is_clamped else square_F3SS)
 
 
 def _resized(height: int, width: int, side_px: int) -> tuple[int, int]:
     if width <= height:
         return int(side_px * height / width), side_px
     return side_px, int(side_px * width / height)
-
-
-def _normalised(pixels_F3HW: Tensor) -> Tensor:
-    mean_311, std_311 = (
-        torch.tensor(one, device=pixels_F3HW.device)[:, None, None] for one in (MEAN, STD)
-    )
-    return (pixels_F3HW - mean_311) / std_311

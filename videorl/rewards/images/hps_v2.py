@@ -1,6 +1,6 @@
-"""HPSv2 and v2.1 (arXiv 2306.09341): an OpenCLIP ViT-H-14 trained on people's rankings.
+"""HPSv2 and v2.1 (arXiv 2306.09341): an OpenCLIP ViT-H-14 trained on human rankings.
 
-The checkpoint names tensors as OpenCLIP does; they are put into transformers' `CLIPModel`.
+The tensors have the names of OpenCLIP, and are loaded into the `CLIPModel` of transformers.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from videorl.rewards.images.clip_preference import (
     read_config,
     read_tokenizer,
 )
-from videorl.rewards.per_frame import ImageScorer, PerFrameReward, placement
+from videorl.rewards.per_frame import ImageScorer, PerFrameReward
+from videorl.rewards.placement import placement
 
 FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 OPEN_CLIP_TOKENS = ("<start_of_text>", "<end_of_text>")
-"""What OpenCLIP's own tokenizer calls CLIP's two special tokens."""
+"""CLIP's two special tokens as OpenCLIP's tokenizer spells them."""
 _OPEN_CLIP_NAMES = (
     ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
     ("vision_model.embeddings.patch_embedding.", "visual.conv1."),
@@ -55,7 +56,7 @@ _OPEN_CLIP_NAMES = (
     (".mlp.fc1.", ".mlp.c_fc."),
     (".mlp.fc2.", ".mlp.c_proj."),
     (".self_attn.out_proj.", ".attn.out_proj."),
-    *((f".self_attn.{one}_proj.", ".attn.in_proj_") for one in "qkv"),
+    *((f".self_attn.{letter}_proj.", ".attn.in_proj_") for letter in "qkv"),
 )
 _TRANSPOSED = ("visual.proj", "text_projection")
 
@@ -72,28 +73,28 @@ def load_hps_v2(
 ) -> PerFrameReward:
     """Load HPSv2 from its published layout.
 
-    The score of a frame is the cosine, as of the authors' `hpsv2.score`; their tables show it times
-    100. Scores of the two versions cannot be compared.
+    The score of a frame is the cosine, as in the authors' `hpsv2.score`; their tables show it
+    times 100. Scores of the two versions cannot be compared.
 
     Args:
-        path: The `.pt` file, or a folder or hub id that holds it.
-        version: `v2.0` or `v2.1`; which file of a folder is read.
+        path: The `.pt` file, or a folder or hub id with it.
+        version: `v2.0` or `v2.1`: which file of a folder to read.
         base: Folder or hub id of a transformers CLIP-H, of which the configuration and the
             tokenizer are read.
-        antialias: Whether shrinking smooths, as it does in the authors' code with torchvision 0.17
-            or later. With the versions of when the model was made it did not.
-        device: None = the GPU if there is one.
-        dtype: Of weights and arithmetic; the checkpoint stores float16.
-        frames: `num_frames`, `batch_frames`: see `PerFrameReward`.
+        antialias: Whether to antialias when shrinking, as the authors' code does with torchvision
+            0.17 or later. It did not with the versions of the time when the model was made.
+        device: Where the model runs; None = the GPU if there is one.
+        dtype: Type of weights and arithmetic; the checkpoint stores float16.
+        frames: `num_frames` and `batch_frames` of `PerFrameReward`.
 
     Raises:
-        CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
+        CheckpointError: Files or tensors are missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
     if version not in FILES:
         near = difflib.get_close_matches(version, FILES, n=1, cutoff=0.0)
         raise ConfigError(f"version of hps_v2 is {version!r}; did you mean {near[0]!r}?")
-    where, kind = placement(device, dtype)
+    where, kind = placement("an image reward", device, dtype)
     file = Path(path) if Path(path).is_file() else find_folder(path, [FILES[version]])
     if file.is_dir():
         file = file / FILES[version]
@@ -114,7 +115,7 @@ def load_network(file: Path, config: Any, dtype: torch.dtype) -> ClipPreference:
 
     Raises:
         CheckpointError: The file is missing or damaged, or a tensor is missing, unexpected or of
-            another shape; it is named as in the checkpoint.
+            another shape; the error has the tensor's name in the checkpoint.
     """
     if not file.is_file():
         raise CheckpointError(f"{file} is missing from the checkpoint")
@@ -128,14 +129,14 @@ def load_network(file: Path, config: Any, dtype: torch.dtype) -> ClipPreference:
 
 
 def open_clip_name(name: str) -> str:
-    """Return how OpenCLIP calls a tensor of a `CLIPModel`; queries, keys and values share one."""
+    """Return OpenCLIP's name of a `CLIPModel` tensor; queries, keys and values share a tensor."""
     for own, other in _OPEN_CLIP_NAMES:
         name = name.replace(own, other)
     return name
 
 
 def open_clip_shapes(clip: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a `CLIPModel`'s tensors in an OpenCLIP checkpoint."""
+    """Return the names and shapes that a `CLIPModel`'s tensors have in an OpenCLIP checkpoint."""
     shapes: dict[str, tuple[int, ...]] = {}
     for own, tensor in clip.state_dict().items():
         name, shape = open_clip_name(own), tuple(tensor.shape)
@@ -146,7 +147,7 @@ def open_clip_shapes(clip: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def unescaped(prompt: str) -> str:
-    """Return a prompt with HTML entities replaced, twice, as OpenCLIP's tokenizer does."""
+    """Replace HTML entities, twice, as OpenCLIP's tokenizer does."""
     return html.unescape(html.unescape(prompt)).strip()
 
 

@@ -1,7 +1,6 @@
 """ImageReward's network: BLIP (ViT-L and BERT with cross-attention), and a head on its first token.
 
-transformers' own BLIP parts, put together as the authors do, and the names of their tensors in the
-published checkpoint.
+It consists of the BLIP parts of transformers; tensors are renamed from the published checkpoint.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
     from transformers import BlipTextConfig, BlipVisionConfig
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the head's outputs over the authors' data: the score is normalised with them."""
+"""Statistics of the head's outputs on the authors' data, which normalise the score."""
 HEAD_WIDTH = 64
-"""Of BLIP's picture tower, in its base and in its large size."""
+"""Width of the attention heads in BLIP's picture tower, base and large alike."""
 UNUSED = (
     "blip.vision_proj.weight",
     "blip.vision_proj.bias",
@@ -38,7 +37,7 @@ UNUSED = (
     "blip.text_proj.bias",
     "blip.text_encoder.embeddings.position_ids",
 )
-"""Tensors that the authors' module holds, but no score depends on."""
+"""Tensors of the published checkpoint that do not affect the score."""
 _VISION_NAMES = (
     ("embeddings.class_embedding", "cls_token"),
     ("embeddings.position_embedding", "pos_embed"),
@@ -56,7 +55,7 @@ class ImageRewardNetwork(nn.Module):
     """BLIP that reads the prompt while looking at the picture."""
 
     def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig) -> None:
-        """Build it with random weights."""
+        """Build the network with random weights."""
         from transformers.models.blip.modeling_blip import BlipVisionModel
         from transformers.models.blip.modeling_blip_text import BlipTextModel
 
@@ -66,7 +65,7 @@ class ImageRewardNetwork(nn.Module):
         self.mlp = ScoreHead(text.hidden_size)
 
     def forward(self, pixels_B3HW: Tensor, token_ids_BL: Tensor) -> Tensor:
-        """Return the normalised scores [B] of pictures against padded token ids, float32."""
+        """Return the normalised scores [B] of pictures for padded token ids, in float32."""
         patches: Any = self.vision(pixel_values=pixels_B3HW.to(self.vision.dtype))
         words: Any = self.text(
             token_ids_BL,
@@ -81,13 +80,13 @@ def load_network(folder: Path, file: Path, dtype: torch.dtype) -> ImageRewardNet
     """Build the network and fill it from the published checkpoint.
 
     Args:
-        folder: Holds `med_config.json`, the configuration of the text half.
-        file: The tensors; what the picture tower looks like is read off their shapes.
-        dtype: Of BLIP; the head always computes in float32.
+        folder: Has `med_config.json`, the configuration of the text half.
+        file: Has the tensors, whose shapes give the configuration of the picture tower.
+        dtype: Type of BLIP; the head always computes in float32.
 
     Raises:
-        CheckpointError: Something is missing, unexpected, damaged or of a wrong shape; tensors are
-            named as in the checkpoint.
+        CheckpointError: Files or tensors are missing, unexpected, damaged or of a wrong shape; the
+            error has a tensor's name in the checkpoint.
     """
     stored = {k: v for k, v in read_tensors(file).items() if k not in UNUSED}
     vision = vision_config(stored, file)
@@ -105,7 +104,7 @@ def load_network(folder: Path, file: Path, dtype: torch.dtype) -> ImageRewardNet
 
 
 def published_name(name: str) -> str:
-    """Return how the published checkpoint calls a tensor of this network."""
+    """Return the name of a tensor of this network in the published checkpoint."""
     part, _, rest = name.partition(".")
     if part == "mlp":
         return name
@@ -117,10 +116,10 @@ def published_name(name: str) -> str:
 
 
 def vision_config(stored: Mapping[str, Tensor], file: Path) -> BlipVisionConfig:
-    """Return the picture tower's configuration, read off the tensors: no file states it.
+    """Return the picture tower's configuration, which no file states, from the tensors' shapes.
 
     Raises:
-        CheckpointError: The tensors that would tell are missing or of another kind.
+        CheckpointError: The tensors are missing or of another kind of network.
     """
     from transformers import BlipVisionConfig
 
@@ -130,7 +129,7 @@ def vision_config(stored: Mapping[str, Tensor], file: Path) -> BlipVisionConfig:
         num_patches = stored[f"{prefix}pos_embed"].shape[1] - 1
         mlp_width = stored[f"{prefix}blocks.0.mlp.fc1.weight"].shape[0]
     except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{file} holds no picture tower of BLIP: {error}") from error
+        raise CheckpointError(f"{file} does not hold a picture tower of BLIP: {error}") from error
     blocks = {name.split(".")[3] for name in stored if name.startswith(f"{prefix}blocks.")}
     return BlipVisionConfig(
         hidden_size=width,
@@ -148,7 +147,7 @@ def text_config(path: Path, vision_width: int) -> BlipTextConfig:
     """Return the text half's configuration from `med_config.json`.
 
     Raises:
-        CheckpointError: It is missing or lacks a value.
+        CheckpointError: The file is missing or lacks a value.
     """
     from transformers import BlipTextConfig
 

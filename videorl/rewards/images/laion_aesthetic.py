@@ -1,7 +1,7 @@
 """The LAION aesthetic predictors: a small head on the picture features of OpenAI's CLIP ViT-L/14.
 
-Version 2, `sac+logos+ava1-l14-linearMSE.pth`, is the one that papers name; version 1 is a single
-linear layer, `sa_0_4_vit_l_14_linear.pth`. Both give about 1 … 10 and do not see the prompt.
+Papers use version 2, `sac+logos+ava1-l14-linearMSE.pth`; version 1 is a single linear layer,
+`sa_0_4_vit_l_14_linear.pth`. Scores are about 1 … 10 and do not depend on the prompt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from videorl.rewards.checkpoints import (
 from videorl.rewards.images.clip_pixels import float_pixels, pil_pixels
 from videorl.rewards.images.clip_preference import read_config
 from videorl.rewards.images.score_head import ScoreHead
-from videorl.rewards.per_frame import ImageScorer, PerFrameReward, placement
+from videorl.rewards.per_frame import ImageScorer, PerFrameReward
+from videorl.rewards.placement import placement
 
 CLIP_L = "openai/clip-vit-large-patch14"
 CLIP_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -37,7 +38,7 @@ class AestheticNetwork(nn.Module):
     """CLIP's picture tower and a head on its unit features."""
 
     def __init__(self, config: Any, head: nn.Module) -> None:
-        """Build it from a `CLIPVisionConfig`; `head` takes features [B, D] to scores [B, 1]."""
+        """Build it from a `CLIPVisionConfig`; `head` maps features [B, D] to scores [B, 1]."""
         from transformers import CLIPVisionModelWithProjection
 
         super().__init__()
@@ -45,7 +46,7 @@ class AestheticNetwork(nn.Module):
         self.head = head
 
     def forward(self, pixels_B3HW: Tensor, texts_B0: Tensor | None = None) -> Tensor:
-        """Return the scores [B] of pictures, float32; there is nothing to read of a prompt."""
+        """Return the scores [B] of pictures, in float32; `texts_B0` is not used."""
         features: Any = self.clip(pixel_values=pixels_B3HW.to(self.clip.dtype))
         unit_BD = F.normalize(features.image_embeds.float(), dim=-1)
         return self.head(unit_BD).squeeze(-1)
@@ -62,18 +63,18 @@ def load_laion_aesthetic(
     """Load an aesthetic predictor from its published layout.
 
     Args:
-        path: The head's `.pth` file, or a folder that holds one of `HEADS`; both are published in
-            the authors' GitHub repositories.
+        path: The head's `.pth` file, or a folder with one of `HEADS`; both are published in the
+            authors' GitHub repositories.
         base: Folder or hub id of the transformers CLIP ViT-L/14; its text half is not used.
-        device: None = the GPU if there is one.
-        dtype: Of CLIP; the head always computes in float32.
-        frames: `num_frames`, `batch_frames`: see `PerFrameReward`.
+        device: Where the model runs; None = the GPU if there is one.
+        dtype: Type of CLIP; the head always computes in float32.
+        frames: `num_frames` and `batch_frames` of `PerFrameReward`.
 
     Raises:
-        CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
+        CheckpointError: Files or tensors are missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
-    where, kind = placement(device, dtype)
+    where, kind = placement("an image reward", device, dtype)
     file = _find_head(Path(path))
     folder = find_folder(base, CLIP_FILES)
     whole = read_config(folder)
@@ -103,7 +104,7 @@ def _find_head(path: Path) -> Path:
     found = [path] if path.is_file() else [path / name for name in HEADS if (path / name).is_file()]
     if len(found) != 1:
         raise CheckpointError(
-            f"{path} is no head of the aesthetic predictor, and no folder that holds exactly one "
+            f"{path} is neither a head of the aesthetic predictor nor a folder with exactly one "
             f"of {' and '.join(HEADS)}; download one from the authors' GitHub repositories"
         )
     return found[0]

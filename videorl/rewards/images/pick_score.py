@@ -1,4 +1,4 @@
-"""PickScore (arXiv 2305.01569): a CLIP-H trained on Pick-a-Pic's choices between two pictures."""
+"""PickScore (arXiv 2305.01569): a CLIP-H trained on the preferences of Pick-a-Pic."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from videorl.rewards.images.clip_preference import (
     read_config,
     read_tokenizer,
 )
-from videorl.rewards.per_frame import ImageScorer, PerFrameReward, placement
+from videorl.rewards.per_frame import ImageScorer, PerFrameReward
+from videorl.rewards.placement import placement
 
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 OLD_BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
-"""0, 1, 2 … stored by transformers before 4.31; not stored any more."""
+"""Tensors 0, 1, 2 … that transformers stored before 4.31."""
 
 
 def load_pick_score(
@@ -35,22 +36,23 @@ def load_pick_score(
     dtype: str = "float32",
     **frames: Any,
 ) -> PerFrameReward:
-    """Load PickScore from its published layout, a transformers `CLIPModel`.
+    """Load PickScore from its published layout, that of a transformers `CLIPModel`.
 
     The score of a frame is exp(logit_scale) times the cosine, as in the authors' README.
 
     Args:
         path: Folder or hub id with `config.json` and the tensors.
         base: Folder or hub id of the tokenizer: the authors use that of CLIP-H.
-        device: None = the GPU if there is one.
-        dtype: Of weights and arithmetic. Candidates differ little: float32 keeps them apart.
-        frames: `num_frames`, `batch_frames`: see `PerFrameReward`.
+        device: Where the model runs; None = the GPU if there is one.
+        dtype: Type of weights and arithmetic. Scores of candidates are close, which float32 can
+            tell apart.
+        frames: `num_frames` and `batch_frames` of `PerFrameReward`.
 
     Raises:
-        CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
+        CheckpointError: Files or tensors are missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
-    where, kind = placement(device, dtype)
+    where, kind = placement("an image reward", device, dtype)
     folder = find_folder(path, CHECKPOINT_FILES)
     config = read_config(folder)
     with empty_parameters():

@@ -6,13 +6,13 @@ WIDTHS = (1024, 128, 64, 16, 1)
 
 
 class ScoreHead(nn.Module):
-    """Five linear layers in a row: the authors commented the activations between them out.
+    """Five linear layers without activations, which the authors commented out.
 
-    Dropout has no weights, but a place in the numbering of the published tensors.
+    The dropout layers count in the numbering of the published tensors.
     """
 
     def __init__(self, input_dim: int) -> None:
-        """Build it with random weights for features of `input_dim`."""
+        """Build the head with random weights, for features of width `input_dim`."""
         super().__init__()
         first, second, third, fourth, last = WIDTHS
         self.layers = nn.Sequential(

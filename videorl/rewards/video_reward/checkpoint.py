@@ -1,4 +1,4 @@
-"""VideoReward's published checkpoints: settings, key layout and LoRA, read strictly."""
+"""Read VideoReward's published checkpoints strictly: settings, tensor names, LoRA."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _REQUIRED = (
     ("data_config", "sample_type", "uniform", "uniform"),
     ("model_config", "use_special_tokens", True, False),
 )
-"""Section, key, the value that the code here assumes, and what VideoAlign takes for an absent one.
+"""Section, key, the only supported value, and VideoAlign's default where the key is absent.
 
-Other values belong to models that were never published.
+Models with other values were never published.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `model_config.json` says."""
+    """The content of `model_config.json`."""
 
     base: str
     """Hub id of the model whose configuration is used."""
@@ -55,43 +55,43 @@ class Settings:
     sampled_fps: float
     max_frame_pixels: int
     min_frame_pixels: int
-    """Not among the published settings, which always mean the default; for models trained here."""
+    """Only set for models trained with this project; published ones have the default."""
     lora_rank: int
-    """0 = every weight was trained, or LoRA was merged."""
+    """0 = all weights were trained, or LoRA is merged."""
     lora_scale: float
     means: tuple[float, ...]
-    """Of the three rewards over the authors' data; 0 where no normalisation is published."""
+    """Means of the three rewards over the authors' data; 0 without normalisation."""
     stds: tuple[float, ...]
 
     def read(self, video: OpenVideo) -> Patches:
-        """Decode what the model looks at; raises VideoError as `read_patches` does."""
+        """Decode the patches that the model looks at; raises VideoError like `read_patches`."""
         return read_patches(video, self.sampled_fps, self.max_frame_pixels, self.min_frame_pixels)
 
     def read_pixels(self, frames_F3HW: Tensor, fps: float) -> Patches:
-        """Do the same with pixels in [0, 1], differentiably."""
-        looks = (self.sampled_fps, self.max_frame_pixels, self.min_frame_pixels)
-        return read_pixels(frames_F3HW, fps, *looks)
+        """Do the same for pixels in [0, 1], differentiably."""
+        limits = (self.max_frame_pixels, self.min_frame_pixels)
+        return read_pixels(frames_F3HW, fps, self.sampled_fps, *limits)
 
 
 def find_step(folder: Path) -> tuple[Path, Path]:
-    """Return the settings file and the newest `checkpoint-N` of a folder, or the one it names.
+    """Return the settings file and the newest `checkpoint-N` of a folder, or `folder` if it is one.
 
     Raises:
         CheckpointError: There is none.
     """
     if re.fullmatch(r"checkpoint-\d+", folder.name) and not (folder / SETTINGS_FILE).is_file():
         return folder.parent / SETTINGS_FILE, folder
-    steps = [one for one in folder.glob("checkpoint-*") if one.name.split("-")[-1].isdigit()]
+    steps = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[-1].isdigit()]
     if not steps:
         raise CheckpointError(f"{folder} holds no checkpoint-N folder")
-    return folder / SETTINGS_FILE, max(steps, key=lambda one: int(one.name.split("-")[-1]))
+    return folder / SETTINGS_FILE, max(steps, key=lambda path: int(path.name.split("-")[-1]))
 
 
 def read_settings(path: Path) -> Settings:
     """Read `model_config.json`.
 
     Raises:
-        CheckpointError: It is missing or damaged, lacks a value, or describes another model.
+        CheckpointError: The file is missing or damaged, lacks a value, or is of another model.
     """
     content = read_json(path)
     try:
@@ -111,14 +111,14 @@ def load_network(
     """Build the network and fill it from a `checkpoint-N` folder, LoRA merged.
 
     Args:
-        checkpoint: Holds `model.pth`.
-        settings: From `read_settings`.
-        config: A `Qwen2VLConfig` whose vocabulary is that of the checkpoint's tokenizer.
-        dtype: Of the loaded weights; None = as stored.
+        checkpoint: Has `model.pth`.
+        settings: What `read_settings` returned.
+        config: A `Qwen2VLConfig` with the vocabulary size of the checkpoint's tokenizer.
+        dtype: Type for the weights; None = as stored.
 
     Raises:
-        CheckpointError: A tensor is missing, unexpected or of a wrong shape; it is named as in the
-            checkpoint.
+        CheckpointError: A tensor is missing, unexpected or of a wrong shape; the error has its name
+            in the checkpoint.
     """
     source = checkpoint / "model.pth"
     if not source.is_file():
@@ -137,7 +137,7 @@ def load_network(
         name: _value(tensors, published_name(name), settings.lora_scale, dtype)
         for name in network.state_dict()
     }
-    # The input embedding is the output one as well; a conversion would copy it twice.
+    # Input and output embeddings are one tensor; converting both would copy it twice.
     own["backbone.lm_head.weight"] = own["backbone.model.language_model.embed_tokens.weight"]
     load_strictly(network, own, source=source, dtype=dtype)
     return network.requires_grad_(False).eval()
@@ -155,7 +155,7 @@ def _value(
 
 
 def _settings(content: Mapping[str, Any]) -> Settings:
-    looks, model = content["data_config"], content["model_config"]
+    data, model = content["data_config"], content["model_config"]
     lora, normal = content["peft_lora_config"], content.get("inference_config")
     dtype = getattr(torch, model.get("torch_dtype") or "bfloat16")
     rank = int(lora["lora_r"]) if lora.get("lora_enable", True) else 0
@@ -167,9 +167,9 @@ def _settings(content: Mapping[str, Any]) -> Settings:
         base=model["model_name_or_path"],
         dtype=dtype,
         output_dim=model["output_dim"],
-        sampled_fps=float(looks["fps"]),
-        max_frame_pixels=int(looks["max_frame_pixels"]),
-        min_frame_pixels=int(looks.get("min_frame_pixels", MIN_PIXELS)),
+        sampled_fps=float(data["fps"]),
+        max_frame_pixels=int(data["max_frame_pixels"]),
+        min_frame_pixels=int(data.get("min_frame_pixels", MIN_PIXELS)),
         lora_rank=rank,
         lora_scale=lora["lora_alpha"] / scaled_by if rank else 0.0,
         means=tuple(float(normal[f"{name}_mean"]) if normal else 0.0 for name in names),

@@ -19,6 +19,7 @@ from torch import Tensor
 from videorl.errors import CheckpointError, ConfigError, PromptError
 from videorl.rewards.checkpoints import find_folder, read_json
 from videorl.rewards.per_frame import check_pixels
+from videorl.rewards.placement import placement
 from videorl.rewards.video_reward.checkpoint import (
     Settings,
     find_step,
@@ -31,20 +32,20 @@ from videorl.rewards.video_reward.qwen_video import Patches
 from videorl.rewards.videos import OpenVideo, VideoSource, check_prompts, open_videos
 from videorl.types import Score, Video
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")
 MAX_PADDING = 1.1
-"""Padded over real tokens of a forward: videos of other lengths go into one of their own."""
+"""Largest ratio of padded to real tokens in a forward; other lengths get another forward."""
 _BASE_FILES = ("*.json", "*.txt")
-"""All that is read of the base model: every weight is in the checkpoint."""
+"""What is read of the base model: all weights are in the checkpoint."""
 
 
 @dataclass(slots=True)
 class _Clip:
-    """One distinct video of a call, with all that is asked of it."""
+    """A distinct video of a call, with its prompts."""
 
     video: OpenVideo
     prompts: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
-    """Distinct prompt -> where its score goes."""
+    """Distinct prompt -> indices of its scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,13 @@ class _Row:
 
     patches: Patches
     questions: list[list[int]]
-    """One conversation of token ids per distinct prompt."""
+    """A conversation as token ids for each distinct prompt."""
     places: list[list[int]]
-    """For each, where its score goes."""
+    """For each question, the indices of its scores."""
 
     @property
     def num_shared(self) -> int:
-        """Leading tokens that all questions have in common: all of them if there is only one."""
+        """Number of leading tokens that all questions share; a single question shares all."""
         if len(self.questions) == 1:
             return len(self.questions[0])
         columns = zip(*self.questions, strict=False)
@@ -67,10 +68,10 @@ class _Row:
 
 
 class VideoReward:
-    """Scores videos as VideoAlign's own code does; z-scores against the authors' data.
+    """Scores videos like VideoAlign's own code: z-scores with respect to the authors' data.
 
-    A video that comes with several prompts is encoded once, and so is all that its questions have
-    in common, with it the visual and motion quality: both are asked before the prompt is shown.
+    A video with several prompts is encoded once, together with what its questions share. That
+    includes visual and motion quality, which are asked before the prompt is shown.
     """
 
     dimensions: tuple[str, ...] = ("visual_quality", "motion_quality", "text_alignment")
@@ -83,14 +84,17 @@ class VideoReward:
         *,
         max_batch_tokens: int = 16384,
     ) -> None:
-        """Put loaded parts together.
+        """Combine loaded parts; `load_video_reward` loads them.
 
         Args:
-            network: On the device where it should run.
+            network: Must be on its device.
             questionnaire: Tokenizer and chat template.
-            settings: Sampling and normalisation.
-            max_batch_tokens: Tokens per forward, padding included; bounds memory. A video of more
-                goes alone. (5 s in 480p are about 2,000 tokens.)
+            settings: Sampling of frames, and normalisation of scores.
+            max_batch_tokens: Tokens per forward, padding included; bounds memory. A longer video
+                gets a forward of its own. (5 s in 480p are about 2,000 tokens.)
+
+        Raises:
+            ConfigError: `max_batch_tokens` is not above 0.
         """
         if max_batch_tokens < 1:
             raise ConfigError(f"video_reward: max_batch_tokens must be > 0, got {max_batch_tokens}")
@@ -102,11 +106,11 @@ class VideoReward:
     def score(self, videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[Score]:
         """Score each video against its prompt.
 
-        `total` is the sum of the three z-scores ("Overall"); `raw` holds the three logits. Values
-        do not depend on what else is in the batch (to about 1e-6 in float32).
+        `total` is the sum of the three z-scores ("Overall"); `raw` has the three logits. Values do
+        not depend on the rest of the batch (up to about 1e-6 in float32).
 
         Raises:
-            VideoError: A video cannot be scored; it is named. `rewards.score_each` isolates it.
+            VideoError: A video cannot be scored; the error names it. See `scoring.score_each`.
             PromptError: A prompt is empty, too long, or contains a special token of the model.
         """
         opened = open_videos(videos, prompts)
@@ -125,7 +129,7 @@ class VideoReward:
     def score_pixels(self, videos_BF3HW: Tensor, fps: float, prompts: Sequence[str]) -> Tensor:
         """Return the z-scores [B, 3] of pixels in [0, 1]; see `DifferentiableReward`.
 
-        The whole batch goes through in one forward, whatever `max_batch_tokens` is.
+        The whole batch is one forward, whatever `max_batch_tokens` is.
         """
         check_pixels(videos_BF3HW, prompts)
         check_prompts(prompts, self.questionnaire.reserved)
@@ -134,9 +138,9 @@ class VideoReward:
             for frames_F3HW in videos_BF3HW.to(self.network.device)
         ]
         questions: list[list[int]] = []
-        for prompt, one in zip(prompts, patches, strict=True):
-            questions.append(question := self.questionnaire.ask(prompt, one.num_tokens))
-            self._check_length(prompt, len(question) - one.num_tokens)
+        for prompt, video in zip(prompts, patches, strict=True):
+            questions.append(question := self.questionnaire.ask(prompt, video.num_tokens))
+            self._check_length(prompt, len(question) - video.num_tokens)
         features_ND = self.network.video_features(patches)
         hidden_BLD = self.network(self.questionnaire.padded(questions), features_ND)
         logits_B3 = torch.stack(
@@ -146,18 +150,18 @@ class VideoReward:
         return (logits_B3 - logits_B3.new_tensor(means)) / logits_B3.new_tensor(stds)
 
     def _batches(self, clips: Sequence[_Clip]) -> Iterator[list[_Row]]:
-        """Yield rows for one forward each; pixels are read only when their batch comes."""
+        """Yield the rows of each forward; pixels are read only for the current one."""
         rows: list[_Row] = []
         for clip in clips:
             patches = self.settings.read(clip.video)
-            # Prompts that differ only in Unicode composition give the same tokens: asked once.
+            # Prompts that differ only in Unicode composition have equal tokens: ask once.
             places: dict[tuple[int, ...], list[int]] = {}
             for prompt, indices in clip.prompts.items():
                 question = tuple(self.questionnaire.ask(prompt, patches.num_tokens))
                 self._check_length(prompt, len(question) - patches.num_tokens)
                 places.setdefault(question, []).extend(indices)
             row = _Row(patches, [list(question) for question in places], list(places.values()))
-            lengths = [one.num_shared for one in (*rows, row)]
+            lengths = [each.num_shared for each in (*rows, row)]
             padded = max(lengths) * len(lengths)
             if rows and padded > min(self.max_batch_tokens, MAX_PADDING * sum(lengths)):
                 yield rows
@@ -168,7 +172,7 @@ class VideoReward:
 
     @torch.inference_mode()
     def _rewards(self, rows: Sequence[_Row]) -> list[Tensor]:
-        """Return the logits [questions, 3] of every row, float32 on the CPU."""
+        """Return the logits [questions, 3] of every row, in float32 on the CPU."""
         from transformers import DynamicCache
 
         heads = [row.questions[0][: row.num_shared] for row in rows]
@@ -188,7 +192,7 @@ class VideoReward:
         return rewards
 
     def _text_rewards(self, row: _Row, cache: Any, number: int) -> Tensor:
-        """Return the text alignment logits [questions] of the clip in row `number` of `cache`."""
+        """Return the text-alignment logits [questions] of `row`, row `number` of `cache`."""
         tails = [question[row.num_shared :] for question in row.questions]
         longest = row.num_shared + max(map(len, tails))
         at_once = max(1, self.max_batch_tokens // longest)
@@ -201,14 +205,14 @@ class VideoReward:
         return torch.cat(found)
 
     def _read(self, hidden_LD: Tensor, token_ids: Sequence[int]) -> Tensor:
-        """Return the rewards whose tokens are among `token_ids`, in order."""
+        """Return the rewards whose tokens occur in `token_ids`, in the order of dimensions."""
         ids = self.questionnaire.reward_ids
-        here = [dimension for dimension, token in enumerate(ids) if token in token_ids]
-        positions = [token_ids.index(ids[dimension]) for dimension in here]
-        return self.network.rewards(hidden_LD[positions], here)
+        asked = [dimension for dimension, token in enumerate(ids) if token in token_ids]
+        positions = [token_ids.index(ids[dimension]) for dimension in asked]
+        return self.network.rewards(hidden_LD[positions], asked)
 
     def _check_length(self, prompt: str, num_tokens: int) -> None:
-        # The authors' code has no limit; long videos may pass it, as they do there.
+        # Without the video: as in the authors' code, long videos may exceed the limit.
         config: Any = self.network.backbone.config
         if num_tokens > (limit := config.text_config.max_position_embeddings):
             raise PromptError(
@@ -234,21 +238,21 @@ def load_video_reward(
     """Load VideoReward from its published layout.
 
     Args:
-        path: Folder or hub id with `model_config.json` and `checkpoint-N/`; or one `checkpoint-N`.
+        path: Folder or hub id with `model_config.json` and `checkpoint-N/`; or a `checkpoint-N`.
         base: Folder or hub id of the base model, of which only configuration and chat template
-            are read; None = `base/` beside `model_config.json`, which models trained here have, or
-            the hub id in it.
-        device: None = the GPU if there is one.
-        dtype: `float32` or `bfloat16`; None = float32 on CPU, as published elsewhere.
+            are read. None = the folder `base` beside `model_config.json`, which models trained with
+            this project have, or else the hub id that `model_config.json` names.
+        device: Where the model runs; None = the GPU if there is one.
+        dtype: `float32` or `bfloat16`; None = float32 on the CPU, as stored on a GPU.
         max_batch_tokens: Tokens per forward; see `VideoReward`.
 
     Raises:
-        CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
+        CheckpointError: Files or tensors are missing, unexpected, damaged or of a wrong shape.
         ConfigError: An option has an impossible value.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"video_reward: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where, kind = placement("video_reward", device, dtype)
     settings_file, checkpoint = find_step(find_folder(str(path)))
     settings = read_settings(settings_file)
     beside = settings_file.parent / "base"
@@ -258,15 +262,15 @@ def load_video_reward(
     questionnaire = read_questionnaire(checkpoint / "tokenizer", base_folder)
     config = _base_config(base_folder)
     config.text_config.vocab_size = questionnaire.tokenizer.get_vocab_size()
-    wanted = DTYPES[dtype] if dtype else torch.float32 if place.type == "cpu" else settings.dtype
-    network = load_network(checkpoint, settings, config, wanted).to(place)
+    wanted = kind if dtype or where.type == "cpu" else settings.dtype
+    network = load_network(checkpoint, settings, config, wanted).to(where)
     return VideoReward(network, questionnaire, settings, max_batch_tokens=max_batch_tokens)
 
 
 def _base_config(folder: Path) -> Any:
     from transformers import Qwen2VLConfig
 
-    # Not `from_pretrained`: where there is no config.json, it returns that of another size.
+    # Not `from_pretrained`: without a config.json it returns that of a model of another size.
     content = read_json(folder / "config.json")
     try:
         return Qwen2VLConfig.from_dict(content)
@@ -275,14 +279,14 @@ def _base_config(folder: Path) -> Any:
 
 
 def _identity(video: VideoSource) -> object:
-    """Return equal values for the same file, or for the same frames at the same rate."""
+    """Return a key that is equal for the same file, or for the same frames at the same rate."""
     if isinstance(video, Video):
         return id(video.frames), video.fps
     return os.path.realpath(video)
 
 
 def _expanded(cache: Any, row: int, length: int, copies: int) -> Any:
-    """Return the first `length` keys and values of one row of a cache, `copies` times."""
+    """Return `copies` of one row of a cache, cut to its first `length` keys and values."""
     from transformers import DynamicCache
 
     own = DynamicCache()

@@ -1,8 +1,8 @@
 """VideoReward's network: a stock Qwen2-VL with a linear head read at the reward tokens.
 
-The published model was trained, and is used, with one position per token on all three rotary axes
-(transformers 4.45 gave no others here). Later versions compute Qwen2-VL's own positions and so
-other scores: positions are explicit below.
+The published model was trained, and is used, with the same position on all three rotary axes: so
+did transformers 4.45. Later versions compute Qwen2-VL's own positions, which give other scores, so
+positions are explicit here.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PUBLISHED_PREFIXES = (
 
 
 class VideoRewardNetwork(nn.Module):
-    """Qwen2-VL and the reward head, by composition: subclasses lose transformers' key mapping."""
+    """Qwen2-VL and the reward head; not a subclass, which would lose transformers' key mapping."""
 
     def __init__(self, config: Any, output_dim: int = 1) -> None:
-        """Build it with random weights.
+        """Build the network with random weights.
 
         Args:
             config: A `Qwen2VLConfig`.
-            output_dim: Outputs of the head; 1, or 3 of which each reward token reads its own.
+            output_dim: Outputs of the head: 1, or 3 with one for each reward token.
         """
         from transformers import Qwen2VLForConditionalGeneration
 
@@ -45,7 +45,7 @@ class VideoRewardNetwork(nn.Module):
 
     @classmethod
     def around(cls, backbone: Any, output_dim: int = 1) -> VideoRewardNetwork:
-        """Put a new head on a `Qwen2VLForConditionalGeneration` that has its weights."""
+        """Put a new head on an existing `Qwen2VLForConditionalGeneration`."""
         network = cls.__new__(cls)
         nn.Module.__init__(network)
         network.backbone = backbone
@@ -55,14 +55,14 @@ class VideoRewardNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return where it runs."""
+        """Return the device that it runs on."""
         return self.rm_head.weight.device
 
     def video_features(self, videos: Sequence[Patches]) -> Tensor:
-        """Encode videos: the features [N, D] of all their tokens, one video after the other.
+        """Return the features [N, D] of all tokens of the videos, in order.
 
-        One at a time: even the smallest is a thousand patches, which keep any device busy, and
-        memory does not grow with the batch.
+        Videos are encoded one at a time, so that memory does not grow with the batch: even the
+        smallest has a thousand patches, which keep any device busy.
         """
         visual = self.backbone.model.visual
         features: list[Tensor] = []
@@ -80,12 +80,12 @@ class VideoRewardNetwork(nn.Module):
     ) -> Tensor:
         """Return the last hidden states [B, L, D] of right-padded rows.
 
-        Attention is causal, so padding on the right changes nothing before it and needs no mask.
+        Padding needs no mask: attention is causal, so it does not affect what comes before it.
 
         Args:
-            token_ids_BL: Token ids; placeholders of video tokens are replaced in order.
-            video_features_ND: Their features; None if there are none.
-            cache: Keys and values of the tokens before these; is extended.
+            token_ids_BL: Token ids, with placeholders for video tokens.
+            video_features_ND: Features for the placeholders, in order; None if there are none.
+            cache: Keys and values of preceding tokens; those of these tokens are added.
         """
         language_model = self.backbone.model.language_model
         token_ids_BL = token_ids_BL.to(self.device)
@@ -106,7 +106,7 @@ class VideoRewardNetwork(nn.Module):
         ).last_hidden_state
 
     def rewards(self, hidden_ND: Tensor, dimensions_N: Sequence[int]) -> Tensor:
-        """Read rewards [N] off hidden states at reward tokens (0 visual, 1 motion, 2 text)."""
+        """Return rewards [N] from hidden states at reward tokens (0 visual, 1 motion, 2 text)."""
         outputs_NO = self.rm_head(hidden_ND)
         if outputs_NO.shape[1] == 1:
             return outputs_NO[:, 0]
@@ -114,7 +114,7 @@ class VideoRewardNetwork(nn.Module):
 
 
 def published_name(name: str) -> str:
-    """Return how VideoAlign's checkpoints call a tensor of this network, without PEFT's names."""
+    """Return the name of a tensor in VideoAlign's checkpoints, without PEFT's additions."""
     for own, published in _PUBLISHED_PREFIXES:
         if name.startswith(own):
             return published + name.removeprefix(own)
@@ -124,12 +124,12 @@ def published_name(name: str) -> str:
 def published_shapes(
     network: VideoRewardNetwork, lora_layers: Sequence[str], rank: int
 ) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a checkpoint in the published layout, without PEFT's prefix.
+    """Return the names and shapes of a published checkpoint, without PEFT's prefix.
 
     Args:
         network: May be on the meta device.
         lora_layers: Published names of the linear layers with unmerged LoRA weights.
-        rank: Their rank.
+        rank: Rank of that LoRA.
     """
     with_lora = set(lora_layers)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -149,6 +149,6 @@ def published_shapes(
 def merged(
     tensors: Mapping[str, Tensor], layer: str, scale: float, dtype: torch.dtype | None
 ) -> Tensor:
-    """Return W + scale · B A of a layer, computed in float32, as `dtype` (None = as stored)."""
+    """Return W + scale · B A of a layer, computed in float32, in `dtype` (None = as stored)."""
     base, down, up = (tensors[f"{layer}.{suffix}"] for suffix in LORA_SUFFIXES)
     return (base.float() + scale * (up.float() @ down.float())).to(dtype or base.dtype)

@@ -1,4 +1,4 @@
-"""What VideoReward is asked, word for word, and how it becomes tokens.
+"""The question that VideoReward is asked, word for word, and its tokens.
 
 The text is `detailed_special` of github.com/KwaiVGI/VideoAlign, commit 219ab9db (MIT licence).
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REWARD_TOKENS = ("<|VQ_reward|>", "<|MQ_reward|>", "<|TA_reward|>")
-"""Visual quality, motion quality, text alignment: the order in the text and of all outputs."""
+"""Visual quality, motion quality, text alignment: the order in the text and in all outputs."""
 VIDEO_TOKEN = "<|video_pad|>"
 PAD_TOKEN = "<|endoftext|>"
 
@@ -96,43 +96,43 @@ TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class Questionnaire:
-    """Turns a prompt and the length of a video into the tokens of one question."""
+    """Makes the tokens of a question from a prompt and the number of a video's tokens."""
 
     tokenizer: Tokenizer
     chat_template: str
     reserved: tuple[str, ...]
-    """Special tokens, which a prompt may not contain."""
+    """Special tokens, which are refused in prompts."""
 
     @property
     def reward_ids(self) -> tuple[int, ...]:
-        """Return the tokens above which the three rewards are read."""
+        """Return the ids of the tokens at which the three rewards are read."""
         return tuple(self._id(token) for token in REWARD_TOKENS)
 
     @property
     def pad_id(self) -> int:
-        """Return the token that fills up shorter rows; nothing ever looks at it."""
+        """Return the id of the padding token."""
         return self._id(PAD_TOKEN)
 
     def ask(self, prompt: str, num_video_tokens: int) -> list[int]:
-        """Return the whole conversation as token ids, one placeholder per video token."""
+        """Return the whole conversation as token ids, with a placeholder for each video token."""
         video_id = self._id(VIDEO_TOKEN)
         ids = self.tokenizer.encode(self.render(prompt), add_special_tokens=False).ids
         at = ids.index(video_id)
         return [*ids[:at], *[video_id] * num_video_tokens, *ids[at + 1 :]]
 
     def padded(self, questions: Sequence[Sequence[int]]) -> Tensor:
-        """Return token ids [B, L], filled up on the right."""
+        """Return token ids [B, L], padded on the right."""
         import torch
 
         longest = max(map(len, questions))
         return torch.tensor([[*row, *[self.pad_id] * (longest - len(row))] for row in questions])
 
     def places(self, question: Sequence[int]) -> list[int]:
-        """Return where in a whole question the three rewards are read."""
+        """Return the positions in a whole question at which the three rewards are read."""
         return [question.index(token_id) for token_id in self.reward_ids]
 
     def render(self, prompt: str) -> str:
-        """Return the conversation as text, as the chat template of the base model writes it."""
+        """Return the conversation as text, from the chat template of the base model."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         content = [{"type": "video"}, {"type": "text", "text": TEMPLATE.format(text_prompt=prompt)}]
@@ -152,8 +152,8 @@ class Questionnaire:
 def read_questionnaire(tokenizer_folder: Path, base: Path) -> Questionnaire:
     """Read the tokenizer of a VideoReward checkpoint and the chat template of its base model.
 
-    `tokenizer.json` is read as it is: transformers 5 would rebuild the pre-tokenizer of a
-    `Qwen2Tokenizer` from its own rules.
+    `tokenizer.json` is read as it is: transformers 5 would replace its pre-tokenizer by that of
+    `Qwen2Tokenizer`.
 
     Raises:
         CheckpointError: A file is missing or damaged, or the tokenizer lacks a token.
@@ -163,10 +163,10 @@ def read_questionnaire(tokenizer_folder: Path, base: Path) -> Questionnaire:
 
 
 def questionnaire_of_base(base: Path) -> Questionnaire:
-    """Return the questionnaire of a model yet to be trained: the base's, with reward tokens added.
+    """Return the questionnaire for a new model: the base model's with reward tokens added.
 
     Raises:
-        CheckpointError: As `read_questionnaire`.
+        CheckpointError: As in `read_questionnaire`.
     """
     from tokenizers import AddedToken
 

@@ -1,7 +1,7 @@
-"""Videos as Qwen2-VL sees them: sampled, resized and cut into patches, in torch alone.
+"""Videos as Qwen2-VL sees them: frames sampled, resized and cut into patches, in torch alone.
 
-Equal to what VideoAlign's `vision_process.py` and the image processor of transformers 4.45 give
-(github.com/KwaiVGI/VideoAlign, commit 219ab9db), without torchvision or qwen_vl_utils.
+The result equals that of VideoAlign's `vision_process.py` with the image processor of transformers
+4.45 (github.com/KwaiVGI/VideoAlign, commit 219ab9db), without torchvision or qwen_vl_utils.
 """
 
 from __future__ import annotations
@@ -16,43 +16,42 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videorl.errors import VideoError
+from videorl.rewards.clip_normal import MEAN, STD, normalised
 from videorl.rewards.videos import OpenVideo
 
 PATCH_PX = 14
 MERGE = 2
-"""Patches per side that become one token."""
+"""Patches per side of a square that becomes one token."""
 TUBELET = 2
 """Frames per patch."""
 SIDE_MULTIPLE_PX = PATCH_PX * MERGE
 MIN_PIXELS = 128 * SIDE_MULTIPLE_PX**2
-"""Per frame; smaller pictures are enlarged. What every published model uses."""
+"""Pixels per frame to which smaller frames are enlarged, in every published model."""
 MIN_FRAMES, MAX_FRAMES = 4, 768
 MAX_ASPECT = 200
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """One video as the vision tower takes it."""
+    """A video as the vision tower takes it."""
 
     pixels: Tensor
     """float32 [T * GH * GW, 3 * 2 * 14 * 14], the patches of each 2×2 block side by side."""
     grid_thw: tuple[int, int, int]
-    """Pairs of frames, rows and columns of patches: T, GH, GW."""
+    """T pairs of frames, GH rows and GW columns of patches."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the language model sees."""
+        """Number of tokens that the language model sees."""
         t, rows, columns = self.grid_thw
         return t * rows * columns // MERGE**2
 
 
 def sample_indices(num_frames: int, video_fps: float, sampled_fps: float) -> list[int]:
-    """Return which of `num_frames` frames are looked at: an even number, evenly spread.
+    """Return the indices of the frames to look at: an even number of them, evenly spread.
 
-    About `sampled_fps` per second, between 4 and 768 where there are as many, the first and the
-    last included. Rounding is to even halves, as in the authors' code.
+    They are about `sampled_fps` per second, at least 4 and at most 768 where there are enough, and
+    include the first and the last frame. Ties are rounded to even, as in the authors' code.
     """
     most = min(MAX_FRAMES, num_frames) // TUBELET * TUBELET
     wanted = min(max(num_frames / video_fps * sampled_fps, MIN_FRAMES), most)
@@ -63,7 +62,7 @@ def sample_indices(num_frames: int, video_fps: float, sampled_fps: float) -> lis
 def resized_hw(
     height: int, width: int, max_pixels: int, min_pixels: int = MIN_PIXELS
 ) -> tuple[int, int]:
-    """Return the size in pixels to which a frame is resized: multiples of 28, shape nearly kept.
+    """Return the size in pixels to resize to: multiples of 28, of nearly the same shape.
 
     Raises:
         VideoError: One side is more than 200 times the other.
@@ -102,9 +101,9 @@ def read_patches(
 
 
 def resize(frames_FHW3: npt.NDArray[np.uint8], height: int, width: int) -> Tensor:
-    """Resize with an antialiased bicubic filter, rounded to 8 bits: uint8 [F, 3, H, W]."""
-    # Frame by frame: the float copy of a whole video would be four times its size. Planes that lie
-    # together are resized twice as fast, to the same bits.
+    """Resize with an antialiased bicubic filter and round to uint8 [F, 3, H, W]."""
+    # Frame by frame: a float copy of the whole video would be four times its size. Contiguous
+    # planes are resized twice as fast, with the same result.
     planes = torch.from_numpy(frames_FHW3).permute(0, 3, 1, 2).split(1)
     return torch.cat(
         [
@@ -130,26 +129,23 @@ def read_pixels(
     max_pixels: int,
     min_pixels: int = MIN_PIXELS,
 ) -> Patches:
-    """Do what `read_patches` does with pixels in [0, 1], differentiably: nothing is rounded.
+    """Do the same as `read_patches` for pixels in [0, 1], differentiably and without rounding.
 
     Raises:
         VideoError: The frames have an extreme shape.
     """
-    chosen = sample_indices(len(frames_F3HW), video_fps, sampled_fps)
+    indices = sample_indices(len(frames_F3HW), video_fps, sampled_fps)
     size = resized_hw(frames_F3HW.shape[2], frames_F3HW.shape[3], max_pixels, min_pixels)
     resized = F.interpolate(
-        frames_F3HW[chosen].float(), size, mode="bicubic", align_corners=False, antialias=True
+        frames_F3HW[indices].float(), size, mode="bicubic", align_corners=False, antialias=True
     )
-    mean_311, std_311 = (
-        torch.tensor(one, device=resized.device)[:, None, None] for one in (CLIP_MEAN, CLIP_STD)
-    )
-    return cut_normal((resized.clamp(0, 1) - mean_311) / std_311)
+    return cut_normal(normalised(resized.clamp(0, 1)))
 
 
 def cut(frames_F3HW: Tensor) -> Patches:
     """Normalise frames [F, 3, H, W] (uint8, sides multiples of 28) and cut them into patches."""
     count, _, height, width = frames_F3HW.shape
-    # There are only 256 levels per channel: looking them up is faster than computing each pixel.
+    # There are only 256 levels per channel: a table is faster than arithmetic.
     planes = [
         levels.index_select(0, frames_F3HW[:, channel].int().flatten())
         for channel, levels in enumerate(_normal_levels())
@@ -172,8 +168,8 @@ def cut_normal(frames_F3HW: Tensor) -> Patches:
 
 
 def _normal_levels() -> Tensor:
-    """Return what each of 256 levels becomes, per channel: [3, 256]."""
-    # The authors' stack scales in float64 and normalises in float32.
+    """Return the normalised values of the 256 levels of each channel, [3, 256]."""
+    # The authors' code scales in float64 and normalises in float32.
     levels = (torch.arange(256, dtype=torch.float64) * (1 / 255)).float()
-    mean, std = torch.tensor(CLIP_MEAN), torch.tensor(CLIP_STD)
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
     return (levels - mean[:, None]) / std[:, None]

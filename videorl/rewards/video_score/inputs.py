@@ -1,6 +1,6 @@
-"""What VideoScore sees: which frames of a video, and the tokens and pixels they become.
+"""The inputs of VideoScore: the sampled frames of a video, as tokens and pixels.
 
-Text and sampling are those of github.com/TIGER-AI-Lab/VideoScore at 8e449734 (MIT licence),
+Text and sampling are from github.com/TIGER-AI-Lab/VideoScore at 8e449734 (MIT licence),
 `examples/run_videoscore.py`.
 """
 
@@ -59,38 +59,38 @@ TEMPLATE = (
 
 @dataclass(frozen=True, slots=True)
 class ClipInputs:
-    """One video and its prompt, ready for the network."""
+    """A video and its prompt, ready for the network."""
 
     token_ids: list[int]
-    """The whole text; one image token per latent of each frame."""
+    """The whole text, with an image token for each latent of each frame."""
     pixels_FCHW: Tensor
-    """Normalised frames, float32, in the size that they are looked at."""
+    """Normalised frames in float32, resized."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """Turns videos and prompts into inputs, with a checkpoint's tokenizer and image settings."""
+    """Makes inputs of videos and prompts, with a checkpoint's tokenizer and image settings."""
 
     tokenizer: Tokenizer
     images: Idefics2ImageProcessorPil
     num_latents: int
-    """Image tokens per frame."""
+    """Number of image tokens per frame."""
     max_tokens: int
-    """Positions that the language model has."""
+    """Number of positions of the language model."""
     max_num_frames: int
 
     @property
     def reserved(self) -> tuple[str, ...]:
-        """Return the special tokens, which a prompt may not contain."""
+        """Return the special tokens, which are refused in prompts."""
         added = self.tokenizer.get_added_tokens_decoder().values()
         return tuple(token.content for token in added if token.special)
 
     def __call__(self, video: OpenVideo, prompt: str) -> ClipInputs:
-        """Prepare one video.
+        """Prepare a video.
 
         Raises:
             VideoError: Its frames cannot be decoded.
-            PromptError: The prompt is empty, too long, or holds a special token.
+            PromptError: The prompt is empty, too long, or contains a special token.
         """
         check_prompts([prompt], self.reserved)
         indices = sample_indices(video.num_frames, self.max_num_frames)
@@ -110,10 +110,10 @@ class Preprocessor:
         return self.tokenizer.encode(TEMPLATE.format(text_prompt=prompt) + frame * num_frames).ids
 
     def pixels(self, frames_FHW3: npt.NDArray[np.uint8]) -> Tensor:
-        """Return frames as the vision tower takes them, float32 [F, 3, H, W]."""
+        """Return frames as the vision tower takes them, in float32 [F, 3, H, W]."""
         from PIL import Image
 
-        # As pictures, not as arrays: three rows of an array would be taken for three channels.
+        # As pictures, not as arrays: an array of three rows would be taken for three channels.
         pictures = [Image.fromarray(frame_HW3) for frame_HW3 in frames_FHW3]
         process: Any = self.images
         made = process([pictures], return_tensors="pt")
@@ -121,10 +121,10 @@ class Preprocessor:
 
 
 def sample_indices(num_frames: int, max_num_frames: int) -> list[int]:
-    """Return which frames are looked at: all, or about `max_num_frames` at even distances.
+    """Return the indices of the frames to look at: all, or about `max_num_frames` evenly spread.
 
-    The step is a 64-bit float, so some limits (7, not 16 or 48) now and then give one frame more
-    or less, as in the authors' code.
+    The step is a 64-bit float, so that some limits (7, but not 16 or 48) may give one frame more or
+    less, as in the authors' code.
     """
     if num_frames <= max_num_frames:
         return list(range(num_frames))
@@ -135,11 +135,11 @@ def sample_indices(num_frames: int, max_num_frames: int) -> list[int]:
 def read_preprocessor(folder: Path, config: Any, max_num_frames: int) -> Preprocessor:
     """Read the tokenizer and the image settings of a checkpoint.
 
-    `tokenizer.json` is read as it is: transformers 5 would rebuild the normaliser of a
-    `LlamaTokenizer` from its own rules.
+    `tokenizer.json` is read as it is: transformers 5 would replace its normaliser by that of
+    `LlamaTokenizer`.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or is not one of VideoScore.
+        CheckpointError: A file is missing, damaged, or not of a VideoScore.
     """
     tokenizer, path = read_tokenizer(folder), folder / "tokenizer.json"
     if tokenizer.token_to_id(BOUNDARY_TOKEN) is None:
@@ -159,7 +159,7 @@ def read_preprocessor(folder: Path, config: Any, max_num_frames: int) -> Preproc
 
 
 def _image_processor(folder: Path) -> Idefics2ImageProcessorPil:
-    # By name: the automatic choice would take the torchvision one, which resizes differently.
+    # Named explicitly: the automatic choice is the torchvision one, which resizes differently.
     from transformers import Idefics2ImageProcessorPil
 
     path = folder / "preprocessor_config.json"

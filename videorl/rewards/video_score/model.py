@@ -1,4 +1,4 @@
-"""VideoScore (TIGER-AI-Lab): five dimensions by regression, read off one forward.
+"""VideoScore (TIGER-AI-Lab): five dimensions by regression, in one forward.
 
 He et al., "VideoScore: Building Automatic Metrics to Simulate Fine-grained Human Feedback for
 Video Generation", arXiv 2406.15252. Published as `TIGER-Lab/VideoScore` (16 frames) and
@@ -14,6 +14,7 @@ import torch
 
 from videorl.errors import ConfigError
 from videorl.rewards.checkpoints import find_folder
+from videorl.rewards.placement import placement
 from videorl.rewards.video_score.inputs import ClipInputs, Preprocessor, read_preprocessor
 from videorl.rewards.video_score.network import (
     VideoScoreNetwork,
@@ -24,12 +25,12 @@ from videorl.rewards.video_score.network import (
 from videorl.rewards.videos import OpenVideo, VideoSource, check_prompts, open_video, open_videos
 from videorl.types import Score
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 
 
 class VideoScore:
-    """Scores videos as the authors' code does. Trained on 1 (bad) … 4 (perfect), not clipped."""
+    """Scores videos like the authors' code, from about 1 (bad) to 4 (perfect), not clipped."""
 
     dimensions: tuple[str, ...] = (
         "visual_quality",
@@ -52,16 +53,16 @@ class VideoScore:
 
         Args:
             path: Folder or hub id.
-            max_num_frames: Frames that are looked at, evenly spread: 16 as VideoScore was trained,
-                48 as VideoScore-v1.1. The checkpoint does not say which.
+            max_num_frames: Number of evenly spread frames to look at: 16 for VideoScore, 48 for
+                VideoScore-v1.1. The checkpoint does not say which it is.
             device: Where the model runs; None = the GPU if there is one.
-            dtype: `float32` or `bfloat16`; None = float32 on CPU, bfloat16 elsewhere.
-            max_batch_frames: Frames per forward; bounds memory. A video of more goes alone, its
-                frames in parts.
+            dtype: `float32` or `bfloat16`; None = float32 on the CPU, bfloat16 on a GPU.
+            max_batch_frames: Frames per forward; bounds memory. A longer video gets a forward of
+                its own, and its frames are encoded in parts.
 
         Raises:
             ConfigError: An option has an impossible value.
-            CheckpointError: Something is missing, unexpected, damaged or of a wrong shape.
+            CheckpointError: Files or tensors are missing, unexpected, damaged or of a wrong shape.
         """
         for name, value in (
             ("max_num_frames", max_num_frames),
@@ -73,8 +74,7 @@ class VideoScore:
             raise ConfigError(
                 f"video_score: dtype must be one of {', '.join(DTYPES)}, got {dtype!r}"
             )
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        kind = DTYPES[dtype or ("float32" if where.type == "cpu" else "bfloat16")]
+        where, kind = placement("video_score", device, dtype)
         self.folder = find_folder(str(path), CHECKPOINT_FILES)
         self.max_batch_frames = max_batch_frames
         config = read_config(self.folder)
@@ -84,11 +84,11 @@ class VideoScore:
     def score(self, videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[Score]:
         """Score each video against its prompt.
 
-        `total` is the mean of the five; `raw` holds the logits, which the dimensions are as they
-        stand. Values do not depend on what else is in the batch (to about 1e-6 in float32).
+        `total` is the mean of the five dimensions. They are the logits themselves, which `raw` has
+        too. Values do not depend on the rest of the batch (up to about 1e-6 in float32).
 
         Raises:
-            VideoError: A video cannot be scored; it is named. `rewards.score_each` isolates it.
+            VideoError: A video cannot be scored; the error names it. See `scoring.score_each`.
             PromptError: A prompt is empty, too long, or contains a special token of the model.
         """
         opened = open_videos(videos, prompts)
@@ -103,7 +103,7 @@ class VideoScore:
         return scores
 
     def prepare(self, video: VideoSource, prompt: str) -> ClipInputs:
-        """Return what `network` takes, for one video; a trainer's data loader calls this.
+        """Return the input of `network` for one video.
 
         Raises:
             VideoError: The video cannot be scored.
@@ -112,17 +112,17 @@ class VideoScore:
         return self.preprocess(open_video(video), prompt)
 
     def save(self, folder: str | Path) -> None:
-        """Write the weights as they are now, in the layout that was loaded.
+        """Write the current weights in the published layout.
 
         Raises:
-            CheckpointError: `folder` is the one that was loaded.
+            CheckpointError: The model was loaded from `folder`.
         """
         save_checkpoint(self.network.state_dict(), self.folder, Path(folder))
 
     def _batches(
         self, videos: Sequence[OpenVideo], prompts: Sequence[str]
     ) -> Iterator[list[ClipInputs]]:
-        """Yield inputs for one forward each; pixels are read only when their batch comes."""
+        """Yield the inputs of each forward; pixels are read only for the current one."""
         clips: list[ClipInputs] = []
         num_frames = 0
         for video, prompt in zip(videos, prompts, strict=True):

@@ -1,6 +1,6 @@
 """VideoScore's network: a stock Idefics2 with a linear head on the last token.
 
-Its tensors have the names of the published checkpoints.
+Its tensors have the same names as in published checkpoints.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SETTINGS_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
-"""What a checkpoint holds besides its weights; the first two and `tokenizer.json` are read here."""
+"""Files of a checkpoint besides its weights; the first two and `tokenizer.json` are read."""
 
 
 class VideoScoreNetwork(nn.Module):
-    """Idefics2 and the regression head, by composition: transformers has no such class."""
+    """Idefics2 and the regression head; transformers has no such class."""
 
     def __init__(self, config: Any) -> None:
-        """Build it with random weights; `config` is an `Idefics2Config`, see `read_config`."""
+        """Build it with random weights from an `Idefics2Config`, see `read_config`."""
         from transformers import Idefics2Model
 
         super().__init__()
@@ -43,12 +43,12 @@ class VideoScoreNetwork(nn.Module):
     def forward(self, clips: Sequence[ClipInputs], frames_at_once: int | None = None) -> Tensor:
         """Return the five logits of each video, [B, 5], with gradient.
 
-        Rows are padded on the right, which changes nothing before it: attention is causal, and
-        each row is read at its own last token. No frame is padded.
+        Rows are padded on the right, which has no effect: attention is causal, and each row is read
+        at its own last token. Frames are not padded.
 
         Args:
-            clips: Of any lengths and sizes.
-            frames_at_once: Frames that go through the vision tower together; None = a whole video.
+            clips: Lengths and sizes may differ.
+            frames_at_once: Frames to encode together in the vision tower; None = a whole video.
         """
         device = self.score.weight.device
         ids_BL = nn.utils.rnn.pad_sequence(
@@ -70,7 +70,7 @@ class VideoScoreNetwork(nn.Module):
         return self.score(hidden_BLD[torch.arange(len(clips), device=device), last_B])
 
     def frame_features(self, pixels_FCHW: Tensor) -> Tensor:
-        """Encode frames of one size: what stands for each in the text, [F, latents, D]."""
+        """Encode frames of one size to [F, latents, D], the embeddings of their image tokens."""
         tower: Any = self.model.vision_model
         weight = tower.embeddings.patch_embedding.weight
         pixels_FCHW = pixels_FCHW.to(weight.device, weight.dtype)
@@ -85,11 +85,11 @@ class VideoScoreNetwork(nn.Module):
 
 
 def patch_places(num_rows: int, num_columns: int, side: int) -> Tensor:
-    """Return where in the table of side × side positions each patch of a frame looks, [P].
+    """Return the index [P] of each patch of a frame in the table of side × side positions.
 
-    Patch i of n is at i / n of the frame. Where that falls on a border of the table, rounding
-    decides: steps here are those of transformers 4.45, with which the models were trained.
-    Version 5 rounds differently for 49 and 58 patches, and on a GPU may do so for others.
+    Patch i of n is at i / n of the frame. Where that is on a border of the table, rounding decides:
+    it is done here as in transformers 4.45, with which the models were trained. Version 5 rounds
+    differently for 49 and 58 patches, and on a GPU maybe for others.
     """
 
     def along(count: int) -> Tensor:
@@ -101,10 +101,10 @@ def patch_places(num_rows: int, num_columns: int, side: int) -> Tensor:
 
 
 def read_config(folder: Path) -> Any:
-    """Read a checkpoint's `config.json`, an `Idefics2Config`.
+    """Read a checkpoint's `config.json` into an `Idefics2Config`.
 
     Raises:
-        CheckpointError: It is missing, damaged, or of another model.
+        CheckpointError: The file is missing, damaged, or of another model.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import Idefics2Config
@@ -117,7 +117,7 @@ def read_config(folder: Path) -> Any:
         config: Any = Idefics2Config.from_dict(content)
     except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
         raise CheckpointError(f"{path} does not describe an Idefics2: {error}") from error
-    # The authors' code takes these from the language model, whatever this section says or lacks.
+    # The authors' code takes these from the language model, whatever this section says.
     config.perceiver_config.hidden_size = config.text_config.hidden_size
     config.perceiver_config.rms_norm_eps = config.text_config.rms_norm_eps
     return config
@@ -137,15 +137,15 @@ def load_network(folder: Path, config: Any, dtype: torch.dtype) -> VideoScoreNet
 
 
 def save_checkpoint(tensors: Mapping[str, Tensor], source: Path, folder: Path) -> None:
-    """Write a checkpoint in the published layout; big ones are sharded.
+    """Write a checkpoint in the published layout; large ones are sharded.
 
     Args:
-        tensors: The network's whole `state_dict()`.
-        source: The checkpoint that was loaded; its settings and tokenizer are copied.
-        folder: Made if absent.
+        tensors: The whole `state_dict()` of the network.
+        source: The checkpoint that was loaded, whose settings and tokenizer are copied.
+        folder: Is created if it does not exist.
 
     Raises:
-        CheckpointError: Both folders are the same: what is still memory-mapped would be lost.
+        CheckpointError: Both folders are the same: tensors may still be memory-mapped from it.
     """
     from huggingface_hub import save_torch_state_dict
 

@@ -1,9 +1,9 @@
 """CogVLM2-Video without remote code: a picture tower and a plain Llama, from published tensors.
 
-A conversation is a *prefix* (begin of text, then for each frame its picture tokens and its index
-in seconds as text) and a *suffix* (the question). Many suffixes are answered in one pass: they lie
-behind each other in one sequence, each sees the prefix and itself only, and each counts its
-positions from the end of the prefix, so that every answer is the one it would get alone.
+A conversation is a *prefix* (begin of text, then for each frame its picture tokens and its second
+as text) and a *suffix* (the question). Many suffixes are answered in one pass: they follow each
+other in one sequence, but each sees only the prefix and itself, and its positions continue those of
+the prefix. So every question gets the same answer as alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import LlamaConfig
 
 ROPE_THETA = 500_000.0
-"""Base of the rotary frequencies, written in the authors' code; heads are rotated by halves."""
+"""Base of the rotary frequencies in the authors' code; heads are rotated by halves."""
 
 _FUSED = ".self_attn.language_expert_query_key_value.weight"
 _FREQUENCIES = ".self_attn.rotary_emb.inv_freq"
@@ -34,27 +34,27 @@ _RENAMED = {
     "model.vision.": "vision.",
     "model.": "language.",
 }
-"""Part of a published name -> ours; applied in this order."""
+"""Part of a published name -> name here; applied in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A video as the language model reads it: one embedding [L, D] and position [L] per token."""
+    """A video as the language model reads it: the embedding and the position of each token."""
 
     embeds_LD: Tensor
     positions_L: Tensor
 
     @property
     def next_position(self) -> int:
-        """Where a question begins."""
+        """Position of the first token of a question."""
         return int(self.positions_L[-1]) + 1
 
 
 class CogVLM2Video(nn.Module):
-    """Reads frames and answers questions; no generation, only the first answer token."""
+    """Reads frames and computes the first token of the answers to questions."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Build from the content of a `config.json`.
+        """Build the network from the content of a `config.json`.
 
         Raises:
             CheckpointError: A size is missing.
@@ -76,9 +76,9 @@ class CogVLM2Video(nn.Module):
         """Return everything before the question.
 
         Args:
-            frames_FLD: What `encode_frames` gave.
+            frames_FLD: What `encode_frames` returned.
             bos: Token that begins a text.
-            frame_labels: Tokens behind each frame, as many as frames.
+            frame_labels: For each frame, the tokens that follow it.
         """
         embed = self.language.embed_tokens
         device = frames_FLD.device
@@ -89,11 +89,11 @@ class CogVLM2Video(nn.Module):
         return Prefix(torch.cat(parts), positions.to(device))
 
     def answer_logits(self, prefix: Prefix, suffixes: Sequence[Sequence[int]]) -> Tensor:
-        """Return the logits of the first token after each suffix, float32 [suffixes, vocabulary].
+        """Return float32 logits [suffixes, vocabulary] of the first token after each suffix.
 
         Args:
-            prefix: The video.
-            suffixes: Tokens of each question, at least one each.
+            prefix: What `prefix` returned for the video.
+            suffixes: Tokens of each question, at least one.
         """
         device = prefix.embeds_LD.device
         lengths = torch.tensor([len(prefix.embeds_LD), *map(len, suffixes)], device=device)
@@ -110,11 +110,11 @@ class CogVLM2Video(nn.Module):
 
 
 def prefix_positions(num_tokens: int, label_lengths: Sequence[int]) -> Tensor:
-    """Return the position of each prefix token: all patches of one frame share theirs.
+    """Return the position of each prefix token; all patches of a frame have the same.
 
     Args:
-        num_tokens: Tokens of one frame; the first and the last are begin and end of image.
-        label_lengths: Number of text tokens behind each frame.
+        num_tokens: Tokens of a frame; the first and the last are begin and end of image.
+        label_lengths: For each frame, the number of text tokens that follow it.
     """
     frame = [1, 1] + [0] * (num_tokens - 3) + [1]
     steps = [0]
@@ -124,10 +124,10 @@ def prefix_positions(num_tokens: int, label_lengths: Sequence[int]) -> Tensor:
 
 
 def shared_prefix_mask(lengths: Tensor) -> Tensor:
-    """Return who may look at whom, bool [L, L]: the prefix and one's own part, never ahead.
+    """Return which tokens each sees, bool [L, L]: earlier ones of the prefix and of its own part.
 
     Args:
-        lengths: Tokens of the prefix, then of each suffix.
+        lengths: Number of tokens of the prefix, then of each suffix.
     """
     part = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     mask = (part[:, None] == part[None, :]) | (part[None, :] == 0)
@@ -137,23 +137,23 @@ def shared_prefix_mask(lengths: Tensor) -> Tensor:
 def load(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> CogVLM2Video:
-    """Load a published checkpoint; on CPU, tensors already in `dtype` stay memory-mapped.
+    """Load a published checkpoint; on the CPU, tensors already in `dtype` stay memory-mapped.
 
     Args:
-        folder: Holds `config.json` and safetensors, sharded with an index or whole.
-        device: Where the model shall live.
-        dtype: What weights are converted to; None keeps each as stored.
+        folder: Has `config.json` and safetensors, whole or sharded with an index.
+        device: Where the model runs.
+        dtype: Type for the weights; None keeps each as stored.
 
     Raises:
         CheckpointError: A file is missing or damaged, or tensors are missing, unexpected, of
-            another shape, or made for another rotary embedding.
+            another shape, or for another rotary embedding.
     """
     config = read_json(folder / "config.json")
     with empty_parameters():
         model = CogVLM2Video(config)
     tensors = read_tensors(folder)
     load_strictly(model, our_layout(tensors, model.llama_config, folder), source=folder)
-    # Tensor by tensor, so that a float32 checkpoint never lies in memory as a whole.
+    # Tensor by tensor, so that a float32 checkpoint is never in memory as a whole.
     model.to(device=device, dtype=dtype)
     # Positions must not be rounded to bfloat16 with the weights.
     model.language.rotary_emb = type(model.language.rotary_emb)(model.llama_config).to(device)
@@ -166,9 +166,9 @@ def our_layout(
     """Return the published tensors under the names of `CogVLM2Video`, as views.
 
     Args:
-        tensors: Published name -> value. Fused rows are queries, keys, values in this order.
+        tensors: Published name -> value. Fused rows are queries, keys, values, in this order.
         config: Sizes of the language model.
-        source: Named in errors.
+        source: Path to name in errors.
 
     Raises:
         CheckpointError: A fused tensor or the rotary frequencies do not fit `config`.
@@ -204,7 +204,7 @@ def _check_frequencies(name: str, stored: Tensor, config: LlamaConfig, source: P
     width = _head_width(config)
     exponents = torch.arange(0, width, 2) / width
     wanted = ROPE_THETA**-exponents
-    # One per cent: room for a copy stored in bfloat16, none for another base.
+    # One per cent allows for a copy in bfloat16, but not for another base.
     if stored.shape != wanted.shape or not torch.allclose(stored.float(), wanted, rtol=1e-2):
         raise CheckpointError(
             f"{source}: {name!r} holds other rotary frequencies than those of base {ROPE_THETA:g} "
@@ -231,14 +231,14 @@ def _llama_config(config: Mapping[str, Any]) -> LlamaConfig:
         hidden_act="silu",
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
     )
-    # The only kind here that takes a mask of one's own and runs everywhere.
+    # The only implementation that takes a custom mask and runs everywhere.
     made._attn_implementation = "sdpa"
     return made
 
 
 def _vision_sizes(config: Mapping[str, Any]) -> VisionSizes:
     vision = config.get("vision_config", {})
-    names = [one.name for one in fields(VisionSizes)]
+    names = [field.name for field in fields(VisionSizes)]
     _require(vision, names, "config.json: vision_config")
     return VisionSizes(**{name: vision[name] for name in names})
 

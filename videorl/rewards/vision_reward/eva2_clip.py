@@ -1,8 +1,8 @@
 """The picture encoder of CogVLM2-Video: EVA2-CLIP, and the projector into the language model.
 
-Module names are those of the published tensors. Two things differ from a CLIP tower as found
-elsewhere: each block normalises what attention and MLP *give* (`x + LN(f(x))`), and after the
-last one a 2×2 convolution leaves one token for every four patches.
+Module names are those of the published tensors. Two things differ from an ordinary CLIP tower: each
+block normalises the *outputs* of attention and MLP (`x + LN(f(x))`), and after the last block a 2×2
+convolution merges every four patches into one token.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, slots=True)
 class VisionSizes:
-    """`vision_config` of a checkpoint's `config.json`, without what is fixed by the code."""
+    """The sizes in `vision_config` of a checkpoint's `config.json`."""
 
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
     num_heads: int
     num_positions: int
-    """Patches of one picture and the class token."""
+    """Number of patches of a picture, plus the class token."""
     patch_size: int
     in_channels: int
     image_size: int
-    """Side in pixels of the square pictures."""
+    """Side of the square pictures in pixels."""
     layer_norm_eps: float
 
 
 class EVA2CLIP(nn.Module):
-    """Pictures [F, C, H, W] to `num_tokens` embeddings of the language model each."""
+    """Encodes each picture [F, C, H, W] as `num_tokens` embeddings of the language model."""
 
     def __init__(self, sizes: VisionSizes, language_width: int, projector_width: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class EVA2CLIP(nn.Module):
         self.boi = nn.Parameter(torch.zeros(1, 1, language_width))
         self.eoi = nn.Parameter(torch.zeros(1, 1, language_width))
         self.num_tokens = (sizes.image_size // sizes.patch_size // 2) ** 2 + 2
-        """Tokens of one picture: a quarter of its patches, begin and end."""
+        """Tokens of a picture: a quarter of its patches, plus begin and end of image."""
 
     def forward(self, pixels_FCHW: Tensor) -> Tensor:
         """Return [F, num_tokens, language_width]: begin of image, patches row by row, end."""
@@ -54,7 +54,7 @@ class EVA2CLIP(nn.Module):
         side = math.isqrt(num_patches)
         grid = x_FLD.transpose(1, 2).reshape(num_frames, width, side, side)
         patches_FLD = self.linear_proj(self.conv(grid).flatten(2).transpose(1, 2))
-        begin, end = (one.expand(num_frames, -1, -1) for one in (self.boi, self.eoi))
+        begin, end = (token.expand(num_frames, -1, -1) for token in (self.boi, self.eoi))
         return torch.cat([begin, patches_FLD, end], dim=1)
 
 
@@ -121,7 +121,7 @@ class _MLP(nn.Module):
 
 
 class _Projector(nn.Module):
-    """A linear layer with norm, then a gated MLP, both into the language model's width."""
+    """A linear layer with norm, then a gated MLP, both to the language model's width."""
 
     def __init__(self, width: int, language_width: int, projector_width: int) -> None:
         super().__init__()

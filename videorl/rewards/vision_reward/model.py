@@ -1,7 +1,7 @@
-"""VisionReward for video (arXiv 2412.21059): 29 weighted yes/no questions put to CogVLM2-Video.
+"""VisionReward for video (arXiv 2412.21059): CogVLM2-Video answers 29 weighted yes/no questions.
 
-Frames, tokens, questions and scores are those of the authors' `inference-video.py`, which reads
-and encodes the video anew for every question; here that happens once.
+Frames, tokens, questions and scores are those of the authors' `inference-video.py`. That reads and
+encodes the video again for every question; here it is done once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
-from videorl.rewards.checkpoints import find_folder
-from videorl.rewards.videos import OpenVideo, VideoSource, check_prompts, open_video, open_videos
+from videorl.errors import CheckpointError, ConfigError, PromptError
+from videorl.rewards.checkpoints import find_folder, pretrained_tokenizer
+from videorl.rewards.clip_normal import MEAN, STD
+from videorl.rewards.placement import placement
+from videorl.rewards.videos import (
+    OpenVideo,
+    VideoSource,
+    check_aspect,
+    check_prompts,
+    open_video,
+    open_videos,
+)
 from videorl.rewards.vision_reward import cogvlm2_video
 from videorl.rewards.vision_reward.cogvlm2_video import Prefix
 from videorl.rewards.vision_reward.questions import (
@@ -37,21 +46,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 MAX_FRAMES = 24
-"""One per second: what comes after the first 24 seconds is not seen."""
+"""There is a frame per second: nothing after the first 24 seconds is seen."""
 SIDE_PX = 224
-MAX_ASPECT = 200
-"""Frames are resized by their short side before they are cropped; this bounds the memory."""
 MAX_POSITIONS = 8192
-"""What Llama 3 was trained for. The `max_position_embeddings` of `config.json` is smaller, but the
-authors' code never reads it and scores longer prompts as well."""
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+"""The positions that Llama 3 was trained with. `max_position_embeddings` in `config.json` is
+smaller, but the authors' code does not use it and scores longer prompts."""
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 SPELLINGS = (("yes", "no"), ("Yes", "No"), ("YES", "NO"))
 
 
 class VisionReward:
-    """Scores videos by the answers of a CogVLM2-Video; deterministic."""
+    """Scores videos by the answers of CogVLM2-Video; deterministic."""
 
     dimensions = tuple(dict.fromkeys(question.dimension for question in checklist()))
 
@@ -68,17 +73,17 @@ class VisionReward:
         """Load a published checkpoint.
 
         Args:
-            path: Folder or hub id; holds `config.json`, safetensors and the tokenizer.
-            total: What `Score.total` is, one of `TOTALS`; dimensions are R in any case.
-            questions: Which are asked: those with a weight, or `all` 64 (to fit weights).
-            weights: File with other weights than the published ones, see `reweighted`.
-            device: Where the model runs; default: a GPU if there is one.
-            dtype: Of weights and arithmetic; default: bfloat16 on a GPU, float32 without.
+            path: Folder or hub id with `config.json`, safetensors and the tokenizer.
+            total: How `Score.total` is computed, one of `TOTALS`; dimensions are always R.
+            questions: Which to ask: `weighted`, or `all` 64 (to fit weights).
+            weights: File of weights to use instead of the published ones, see `reweighted`.
+            device: Where the model runs; None = the GPU if there is one.
+            dtype: Type of weights and arithmetic; None = bfloat16 on a GPU, float32 on the CPU.
 
         Raises:
             ConfigError: `total`, `questions` or `dtype` is unknown.
-            CheckpointError: The folder is no whole checkpoint of this model, or `weights` is no
-                list of weights.
+            CheckpointError: The folder is not a complete checkpoint of this model, or `weights` is
+                not a list of weights.
         """
         if total not in TOTALS:
             near = difflib.get_close_matches(total, TOTALS, n=1, cutoff=0.0)
@@ -92,12 +97,8 @@ class VisionReward:
                 f"questions of vision_reward must be weighted or all, got {questions!r}"
             )
         known = checklist() if weights is None else reweighted(Path(weights))
-        self.asked = tuple(one for one in known if one.weight > 0 or questions == "all")
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        name = dtype or ("bfloat16" if where.type == "cuda" else "float32")
-        kind = getattr(torch, name, None)
-        if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-            raise ConfigError(f"dtype of vision_reward: torch has no floating type {name!r}")
+        self.asked = tuple(q for q in known if q.weight > 0 or questions == "all")
+        where, kind = placement("vision_reward", device, dtype)
         folder = find_folder(str(path), CHECKPOINT_FILES)
         self._tokenizer = _load_tokenizer(folder)
         (self._bos,) = self._encode(str(self._tokenizer.bos_token))
@@ -109,13 +110,13 @@ class VisionReward:
         """Score each video against its prompt.
 
         Returns:
-            Per video: `dimensions` = R of each of the nine, `total` as asked for, `raw` = `answers`
-            ("yes" or "no"), `yes_logits` and `no_logits`, each in the order of `asked`. If a
-            logit is not finite, every value is NaN.
+            Per video: `dimensions` has the R of each of the nine, `total` is what the option says,
+            `raw` has `answers` ("yes" or "no"), `yes_logits` and `no_logits` in the order of
+            `asked`. If a logit is not finite, every value is NaN.
 
         Raises:
-            VideoError: A video cannot be scored, or there are not as many prompts as videos.
-            PromptError: A prompt is empty, too long, or holds a special token.
+            VideoError: A video cannot be scored, or the numbers of videos and prompts differ.
+            PromptError: A prompt is empty, too long, or contains a special token.
         """
         opened = open_videos(videos, prompts)
         self._check_prompts(prompts)
@@ -131,24 +132,19 @@ class VisionReward:
 
         Raises:
             VideoError: The video cannot be scored.
-            PromptError: The prompt is empty, too long, or holds a special token.
+            PromptError: The prompt is empty, too long, or contains a special token.
         """
         return self.answer(self.read(open_video(video)), prompt, questions or checklist())
 
     @torch.inference_mode()
     def read(self, video: OpenVideo) -> Prefix:
-        """Return what comes before every question: the frames, each with its second.
+        """Return what precedes every question: the frames, each with its second.
 
         Raises:
             VideoError: The frames cannot be decoded, or are too long and narrow.
         """
         frames_FHW3 = video.read(pick_frames(video.timestamps()))
-        height, width = frames_FHW3.shape[1:3]
-        if max(height, width) > MAX_ASPECT * min(height, width):
-            raise VideoError(
-                f"{video.name}: frames are {width}×{height} pixels, one side may be at most "
-                f"{MAX_ASPECT} times the other"
-            )
+        check_aspect(video.name, *frames_FHW3.shape[1:3])
         pixels_FCHW = preprocess(frames_FHW3)
         labels = [self._encode(str(second)) for second in range(len(pixels_FCHW))]
         frames_FLD = self.network.encode_frames(pixels_FCHW.to(self._device))
@@ -159,7 +155,7 @@ class VisionReward:
         """Return the answers to `questions` about a video that was `read`, in one pass.
 
         Raises:
-            PromptError: The prompt is empty, too long, or holds a special token.
+            PromptError: The prompt is empty, too long, or contains a special token.
         """
         self._check_prompts([prompt])
         suffixes = [
@@ -192,21 +188,21 @@ class VisionReward:
         }
         if not all(map(math.isfinite, (*raw["yes_logits"], *raw["no_logits"]))):
             return Score(dict.fromkeys(self.dimensions, math.nan), math.nan, raw)
-        counting = [pair for pair in zip(self.asked, answers, strict=True) if pair[0].weight > 0]
-        questions, counted = zip(*counting, strict=True)
+        weighted = [(q, a) for q, a in zip(self.asked, answers, strict=True) if q.weight > 0]
+        questions, counted = zip(*weighted, strict=True)
         total = self._total([question.weight for question in questions], counted)
         return Score(dimension_scores(questions, counted), total, raw)
 
 
 def read_answer(logits_V: Tensor, word: str, pairs: Sequence[tuple[int, int]]) -> Answer:
-    """Return the answer that the first token gives.
+    """Return the answer that the first generated token gives.
 
     Args:
-        logits_V: Of that token.
-        word: The most likely token as text. The authors compare it with "yes"; here without
-            regard to case, and where it is neither yes nor no the larger of their logits decides.
-        pairs: Tokens of (yes, no) per spelling. Logits are those of the spelling that the model
-            prefers, so that like is compared with like.
+        logits_V: Logits of that token.
+        word: The most likely token as text. The authors compare it with "yes". Here case does not
+            matter, and where the token is neither yes nor no, the larger of their logits decides.
+        pairs: Tokens of (yes, no) per spelling. The logits are those of the spelling that the model
+            prefers, so that both are spelled alike.
     """
     yes, no = max(pairs, key=lambda pair: float(logits_V[list(pair)].max()))
     yes_logit, no_logit = float(logits_V[yes]), float(logits_V[no])
@@ -218,7 +214,7 @@ def pick_frames(timestamps_F: npt.NDArray[np.float32]) -> list[int]:
     """Return the frame nearest to each full second, the earlier of two equally near.
 
     Args:
-        timestamps_F: Seconds at which each frame is shown.
+        timestamps_F: Seconds at which the frames are shown.
     """
     num_seconds = round(float(timestamps_F.max())) + 1
     return [
@@ -228,12 +224,12 @@ def pick_frames(timestamps_F: npt.NDArray[np.float32]) -> list[int]:
 
 
 def preprocess(frames_FHW3: npt.NDArray[np.uint8]) -> Tensor:
-    """Return pixels [F, 3, 224, 224], normalised, then resized by the short side, then cropped.
+    """Return pixels [F, 3, 224, 224]: normalised, then resized by the short side, then cropped.
 
-    The order matters, and so does that resizing (bilinear) does not smooth: both are the authors'.
+    The order, and bilinear resizing without antialiasing, are those of the authors.
     """
     pixels_CFHW = torch.from_numpy(frames_FHW3).permute(3, 0, 1, 2) / 255.0
-    mean_C111, std_C111 = (torch.tensor(one)[:, None, None, None] for one in (MEAN, STD))
+    mean_C111, std_C111 = (torch.tensor(values)[:, None, None, None] for values in (MEAN, STD))
     pixels_CFHW.sub_(mean_C111).div_(std_C111)
     height, width = pixels_CFHW.shape[2:]
     if width < height:
@@ -249,18 +245,15 @@ def preprocess(frames_FHW3: npt.NDArray[np.uint8]) -> Tensor:
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
-    # Not AutoTokenizer: it asks for remote code, which the published config.json names.
+    # Not AutoTokenizer: it asks for the remote code that the published config.json names.
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} is missing from the checkpoint")
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    return pretrained_tokenizer(PreTrainedTokenizerFast, folder, ("tokenizer.json",))
 
 
 def _answer_tokens(tokenizer: PreTrainedTokenizerFast, folder: Path) -> list[tuple[int, int]]:
-    """Return (yes, no) token ids for each spelling of which both are one token."""
+    """Return (yes, no) token ids for each spelling in which both are single tokens."""
     pairs: list[tuple[int, int]] = []
     for yes, no in SPELLINGS:
         for space in ("", " "):

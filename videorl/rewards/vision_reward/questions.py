@@ -1,6 +1,6 @@
 """VisionReward's checklist: 64 yes/no questions, of which 29 have a weight, and its scores.
 
-`videorl/rewards/data/vision_reward.json` names the repository, commit and licence they come from.
+`videorl/rewards/data/vision_reward.json` names their repository, commit and licence.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from videorl.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One line of the checklist; every weight is at least 0."""
+    """A line of the checklist; weights are >= 0."""
 
     id: int
     """1 to 64, as in the authors' list."""
     text: str
-    """What is asked, `[[prompt]]` standing for the prompt; often ends with a line break, because
-    the authors' code reads lines and leaves it in."""
+    """What is asked; `[[prompt]]` stands for the prompt. Often ends with a line break, which the
+    authors' code keeps when it reads lines."""
     dimension: str
     weight: float
 
@@ -34,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said to one question."""
+    """The model's answer to a question."""
 
     is_yes: bool
     yes_logit: float
@@ -65,19 +65,19 @@ def checklist() -> tuple[Question, ...]:
 
 @cache
 def weighted() -> tuple[Question, ...]:
-    """Return the 29 questions that are asked, in the order of the authors' code."""
+    """Return the 29 questions that have a weight, in the order of the authors' code."""
     return tuple(question for question in checklist() if question.weight > 0)
 
 
 def reweighted(path: Path) -> tuple[Question, ...]:
-    """Return all 64 questions with the weights of a file.
+    """Return all 64 questions, with weights from a file.
 
     Args:
-        path: A JSON list of 29 weights, in the order of the authors' `weight.json`, whose other
-            questions weigh 0; or of 64, by id.
+        path: A JSON list of 64 weights, by id; or of 29, in the order of the authors'
+            `weight.json`, where the other questions have weight 0.
 
     Raises:
-        CheckpointError: The file is missing or no such list, or a weight is negative, or all are 0.
+        CheckpointError: The file is missing or not such a list, a weight is negative, or all are 0.
     """
     try:
         weights = json.loads(path.read_text(encoding="utf-8"))
@@ -85,17 +85,17 @@ def reweighted(path: Path) -> tuple[Question, ...]:
         raise CheckpointError(f"cannot read weights from {path}: {error}") from error
     questions = {len(weighted()): weighted(), len(checklist()): checklist()}
     if not isinstance(weights, list) or len(weights) not in questions:
-        raise CheckpointError(f"{path} holds no list of {' or '.join(map(str, questions))} weights")
-    if not all(type(one) in (int, float) and 0 <= one < math.inf for one in weights) or not any(
-        weights
-    ):
+        raise CheckpointError(
+            f"{path} does not hold a list of {' or '.join(map(str, questions))} weights"
+        )
+    if not all(type(w) in (int, float) and 0 <= w < math.inf for w in weights) or not any(weights):
         raise CheckpointError(f"{path}: weights must be finite numbers >= 0, and not all 0")
-    by_id = dict(zip((one.id for one in questions[len(weights)]), weights, strict=True))
-    return tuple(replace(one, weight=float(by_id.get(one.id, 0))) for one in checklist())
+    by_id = dict(zip((q.id for q in questions[len(weights)]), weights, strict=True))
+    return tuple(replace(q, weight=float(by_id.get(q.id, 0))) for q in checklist())
 
 
 def dimension_scores(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, float]:
-    """Return R of each dimension: the weights of its questions that were answered with yes.
+    """Return R of each dimension: the sum of weights of its questions that were answered with yes.
 
     Dimensions without a weighted question (safety) are 0.
     """
@@ -106,18 +106,18 @@ def dimension_scores(questions: Sequence[Question], answers: Sequence[Answer]) -
 
 
 def sum_of_yes(weights: Sequence[float], answers: Sequence[Answer]) -> float:
-    """R = Σ w·1[yes], the paper's score, in [0, 6.277]."""
+    """Return R = Σ w·1[yes], the score of the paper, in [0, 6.277]."""
     return sum(weight * answer.is_yes for weight, answer in zip(weights, answers, strict=True))
 
 
 def published(weights: Sequence[float], answers: Sequence[Answer]) -> float:
-    """Mean of w·(±1), the score of the authors' code, in [−0.216, 0.216]; it orders as R does."""
+    """Return the mean of w·(±1), the authors' code's score, in [−0.216, 0.216]; ranks like R."""
     signs = [1.0 if answer.is_yes else -1.0 for answer in answers]
     return sum(w * sign for w, sign in zip(weights, signs, strict=True)) / len(signs)
 
 
 def continuous(weights: Sequence[float], answers: Sequence[Answer]) -> float:
-    """Σ w·P(yes): R without its jumps, on the same scale, so that close candidates do not tie."""
+    """Return Σ w·P(yes): R without its jumps, so that close candidates do not tie."""
     return sum(w * answer.yes_probability for w, answer in zip(weights, answers, strict=True))
 
 
@@ -126,4 +126,4 @@ TOTALS: dict[str, Callable[[Sequence[float], Sequence[Answer]], float]] = {
     "published": published,
     "continuous": continuous,
 }
-"""What `Score.total` can be, by the name of the option."""
+"""Value of the option `total` -> function that computes `Score.total`."""

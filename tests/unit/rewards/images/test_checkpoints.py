@@ -111,7 +111,7 @@ def test_real_sizes_have_the_published_numbers_of_parameters() -> None:
         aesthetic = AestheticNetwork(large, ScoreHead(768))
         blip = ImageRewardNetwork(eye, text)
     assert sum(p.numel() for p in clip.parameters()) == 986_109_441
-    assert sum(math.prod(one) for one in open_clip_shapes(clip.clip).values()) == 986_109_441
+    assert sum(math.prod(shape) for shape in open_clip_shapes(clip.clip).values()) == 986_109_441
     assert sum(p.numel() for p in aesthetic.clip.parameters()) == 303_966_208
     assert sum(p.numel() for p in aesthetic.head.parameters()) == 927_969
     assert sum(p.numel() for p in blip.parameters()) == 446_206_689

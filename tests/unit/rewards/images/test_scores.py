@@ -17,7 +17,7 @@ from tests.blip_model import image_reward_of, run_head
 from tests.clip_models import SIDE_PX
 from videorl.data.video_io import read_video, write_mp4
 from videorl.errors import ConfigError, PromptError, VideoError
-from videorl.rewards.images.clip_pixels import MEAN, STD
+from videorl.rewards.clip_normal import MEAN, STD
 from videorl.rewards.images.clip_preference import ClipPrompts
 from videorl.rewards.per_frame import PerFrameReward
 from videorl.rewards.scoring import score_each
@@ -45,7 +45,7 @@ def expected(name: str, models: SimpleNamespace, video: Video, prompt: str) -> l
     pixels = pixels_of(video)
     if name == "image_reward":
         tensors = models.image_reward
-        return [image_reward_of(tensors, one, prompt) for one in pixels]
+        return [image_reward_of(tensors, picture, prompt) for picture in pixels]
     ids = clip_ids(models, prompt)
     if name == "hps_v2":
         return models.open_clip.cosine(pixels, ids).tolist()
@@ -63,7 +63,7 @@ def clip_ids(models: SimpleNamespace, prompt: str) -> list[int]:
     ids = [words["<|startoftext|>"]]
     for word in prompt.split():
         whole = f"{word}</w>" in words
-        ids += [words[f"{word}</w>"]] if whole else [words[one] for one in word[:-1]]
+        ids += [words[f"{word}</w>"]] if whole else [words[letter] for letter in word[:-1]]
         ids += [] if whole else [words[f"{word[-1]}</w>"]]
     return [*ids[:15], words["<|endoftext|>"]]
 
@@ -90,12 +90,14 @@ def test_batches_files_and_memory_give_the_same_numbers(
     model = load_tiny(name, batch_frames=4)
     videos = [noise(5, 1, (30, 43)), noise(2, 2, (64, 36)), noise(3, 3, (16, 16))]
     together = model.score(videos, PROMPTS)
-    for video, prompt, one in zip(videos, PROMPTS, together, strict=True):
+    for video, prompt, batched in zip(videos, PROMPTS, together, strict=True):
         (alone,) = load_tiny(name).score([video], [prompt])
-        assert alone.raw["frame_scores"] == pytest.approx(one.raw["frame_scores"], abs=1e-5)
+        assert alone.raw["frame_scores"] == pytest.approx(batched.raw["frame_scores"], abs=1e-5)
     path = tmp_path / "clip.mp4"
     write_mp4(path, noise(3, 4, (64, 64)))
-    from_file, from_memory = (model.score([one], ["a cat"]) for one in (path, read_video(path)))
+    from_file, from_memory = (
+        model.score([source], ["a cat"]) for source in (path, read_video(path))
+    )
     assert from_file == from_memory
 
 
@@ -177,7 +179,8 @@ def test_the_version_of_hps_v2_picks_the_file(load_tiny: Load) -> None:
         load_tiny("hps_v2", version="2.1")
     tall = noise(2, 0, (90, 60))
     rough, smooth = (
-        load_tiny("hps_v2", antialias=one).score([tall], ["a cat"])[0] for one in (False, True)
+        load_tiny("hps_v2", antialias=antialias).score([tall], ["a cat"])[0]
+        for antialias in (False, True)
     )
     assert rough.total != pytest.approx(smooth.total, abs=1e-4)
 
@@ -190,7 +193,7 @@ def test_scores_have_gradients_with_respect_to_pixels(load_tiny: Load, name: str
     scorer.network(pixels, torch.stack([text, text])).sum().backward()
     assert pixels.grad is not None
     assert float(pixels.grad.abs().min(dim=0).values.max()) > 0
-    assert all(one.grad is None for one in scorer.network.parameters())
+    assert all(p.grad is None for p in scorer.network.parameters())
 
 
 def test_bfloat16_scores_nearly_the_same(
@@ -198,8 +201,8 @@ def test_bfloat16_scores_nearly_the_same(
 ) -> None:
     for name in NAMES:
         exact, rounded = (
-            load_tiny(name, dtype=one).score([noise(2, 0)], ["a cat"])[0].total
-            for one in ("float32", "bfloat16")
+            load_tiny(name, dtype=dtype).score([noise(2, 0)], ["a cat"])[0].total
+            for dtype in ("float32", "bfloat16")
         )
         assert math.isclose(exact, rounded, rel_tol=0.2, abs_tol=0.2), name
     with pytest.raises(ConfigError, match="no floating type 'int8'"):

@@ -43,10 +43,10 @@ def model() -> VideoReward:
 
 
 def assert_equal(got: list[Score], wanted: list[Score]) -> None:
-    for one, other in zip(got, wanted, strict=True):
-        assert one.raw == pytest.approx(other.raw, abs=1e-5)
-        assert one.dimensions == pytest.approx(other.dimensions, abs=1e-5)
-        assert one.total == pytest.approx(other.total, abs=1e-5)
+    for score, other in zip(got, wanted, strict=True):
+        assert score.raw == pytest.approx(other.raw, abs=1e-5)
+        assert score.dimensions == pytest.approx(other.dimensions, abs=1e-5)
+        assert score.total == pytest.approx(other.total, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -52,9 +52,9 @@ def model(models: dict[int, VideoScore]) -> VideoScore:
 
 
 def assert_equal(got: list[Score], wanted: list[Score]) -> None:
-    for one, other in zip(got, wanted, strict=True):
-        assert one.raw == pytest.approx(other.raw, abs=1e-5)
-        assert one.total == pytest.approx(other.total, abs=1e-5)
+    for score, other in zip(got, wanted, strict=True):
+        assert score.raw == pytest.approx(other.raw, abs=1e-5)
+        assert score.total == pytest.approx(other.total, abs=1e-5)
 
 
 def random_video(num_frames: int, height: int, width: int) -> Video:

@@ -54,7 +54,7 @@ def test_real_sizes_have_the_published_number_of_parameters() -> None:
     }
     with empty_parameters():
         model = CogVLM2Video(real)
-    assert sum(one.numel() for one in model.parameters()) == 12_507_530_496
+    assert sum(p.numel() for p in model.parameters()) == 12_507_530_496
 
 
 def test_all_patches_of_a_frame_share_a_position() -> None:
@@ -119,7 +119,7 @@ def _plain_pass(
 
 def test_weights_are_loaded_as_stored_and_positions_stay_exact(vision_reward_folder: Path) -> None:
     model = cogvlm2_video.load(vision_reward_folder)
-    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     # Heads of 8 have 4 frequencies, base 500,000.
     wanted = torch.tensor([500_000 ** (-i / 4) for i in range(4)])
     torch.testing.assert_close(model.language.rotary_emb.inv_freq, wanted)

@@ -12,17 +12,11 @@ import torch
 from videorl import rewards
 from videorl.data.video_io import read_video
 from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
+from videorl.rewards.clip_normal import MEAN, STD
 from videorl.rewards.scoring import score_each
 from videorl.rewards.videos import open_video
 from videorl.rewards.vision_reward import cogvlm2_video
-from videorl.rewards.vision_reward.model import (
-    MEAN,
-    STD,
-    VisionReward,
-    pick_frames,
-    preprocess,
-    read_answer,
-)
+from videorl.rewards.vision_reward.model import VisionReward, pick_frames, preprocess, read_answer
 from videorl.rewards.vision_reward.questions import weighted
 from videorl.types import Score, Video
 
@@ -42,8 +36,9 @@ def cases(vision_reward_folder: Path) -> dict[str, Any]:
     wanted = json.loads((vision_reward_folder / "expected.json").read_text())["cases"]
     asked = json.loads((vision_reward_folder / "cases.json").read_text())
     return {
-        one["id"]: one | {"path": vision_reward_folder / one["video"], "wanted": wanted[one["id"]]}
-        for one in asked
+        case["id"]: case
+        | {"path": vision_reward_folder / case["video"], "wanted": wanted[case["id"]]}
+        for case in asked
     }
 
 
@@ -56,9 +51,9 @@ def test_scores_are_those_of_the_authors_code(
     video = case["path"] if source == "file" else read_video(case["path"])
     (score,) = model.score([video], [case["prompt"]])
     wanted = case["wanted"]
-    assert score.raw["answers"] == tuple(one["answer"] for one in wanted["questions"])
+    assert score.raw["answers"] == tuple(question["answer"] for question in wanted["questions"])
     for kind in ("yes", "no"):
-        logits = [one[f"{kind}_logit"] for one in wanted["questions"]]
+        logits = [question[f"{kind}_logit"] for question in wanted["questions"]]
         assert score.raw[f"{kind}_logits"] == pytest.approx(logits, abs=1e-4)
     assert score.total == pytest.approx(wanted["R"], abs=1e-9)
     by_dimension = {name.lower(): r for name, r in wanted["R_per_dimension"].items()}
@@ -84,8 +79,8 @@ def test_frames_and_positions_are_those_of_the_authors_code(
 def test_a_batch_gives_the_numbers_of_single_videos(
     model: VisionReward, cases: dict[str, Any]
 ) -> None:
-    videos = [cases[one]["path"] for one in IDS]
-    prompts = [cases[one]["prompt"] for one in IDS]
+    videos = [cases[name]["path"] for name in IDS]
+    prompts = [cases[name]["prompt"] for name in IDS]
     together = model.score(videos, prompts)
     alone = [model.score([v], [p])[0] for v, p in zip(videos, prompts, strict=True)]
     assert together == alone
@@ -95,8 +90,8 @@ def test_total_by_option(vision_reward_folder: Path, cases: dict[str, Any]) -> N
     case = cases["vn_pub_1"]
     totals: dict[str, float] = {}
     for name in ("published", "continuous"):
-        one = rewards.load("vision_reward", str(vision_reward_folder), total=name)
-        (score,) = one.score([case["path"]], [case["prompt"]])
+        model = rewards.load("vision_reward", str(vision_reward_folder), total=name)
+        (score,) = model.score([case["path"]], [case["prompt"]])
         totals[name] = score.total
         assert sum(score.dimensions.values()) == pytest.approx(case["wanted"]["R"])
     assert totals["published"] == pytest.approx(case["wanted"]["score"], abs=1e-9)
@@ -123,7 +118,7 @@ def test_other_weights_ask_other_questions(
     wanted = score.raw["answers"][63] == "yes"
     (tmp_path / "weight.json").write_text(str([0.0] * 63 + [2.0]))
     refitted = VisionReward(vision_reward_folder, weights=tmp_path / "weight.json")
-    assert [one.id for one in refitted.asked] == [64]
+    assert [question.id for question in refitted.asked] == [64]
     (score,) = refitted.score([path], [prompt])
     assert score.total == 2.0 * wanted
     with pytest.raises(ConfigError, match="must be weighted or all, got '64'"):
@@ -157,7 +152,7 @@ def test_pixels_are_scaled_by_the_short_side_and_cropped_in_the_middle(
 ) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     levels = (frames[0].transpose(2, 0, 1) / 255).astype(np.float64)
-    mean, std = (np.array(one)[:, None, None] for one in (MEAN, STD))
+    mean, std = (np.array(values)[:, None, None] for values in (MEAN, STD))
     scaled = (224 * size[0] // min(size), 224 * size[1] // min(size))
     rows, columns = (linear_weights(*pair) for pair in zip(size, scaled, strict=True))
     wanted = rows @ ((levels - mean) / std) @ columns.T
@@ -221,7 +216,7 @@ def test_a_damaged_video_costs_only_itself(
     still = Video(np.zeros((8, 16, 16, 3), np.uint8), 8.0)
     results = score_each(model, [damaged, still, case["path"]], [case["prompt"]] * 3)
     assert isinstance(results[0], VideoError)
-    assert all(isinstance(one, Score) for one in results[1:])
+    assert all(isinstance(result, Score) for result in results[1:])
 
 
 def test_small_tall_and_unicode_input_is_scored(model: VisionReward) -> None:
@@ -248,5 +243,5 @@ def test_bfloat16_answers_nearly_the_same(
     rounded = VisionReward(vision_reward_folder, dtype="bfloat16")
     assert isinstance(rounded.network, cogvlm2_video.CogVLM2Video)
     (score,) = rounded.score([case["path"]], [case["prompt"]])
-    wanted = [one["yes_logit"] for one in case["wanted"]["questions"]]
+    wanted = [question["yes_logit"] for question in case["wanted"]["questions"]]
     assert score.raw["yes_logits"] == pytest.approx(wanted, abs=0.3)

@@ -61,7 +61,7 @@ def test_weights_of_a_file_are_by_id_or_in_the_authors_order(tmp_path: Path) -> 
     path.write_text(str(WEIGHTS))
     assert reweighted(path) == checklist()
     path.write_text(str([0.0] * 63 + [2]))
-    assert [one.id for one in reweighted(path) if one.weight > 0] == [64]
+    assert [question.id for question in reweighted(path) if question.weight > 0] == [64]
     assert reweighted(path)[63].weight == 2.0
 
 
