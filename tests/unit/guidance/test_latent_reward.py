@@ -101,7 +101,7 @@ def test_features_are_those_of_the_whole_model_s_first_block(tmp_path: Path) -> 
     whole = load_policy(config, tiny_sampling(), parts=frozenset({"transformer"}))
     assert isinstance(whole, PipelinePolicy)
     seen: list[Tensor] = []
-    whole.blocks()[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    whole.blocks()[0].register_forward_hook(lambda *hook: seen.append(hook[2]))
     whole.predict(*inputs(config), "policy")
     layers, _ = first_layers(config, tiny_sampling(), 1)
     assert torch.equal(layers.features(*inputs(config)), seen[0])
@@ -169,7 +169,7 @@ def test_a_reward_of_another_policy_is_refused(
 
 def test_damaged_folders_are_refused(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     policy = tiny_policy(tiny_checkpoints["wan"])
-    with pytest.raises(CheckpointError, match="no configuration of a latent reward"):
+    with pytest.raises(CheckpointError, match="is not a configuration of a latent reward"):
         load_latent_reward(tmp_path, policy, tiny_sampling())
     build(policy).save(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())

@@ -6,9 +6,8 @@ import pytest
 import torch
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from videorl.rewards.clip_normal import MEAN, STD
 from videorl.rewards.images.clip_pixels import (
-    MEAN,
-    STD,
     pil_pixels,
     tensor_pixels,
     torchvision_crop,
