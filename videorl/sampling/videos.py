@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from videorl.protocols import Policy
 from videorl.seeds import derive_seed
 from videorl.types import Video
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Sampler(Protocol):
+    """Samples latents as a policy does."""
+
+    def sample(
+        self,
+        prompt_embeds_LD: Tensor,
+        negative_prompt_embeds_LD: Tensor | None,
+        seeds: Sequence[int],
+    ) -> Tensor:
+        """Return final latents [B, C, T, H, W], one per seed, for a single prompt."""
+        ...
 
 
 def sample_videos(
@@ -16,7 +33,7 @@ def sample_videos(
     negative_prompt: str,
     num: int,
     seed: int,
-    sampler: Policy | None = None,
+    sampler: Sampler | None = None,
 ) -> Iterator[list[Video]]:
     """Yield for each prompt its `num` videos; seeds depend on `seed`, prompt and number alone.
 
