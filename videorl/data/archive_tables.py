@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from videorl.types import Candidate, StepRecord
+from videorl.types import Candidate, PromptOutcome, StepRecord
 
 CANDIDATES = pa.schema(
     [
@@ -153,21 +153,22 @@ def step_tables(
             for group in record.groups
             for reason, count in group.dropped.items()
         ],
-        "prompts": [
-            {
-                "step": step,
-                "prompt_index": outcome.prompt.index,
-                "prompt": outcome.prompt.text,
-                "outcome": outcome.outcome,
-                "error": outcome.error,
-                "prompt_id": outcome.prompt.id or None,
-                "tags": list(outcome.prompt.tags) or None,
-            }
-            for outcome in record.outcomes
-        ],
+        "prompts": [_prompt_row(step, outcome) for outcome in record.outcomes],
         "steps": [_step_row(record)],
     }
     return {name: pa.Table.from_pylist(rows[name], schema) for name, schema in SCHEMAS.items()}
+
+
+def _prompt_row(step: int, outcome: PromptOutcome) -> dict[str, Any]:
+    return {
+        "step": step,
+        "prompt_index": outcome.prompt.index,
+        "prompt": outcome.prompt.text,
+        "outcome": outcome.outcome,
+        "error": outcome.error,
+        "prompt_id": outcome.prompt.id or None,
+        "tags": list(outcome.prompt.tags) or None,
+    }
 
 
 def _step_row(record: StepRecord) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from videorl.config import SamplingConfig
-from videorl.errors import ConfigError, PromptError
+from videorl.errors import ConfigError
 from videorl.policies.family import Family, swapped
 from videorl.policies.full import train_everything
 from videorl.policies.lora import adapter_metadata
 from videorl.policies.steps import Change, changed_steps
+from videorl.policies.texts import encode_text, pad
 from videorl.policies.trained import TrainedWeights
 from videorl.policies.video_codec import VideoCodec
 from videorl.protocols import Process, Role
@@ -74,24 +75,9 @@ class PipelinePolicy:
         Raises:
             PromptError: A prompt has more tokens than `sampling.max_sequence_length`.
         """
-        encoder, limit = self._part("text_encoder"), self._sampling.max_sequence_length
-        embeddings: list[Tensor] = []
-        for prompt in prompts:
-            num_tokens = len(self._pipeline.tokenizer(self._family.clean(prompt)).input_ids)
-            if num_tokens > limit:
-                raise PromptError(
-                    f"prompt {prompt[:80]!r} has {num_tokens} tokens, but "
-                    f"sampling.max_sequence_length is {limit}: shorten it or raise the limit"
-                )
-            padded_BLD, _ = self._pipeline.encode_prompt(
-                prompt,
-                do_classifier_free_guidance=False,
-                max_sequence_length=limit,
-                device=encoder.device,
-            )
-            num_rows = limit if self._family.attends_to_padding else num_tokens
-            embeddings.append(padded_BLD[0, :num_rows].cpu().clone())
-        return embeddings
+        self._part("text_encoder")
+        limit = self._sampling.max_sequence_length
+        return [encode_text(self._family, self._pipeline, prompt, limit) for prompt in prompts]
 
     @torch.no_grad()
     def sample(
@@ -314,13 +300,8 @@ class PipelinePolicy:
         return self._trained
 
     def _padded(self, prompt_embeds: Sequence[Tensor]) -> Tensor:
-        """Stack to [B, max_sequence_length, D], zero-padded at the end like `encode_prompt`."""
-        shape = (len(prompt_embeds), self._sampling.max_sequence_length, prompt_embeds[0].shape[1])
-        device = self._part("transformer").device
-        padded_BLD = torch.zeros(shape, dtype=self._dtype, device=device)
-        for row_LD, embed_LD in zip(padded_BLD, prompt_embeds, strict=True):
-            row_LD[: len(embed_LD)] = embed_LD
-        return padded_BLD
+        device, limit = self._part("transformer").device, self._sampling.max_sequence_length
+        return pad(prompt_embeds, limit, self._dtype, device)
 
     def _swap(self, latents: Tensor) -> Tensor:
         return swapped(self._family, latents)

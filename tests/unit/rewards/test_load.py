@@ -8,7 +8,7 @@ from videorl.errors import ConfigError
 
 def test_known_models_load_and_unknown_names_suggest_the_nearest() -> None:
     assert "motion_quality" in rewards.load("moving_shapes").dimensions
-    with pytest.raises(ConfigError, match=r"'moving_shape'; did you mean 'moving_shapes'\?"):
+    with pytest.raises(ConfigError, match=r"got moving_shape; did you mean moving_shapes\?"):
         rewards.load("moving_shape")
 
 
