@@ -250,7 +250,7 @@ def test_a_disk_that_takes_no_more_leaves_no_half_written_step(
     before = files(tmp_path)
     code = FILL.format(root=str(root), directory=str(tmp_path), limit=limit, keep=keep)
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
     )
     assert "step 1 could not be written to the archive" in ran.stdout, ran.stderr
     assert ran.stdout.startswith("27 ")  # EFBIG

@@ -84,7 +84,7 @@ def test_clip_folders_are_loaded_strictly(
         load_tiny("pick_score", base=str(tmp_path))
     with pytest.raises(CheckpointError, match="does not hold a plain mapping from names to tensors under"):
         load_tiny("hps_v2", path=image_models.linear)
-    with pytest.raises(ConfigError, match="path of the predictor"):
+    with pytest.raises(ConfigError, match="needs the path of its checkpoint"):
         rewards.load("laion_aesthetic")
     with pytest.raises(ConfigError, match="options of hps_v2"):
         load_tiny("hps_v2", num_frame=3)
