@@ -10,6 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,14 +75,27 @@ def train_adapters(
     return weights
 
 
-def adapter_metadata(model: Any) -> dict[str, Any]:
-    """Return what diffusers needs to open the exported adapter, as plain JSON values."""
-    peft_config = model.peft_config["policy"]
-    return {
-        "r": peft_config.r,
-        "lora_alpha": peft_config.lora_alpha,
-        "target_modules": sorted(peft_config.target_modules),
-    }
+def save_adapter(
+    pipeline_class: Any, model: Any, weights: Mapping[str, Tensor], directory: Path
+) -> None:
+    """Write the policy's adapter of `model` so that stock diffusers opens it.
+
+    Args:
+        pipeline_class: The diffusers pipeline that will load it.
+        model: The transformer with the adapter.
+        weights: The adapter's tensors by published name.
+        directory: Where to write.
+    """
+    adapter = model.peft_config["policy"]
+    pipeline_class.save_lora_weights(
+        directory,
+        transformer_lora_layers=dict(weights),
+        transformer_lora_adapter_metadata={
+            "r": adapter.r,
+            "lora_alpha": adapter.lora_alpha,
+            "target_modules": sorted(adapter.target_modules),
+        },
+    )
 
 
 def _target_layers(model: nn.Module, targets: list[str]) -> list[str]:

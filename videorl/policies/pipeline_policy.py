@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from videorl.config import SamplingConfig
 from videorl.errors import ConfigError
 from videorl.policies.family import Family, swapped
 from videorl.policies.full import train_everything
-from videorl.policies.lora import adapter_metadata
-from videorl.policies.steps import Change, changed_steps
+from videorl.policies.lora import save_adapter
+from videorl.policies.steps import Change, StepCallback, changed_steps, kept_latents
 from videorl.policies.texts import encode_text, pad
 from videorl.policies.trained import TrainedWeights
 from videorl.policies.video_codec import VideoCodec
@@ -104,8 +104,9 @@ class PipelinePolicy:
             raise ConfigError("sampling.guidance_scale > 1 needs the negative prompt's embedding")
         size = self._sampling.batch_size or len(seeds)
         batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+        prompt, negative = [prompt_embeds_LD], [negative_prompt_embeds_LD]
         return torch.cat(
-            [self._denoise(prompt_embeds_LD, negative_prompt_embeds_LD, batch) for batch in batches]
+            [self._run(prompt * len(batch), negative * len(batch), batch) for batch in batches]
         )
 
     def sample_partly(
@@ -117,40 +118,25 @@ class PipelinePolicy:
         longest: int,
     ) -> tuple[Tensor, Tensor]:
         """Take only the first of the sampler's steps; see `DifferentiablePolicy`."""
-        found: list[Tensor] = [torch.empty(0)] * len(steps)
-
-        def keep(pipeline: Any, step: int, _: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            for number, wanted in enumerate(steps):
-                if wanted == step + 1:
-                    found[number] = tensors["latents"][number].float()
-            pipeline._interrupt = step + 1 >= longest  # as diffusers documents for callbacks
-            return {}
-
+        found, keep = kept_latents(steps, longest)
         guided = self._sampling.guidance_scale > 1
-        self._run(prompt_embeds, negative_prompt_embeds if guided else None, seeds, keep)
+        self._run(prompt_embeds, negative_prompt_embeds if guided else [], seeds, keep)
         return self._swap(torch.stack(found)), self._family.step_times(self._pipeline)
-
-    def _denoise(
-        self, prompt_LD: Tensor, negative_LD: Tensor | None, seeds: Sequence[int]
-    ) -> Tensor:
-        negative = None if negative_LD is None else [negative_LD] * len(seeds)
-        latents = self._run([prompt_LD] * len(seeds), negative, seeds)
-        return self._swap(latents.float()).contiguous()
 
     def _run(
         self,
         prompt_embeds: Sequence[Tensor],
-        negative_prompt_embeds: Sequence[Tensor] | None,
+        negative_prompt_embeds: Sequence[Tensor | None],
         seeds: Sequence[int],
-        after_step: Callable[..., dict[str, Tensor]] | None = None,
+        after_step: StepCallback | None = None,
     ) -> Tensor:
-        """Call the stock pipeline; return its latents in its own axis order."""
+        """Call the stock pipeline; return its latents [B, C, T, H, W] in float32."""
         self._part("transformer")
-        sampling, negative = self._sampling, negative_prompt_embeds
+        sampling, negative = self._sampling, [e for e in negative_prompt_embeds if e is not None]
         with self._mixed_precision():
-            return self._pipeline(
+            latents = self._pipeline(
                 prompt_embeds=self._padded(prompt_embeds),
-                negative_prompt_embeds=None if negative is None else self._padded(negative),
+                negative_prompt_embeds=self._padded(negative) if negative else None,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 num_frames=sampling.num_frames,
                 height=sampling.height,
@@ -161,6 +147,7 @@ class PipelinePolicy:
                 output_type="latent",
                 return_dict=False,
             )[0]
+        return self._swap(latents.float()).contiguous()
 
     def decode(self, latents_BCTHW: Tensor) -> list[Video]:
         """Decode latents as the stock pipeline does, in small batches if the videos are large."""
@@ -280,11 +267,7 @@ class PipelinePolicy:
         """
         transformer = self._part("transformer")
         if self._is_lora:
-            self._family.pipeline_class.save_lora_weights(
-                directory,
-                transformer_lora_layers={**self.weights()},
-                transformer_lora_adapter_metadata=adapter_metadata(transformer),
-            )
+            save_adapter(self._family.pipeline_class, transformer, self.weights(), directory)
         else:
             transformer.save_pretrained(directory / "transformer")
 

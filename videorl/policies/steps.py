@@ -1,10 +1,10 @@
-"""Change what a stock pipeline passes to its scheduler at each step."""
+"""Change or keep what a stock pipeline computes at each of its steps."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -13,6 +13,31 @@ from torch import Tensor
 
 Change: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(prediction, x_t, time or timestep) -> the prediction to use instead."""
+
+StepCallback: TypeAlias = Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor]]
+"""What diffusers calls after each step: (pipeline, step, timestep, tensors) -> changed tensors."""
+
+
+def kept_latents(steps: Sequence[int], last: int) -> tuple[list[Tensor], StepCallback]:
+    """Return a list that fills with each item's latents after its own number of steps.
+
+    Args:
+        steps: For each item of the batch, after how many steps its latents are kept.
+        last: The pipeline stops after so many steps.
+
+    Returns:
+        The list, and the callback to pass to the pipeline as `callback_on_step_end`.
+    """
+    found: list[Tensor] = [torch.empty(0)] * len(steps)
+
+    def keep(pipeline: Any, step: int, _: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        for number, wanted in enumerate(steps):
+            if wanted == step + 1:
+                found[number] = tensors["latents"][number].float()
+        pipeline._interrupt = step + 1 >= last  # as diffusers documents for callbacks
+        return {}
+
+    return found, keep
 
 
 @contextmanager
