@@ -89,7 +89,7 @@ def vision_reward(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = options.vision_reward
         if checkpoint is None:
-            with tarfile.open(FIXTURES / "vision_reward.tar.xz") as archive:
+            with tarfile.open(_tiny("vision_reward.tar.xz")) as archive:
                 archive.extractall(folder, filter="data")
             checkpoint = Path(folder) / "vision_reward"
         model = VisionReward(checkpoint)
@@ -127,8 +127,8 @@ def video_reward(options: argparse.Namespace) -> None:
     """Compare one call for several videos, or several prompts of one, with one call for each."""
     from videorl import rewards
 
-    tiny = FIXTURES / "video_reward"
     if options.video_reward is None:
+        tiny = _tiny("video_reward")
         model = rewards.load("video_reward", str(tiny), base=str(tiny / "base"))
     else:
         model = rewards.load("video_reward", str(options.video_reward))
@@ -160,6 +160,19 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "vision_reward": vision_reward,
 }
 """Model -> what measures and prints its ratios."""
+
+
+def _tiny(name: str) -> Path:
+    """Return tiny weights, which come with the source and not with an installed package."""
+    from videorl.errors import ConfigError
+
+    path = FIXTURES / name
+    if not path.exists():
+        raise ConfigError(
+            f"{path} does not exist: tiny weights come with a checkout of the source; run this "
+            "there, or give a checkpoint with --video-reward or --vision-reward"
+        )
+    return path
 
 
 def _report(what: str, ours: float, other: float) -> None:

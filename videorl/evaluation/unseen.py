@@ -132,7 +132,13 @@ class UnseenMetrics:
                     f"metrics.unseen={name} failed on a video of shape {video.frames.shape} "
                     f"({type(error).__name__}: {error})"
                 ) from error
-            measured |= _checked(name, found)
+            own = _checked(name, found)
+            if taken := sorted(measured.keys() & own.keys()):
+                raise ConfigError(
+                    f"metrics.unseen={name} returned {', '.join(taken)}, which another metric has "
+                    "already measured; give yours another name"
+                )
+            measured |= own
         return measured
 
 

@@ -54,6 +54,9 @@ def measure_nan(video):
 def measure_badly(video):
     raise KeyError("lost")
 
+def measure_known(video):
+    return {"sharpness": 1.0}
+
 def measure_two(video, prompt):
     return {}
 """
@@ -119,6 +122,8 @@ def test_own_metrics_are_measured_beside_the_built_in_ones(own: str) -> None:
         UnseenMetrics((f"{own}:measure_nan",))(video)
     with pytest.raises(ConfigError, match=r"failed on a video of shape .*KeyError: 'lost'"):
         UnseenMetrics((f"{own}:measure_badly",))(video)
+    with pytest.raises(ConfigError, match="returned sharpness, which another metric has already"):
+        UnseenMetrics((f"{own}:measure_known",))(video)
     load_recipe("moving_shapes", [f"metrics.unseen=['{own}:measure']"])
     with pytest.raises(ConfigError, match=r"metrics\.unseen\.0=.* must be a function of a Video"):
         load_recipe("moving_shapes", [f"metrics.unseen=['{own}:measure_two']"])
