@@ -54,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(options)
 
     from videorl.guidance.config import parse_weights, read_config
+    from videorl.recipes.overrides import Override
     from videorl.recipes.reading import load_recipe
 
-    lora = [f"policy.lora.initial={options.lora}"] if options.lora else []
+    lora = [Override("policy.lora.initial", options.lora)] if options.lora else []
     recipe = load_recipe(options.recipe, [*options.set, *lora])
     is_guided = bool(options.guide)
     weights = parse_weights(options.guide, read_config(options.latent_reward)) if is_guided else {}

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import entry_points
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from videorl.errors import ConfigError, PromptError, VideoError
+from videorl.recipes.overrides import Override
 from videorl.recipes.reading import load_recipe, load_rewards
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.stopping import stop_on_signal
@@ -148,16 +149,21 @@ def sample(
     return list(videos)
 
 
-def overrides_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return nested settings as `key=value` overrides."""
-    overrides: list[str] = []
-    for name, value in settings.items():
-        key = f"{prefix}.{name}" if prefix else name
-        if isinstance(value, Mapping) and value:
-            overrides += overrides_of(cast("Mapping[str, Any]", value), key)
-        else:
-            overrides.append(f"{key}={json.dumps(value, default=str)}")
-    return overrides
+def overrides_of(settings: Mapping[str, Any], prefix: str = "") -> list[Override]:
+    """Return settings from Python as overrides; sections are dicts of what differs."""
+    start = f"{prefix}." if prefix else ""
+    return [Override(f"{start}{name}", _plain(value)) for name, value in settings.items()]
+
+
+def _plain(value: Any) -> Any:
+    """Return what YAML can say too: paths as text, tuples as lists."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in cast("Any", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("Any", value)]
+    return value
 
 
 def _runner(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from videorl import rewards
 from videorl.api import overrides_of
 from videorl.data.video_io import write_mp4
 from videorl.errors import ConfigError, PromptError, VideoError
+from videorl.recipes.reading import load_recipe
 from videorl.run.sinks import read_metrics
 from videorl.types import Video
 
@@ -95,12 +97,24 @@ def test_samples_are_seeded_videos(small: dict[str, Any]) -> None:
     assert np.abs(first.frames.astype(int) - second.frames).max() > 20
 
 
-def test_settings_become_overrides() -> None:
-    settings = {"a": {"b": 1, "c": {"d": "x: y"}}, "e": [{"f": None}], "g": Path("p"), "h": {}}
-    assert overrides_of(settings) == [
-        "a.b=1",
-        'a.c.d="x: y"',
-        'e=[{"f": null}]',
-        'g="p"',
-        "h={}",
-    ]
+def test_settings_from_python_are_taken_as_they_are() -> None:
+    made = load_recipe(
+        "moving_shapes",
+        overrides_of(
+            {
+                "name": "001 #2",
+                "sampling": {"negative_prompt": "no: 'quotes' = \"here\" #"},
+                "objective": {"beta": 100},
+                "run_dir": Path("runs/a #b"),
+                "learner": {"resources": {"a.b": 1.0}},
+                "rewards": [{"name": "moving_shapes", "options": {}}],
+                "optimizer": {"betas": (0.8, 0.9)},
+            }
+        ),
+    )
+    shipped = load_recipe("moving_shapes")
+    assert (made.name, made.run_dir) == ("001 #2", "runs/a #b")
+    assert made.sampling.negative_prompt == "no: 'quotes' = \"here\" #"
+    assert made.objective == dataclasses.replace(shipped.objective, beta=100)
+    assert made.learner.resources == {"a.b": 1.0}
+    assert (made.optimizer.betas, len(made.rewards)) == ([0.8, 0.9], 1)

@@ -13,6 +13,7 @@ from videorl.ablation.studies import STUDIES, Arm, Setting, Study
 from videorl.config import Recipe
 from videorl.errors import ConfigError
 from videorl.recipes.fingerprint import frozen_settings, is_default
+from videorl.recipes.overrides import Override
 from videorl.recipes.reading import load_recipe
 
 _FORMAT = 1
@@ -146,5 +147,5 @@ def _recipe(arm: Arm, seed: int, steps: int, changes: Sequence[str]) -> Recipe:
         **arm.overrides,
         "seed": seed,
     }
-    overrides = [f"{key}={value}" for key, value in settings.items()]
+    overrides = [Override(key, value) for key, value in settings.items()]
     return load_recipe(arm.recipe, [*overrides, *changes])

@@ -11,22 +11,21 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from videorl.errors import ConfigError
+from videorl.recipes.overrides import Override
 from videorl.settings.choice import Choice
 from videorl.settings.plugins import find, is_plugin, lacks
 
 
 def specialised(
-    schema: type, settings: Mapping[str, Any], overrides: Sequence[str], place: str
-) -> tuple[type, dict[str, Any], list[str]]:
+    schema: type, settings: Mapping[str, Any], overrides: Sequence[Override], place: str
+) -> tuple[type, dict[str, Any], list[Override]]:
     """Return the schema with the dataclasses that a recipe names, and what is left to merge.
 
     Args:
         schema: A dataclass; fields made by `videorl.config.by_name` are choices.
         settings: The recipe as plain values.
-        overrides: `key=value` with dotted keys.
+        overrides: What replaces some of them.
         place: Where the settings were read, for errors.
 
     Returns:
@@ -45,9 +44,9 @@ def specialised(
             left.remove(override)
             section, cls = _overridden(name, choice, section, override)
         for override in left:
-            first, *rest = override.partition("=")[0].split(".")
+            first, *rest = override.key.split(".")
             if first == name and rest:
-                _check_owners(name, choice, cls, rest[:1], f"override {override!r}")
+                _check_owners(name, choice, cls, rest[:1], str(override))
         made[name] = {choice.key: choice.default, **section}
         fields.append((name, cls, dataclasses.field(default_factory=cls)))
     if not fields:
@@ -89,28 +88,27 @@ def _section(name: str, value: Any, place: str) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _naming(name: str, choice: Choice, overrides: Sequence[str]) -> list[str]:
+def _naming(name: str, choice: Choice, overrides: Sequence[Override]) -> list[Override]:
     """Return the overrides that say which dataclass a section is."""
     keys = (name, f"{name}.{choice.key}")
-    return [override for override in overrides if override.partition("=")[0] in keys]
+    return [override for override in overrides if override.key in keys]
 
 
 def _overridden(
-    name: str, choice: Choice, section: dict[str, Any], override: str
+    name: str, choice: Choice, section: dict[str, Any], override: Override
 ) -> tuple[dict[str, Any], type]:
-    """Apply `name={...}` or `name.key=other` to a section."""
-    key, _, text = override.partition("=")
-    place = f"override {override!r}"
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key} has a value that is not YAML ({place}): {error}") from None
-    if key == name:
-        section = _section(name, value, place)
-        cls = _named(name, choice, section, place)
-        _check_owners(name, choice, cls, section, place)
-        return section, cls
-    return renamed(name, choice, section, value, place)
+    """Apply `name={...}` or `name.key=other` to a section; a dict from Python adds to it."""
+    place = str(override)
+    if override.key != name:
+        return renamed(name, choice, section, override.plain(str), place)
+    given = _section(name, override.plain(), place)
+    if not override.is_typed:
+        part = given.get(choice.key, section.get(choice.key, choice.default))
+        given = {**renamed(name, choice, section, part, place)[0], **given}
+    section = given
+    cls = _named(name, choice, section, place)
+    _check_owners(name, choice, cls, section, place)
+    return section, cls
 
 
 def renamed(

@@ -16,8 +16,9 @@ from videorl.errors import ConfigError
 from videorl.recipes.choices import choices
 from videorl.recipes.inheritance import fits, layers
 from videorl.recipes.kinds import FOLDERS, RECIPES, shipped
+from videorl.recipes.overrides import Overrides, read_overrides
 from videorl.recipes.reading import find_recipe, merged_recipe
-from videorl.recipes.schema import dotted
+from videorl.recipes.schema import dotted, literal
 from videorl.recipes.secrets import redacted
 
 COMMENT_COLUMN = 56
@@ -29,7 +30,7 @@ class Kind:
 
     schema: Any
     """The dataclass of its settings."""
-    load: Callable[[str, Sequence[str]], Any]
+    load: Callable[[str, Overrides], Any]
     """Path and overrides -> a validated recipe."""
 
     @property
@@ -59,7 +60,7 @@ def find_any(kinds: Sequence[Kind], name_or_path: str) -> tuple[Kind, Path]:
     return next((kind for kind in kinds if _reads(kind, path)), kinds[0]), path
 
 
-def explained(kind: Kind, path: Path, overrides: Sequence[str] = ()) -> str:
+def explained(kind: Kind, path: Path, overrides: Overrides = ()) -> str:
     """Return every setting of a recipe as YAML; comments say `default`, a file, or `override`.
 
     References (`${...}`) are resolved, secrets are left out as in a run folder's `config.yaml`, and
@@ -76,7 +77,7 @@ def explained(kind: Kind, path: Path, overrides: Sequence[str] = ()) -> str:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     if is_complete:
         kind.load(str(path), overrides)  # for its errors: values out of range, contradictions
-    text = OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
+    text = OmegaConf.to_yaml(OmegaConf.create(redacted(literal(settings))))
     return _commented(text, _sources(kind, path, overrides))
 
 
@@ -87,7 +88,7 @@ def _reads(kind: Kind, path: Path) -> bool:
         return False
 
 
-def _sources(kind: Kind, path: Path, overrides: Sequence[str]) -> dict[str, str]:
+def _sources(kind: Kind, path: Path, overrides: Overrides) -> dict[str, str]:
     """Return dotted key -> where its value was set last; keys that have their default are left out.
 
     What is replaced whole has its new giver, and defaults where that is silent.
@@ -97,9 +98,8 @@ def _sources(kind: Kind, path: Path, overrides: Sequence[str]) -> dict[str, str]
         sources |= dict.fromkeys(_leaves(layer.given), _label(layer.path))
         kept = set(_leaves(layer.settings))
         sources = {key: place for key, place in sources.items() if key in kept}
-    for override in overrides:
-        key, _, text = override.partition("=")
-        value = yaml.safe_load(text)
+    for override in read_overrides(overrides):
+        key, value = override.key, override.plain()
         if isinstance(value, list) or key in choices(kind.schema):
             replaced = f"{key}."
             sources = {k: place for k, place in sources.items() if not k.startswith(replaced)}

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,20 +17,22 @@ from videorl.recipes.choices import specialised
 from videorl.recipes.fingerprint import RunRecipe
 from videorl.recipes.inheritance import Source, layers, place_of
 from videorl.recipes.kinds import RECIPES
-from videorl.recipes.schema import Origin, check, dotted, field_type
-from videorl.recipes.secrets import redacted, without_value
+from videorl.recipes.overrides import Override, Overrides, read_overrides
+from videorl.recipes.schema import Origin, check, dotted, field_type, literal
+from videorl.recipes.secrets import redacted
 from videorl.recipes.validation import validate, validate_rewards
 
 R = TypeVar("R")
 
 
-def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Overrides = ()) -> Recipe:
     """Return the validated recipe: defaults, overlaid by the YAML file, overlaid by overrides.
 
     Args:
         recipe: The name of a shipped recipe, the path of a YAML file, or what one would say as a
             dict; a `base` in it is relative to the working directory.
         overrides: `key=value` with dotted keys; list items by position (`rewards.0.weight=2`).
+            Text settings are taken literally, see `videorl.recipes.overrides`.
 
     Raises:
         ConfigError: No such recipe, an unknown key, a value of the wrong type or out of range, or a
@@ -43,7 +44,7 @@ def load_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str]
     return made
 
 
-def read_recipe(schema: type[R], source: Source, overrides: Sequence[str] = ()) -> R:
+def read_recipe(schema: type[R], source: Source, overrides: Overrides = ()) -> R:
     """Return the recipe of one file or dict, of any schema; values are not validated.
 
     Raises:
@@ -63,7 +64,7 @@ def read_recipe(schema: type[R], source: Source, overrides: Sequence[str] = ()) 
     return schema(**{field.name: getattr(recipe, field.name) for field in fields})
 
 
-def merged_recipe(schema: type, source: Source, overrides: Sequence[str] = ()) -> DictConfig:
+def merged_recipe(schema: type, source: Source, overrides: Overrides = ()) -> DictConfig:
     """Return the settings of one recipe over its bases and the defaults, with overrides.
 
     Required keys may still be missing, and references (`${...}`) are not followed yet.
@@ -73,7 +74,7 @@ def merged_recipe(schema: type, source: Source, overrides: Sequence[str] = ()) -
         OmegaConfBaseException: A value does not fit the schema.
     """
     settings, place = layers(source, schema)[-1].settings, str(place_of(source))
-    special, settings, left = specialised(schema, settings, overrides, place)
+    special, settings, left = specialised(schema, settings, read_overrides(overrides), place)
     check(settings, special, "", Origin(place, special))
     merged: Any = OmegaConf.merge(OmegaConf.structured(special), settings)
     for override in left:
@@ -82,7 +83,7 @@ def merged_recipe(schema: type, source: Source, overrides: Sequence[str] = ()) -
 
 
 def load_rewards(
-    models: Sequence[str], name_or_path: str | None, overrides: Sequence[str] = ()
+    models: Sequence[str], name_or_path: str | None, overrides: Overrides = ()
 ) -> list[RewardConfig]:
     """Return validated reward models without the rest of a recipe.
 
@@ -102,9 +103,9 @@ def load_rewards(
     check({"rewards": listed}, Recipe, "", Origin(str(path or "--reward"), Recipe))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Recipe), {"rewards": listed})
-        for override in overrides:
-            if not override.startswith("rewards."):
-                raise ConfigError(f"only rewards can be set here, got {override!r}")
+        for override in read_overrides(overrides):
+            if not override.key.startswith("rewards."):
+                raise ConfigError(f"only rewards can be set here, got {override}")
             _apply(merged, override, Recipe)
         rewards: Any = OmegaConf.to_object(merged.rewards)
     except OmegaConfBaseException as error:
@@ -119,8 +120,7 @@ def to_yaml(recipe: RunRecipe) -> str:
     All but secrets, see `videorl.recipes.secrets`: this text goes into run folders and reports.
     """
     plain: Any = recipe
-    settings = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(plain)), resolve=True)
-    return OmegaConf.to_yaml(OmegaConf.create(redacted(settings)))
+    return OmegaConf.to_yaml(OmegaConf.create(redacted(literal(dataclasses.asdict(plain)))))
 
 
 def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
@@ -141,15 +141,11 @@ def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
     )
 
 
-def _apply(recipe: Any, override: str, schema: type) -> None:
-    """Set one `key=value` in the merged recipe."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"an override is key=value, got {override!r}")
+def _apply(recipe: Any, override: Override, schema: type) -> None:
+    """Set one key in the merged recipe."""
+    key, origin = override.key, Origin(str(override), schema)
     if key == "base":
-        raise ConfigError(f"base is set in a recipe's file alone, got the override {override!r}")
-    shown = without_value(override)
-    origin = Origin(f"override {shown!r}", schema)
+        raise ConfigError(f"base is set in a recipe's file alone, got the {override}")
     annotation: Any = schema
     path = ""
     for part in key.split("."):
@@ -157,12 +153,6 @@ def _apply(recipe: Any, override: str, schema: type) -> None:
         path, annotation = dotted(path, part), field_type(annotation, part, key, origin)
         if isinstance(holder, ListConfig) and not (part.isdigit() and int(part) < len(holder)):
             raise ConfigError(f"there is no {path} ({origin}): the list has {len(holder)} items")
-    try:
-        parsed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-    except yaml.YAMLError as error:
-        reason = f": {error}" if shown == override else ", quote it"
-        raise ConfigError(f"{key} has a value that is not YAML ({origin}){reason}") from None
-    # `key=` is how a shell passes on `key=""`: YAML reads null, but a text is meant to be empty.
-    value = "" if annotation is str and not text else parsed["value"]
+    value = override.plain(annotation)
     check(value, annotation, key, origin)
     OmegaConf.update(recipe, key, value)

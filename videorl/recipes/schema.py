@@ -27,7 +27,7 @@ _SCALARS: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
-    str: ((str, int, float), "text"),
+    str: ((str,), "text (in quotes, where YAML would read something else)"),
 }
 """Type in the schema -> YAML types accepted for it, and its name in plain words."""
 
@@ -79,6 +79,18 @@ def check(value: Any, annotation: Any, key: str, origin: Origin) -> None:
         for name, item in value.items():
             full_key = dotted(key, str(name))
             check(item, field_type(annotation, str(name), full_key, origin), full_key, origin)
+
+
+def literal(settings: Any) -> Any:
+    """Return plain settings that OmegaConf reads back as they are, even where a text has `${`."""
+    if isinstance(settings, str):
+        # OmegaConf's own escape: backslashes before a reference count double.
+        return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", settings)
+    if isinstance(settings, list):
+        return [literal(item) for item in settings]
+    if isinstance(settings, dict):
+        return {name: literal(value) for name, value in settings.items()}
+    return settings
 
 
 def dotted(prefix: str, part: str) -> str:

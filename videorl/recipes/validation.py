@@ -52,6 +52,9 @@ def validate_rewards(rewards: list[RewardConfig]) -> None:
 
 
 def _problems(recipe: Recipe) -> Iterator[Problem]:
+    for key, text in (("name", recipe.name), ("run_dir", recipe.run_dir)):
+        if not text.strip():
+            yield f"{key} must not be empty"
     yield at_least("num_steps", recipe.num_steps, 1)
     yield at_least("seed", recipe.seed, 0)
     yield from policy_problems(recipe.policy)

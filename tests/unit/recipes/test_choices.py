@@ -138,7 +138,8 @@ def test_an_own_part_is_read_written_and_pickled(own: str, tmp_path: Path) -> No
         ("objective.name=OWN:function", "must be a dataclass that inherits"),
         ("selection.rule=OWN:Whole", "must be a dataclass that inherits videorl.selection."),
         ("objective={name: 'OWN:Whole', powr: 3}", "the nearest known one is objective.power"),
-        ("objective.name=[1]", "objective.name must be text, got [1]"),
+        ("objective={name: [1]}", "objective.name must be text, got [1]"),
+        ("objective.name=[1]", "objective.name must be one of"),
         ("objective=3", "objective must be a section of `key: value` lines, got 3"),
     ],
 )

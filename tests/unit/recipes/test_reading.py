@@ -101,7 +101,7 @@ def test_unknown_key_in_a_list_of_the_file_names_the_file(recipe_file: Path) -> 
         ("optimizer.betas=[a, 0.9]", "optimizer.betas.0 must be a number, got 'a'"),
         ("rewards.1.weight=2", "there is no rewards.1"),
         ("seed", "an override is key=value, got 'seed'"),
-        ("name=[a", "name has a value that is not YAML"),
+        ("seed=[a", "seed has a value that is not YAML"),
         ("run_dir=${nothing}", "Interpolation key 'nothing' not found"),
     ],
 )
@@ -216,7 +216,7 @@ def test_reward_models_alone(recipe_file: Path) -> None:
         ([], [], "rewards must list at least one reward model"),
         (["video_reword"], [], "rewards.0.name must be one of"),
         (["video_reward=a", "video_reward=b"], [], "rewards must have one label"),
-        (["video_reward"], ["seed=3"], "only rewards can be set here, got 'seed=3'"),
+        (["video_reward"], ["seed=3"], "only rewards can be set here, got override 'seed=3'"),
         (["video_reward"], ["rewards.0.wieght=3"], "unknown key rewards.0.wieght"),
     ],
 )

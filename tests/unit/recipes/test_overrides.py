@@ -1,0 +1,102 @@
+"""What is typed on a command line is what is resolved."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from videorl.errors import ConfigError
+from videorl.recipes.reading import load_recipe, load_rewards, to_yaml
+
+TYPED = [
+    "runs/exp #2",
+    "… #bad",
+    "001",
+    "null",
+    "true",
+    "1e-3",
+    "2026-11-28",
+    "a=b",
+    "'quoted'",
+    '"half',
+    "[list]",
+    "{a: b}",
+    "key: value",
+    "- item",
+    "~",
+    "~/runs",
+    "*alias",
+    "&anchor",
+    "!tag",
+    "%",
+    "@at",
+    " spaced ",
+    "C:\\runs",
+    "$HOME",
+    "line\nline",
+]
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
+    lambda text: "${" not in text and text != "???"
+)
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_a_text_setting_is_taken_literally(text: str) -> None:
+    keys = ("name", "run_dir", "sampling.negative_prompt", "checkpoint.location")
+    made = load_recipe("moving_shapes", [f"{key}={text}" for key in keys])
+    found = (made.name, made.run_dir, made.sampling.negative_prompt, made.checkpoint.location)
+    assert found == (text,) * 4
+    (reward,) = load_rewards(["vision_reward"], None, [f"rewards.0.label={text}"])
+    assert reward.label == text
+
+
+@settings(deadline=None, max_examples=30)
+@given(texts)
+def test_any_text_is_resolved_as_typed_and_read_again_from_a_run_folder(text: str) -> None:
+    made = load_recipe("moving_shapes", [f"sampling.negative_prompt={text}"])
+    assert made.sampling.negative_prompt == text
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(to_yaml(made))
+        assert load_recipe(str(path)) == made
+
+
+def test_an_optional_text_is_none_only_if_null_is_typed() -> None:
+    def initial(text: str) -> str | None:
+        return load_recipe("moving_shapes", [f"policy.lora.initial={text}"]).policy.lora.initial
+
+    assert initial("null") is None
+    assert initial("") is None
+    assert initial("l#/style #2") == "l#/style #2"
+    assert initial("~") == "~"
+
+
+def test_texts_of_options_are_not_cut_either() -> None:
+    (reward,) = load_rewards(
+        ["vision_reward"],
+        None,
+        ["rewards.0.runtime_env.working_dir=a #b", "rewards.0.runtime_env.pip=[a, 'b #c']"],
+    )
+    assert reward.runtime_env == {"working_dir": "a #b", "pip": ["a", "b #c"]}
+
+
+def test_a_run_folder_keeps_texts_that_look_like_references(tmp_path: Path) -> None:
+    """`\\${` is how a recipe writes a text with `${`."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text("base: moving_shapes\nname: cost\nsampling: {negative_prompt: 'a \\${b} c'}\n")
+    made = load_recipe(str(path))
+    assert made.sampling.negative_prompt == "a ${b} c"
+    (tmp_path / "config.yaml").write_text(to_yaml(made))
+    assert load_recipe(str(tmp_path / "config.yaml")) == made
+
+
+@pytest.mark.parametrize("value", ["001", "1e3", "12", "no", "null"])
+def test_a_number_in_a_file_is_no_text_and_must_be_quoted(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"base: moving_shapes\nname: {value}\n")
+    with pytest.raises(ConfigError, match=r"name must be text \(in quotes"):
+        load_recipe(str(path))
+    path.write_text(f"base: moving_shapes\nname: '{value}'\n")
+    assert load_recipe(str(path)).name == value
