@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WRONG = 2
 """Exit code of an error that the user can fix; argparse uses the same."""
+LEARNED_NOTHING = 3
+"""Exit code of a training that reached its end without a step that learned anything."""
 INTERRUPTED = 130
 """Exit code of a command that was stopped and can be continued; shells use it for Ctrl-C."""
 

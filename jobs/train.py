@@ -11,6 +11,7 @@ moment and start the same command again: it goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from jobs import command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start a run or go on with it. Exit code 130 = stopped, can be continued."""
+    """Start a run or go on with it. Exit code 130 = stopped, goes on; 3 = nothing was learned."""
     parser = command.new_parser("videorl train", __doc__)
     command.add_recipe(parser, "videorl/config.py")
     command.add_address(parser)
@@ -40,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from actors.run import run
 
         finished = run(recipe, folder, options.address)
-    return 0 if finished else command.stopped(folder.root)
+    if not finished:
+        return command.stopped(folder.root)
+    learned = json.loads(folder.summary.read_text()).get("steps_learned")
+    return command.LEARNED_NOTHING if learned == 0 else 0
 
 
 if __name__ == "__main__":

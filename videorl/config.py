@@ -281,6 +281,24 @@ class Recipe:
         is_used = "reference" in objective.frozen_roles(self.video_pixels)
         return self.reference.interval if is_used else 0
 
+    def weight_of(self, name: str) -> float:
+        """Return what a dimension, as combined scores name it, counts in the total.
+
+        1 stands for "as the reward model has it" where the recipe says nothing.
+        """
+        for reward in self.rewards:
+            prefix = f"{reward.key}." if len(self.rewards) > 1 else ""
+            if name.startswith(prefix):
+                weights = reward.dimension_weights
+                own = weights.get(name.removeprefix(prefix), 0.0) if weights else 1.0
+                return reward.weight * own
+        return 0.0
+
+    @property
+    def pair_rule(self) -> Selection:
+        """The rule of `selection`, for the weights of these rewards."""
+        return self.selection.weighing(self.weight_of)
+
     def example_source(self) -> Examples:
         """Return what makes the training examples of a scored group.
 
@@ -291,4 +309,4 @@ class Recipe:
             raise ConfigError(
                 f"objective.name={self.objective.name} learns from prompts, not from candidates"
             )
-        return self.objective.examples(self.selection)
+        return self.objective.examples(self.pair_rule)

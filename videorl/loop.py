@@ -7,8 +7,7 @@ metadata and handles.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from videorl.config import Recipe
@@ -25,12 +24,10 @@ from videorl.protocols import (
 )
 from videorl.rollouts import Rollouts
 from videorl.run.checkpoint_writer import Checkpoints
+from videorl.run.empty_rounds import EmptyRounds
 from videorl.sampling.canary import Canary, is_due
 from videorl.step_record import record_step, round_metrics
-from videorl.types import StepRecord, WeightVersion
-
-_MAX_LOST_ROUNDS = 3
-"""Rounds in a row that may give nothing to compare before the run stops."""
+from videorl.types import WeightVersion
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def train(
     """
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
-    lost: list[StepRecord] = []
+    empty = EmptyRounds()
     with Checkpoints(parts.archive, parts.learner, parts.reference, progress.step) as checkpoints:
         while progress.step < recipe.num_steps and not should_stop():
             step, started = progress.step, time.perf_counter()
@@ -87,18 +84,18 @@ def train(
             kept = [version for version in progress.versions if version.step >= oldest]
             progress = Progress(step + 1, [*kept, output.version])
             rollouts.admit(progress.versions)
-            record = record_step(step, taken, examples, output.version, reference, recipe.selection)
+            record = record_step(step, taken, examples, output.version, reference, recipe.pair_rule)
             parts.archive.write(record)
-            lost = [*lost, record] if is_lost(record) else []
+            empty.add(record)
             metrics = {**round_metrics(record, output, taken.wait_s), **checked}
             parts.sink.write(step, {**metrics, "time/step_s": time.perf_counter() - started})
             if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:
                 checkpoints.begin(progress.step)
-            if len(lost) == _MAX_LOST_ROUNDS:
+            if empty.are_too_many:
                 break
         checkpoints.finish(progress.step)
-    if len(lost) == _MAX_LOST_ROUNDS:
-        raise RoundsLostError(why_lost(lost))
+    if empty.are_too_many:
+        raise RoundsLostError(empty.why())
     return progress
 
 
@@ -108,26 +105,3 @@ def check_canary(recipe: Recipe, parts: Parts, progress: Progress) -> dict[str, 
     if parts.canary is None or not is_due(recipe.rollouts, version):
         return {}
     return {"canary/difference": parts.canary(version)}
-
-
-def is_lost(record: StepRecord) -> bool:
-    """Tell whether no prompt of a round came to two scored candidates; ties are not losses."""
-    return all(len(group.candidates) < 2 for group in record.groups)
-
-
-def why_lost(records: Sequence[StepRecord]) -> str:
-    """Return what to say of rounds that were lost whole."""
-    outcomes = [outcome for record in records for outcome in record.outcomes]
-    reasons = Counter(outcome.outcome for outcome in outcomes)
-    for group in (group for record in records for group in record.groups):
-        reasons.update(group.dropped)
-    errors = [outcome.error for outcome in outcomes if outcome.error]
-    return (
-        f"steps {records[0].step} to {records[-1].step}: {len(records)} rounds in a row gave "
-        "nothing to compare ("
-        + ", ".join(f"{reason}: {number}" for reason, number in sorted(reasons.items()))
-        + ")"
-        + (f"; the last error was: {errors[-1]}" if errors else "")
-        + f". The run stopped at step {records[-1].step + 1} with everything kept; mend the cause "
-        "and start the same command again"
-    )

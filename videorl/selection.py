@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import ClassVar, TypeAlias
 
@@ -18,6 +18,9 @@ from videorl.types import PreferencePair, Score, ScoredCandidate, ScoredGroup, i
 
 Ranking: TypeAlias = Callable[[Score], float]
 """What makes one score better than another; margins are differences of it."""
+
+WeightOf: TypeAlias = Callable[[str], float]
+"""Dimension, as scores name it -> what it counts in the total; 0 = nothing."""
 
 
 def total(score: Score) -> float:
@@ -82,7 +85,11 @@ def all_pairs(
 
 
 def dominating(
-    group: ScoredGroup, *, rank: Ranking = total, min_margin: float = 0.0
+    group: ScoredGroup,
+    *,
+    rank: Ranking = total,
+    min_margin: float = 0.0,
+    weight_of: WeightOf = lambda name: 1.0,
 ) -> list[PreferencePair]:
     """Pair two candidates of which one is at least as good in every dimension.
 
@@ -94,14 +101,20 @@ def dominating(
     pairs = [
         pair
         for pair in all_pairs(group, rank=rank, min_margin=min_margin)
-        if dominates(pair.chosen.score, pair.rejected.score)
+        if dominates(pair.chosen.score, pair.rejected.score, weight_of)
     ]
     return [max(pairs, key=lambda pair: pair.margin)] if pairs else []
 
 
-def dominates(better: Score, worse: Score) -> bool:
-    """Tell whether `better` is nowhere below `worse`; both have the same dimensions."""
-    return all(value >= worse.dimensions[name] for name, value in better.dimensions.items())
+def dominates(better: Score, worse: Score, weight_of: WeightOf = lambda name: 1.0) -> bool:
+    """Tell whether `better` is nowhere below `worse`; both have the same dimensions.
+
+    Of a dimension with a negative weight less is better; those of weight 0 do not matter.
+    """
+    return all(
+        weight_of(name) * (value - worse.dimensions[name]) >= 0
+        for name, value in better.dimensions.items()
+    )
 
 
 @dataclass
@@ -131,6 +144,10 @@ class Selection(ABC):
     def dimensions(self) -> tuple[str, ...]:
         """Return the names of the dimensions that `rank` reads; none = the total."""
         return ()
+
+    def weighing(self, weight_of: WeightOf) -> Selection:
+        """Return the rule for rewards that weigh dimensions so; it matters where totals do not."""
+        return self
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with the settings."""
@@ -217,12 +234,23 @@ class Dominating(Selection):
 
     def __call__(self, group: ScoredGroup) -> list[PreferencePair]:
         """Return at most one pair."""
-        return dominating(group, min_margin=self.min_margin)
+        return dominating(group, min_margin=self.min_margin, weight_of=self._weight_of)
+
+    def weighing(self, weight_of: WeightOf) -> Dominating:
+        """Compare only dimensions that count, each in the direction in which it counts."""
+        made = replace(self)
+        made._weight_of = weight_of
+        return made
+
+    def _weight_of(self, name: str, /) -> float:
+        return 1.0
 
     def why_no_pair(self, group: ScoredGroup) -> str:
         """Name the reason; `none_dominates` where candidates differ, but none is nowhere worse."""
         reason = super().why_no_pair(group)
-        no_pair_at_all = reason == "margin_too_small" and not dominating(group)
+        no_pair_at_all = reason == "margin_too_small" and not dominating(
+            group, weight_of=self._weight_of
+        )
         return "none_dominates" if no_pair_at_all else reason
 
 

@@ -40,7 +40,7 @@ def main() -> None:
         requests = [request_for(recipe, stream, position, version) for position in positions]
         groups = [generator.submit(request).result() for request in requests]
         scored = [scorer.submit(group).result() for group in groups]
-        pairs = [pair for group in scored for pair in recipe.selection(group)]
+        pairs = [pair for group in scored for pair in recipe.pair_rule(group)]
         output = learner.step(step, pairs)
         version = output.version
         if version.step % recipe.reference.interval == 0:

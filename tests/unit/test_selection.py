@@ -8,6 +8,7 @@ import pytest
 
 from tests.groups import scored_candidate, scored_group
 from videorl.errors import ConfigError
+from videorl.recipes.reading import load_recipe
 from videorl.selection import (
     BestVsWorst,
     Dominating,
@@ -103,6 +104,39 @@ def test_the_chosen_dominates_in_every_dimension() -> None:
     assert pair.margin == 2.5
     assert named(dominating(group, min_margin=2.5)) == [(2, 3)]
     assert dominating(group, min_margin=2.6) == []
+
+
+def test_dominance_follows_the_weights_of_the_recipe() -> None:
+    # Unweighted, 0 dominates 1. With steadiness counted as bad, 1 dominates 0.
+    group = judged((1.0, 2.0), (1.0, 0.0))
+    rule = Dominating()
+    assert named(rule(group)) == [(0, 1)]
+    turned = scored_group(
+        [],
+        candidates=[
+            scored_candidate(n, -total, dimensions={"sharp": 1.0, "steady": total})
+            for n, total in enumerate((2.0, 0.0))
+        ],
+    )
+    recipe = load_recipe(
+        "moving_shapes",
+        [
+            "selection={rule: dominating}",
+            "rewards.0.dimension_weights={sharp: 0.5, steady: -1}",
+        ],
+    )
+    assert named(recipe.pair_rule(turned)) == [(1, 0)]
+    # What has no weight does not count, in dominance as in the total.
+    recipe.rewards[0].dimension_weights = {"sharp": 1.0}
+    sharper = scored_group(
+        [],
+        candidates=[
+            scored_candidate(0, 1.0, dimensions={"sharp": 1.0, "steady": 0.0}),
+            scored_candidate(1, 0.0, dimensions={"sharp": 0.0, "steady": 9.0}),
+        ],
+    )
+    assert named(recipe.pair_rule(sharper)) == [(0, 1)]
+    assert rule(sharper) == []
 
 
 def test_an_equal_dimension_does_not_hinder_dominance_but_equal_totals_do() -> None:

@@ -37,4 +37,4 @@ def sample_pairs(recipe: Recipe, directory: Path) -> None:
         rollouts.admit([base])
         taken = rollouts.take(step)
         examples = [example for group in taken.groups for example in select(group)]
-        archive.write(record_step(step, taken, examples, base, base, recipe.selection))
+        archive.write(record_step(step, taken, examples, base, base, recipe.pair_rule))

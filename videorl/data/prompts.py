@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from videorl.seeds import derive_seed
 from videorl.settings.plugins import find, is_plugin
 from videorl.types import Prompt
 from videorl.worlds import grammar
+
+_logger = logging.getLogger(__name__)
 
 
 def load_prompts(
@@ -59,12 +62,39 @@ def check_sources(recipe: Recipe) -> None:
 
     Raises:
         PromptError: As `load_prompts`.
-        ConfigError: As `load_prompts`.
+        ConfigError: As `load_prompts`; or held-out prompts are trained on. A run that began so,
+            before this was checked, is only warned.
     """
+    trained: list[PromptRow] = []
     if not recipe.offline.archive:
-        load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
-    if recipe.evaluation.source:
-        load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+        trained = load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
+    if not recipe.evaluation.source:
+        return
+    held_out = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+    if problem := overlap(trained, held_out):
+        if not (Path(recipe.run_dir) / "metrics.jsonl").exists():
+            raise ConfigError(problem)
+        _logger.warning(problem)
+
+
+def overlap(trained: Sequence[PromptRow], held_out: Sequence[PromptRow]) -> str | None:
+    """Return what to say of prompts that are evaluated and trained on, or None.
+
+    Case and white space make no other prompt, and what has a weight of 0 is not used.
+    """
+    known = {_plain(row) for row in trained if row.weight > 0}
+    both = [row.text for row in held_out if row.weight > 0 and _plain(row) in known]
+    if not both:
+        return None
+    return (
+        f"{len(both)} of {len(held_out)} held-out prompts are trained on, first: {both[0]!r}; "
+        "their scores would not show what the policy does with new prompts: give "
+        "evaluation.source other prompts than prompts.source"
+    )
+
+
+def _plain(row: PromptRow) -> str:
+    return " ".join(row.text.casefold().split())
 
 
 class PromptStream:

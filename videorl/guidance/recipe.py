@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from videorl.config import (
 )
 from videorl.errors import ConfigError
 from videorl.guidance.config import HEADS, TRAINED
+from videorl.recipes.overrides import Overrides
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
 from videorl.recipes.validation import policy_problems, sampling_problems
 from videorl.reward_training.config import LabelsConfig, RewardEvaluationConfig
@@ -80,9 +81,7 @@ class LatentRewardRecipe:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
 
-def load_latent_reward_recipe(
-    name_or_path: str, overrides: Sequence[str] = ()
-) -> LatentRewardRecipe:
+def load_latent_reward_recipe(name_or_path: str, overrides: Overrides = ()) -> LatentRewardRecipe:
     """Return the validated recipe: defaults, overlaid by the YAML file, overlaid by overrides.
 
     Args:

@@ -132,6 +132,11 @@ def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
     yield finite(f"{key}.weight", reward.weight)
     for name, weight in reward.dimension_weights.items():
         yield finite(f"{key}.dimension_weights.{name}", weight)
+    if reward.dimension_weights and not any(reward.dimension_weights.values()):
+        yield (
+            f"{key}.dimension_weights must not all be 0, or all candidates tie; to score without "
+            f"learning from it, set {key}.weight=0"
+        )
     yield at_least(f"{key}.num_workers", reward.num_workers, 1)
     if reward.max_workers and reward.max_workers < reward.num_workers:
         yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from videorl.evaluation.held_out import shared_prompts
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.files import write_json, write_text
 from videorl.report.page import write_report
+from videorl.run.empty_rounds import nothing_learned, steps_learned
 from videorl.run.folder import RunFolder
+from videorl.run.sinks import read_metrics
 from videorl.types import Media, Prompt, ScoredGroup, WeightVersion
+
+_logger = logging.getLogger(__name__)
 
 
 def is_finished(folder: RunFolder, num_steps: int) -> bool:
@@ -52,7 +57,9 @@ def keep_evaluation(
 def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
     """Write summary and report, and print the outcome; without both evaluations, `facts` alone."""
     before, after = folder.evaluation / "before.json", folder.evaluation / "after.json"
-    summary: dict[str, Any] = {"recipe": recipe.name, "seed": recipe.seed, **facts}
+    metrics = read_metrics(folder.metrics)
+    learned = steps_learned(metrics)
+    summary = {"recipe": recipe.name, "seed": recipe.seed, "steps_learned": learned, **facts}
     if before.exists() and after.exists():
         groups = shared_prompts(read_groups(before), read_groups(after))
         evaluation = summarise(*groups)
@@ -62,6 +69,8 @@ def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
         print(format_summary(evaluation))
     write_json(folder.summary, summary)
     print(f"report: {write_report(folder.root)}")
+    if learned == 0:
+        _logger.warning(nothing_learned(metrics))
     print(f"aligned weights: {folder.export}")
 
 

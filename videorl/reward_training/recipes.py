@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from videorl.errors import ConfigError
+from videorl.recipes.overrides import Overrides
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
 from videorl.recipes.validation import learner_problems, optimizer_problems
 from videorl.reward_training.config import RewardRecipe, TrainingRecipe
@@ -15,7 +16,7 @@ REWARD_RECIPES = RECIPES / "rewards"
 DTYPES = ("auto", "float32", "bfloat16")
 
 
-def load_reward_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> RewardRecipe:
+def load_reward_recipe(name_or_path: str, overrides: Overrides = ()) -> RewardRecipe:
     """Return the validated recipe: defaults, overlaid by the YAML file, overlaid by overrides.
 
     Args:

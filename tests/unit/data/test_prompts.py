@@ -8,7 +8,7 @@ import pytest
 
 from videorl.data.prompt_files import read_prompts
 from videorl.data.prompt_rows import PromptRow
-from videorl.data.prompts import PromptStream, load_prompts
+from videorl.data.prompts import PromptStream, check_sources, load_prompts
 from videorl.errors import ConfigError, PromptError
 from videorl.recipes.reading import load_recipe
 from videorl.types import Prompt
@@ -162,3 +162,27 @@ def test_prompts_of_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert texts(load_prompts("prompts_of_mine:twice", "train")) == ["a", "b"]
     with pytest.raises(ConfigError, match=r"prompts\.source=.* must be a function of the split"):
         load_recipe("moving_shapes", ["prompts.source=prompts_of_mine:two"])
+
+
+def test_held_out_prompts_that_are_trained_on_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "train.txt").write_text("a cat\na dog\n")
+    (tmp_path / "new.txt").write_text("a cow\n")
+    (tmp_path / "old.txt").write_text("a cow\nA  Dog\n")
+
+    def check(held_out: str, run: str = "run") -> None:
+        sources = {"prompts": "train", "evaluation": held_out}
+        files = [f"{key}.source={tmp_path / name}.txt" for key, name in sources.items()]
+        check_sources(load_recipe("moving_shapes", [*files, f"run_dir={tmp_path / run}"]))
+
+    check("new")
+    with pytest.raises(ConfigError, match=r"1 of 2 held-out prompts are trained on, .*'A  Dog'"):
+        check("old")
+    with pytest.raises(ConfigError, match="2 of 2 held-out"):
+        check("train")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/metrics.jsonl").write_text("")
+    check("old", "begun")
+    assert "1 of 2 held-out prompts are trained on" in caplog.text
+    check_sources(load_recipe("moving_shapes"))

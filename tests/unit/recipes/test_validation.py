@@ -36,6 +36,11 @@ from videorl.recipes.validation import validate
         ),
         ("rewards.0.name=taste", "rewards.0.name must be one of"),
         ("rewards.0.weight=0", "rewards must have a weight other than 0"),
+        (
+            "rewards.0.dimension_weights={motion_quality: 0, visual_quality: 0}",
+            "rewards.0.dimension_weights must not all be 0",
+        ),
+        ("run_dir= ", "run_dir must not be empty"),
         ("rewards.0.weight=.inf", "rewards.0.weight must be finite, got inf"),
         ("rewards.0.dimension_weights.vq=.nan", "rewards.0.dimension_weights.vq must be finite"),
         ("rewards.0.num_workers=0", "rewards.0.num_workers must be >= 1, got 0"),
