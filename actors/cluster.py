@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ def connect(
         object_store_bytes: Size of a new cluster's object store.
 
     Raises:
-        ResourceError: The cluster does not answer.
+        ResourceError: The cluster does not answer, or a new one cannot be started here.
     """
     prepare_environment()
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -66,15 +67,37 @@ def connect(
         options["runtime_env"] = {"py_modules": [str(_package(name)) for name in _PACKAGES]}
     try:
         ray.init(address=address, **options)
-    except ConnectionError as error:
-        raise ResourceError(
-            f"cannot connect to Ray at {address!r} (from --address or RAY_ADDRESS): is it running, "
-            "and are RAY_AUTH_MODE and its token the same here as there?"
-        ) from error
+    except (ConnectionError, ValueError, OSError) as error:
+        raise ResourceError(_why_not(error, address)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _why_not(error: Exception, address: str) -> str:
+    """Return what to do about a Ray that cannot be reached or started."""
+    if "://" in address and not address.startswith("ray://"):
+        return (
+            f"{address!r} (from --address or RAY_ADDRESS) is a web address, which `ray job submit "
+            "--address` takes; a command needs that of the cluster itself, HOST:6379, or `auto` on "
+            "one of its nodes"
+        )
+    if "AF_UNIX path length" in str(error):
+        return (
+            f"the folder of temporary files, {tempfile.gettempdir()}, has too long a path for "
+            "Ray's sockets: set TMPDIR to a short one, such as /tmp"
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"Ray cannot write {error.filename} ({error.strerror}): set HOME, where it keeps a "
+            "token, and RAY_TMPDIR, where it keeps its logs, to folders that can be written"
+        )
+    return (
+        f"cannot connect to Ray at {address!r} (from --address or RAY_ADDRESS): is it running, and "
+        f"are RAY_AUTH_MODE and its token the same here as there? ({type(error).__name__}: "
+        f"{str(error).splitlines()[0] if str(error) else 'no reason given'})"
+    )
 
 
 def _package(name: str) -> Path:

@@ -17,6 +17,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.learner.command_log import Command, CommandLog, LearnerFailedError, Restored, Save, Stop
+from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
@@ -151,7 +152,8 @@ class RankGroup:
     def _fitted(self) -> bool:
         """Run Ray Train once; return whether it ended well."""
         try:
-            self._make_trainer().fit()
+            with ask_this_cluster():
+                self._make_trainer().fit()
         except Exception as error:
             self._error = error
             return False

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from videorl.errors import ConfigError
 from videorl.objectives.objective import ACCURACY, EXAMPLES, LOSS, MARGIN
 from videorl.recipes.fingerprint import RunRecipe
 from videorl.run.folder import RunFolder
 from videorl.run.progress import ProgressSink
+from videorl.run.wandb_sink import WandbSink
 
 
 class RunSink(Protocol):
@@ -179,45 +179,6 @@ class TensorBoardSink:
         )
         self._writer.add_event(event)
         self._writer.flush()
-
-
-class WandbSink:
-    """Weights & Biases (`pip install 'videorl[wandb]'`); a resumed run goes on under its name.
-
-    Raises:
-        ConfigError: wandb is not installed.
-    """
-
-    def __init__(self, directory: Path, project: str, name: str) -> None:
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ConfigError(
-                "wandb is not installed; run `pip install 'videorl[wandb]'` or leave it out"
-            ) from error
-        # Numbers only: by itself it also sends the command line, the source and what is printed.
-        silent = wandb.Settings(
-            x_disable_meta=True, disable_code=True, disable_git=True, console="off"
-        )
-        self._run = wandb.init(
-            project=project,
-            name=name,
-            id=name,
-            resume="allow",
-            dir=str(directory),
-            settings=silent,
-        )
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record one step."""
-        self._run.log(dict(metrics), step=step)
-
-    def truncate(self, step: int) -> None:
-        """Do nothing: W&B ignores steps that it has, and they repeat with equal numbers."""
-
-    def close(self) -> None:
-        """Upload what is left."""
-        self._run.finish()
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from videorl.recipes.reading import load_recipe, to_yaml
 from videorl.recipes.secrets import private_variables, public_runtime_env
 from videorl.report import write_report
 from videorl.run.folder import open_run
-from videorl.run.sinks import TensorBoardSink, WandbSink
+from videorl.run.sinks import TensorBoardSink
+from videorl.run.wandb_sink import WandbSink
 
 SECRET = "hf_abcdefgh12345678"
 VARIABLES = f'{{HF_TOKEN: {SECRET}, LOGIN: {SECRET}, OMP_NUM_THREADS: "2"}}'
@@ -105,7 +106,6 @@ def test_metric_sinks_record_numbers_only(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_wandb_records_numbers_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr("sys.argv", ["videorl", SECRET])

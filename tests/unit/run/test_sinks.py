@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import math
 import subprocess
@@ -7,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from videorl.errors import ConfigError
-from videorl.run.sinks import JsonlSink, TensorBoardSink, WandbSink, fan_out, read_metrics
+from videorl.run.sinks import JsonlSink, TensorBoardSink, fan_out, read_metrics
 
 
 def test_lines_are_strict_json(tmp_path: Path) -> None:
@@ -89,12 +87,6 @@ def test_fan_out_reaches_every_sink(tmp_path: Path) -> None:
     both.close()
     assert read_metrics(tmp_path / "a.jsonl") == read_metrics(tmp_path / "b.jsonl")
     assert read_metrics(tmp_path / "a.jsonl") == [{"step": 0, "x": 1.0}]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
-def test_wandb_says_how_to_install_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"videorl\[wandb\]"):
-        WandbSink(tmp_path, "project", "name")
 
 
 def test_sinks_need_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
