@@ -7,11 +7,13 @@ import dataclasses
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videorl.errors import VideorlError
+from videorl.errors import ConfigError, VideorlError
 
 if TYPE_CHECKING:
     from videorl.config import RewardConfig
@@ -78,7 +80,10 @@ def start_logging() -> None:
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Return the exit code of a command; an error raised on purpose becomes one line and code 2.
+    """Return the exit code of a command; an error that the user can mend becomes one line.
+
+    Those are errors raised on purpose, and files that the system refuses (code 2). Ctrl-C where
+    nothing else looks after it ends the command too (code 130).
 
     Args:
         main: The command.
@@ -89,6 +94,15 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     except VideorlError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG
+    except OSError as error:
+        if error.filename is None and error.errno not in (ENOSPC, EDQUOT, EROFS):
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def stopped(folder: Path | None = None) -> int:
@@ -96,6 +110,36 @@ def stopped(folder: Path | None = None) -> int:
     where = f" with {folder}" if folder else ""
     print(f"stopped; the same command goes on{where}", file=sys.stderr)
     return INTERRUPTED
+
+
+def output_folder(folder: Path, option: str = "--out") -> Path:
+    """Create the folder of an option, and see that it can be written before long work begins.
+
+    Raises:
+        ConfigError: It is a file, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+            probe.flush()
+    except FileExistsError as error:
+        raise ConfigError(f"{option} must be a folder, {error.filename} is a file") from error
+    except OSError as error:
+        raise ConfigError(f"{option}: {folder} cannot be written ({error.strerror})") from error
+    return folder
+
+
+def output_file(path: Path, option: str = "--out") -> Path:
+    """See that the file of an option can be written before long work begins.
+
+    Raises:
+        ConfigError: It is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option} must be a file, {path} is a folder")
+    output_folder(path.absolute().parent, option)
+    return path
 
 
 def lasting(folder: str | Path) -> Path:

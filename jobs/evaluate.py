@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the summary as JSON to this file")
     command.add_address(parser)
     options = parser.parse_intermixed_args(argv)
+    if options.out is not None:
+        command.output_file(options.out)
 
     from videorl.files import write_json
     from videorl.recipes.reading import load_recipe

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.recipes.reading import load_rewards
 
     benchmark = read_benchmark(options.benchmark, options.data.absolute())
-    out = command.lasting(options.out)
+    out = command.output_folder(command.lasting(options.out))
     mapping = _mapping(options.map)
     rewards = load_rewards(options.model, None, options.overrides) if options.model else []
     rewards = [command.located(reward) for reward in rewards]

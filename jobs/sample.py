@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Sample with the same policy code as generators; print the path of each video."""
     options = _parser().parse_intermixed_args(argv)
     _check(options)
+    command.output_folder(options.out)
 
     from videorl.guidance.config import parse_weights, read_config
     from videorl.recipes.overrides import Override
@@ -109,7 +110,6 @@ def _sample(recipe: Recipe, weights: dict[str, float], options: argparse.Namespa
         seed=options.seed,
         sampler=sampler,
     )
-    options.out.mkdir(parents=True, exist_ok=True)
     for number, (prompt, of_prompt) in enumerate(zip(options.prompts, videos, strict=True)):
         for index, video in enumerate(of_prompt):
             path = options.out / f"{number:03d}-{index:02d}.mp4"

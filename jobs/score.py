@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rewards = load_rewards(options.reward, options.rewards, options.overrides)
     rewards = [command.located(reward) for reward in rewards]
     source = find_clips(options.source, options.prompts)
-    out = command.lasting(options.out)
+    out = command.output_file(command.lasting(options.out))
     from actors.scoring import score_missing
 
     with open_scores(out, rewards) as table:

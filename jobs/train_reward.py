@@ -68,6 +68,7 @@ def _fit_vision_reward(argv: Sequence[str]) -> int:
     from videorl.reward_training.vision_reward_fit import fit_pairs, write_weights
 
     benchmark = read_benchmark(options.benchmark, options.data)
+    command.output_file(options.out)
     fit = fit_pairs(benchmark.pairs, read_scores(options.scores).scores, ridge=options.ridge)
     write_weights(options.out, fit)
     accuracy = fit.accuracy.without_ties

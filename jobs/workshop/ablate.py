@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.ablation.results import Results
 
-    results = Results(options.out.absolute())
+    results = Results(command.output_folder(options.out.absolute()))
     try:
         failed = sweep(runs, results, options.address, is_local=options.local)
     except KeyboardInterrupt:

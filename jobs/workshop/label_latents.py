@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.recipes.reading import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
+    command.output_folder(options.out)
 
     from videorl.config import EvaluationConfig, PromptsConfig
     from videorl.data.prompts import load_prompts

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.work_dir is None:
         options.work_dir = options.out.with_name(options.out.name + "-work")
+    command.output_folder(options.work_dir, "--work-dir")
     os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
     import torch
 

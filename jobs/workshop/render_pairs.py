@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_option(parser, "--noise", 0.02, "share of training labels that are random")
     command.add_option(parser, "--seed", 0, "seed of clips, noise and weights")
     options = parser.parse_args(argv)
+    command.output_folder(options.out)
 
     from videorl.pretraining.labelled_pairs import Raters, write_labelled_pairs
     from videorl.pretraining.reward_base import save_reward_base

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import command
 from videorl.config import RewardConfig
-from videorl.errors import CheckpointError
+from videorl.errors import CheckpointError, ConfigError
 
 
 def test_an_option_has_the_type_of_its_default_and_shows_it() -> None:
@@ -38,6 +38,45 @@ def test_an_error_raised_on_purpose_is_one_line_and_others_are_not_hidden(
     assert capsys.readouterr().err == "error: nothing at x\n"
     with pytest.raises(KeyError):
         command.run(fail, [])
+
+
+def test_what_the_system_refuses_and_ctrl_c_end_a_command_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: BaseException) -> int:
+        def main(argv: Sequence[str] | None) -> int:
+            raise error
+
+        return command.run(main, [])
+
+    assert fail(PermissionError(13, "Permission denied", "/root/x")) == 2
+    assert fail(OSError(28, "No space left on device")) == 2
+    assert fail(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "error: /root/x: Permission denied",
+        "error: No space left on device",
+        "interrupted",
+    ]
+    with pytest.raises(OSError, match="a bug"):
+        fail(OSError("a bug"))
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/none/below"])
+def test_a_folder_of_results_is_refused_before_the_work(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ConfigError, match=r"--out must be a folder|--out: .* cannot be written"):
+        command.output_folder(tmp_path / place)
+    assert (tmp_path / "file").read_text() == "kept"
+    assert list(command.output_folder(tmp_path / "new/below").iterdir()) == []
+
+
+def test_a_file_of_results_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--out must be a file, .* is a folder"):
+        command.output_file(tmp_path)
+    with pytest.raises(ConfigError, match=r"--out: .* cannot be written"):
+        command.output_file(Path("/proc/none/scores.parquet"))
+    (tmp_path / "scores.parquet").write_text("kept")
+    assert command.output_file(tmp_path / "scores.parquet").read_text() == "kept"
 
 
 def test_a_stopped_command_says_that_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
