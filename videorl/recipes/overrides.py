@@ -53,7 +53,8 @@ class Override:
         try:
             read: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={self.value}"]))
         except yaml.YAMLError as error:
-            is_secret = self.value not in str(self)
+            typed = f"{self.key}={self.value}"
+            is_secret = without_value(typed) != typed
             reason = ", quote it" if is_secret else f": {error}"
             message = f"{self.key} has a value that is not YAML ({self}){reason}"
             raise ConfigError(message) from None

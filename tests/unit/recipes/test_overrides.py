@@ -1,14 +1,25 @@
 """What is typed on a command line is what is resolved."""
 
+import dataclasses
+import json
 import tempfile
 from pathlib import Path
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from videorl.config import Recipe
 from videorl.errors import ConfigError
-from videorl.recipes.reading import load_recipe, load_rewards, to_yaml
+from videorl.recipes.reading import (
+    find_recipe,
+    load_recipe,
+    load_rewards,
+    merged_recipe,
+    to_yaml,
+)
 
 TYPED = [
     "runs/exp #2",
@@ -52,7 +63,7 @@ def test_a_text_setting_is_taken_literally(text: str) -> None:
     assert reward.label == text
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(texts)
 def test_any_text_is_resolved_as_typed_and_read_again_from_a_run_folder(text: str) -> None:
     made = load_recipe("moving_shapes", [f"sampling.negative_prompt={text}"])
@@ -100,3 +111,43 @@ def test_a_number_in_a_file_is_no_text_and_must_be_quoted(value: str, tmp_path: 
         load_recipe(str(path))
     path.write_text(f"base: moving_shapes\nname: '{value}'\n")
     assert load_recipe(str(path)).name == value
+
+
+def typed_settings(schema: type, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return dotted key and type of every setting of a recipe that is no section."""
+    found: list[tuple[str, Any]] = []
+    for name, hint in get_type_hints(schema).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found += typed_settings(hint, f"{prefix}{name}.")
+        elif get_origin(hint) is not ClassVar and name not in ("rewards", "rule"):
+            found.append((f"{prefix}{name}", hint))
+    return [(key, hint) for key, hint in found if key != "objective.name"]
+
+
+# Inside YAML, control characters are refused and line breaks folded.
+lines = texts.filter(lambda text: text.isprintable())
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    str: texts,
+    str | None: st.none() | texts.filter(lambda text: text not in ("", "null")),
+    int: st.integers(-(2**40), 2**40),
+    float: st.floats(allow_nan=False),
+    float | None: st.none() | st.floats(allow_nan=False),
+    bool: st.booleans(),
+    list[float]: st.lists(st.floats(allow_nan=False), max_size=3),
+    list[str]: st.lists(lines, max_size=3),
+    dict[str, float]: st.dictionaries(lines, st.floats(allow_nan=False), max_size=3),
+}
+
+
+def as_typed(value: Any) -> str:
+    """Return what a user would type for a value: YAML, and texts as they are."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace("Infinity", ".inf")
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_any_setting_is_resolved_as_typed(data: st.DataObject) -> None:
+    key, hint = data.draw(st.sampled_from(typed_settings(Recipe)))
+    value = data.draw(VALUES[hint])
+    merged = merged_recipe(Recipe, find_recipe("moving_shapes"), [f"{key}={as_typed(value)}"])
+    assert OmegaConf.select(merged, key) == value
