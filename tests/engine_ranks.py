@@ -25,18 +25,23 @@ from videorl.learning.learner import Learner
 STAGES = (0, 1, 2, 3)
 
 
-def recipe_of(stage: int) -> Recipe:
-    """Return the recipe: 9 items a step in micro-batches of 2, so that some ranks get padding."""
-    recipe = tiny_recipe(micro_batch_size=2, max_staleness=1)
+def recipe_of(stage: int, videos: int = 4) -> Recipe:
+    """Return the recipe: 9 pair-times a step, so that some ranks get padding.
+
+    Args:
+        stage: ZeRO stage.
+        videos: Per forward: 4 = two pairs, 1 = the videos of a pair one after the other.
+    """
+    recipe = tiny_recipe(micro_batch_size=videos, max_staleness=1)
     recipe.learner.zero_stage = stage
     return recipe
 
 
-def learner_on(stage: int, folder: Path) -> tuple[Learner, Any]:
+def learner_on(stage: int, folder: Path, videos: int = 1) -> tuple[Learner, Any]:
     """Return a learner on DeepSpeed, and its policy."""
     from videorl.learning.engines.deepspeed import DeepSpeedEngine
 
-    recipe = recipe_of(stage)
+    recipe = recipe_of(stage, videos)
     return tiny_learner(
         recipe,
         folder,
@@ -66,7 +71,7 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
         again = run_steps(restored, 2, 4)
         resized: list[dict[str, float]] = []
         if other is not None:
-            resized_learner, _ = learner_on(stage, other / f"stage-{(stage + 1) % 4}")
+            resized_learner, _ = learner_on(stage, other / f"stage-{(stage + 1) % 4}", videos=4)
             resized_learner.start()
             resized = [dict(output.metrics) for output in run_steps(resized_learner, 2, 4)]
         if rank == 0:

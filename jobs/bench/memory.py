@@ -1,4 +1,4 @@
-"""How much memory a learner needs: DPO against ReFL, at growing frames and resolution.
+"""How much memory a learner needs: DPO, one video at a time or a pair at once, and ReFL.
 
     python -m jobs.bench.memory
     python -m jobs.bench.memory --frames 9 17 33 --sides 32 64 --svg memory.svg
@@ -7,7 +7,8 @@
 The shape of OnlineVPO's scalability figure (arXiv 2412.15159): DPO reads latents, ReFL keeps what
 the gradient needs of the model, of the VAE's decoder and of the reward. Each number is the peak of
 torch's allocations over one whole optimizer step on one example, above what was held before it, so
-without the policy's weights. A pair has two videos in memory at the same time; ReFL samples one.
+without the policy's weights. DPO holds the activations of both videos of a pair
+(`learner.micro_batch_size=2`), or of one after the other (`1`); ReFL samples one video.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Point:
     frames: int
     side: int
     """Height and width in pixels."""
+    one: int
+    """DPO, one video at a time."""
     dpo: int
+    """DPO, both videos of a pair at once."""
     refl: int
 
 
@@ -70,13 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "is measured with both objectives"
         )
     points: list[Point] = []
-    print(f"{'frames':>6} {'pixels':>9} {'DPO MiB':>9} {'ReFL MiB':>9} {'ratio':>6}")
+    titles = ("one MiB", "pair MiB", "ReFL MiB", "pair/one", "ReFL/pair")
+    print(f"{'frames':>6} {'pixels':>9} " + " ".join(f"{title:>9}" for title in titles))
     for side in options.sides:
         for frames in options.frames:
             points.append(point := measure(recipe, frames, side))
             print(
-                f"{frames:>6} {side:>4}×{side:<4} {point.dpo / MIB:>9.1f} {point.refl / MIB:>9.1f} "
-                f"{point.refl / point.dpo:>6.1f}",
+                f"{frames:>6} {side:>4}×{side:<4} {point.one / MIB:>9.1f} {point.dpo / MIB:>9.1f} "
+                f"{point.refl / MIB:>9.1f} {point.dpo / point.one:>9.2f} "
+                f"{point.refl / point.dpo:>9.1f}",
                 flush=True,
             )
     write_json(options.json, [asdict(point) for point in points])
@@ -107,7 +113,7 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
     recipe = replace(
         recipe,
         sampling=replace(recipe.sampling, **size),
-        learner=replace(recipe.learner, micro_batch_size=1),
+        learner=replace(recipe.learner, micro_batch_size=2),
     )
     policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, trainable=True)
     module = policy.trainable_module()
@@ -126,10 +132,12 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
             return peak_bytes(lambda: learner.step(0, [example]), device)
 
     dpo = replace(recipe, objective=FlowDPO(timesteps_per_pair=1))
+    pair = _pair(recipe, embeds_LD)
     point = Point(
         frames,
         side,
-        dpo=peak_of(dpo, _pair(recipe, embeds_LD)),
+        one=peak_of(replace(dpo, learner=replace(dpo.learner, micro_batch_size=1)), pair),
+        dpo=peak_of(dpo, pair),
         refl=peak_of(recipe, PromptExample(PROMPT, embeds_LD, negative_LD)),
     )
     if device.type == "cuda":
@@ -164,7 +172,7 @@ def draw(points: Sequence[Point]) -> str:
             [(at.frames, getattr(at, name) / MIB) for at in points if at.side == side],
         )
         for side in dict.fromkeys(point.side for point in points)
-        for name, label in (("dpo", "DPO"), ("refl", "ReFL"))
+        for name, label in (("one", "DPO, one video at a time"), ("dpo", "DPO"), ("refl", "ReFL"))
     ]
     return line_plot("Memory of one learner step", lines, x_name="frames", y_name="peak, MiB")
 

@@ -78,7 +78,8 @@ def build_method(recipe: Recipe, policy: DifferentiablePolicy, fetch: Fetch = li
     """Return what turns the examples of the recipe's objective into a loss."""
     objective = recipe.objective
     if isinstance(objective, CandidateObjective):
-        return FromCandidates(policy, objective, recipe.seed, recipe.video_pixels, fetch)
+        videos = recipe.learner.micro_batch_size
+        return FromCandidates(policy, objective, recipe.seed, recipe.video_pixels, videos, fetch)
     assert isinstance(objective, RewardObjective)
     reward = load_differentiable(recipe.rewards)
     unseen = UnseenMetrics(tuple(recipe.metrics.unseen))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from videorl.errors import ConfigError, VideoError
 from videorl.learning.items import Batch, Example, Item, make_batch, make_items
+from videorl.learning.passes import Measured, Pass, make_passes
 from videorl.objectives.objective import LOSS, CandidateObjective, LossInputs
-from videorl.protocols import Policy, Role
+from videorl.protocols import Policy
 from videorl.seeds import derive_seed
 from videorl.types import Media, TrainingExample
 
@@ -24,6 +25,7 @@ class FromCandidates:
         objective: The loss.
         seed: Of noise and times.
         video_pixels: Frames times height times width of a video.
+        videos_per_forward: Fewer than an example has = its videos go through the model in turn.
         fetch: Opens media handles; the identity where media are passed by value.
     """
 
@@ -33,13 +35,16 @@ class FromCandidates:
         objective: CandidateObjective,
         seed: int,
         video_pixels: int = 0,
+        videos_per_forward: int = 2**31,
         fetch: Callable[[list[Media]], list[Any]] = list,
     ) -> None:
         self._policy = policy
         self._objective = objective
         self._seed = seed
         self._frozen_roles = sorted(objective.frozen_roles(video_pixels))
+        self._videos_per_forward = videos_per_forward
         self._fetch = fetch
+        self.reference_is_policy = False
 
     def items(self, step: int, examples: Sequence[TrainingExample]) -> list[Item]:
         """Open the examples and spread them over times.
@@ -50,11 +55,22 @@ class FromCandidates:
         times = self._objective.timesteps_per_pair
         return make_items(self._open(step, examples), times, self._policy.process)
 
-    def loss(self, items: Sequence[Item]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of one micro-batch, and weighted sums of what it measured."""
+    def passes(self, items: Sequence[Item]) -> list[Pass]:
+        """Return the forward and backward passes of one micro-batch."""
         device = next(self._policy.trainable_module().parameters()).device
         batch = make_batch(items, self._policy.process, device)
-        loss_N, measured = self._objective(loss_inputs(self._policy, batch, self._frozen_roles))
+        return make_passes(
+            self._policy,
+            batch,
+            self._frozen_roles,
+            lambda inputs: self._loss(batch, inputs),
+            self._videos_per_forward,
+            reference_is_policy=self.reference_is_policy,
+        )
+
+    def _loss(self, batch: Batch, inputs: LossInputs) -> Measured:
+        """Return the loss of one micro-batch, and weighted sums of what it measured."""
+        loss_N, measured = self._objective(inputs)
         if loss_N.shape != batch.t_N.shape:
             raise ConfigError(
                 f"objective.name={self._objective.name}: the loss must have one value per item, "
@@ -62,7 +78,7 @@ class FromCandidates:
             )
         loss_N = loss_N * batch.example_weight_N
         measured = {LOSS: loss_N.detach(), **measured}
-        sums = {name: (value * batch.weight_N).sum() for name, value in measured.items()}
+        sums = {name: (value.detach() * batch.weight_N).sum() for name, value in measured.items()}
         return (loss_N * batch.weight_N).sum(), sums
 
     def _open(self, step: int, examples: Sequence[TrainingExample]) -> list[Example]:
@@ -85,41 +101,6 @@ class FromCandidates:
             )
             for index, example in enumerate(examples)
         ]
-
-
-def loss_inputs(policy: Policy, batch: Batch, frozen_roles: Sequence[Role]) -> LossInputs:
-    """Return what a loss may look at; frozen roles predict first, and without gradient."""
-    predictions: dict[Role, Tensor] = {
-        role: predict(policy, batch, role).detach() for role in frozen_roles
-    }
-    predictions["policy"] = predict(policy, batch, "policy")
-    return LossInputs(
-        process=policy.process,
-        t_N=batch.t_N,
-        errors={role: mean_squared(batch, value) for role, value in predictions.items()},
-        predictions=predictions,
-        x_t_NRCTHW=batch.x_t_NRCTHW,
-        target_NRCTHW=batch.target_NRCTHW,
-        clean_NRCTHW=batch.clean_NRCTHW,
-        noise_NRCTHW=batch.noise_NRCTHW,
-    )
-
-
-def predict(policy: Policy, batch: Batch, role: Role) -> Tensor:
-    """Return the prediction of each video, [N, R, C, T, H, W], in float32."""
-    num_roles = batch.x_t_NRCTHW.shape[1]
-    prediction_BCTHW = policy.predict(
-        batch.x_t_NRCTHW.flatten(0, 1),
-        batch.t_N.repeat_interleave(num_roles),
-        [embeds for embeds in batch.prompt_embeds for _ in range(num_roles)],
-        role,
-    )
-    return prediction_BCTHW.float().unflatten(0, batch.x_t_NRCTHW.shape[:2])
-
-
-def mean_squared(batch: Batch, prediction_NRCTHW: Tensor) -> Tensor:
-    """Return the mean squared error of each prediction, [N, R]."""
-    return (batch.target_NRCTHW - prediction_NRCTHW).square().flatten(2).mean(2)
 
 
 def _stacked(latents: Sequence[Tensor], example: TrainingExample) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from videorl.config import SamplingConfig
 from videorl.evaluation.unseen import UnseenMetrics
+from videorl.learning.passes import Pass
 from videorl.objectives.objective import LOSS, RewardObjective
 from videorl.objectives.refl import predict_clean, stop_step
 from videorl.policies.video_codec import as_videos
@@ -34,6 +36,11 @@ class Chain:
     longest: int
     """Steps without gradient of the longest chain: all ranks call a sharded model as often."""
     weight: float
+
+    @property
+    def num_videos(self) -> int:
+        """The one video."""
+        return 1
 
 
 class FromRewards:
@@ -66,6 +73,7 @@ class FromRewards:
         self._seed = seed
         self._unseen = unseen
         self._fetch = fetch
+        self.reference_is_policy = False
 
     def items(self, step: int, examples: Sequence[PromptExample]) -> list[Chain]:
         """Draw seed and stop of each prompt's video."""
@@ -90,7 +98,11 @@ class FromRewards:
             for number, example in enumerate(examples)
         ]
 
-    def loss(self, chains: Sequence[Chain]) -> tuple[Tensor, dict[str, Tensor]]:
+    def passes(self, chains: Sequence[Chain]) -> list[Pass]:
+        """Return the only pass of one micro-batch."""
+        return [partial(self._loss, chains)]
+
+    def _loss(self, chains: Sequence[Chain]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one micro-batch, and weighted sums of what it measured."""
         latents_BCTHW = self._sample(chains)
         prompts = [chain.prompt for chain in chains]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -13,15 +13,14 @@ from torch import Tensor
 from videorl.config import OptimizerConfig
 from videorl.learning.engines import Engine
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-Batch = TypeVar("Batch")
+logger = logging.getLogger(__name__)
 
 
 def gradient_step(
     engine: Engine,
-    batches: Sequence[Batch],
-    loss: Callable[[Batch], tuple[Tensor, dict[str, Tensor]]],
+    passes: Iterable[Callable[[], tuple[Tensor, dict[str, Tensor]]]],
     config: OptimizerConfig,
     step: int,
 ) -> dict[str, float]:
@@ -29,9 +28,9 @@ def gradient_step(
 
     Args:
         engine: The optimizer.
-        batches: This rank's micro-batches (>= 1); all ranks have equally many, of equal sizes.
-        loss: Micro-batch -> its loss with gradient, and scalars to log. Both are weighted so that
-            they add up to the whole step's over all micro-batches and ranks.
+        passes: This rank's forward passes (>= 1); all ranks have equally many, of equal sizes.
+            Each returns a loss with gradient, and scalars to log. Both are weighted so that they
+            add up to the whole step's over all passes and ranks.
         config: Learning rate and its schedule.
         step: Number of the step, for the schedule.
 
@@ -40,11 +39,11 @@ def gradient_step(
         update was left out; and `optimizer/grad_norm` before clipping where it was finite.
     """
     totals: dict[str, Tensor] = {}
-    for index, batch in enumerate(batches):
-        loss_sum, values = loss(batch)
+    for run, is_last in with_last(passes):
+        loss_sum, values = run()
         # Ranks average their gradients, while weights already sum to 1 over all ranks.
-        engine.backward(loss_sum * engine.world_size, is_last=index == len(batches) - 1)
-        totals = {name: totals.get(name, 0) + value.cpu() for name, value in values.items()}
+        engine.backward(loss_sum * engine.world_size, is_last=is_last)
+        totals |= {name: totals.get(name, 0) + value.cpu() for name, value in values.items()}
     norm = engine.step(learning_rate(config, step))
     summed = engine.sum_over_ranks(torch.stack(list(totals.values())))
     metrics = dict(zip(totals, summed.tolist(), strict=True))
@@ -53,6 +52,16 @@ def gradient_step(
         logger.warning("step %d: the gradient is not finite, no update is made", step)
     metrics["optimizer/skipped"] = float(not is_finite)
     return metrics | ({"optimizer/grad_norm": norm} if is_finite else {})
+
+
+def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Yield each item, and whether it is the last; items are made only when they are near."""
+    remaining = iter(items)
+    item = next(remaining, None)
+    while item is not None:
+        following = next(remaining, None)
+        yield item, following is None
+        item = following
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:

@@ -23,6 +23,11 @@ class Weighted(Protocol):
         """Return the share."""
         ...
 
+    @property
+    def num_videos(self) -> int:
+        """Return how many videos go through the model for it."""
+        ...
+
 
 W = TypeVar("W", bound=Weighted)
 
@@ -46,6 +51,11 @@ class Item:
     t: float
     noise_seed: int
     weight: float
+
+    @property
+    def num_videos(self) -> int:
+        """Videos of the example: two of a pair."""
+        return len(self.example.latents_RCTHW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +97,10 @@ def make_items(examples: Sequence[Example], times_per_example: int, process: Pro
     return items
 
 
-def micro_batches(
-    items: Sequence[W], rank: int, world_size: int, micro_batch_size: int
-) -> list[list[W]]:
-    """Split the items of a step over ranks, and each rank's share into forwards.
+def micro_batches(items: Sequence[W], rank: int, world_size: int, videos: int) -> list[list[W]]:
+    """Split the items of a step over ranks, and each rank's share into micro-batches.
+
+    A micro-batch has as many whole items as `videos` (>= 1) hold, and one at the least.
 
     All ranks get equally many micro-batches of equal sizes (collectives inside the forward need
     it), filled up with items of weight 0. Empty only if there are no items at all.
@@ -101,7 +111,8 @@ def micro_batches(
     mine = list(items[rank * share : (rank + 1) * share])
     filler = replace(items[0], weight=0.0)
     mine += [filler] * (share - len(mine))
-    return [mine[start : start + micro_batch_size] for start in range(0, share, micro_batch_size)]
+    size = max(1, videos // items[0].num_videos)
+    return [mine[start : start + size] for start in range(0, share, size)]
 
 
 def make_batch(items: Sequence[Item], process: Process, device: torch.device) -> Batch:

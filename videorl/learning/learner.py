@@ -24,6 +24,7 @@ from videorl.futures import completed
 from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step
 from videorl.learning.items import Weighted, micro_batches
+from videorl.learning.passes import Pass
 from videorl.objectives.objective import EXAMPLES
 from videorl.protocols import Policy
 from videorl.run.checkpoints import CheckpointFolder
@@ -38,8 +39,11 @@ class Method(Protocol):
         """Return the items of all ranks, from examples (>= 1); their weights sum to 1."""
         ...
 
-    def loss(self, items: Sequence[Any], /) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a micro-batch with gradient, and sums to log, all weighted."""
+    reference_is_policy: bool
+    """Set by the learner: both have the same weights in this step."""
+
+    def passes(self, items: Sequence[Any], /) -> Sequence[Pass]:
+        """Return the passes of a micro-batch, whose losses and sums to log are all weighted."""
         ...
 
 
@@ -49,7 +53,7 @@ class StepSettings:
 
     optimizer: OptimizerConfig
     micro_batch_size: int
-    """Items per forward on each rank, >= 1."""
+    """Videos per forward on each rank, >= 1."""
     max_staleness: int = 0
     """Versions before the newest that candidates in flight may have been sampled with."""
 
@@ -82,6 +86,7 @@ class Learner:
         self._checkpoints = checkpoints
         self._fetch = fetch
         self._published: dict[WeightVersion, dict[str, Tensor]] = {}
+        self._is_swapped = False  # since the last step, so that both roles have the same weights
         self._writer = ThreadPoolExecutor(1, "checkpoint")
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
@@ -92,6 +97,7 @@ class Learner:
         self._engine.load_state(load_file(folder / "optimizer.safetensors"))
         with self._engine.gathered(self._policy.trainable_module(), write=True):
             self._policy.load_weights(load_file(folder / "reference.safetensors"), "reference")
+        self._is_swapped = state.get("is_swapped", False)
         for step, name in state["published"].items():
             self._published[WeightVersion(int(step), name)] = load_file(
                 folder / f"published-{step}.safetensors"
@@ -151,6 +157,7 @@ class Learner:
             )
         with self._engine.gathered(self._policy.trainable_module(), write=True):
             self._policy.update_reference()
+        self._is_swapped = True
 
     def save(self, loop_state: Mapping[str, Any]) -> Future[None]:
         """Copy what a checkpoint of the newest version needs, and write it in the background.
@@ -166,7 +173,7 @@ class Learner:
         for version, weights in self._published.items():
             tensors[f"published-{version.step}"] = weights
         digests = {str(version.step): version.digest for version in self._published}
-        state = {"published": digests, "loop": dict(loop_state)}
+        state = {"published": digests, "loop": dict(loop_state), "is_swapped": self._is_swapped}
         return self._writer.submit(self._checkpoints.write, self._newest().step, tensors, state)
 
     def close(self) -> None:
@@ -183,7 +190,10 @@ class Learner:
         engine, settings = self._engine, self._settings
         items = self._method.items(step, examples)
         batches = micro_batches(items, engine.rank, engine.world_size, settings.micro_batch_size)
-        return gradient_step(engine, batches, self._method.loss, settings.optimizer, step)
+        self._method.reference_is_policy = self._is_swapped
+        passes = (found for batch in batches for found in self._method.passes(batch))
+        self._is_swapped = False
+        return gradient_step(engine, passes, settings.optimizer, step)
 
     def _newest(self) -> WeightVersion:
         return max(self._published, key=lambda version: version.step)

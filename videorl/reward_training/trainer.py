@@ -66,8 +66,8 @@ class RewardTrainer:
         micro_batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         self._task.module.train()
         optimizer = self._recipe.optimizer
-        loss = partial(self._loss, step)
-        metrics = gradient_step(self._engine, micro_batches, loss, optimizer, step)
+        passes = [partial(self._loss, step, batch) for batch in micro_batches]
+        metrics = gradient_step(self._engine, passes, optimizer, step)
         self._step = step + 1
         metrics["optimizer/learning_rate"] = learning_rate(optimizer, step)
         metrics["time/learn_s"] = time.perf_counter() - started

@@ -54,7 +54,8 @@ class LearnerConfig:
     3 = weights too."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
-    micro_batch_size: int = 8
-    """Pair-timesteps per forward on each worker; smaller = less memory, same result."""
+    micro_batch_size: int = 16
+    """Videos per forward on each worker, of reward training examples; smaller = less memory, same
+    result. 1 takes the videos of a pair one after the other, for one more forward of the policy."""
     max_failures: int = 5
     """Failures of the worker group without progress in between before the run fails; -1 = never."""

@@ -63,7 +63,7 @@ def test_items_depend_on_the_seed_of_their_example_alone() -> None:
 
 def test_no_examples_give_no_items() -> None:
     assert items(0, 4) == []
-    assert micro_batches([], rank=1, world_size=2, micro_batch_size=4) == []
+    assert micro_batches([], rank=1, world_size=2, videos=4) == []
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 5, 12])

@@ -98,7 +98,7 @@ def test_what_was_not_asked_for_is_an_error_that_says_how_to_ask(tmp_path: Path)
 
 def test_a_loss_of_another_shape_is_named(tmp_path: Path) -> None:
     learner, _ = learner_of(Scalar(), tmp_path)
-    with pytest.raises(ConfigError, match=r"one value per item, \[3\], got shape \[\]"):
+    with pytest.raises(ConfigError, match=r"one value per item, \[1\], got shape \[\]"):
         learner.step(0, tiny_pairs(0))
 
 

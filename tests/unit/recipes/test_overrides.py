@@ -141,7 +141,11 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
 
 def as_typed(value: Any) -> str:
     """Return what a user would type for a value: YAML, and texts as they are."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace("Infinity", ".inf")
+    return (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False).replace("Infinity", ".inf")
+    )
 
 
 @settings(deadline=None, max_examples=40)

@@ -73,7 +73,8 @@ def test_the_numbers_are_those_of_plain_pytorch(stage: int, ran: Path, tmp_path:
     assert max(one["optimizer/grad_norm"] for one in found["metrics"]) > 0.5, "clipping is tested"
     weights = load_file(ran / f"{stage}.safetensors")
     for name, tensor in policy.weights().items():
-        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        # AdamW takes the sign of gradients that are nothing but rounding.
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("stage", STAGES)
