@@ -13,15 +13,13 @@ from videorl.evaluation.held_out import shared_prompts
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.files import write_json, write_text
 from videorl.report.page import write_report
-from videorl.run.folder import RunFolder
+from videorl.run.folder import RunFolder, is_finished
 from videorl.types import Media, Prompt, ScoredGroup, WeightVersion
 
 
-def is_finished(folder: RunFolder, num_steps: int) -> bool:
+def show_finished(folder: RunFolder, num_steps: int) -> bool:
     """Tell whether the run ended before; if so, write its report again and print where it is."""
-    if not folder.summary.exists():
-        return False
-    if int(json.loads(folder.summary.read_text())["num_steps"]) < num_steps:
+    if not is_finished(folder, num_steps):
         return False
     print(f"{folder.root} is finished; its report: {write_report(folder.root)}")
     return True
