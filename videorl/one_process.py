@@ -34,7 +34,13 @@ from videorl.learning.stored_pairs import (
 from videorl.loop import Parts, Progress, train
 from videorl.policies import load_policy
 from videorl.protocols import DifferentiablePolicy, MetricSink
-from videorl.report.ending import finish, keep_evaluation, show_finished, version_to_json
+from videorl.report.ending import (
+    finish,
+    keep_evaluation,
+    kept_groups,
+    show_finished,
+    version_to_json,
+)
 from videorl.rewards import load
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import newest_weights
@@ -174,12 +180,12 @@ def compare_policies(
             generator,
             scorer,
             samples=samples,
-            label=f"held-out prompts, {name} training",
             should_stop=should_stop,
+            kept=kept_groups(recipe, folder, name, version, save_videos),
         )
         if groups is None:
             return None
-        keep_evaluation(folder, name, groups, recipe.evaluation.num_videos, save_videos)
+        keep_evaluation(folder, name, groups)
     return aligned
 
 

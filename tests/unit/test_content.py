@@ -86,7 +86,7 @@ def test_a_folder_is_its_files_wherever_it_lies(tmp_path: Path) -> None:
     (folder / "vae").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "vae/weights.bin").write_bytes(b"weights")
-    (folder / "vae/back").symlink_to(folder)
+    (folder / "vae/back").symlink_to("..")
     first = content_of(folder)
     assert set(first.parts) == {"config.json", "vae/weights.bin"}
     shutil.copytree(folder, tmp_path / "copy", symlinks=True)
