@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -65,6 +66,14 @@ def check_sources(recipe: Recipe) -> None:
         load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
     if recipe.evaluation.source:
         load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+
+
+class Prompts(Protocol):
+    """What a run draws its prompts from, by position (>= 0)."""
+
+    def __getitem__(self, index: int, /) -> Prompt:
+        """Return the prompt at a position, equal on every call."""
+        ...
 
 
 class PromptStream:

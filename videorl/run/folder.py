@@ -11,6 +11,7 @@ from pathlib import Path
 
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import write_text
+from videorl.files.inputs import moved
 from videorl.recipes.fingerprint import RunRecipe, differences, recipe_fingerprint
 from videorl.recipes.reading import to_yaml
 from videorl.run.lock import hold
@@ -90,7 +91,7 @@ def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
     """
     # Here, as they import torch, which those who only look for files can spare.
     from videorl.run.checkpoint_note import CheckpointNote
-    from videorl.run.inputs import inputs_of, keep_inputs, moved, read_inputs
+    from videorl.run.inputs import inputs_of, keep_inputs, read_inputs
 
     if "://" in recipe.run_dir:
         raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +18,8 @@ from videorl.data.pair_content import table_content, video_content
 from videorl.data.prompts import load_prompts
 from videorl.errors import RunFolderError
 from videorl.files import write_json
-from videorl.files.content import (
-    Content,
-    content_of,
-    content_of_checkpoint,
-    differences,
-    digest_of,
-)
+from videorl.files.content import Content, content_of, content_of_checkpoint, digest_of
+from videorl.files.inputs import Input, changes, from_json, inputs_now, to_json
 from videorl.policies.checkpoints import SHIPPED
 from videorl.recipes.fingerprint import RunRecipe
 from videorl.rewards.content import reward_inputs
@@ -35,18 +28,6 @@ logger = logging.getLogger(__name__)
 
 FILE = "inputs.json"
 _FORMAT = 1
-_SHOWN = 3
-"""Differences of an input that a message lists."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """A place that a setting names, and what it holds."""
-
-    place: str
-    content: Content
-    since: str
-    """When this content was noted, in UTC."""
 
 
 def inputs_of(recipe: RunRecipe, *, fresh: bool = False) -> dict[str, Input]:
@@ -60,13 +41,8 @@ def inputs_of(recipe: RunRecipe, *, fresh: bool = False) -> dict[str, Input]:
         RunFolderError: A file cannot be read.
         PromptError: The prompts cannot be read.
     """
-    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     try:
-        return {
-            key: Input(place, content, now)
-            for key, place, content in _inputs(recipe, fresh)
-            if content is not None
-        }
+        return inputs_now(_inputs(recipe, fresh))
     except OSError as error:
         if error.filename is None:
             raise
@@ -128,36 +104,11 @@ def read_inputs(root: Path) -> dict[str, Input]:
         saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["format"] > _FORMAT:
             raise RunFolderError(f"{path} was written by a newer version: upgrade videorl")
-        return {
-            key: Input(**{**row, "content": Content(**row["content"])})
-            for key, row in saved["inputs"].items()
-        }
+        return from_json(saved["inputs"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error}); remove it to go on with the inputs as they are now"
         ) from error
-
-
-def moved(then: Mapping[str, Input], now: Mapping[str, Input]) -> set[str]:
-    """Return the settings that name another place with the same content."""
-    return {
-        key
-        for key in then.keys() & now.keys()
-        if then[key].place != now[key].place and then[key].content.digest == now[key].content.digest
-    }
-
-
-def changes(then: Mapping[str, Input], now: Mapping[str, Input]) -> dict[str, str]:
-    """Return setting -> what is different now, in words; without those that are not here now."""
-    found: dict[str, str] = {}
-    for key in sorted(then.keys() & now.keys()):
-        if said := differences(then[key].content, now[key].content):
-            more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
-            found[key] = (
-                f"{key}={now[key].place} holds something else than on {then[key].since}: "
-                f"{', '.join(said[:_SHOWN])}{more}"
-            )
-    return found
 
 
 def keep_inputs(root: Path, now: Mapping[str, Input], *, is_new: bool) -> None:
@@ -181,5 +132,4 @@ def keep_inputs(root: Path, now: Mapping[str, Input], *, is_new: bool) -> None:
     if not then and not is_new:
         logger.warning("%s has no %s: from now on its inputs must stay as they are", root, FILE)
     if now.keys() - then.keys():
-        kept = {key: asdict(found) for key, found in {**now, **then}.items()}
-        write_json(root / FILE, {"format": _FORMAT, "inputs": kept})
+        write_json(root / FILE, {"format": _FORMAT, "inputs": to_json({**now, **then})})
