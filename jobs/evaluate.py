@@ -28,11 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.files import write_json
     from videorl.recipes.reading import load_recipe
     from videorl.run.folder import RunFolder
+    from videorl.run.inputs import check_unchanged
 
     folder = RunFolder(options.run.absolute())
     if not folder.config.exists():
         raise RunFolderError(f"{folder.root} is no run folder: it has no config.yaml")
     recipe = load_recipe(str(folder.config), options.overrides)
+
+    check_unchanged(folder.root, recipe)
 
     from actors.cluster import connect
     from actors.evaluation import evaluate

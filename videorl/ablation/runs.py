@@ -18,6 +18,7 @@ import torch
 
 from videorl import __version__
 from videorl.ablation.plan import Run
+from videorl.ablation.results import contents
 from videorl.ablation.stored_pairs import sample_pairs
 from videorl.config import OfflineConfig, Recipe, RewardConfig
 from videorl.errors import WorkLostError
@@ -71,6 +72,7 @@ def execute(run: Run, root: Path) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "steps": run.stops[-1],
         "evaluations": evaluations,
+        "inputs": contents(recipe),
         "examples": sum(row.get(EXAMPLES, 0) for row in rows),
         "cpu_seconds": round(time.process_time() - cpu_started, 1),
         "seconds": round(time.perf_counter() - started, 1),

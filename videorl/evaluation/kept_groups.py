@@ -14,8 +14,7 @@ from videorl.config import Recipe
 from videorl.errors import WorkLostError
 from videorl.evaluation.record import group_from_json, group_to_json
 from videorl.files.content import digest_of
-from videorl.recipes.fingerprint import frozen_settings
-from videorl.run.inputs import inputs_of
+from videorl.run.inputs import settings_of_samples
 from videorl.types import Media, Prompt, SampleRequest, ScoredGroup, WeightVersion
 
 logger = logging.getLogger(__name__)
@@ -90,16 +89,8 @@ def path_of(evaluation: Path, recipe: Recipe, version: WeightVersion) -> Path:
             the content does.
         version: The weights.
     """
-    decisive = ("policy.", "sampling.", "rewards.")
-    settings = {
-        key: value for key, value in frozen_settings(recipe).items() if key.startswith(decisive)
-    }
-    settings |= {
-        key: found.content.digest
-        for key, found in inputs_of(recipe).items()
-        if key.startswith(decisive)
-    }
-    facts = [*sorted(settings.items()), recipe.metrics.unseen, version.digest]
+    settings = sorted(settings_of_samples(recipe).items())
+    facts = [*settings, recipe.metrics.unseen, version.digest]
     return evaluation / "groups" / f"{digest_of(facts)[:32]}.jsonl"
 
 

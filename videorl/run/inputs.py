@@ -21,7 +21,7 @@ from videorl.files import write_json
 from videorl.files.content import Content, content_of, content_of_checkpoint, digest_of
 from videorl.files.inputs import Input, changes, from_json, inputs_now, to_json
 from videorl.policies.checkpoints import SHIPPED
-from videorl.recipes.fingerprint import RunRecipe
+from videorl.recipes.fingerprint import RunRecipe, frozen_settings
 from videorl.rewards.content import reward_inputs
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,20 @@ def inputs_of(recipe: RunRecipe, *, fresh: bool = False) -> dict[str, Input]:
         raise RunFolderError(
             f"cannot read {error.filename}, which the run rests on: {error.strerror}"
         ) from error
+
+
+def settings_of_samples(recipe: Recipe) -> dict[str, Any]:
+    """Return what decides the samples of some weights, and their scores, by setting.
+
+    These are the settings of policy, sampling and rewards; those that name a place have its content
+    as their value, where it is here.
+    """
+    sections = ("policy.", "sampling.", "rewards.")
+    settings = {
+        key: value for key, value in frozen_settings(recipe).items() if key.startswith(sections)
+    }
+    found = inputs_now((*_policy(recipe.policy, False), *reward_inputs(recipe.rewards)))
+    return settings | {key: there.content.digest for key, there in found.items()}
 
 
 _Found = Iterator[tuple[str, str, Content | None]]
@@ -109,6 +123,26 @@ def read_inputs(root: Path) -> dict[str, Input]:
         raise RunFolderError(
             f"{path} is damaged ({error}); remove it to go on with the inputs as they are now"
         ) from error
+
+
+def check_unchanged(root: Path, recipe: RunRecipe) -> None:
+    """Refuse to evaluate what a run trained on top of something else; other changes are logged.
+
+    Args:
+        root: The run folder.
+        recipe: Its recipe, perhaps with other settings.
+
+    Raises:
+        RunFolderError: The policy, or the adapter that the run began with, has changed.
+    """
+    changed = changes(read_inputs(root), inputs_of(recipe))
+    if below := [text for key, text in changed.items() if key.startswith("policy.")]:
+        raise RunFolderError(
+            f"the weights in {root} were trained on top of what has changed since: "
+            f"{'; '.join(below)}. Put back what was there"
+        )
+    for text in changed.values():
+        logger.warning("%s: both policies are judged by what is there now", text)
 
 
 def keep_inputs(root: Path, now: Mapping[str, Input], *, is_new: bool) -> None:

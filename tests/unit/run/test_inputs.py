@@ -21,7 +21,7 @@ from videorl.guidance.recipe import load_latent_reward_recipe
 from videorl.recipes.reading import load_recipe
 from videorl.reward_training.recipes import load_reward_recipe
 from videorl.run.folder import open_run
-from videorl.run.inputs import FILE, inputs_of
+from videorl.run.inputs import FILE, check_unchanged, inputs_of
 from videorl.types import Video
 
 POLICY = Path(__file__).parents[3] / "videorl/worlds/moving_shapes_wan"
@@ -254,3 +254,19 @@ def test_trainings_of_reward_models_know_their_base_and_labels(place: Path) -> N
         pass
     latent = load_latent_reward_recipe("moving_shapes", [f"labels.train={place / 'train.csv'}"])
     assert set(inputs_of(latent)) == {"policy.path", "labels.train"}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_run_is_not_evaluated_on_top_of_another_policy(
+    key: str, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(place, place / "run")
+    check_unchanged(place / "run", recipe(place, place / "run"))
+    assert not caplog.text
+    CHANGES[key](place)
+    if key.startswith("policy."):
+        with pytest.raises(RunFolderError, match=rf"on top of what has changed since: {key}"):
+            check_unchanged(place / "run", recipe(place, place / "run"))
+    else:
+        check_unchanged(place / "run", recipe(place, place / "run"))
+        assert f"{key}={place}" in caplog.text and "both policies are judged by" in caplog.text
