@@ -137,7 +137,7 @@ class ScoreTable:
         latest = {key: row for row, key in tries}
         places = {key: place for place, key in enumerate(order)}
         keys = sorted(latest, key=lambda key: (places.get(key, len(places)), latest[key]))
-        table = table.take([latest[key] for key in keys])
+        table = _rows(table, [latest[key] for key in keys])
         if table["content"].null_count == len(table):
             table = table.drop_columns(["content"])
         _write(table, self._path)
@@ -152,7 +152,7 @@ class ScoreTable:
         kept = [number for number, row in enumerate(contents) if row not in self._stale]
         filled = [contents[row][1] or self._contents.get(contents[row][0]) for row in kept]
         place = table.column_names.index("content")
-        return table.take(kept).set_column(place, "content", pa.array(filled, pa.string()))
+        return _rows(table, kept).set_column(place, "content", pa.array(filled, pa.string()))
 
     def _written(self) -> list[Path]:
         return sorted(self._parts.glob("[0-9]*.parquet"))
@@ -262,6 +262,10 @@ def _digest(clip: Clip) -> str | None:
         return file_digest(Path(clip.content))
     except OSError:
         return None
+
+
+def _rows(table: pa.Table, numbers: Sequence[int]) -> pa.Table:
+    return table.take(pa.array(numbers, pa.int64()))  # of no numbers, Arrow would guess the type
 
 
 def _keys(table: pa.Table) -> Collection[Key]:

@@ -66,6 +66,13 @@ def test_what_was_added_survives_a_kill_and_errors_are_tried_again(tmp_path: Pat
         assert table.merge(KEYS)["total"].to_pylist() == [10.0, 20.0, 30.0]
 
 
+def test_a_table_that_was_stopped_before_its_first_score_is_merged(tmp_path: Path) -> None:
+    with open_scores(tmp_path / "scores.parquet", ONE) as table:
+        assert table.merge(KEYS).num_rows == 0
+    with open_scores(tmp_path / "scores.parquet", ONE) as table:
+        assert table.scored == set()
+
+
 def test_several_models_have_their_own_columns_and_weights(tmp_path: Path) -> None:
     results: dict[str, list[Result]] = {
         "one": [score(1.0), "no", "score_not_finite"],
