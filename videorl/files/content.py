@@ -127,6 +127,20 @@ def content_of_checkpoint(
     return Content(head.read_text().strip(), f"{path} of the Hugging Face hub")
 
 
+def content_of_code(name: str, file: Path | None, *, fresh: bool = False) -> Content | None:
+    """Return the content of a part of the user's own; None without a file.
+
+    Args:
+        name: `module:attribute`.
+        file: Of the module; what it imports does not count.
+        fresh: As for `file_digest`.
+    """
+    if file is None:
+        return None
+    found = content_of(file, fresh=fresh)
+    return Content(digest_of([name, found.digest]), found.size, {file.name: found.digest})
+
+
 def digest_of(items: Iterable[object]) -> str:
     """Return the SHA-256 (hex) of values that `repr` tells apart, in order."""
     found = hashlib.sha256()

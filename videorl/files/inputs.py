@@ -9,6 +9,8 @@ from typing import Any
 
 from videorl.files.content import Content, differences
 
+CODE = " (code)"
+"""Follows a setting that names a part of the user's own, where its module is meant."""
 _SHOWN = 3
 """Differences of an input that a message lists."""
 

@@ -7,9 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from videorl.config import RewardConfig
-from videorl.files.content import Content, content_of, content_of_checkpoint
+from videorl.files.content import (
+    Content,
+    content_of,
+    content_of_checkpoint,
+    content_of_code,
+)
+from videorl.files.inputs import CODE
 from videorl.rewards import MODELS
 from videorl.rewards.checkpoints import SHIPPED
+from videorl.settings.plugins import source_of
 
 
 def reward_inputs(
@@ -20,10 +27,13 @@ def reward_inputs(
     Options that name a file or folder here count too, whatever the model does with them.
 
     Args:
-        rewards: The models; a setting is `rewards.N.path` or `rewards.N.options.NAME`.
+        rewards: The models; a setting is `rewards.N.path` or `rewards.N.options.NAME`, or
+            `rewards.N.name` with `CODE` after it.
         fresh: As for `videorl.files.content.file_digest`.
     """
     for number, reward in enumerate(rewards):
+        code = content_of_code(reward.name, source_of(reward.name), fresh=fresh)
+        yield f"rewards.{number}.name{CODE}", reward.name, code
         known = MODELS.get(reward.name)
         if path := reward.path or (known.published if known else None):
             content = content_of_checkpoint(path, SHIPPED, fresh=fresh)

@@ -18,11 +18,18 @@ from videorl.data.pair_content import table_content, video_content
 from videorl.data.prompts import load_prompts
 from videorl.errors import RunFolderError
 from videorl.files import write_json
-from videorl.files.content import Content, content_of, content_of_checkpoint, digest_of
-from videorl.files.inputs import Input, changes, from_json, inputs_now, to_json
+from videorl.files.content import (
+    Content,
+    content_of,
+    content_of_checkpoint,
+    content_of_code,
+    digest_of,
+)
+from videorl.files.inputs import CODE, Input, changes, from_json, inputs_now, to_json
 from videorl.policies.checkpoints import SHIPPED
 from videorl.recipes.fingerprint import RunRecipe, frozen_settings
 from videorl.rewards.content import reward_inputs
+from videorl.settings.plugins import source_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +87,7 @@ def _inputs(recipe: Any, fresh: bool) -> _Found:
             if (file := Path(getattr(labels, name))).is_file():
                 yield f"labels.{name}", str(file), content_of(file, fresh=fresh)
     if isinstance(recipe, Recipe):
+        yield from _own_code(recipe, fresh)
         yield from reward_inputs(recipe.rewards, fresh=fresh)
         if archive := recipe.offline.archive:
             yield "offline.archive", archive, table_content(Path(archive), fresh=fresh)
@@ -95,6 +103,17 @@ def _policy(policy: PolicyConfig, fresh: bool) -> _Found:
     if policy.lora.initial is not None:
         content = content_of_checkpoint(policy.lora.initial, {}, fresh=fresh)
         yield "policy.lora.initial", policy.lora.initial, content
+
+
+def _own_code(recipe: Recipe, fresh: bool) -> _Found:
+    named = {
+        "policy.family": recipe.policy.family,
+        "objective.name": recipe.objective.name,
+        "selection.rule": recipe.selection.rule,
+        **{f"metrics.unseen.{n}": name for n, name in enumerate(recipe.metrics.unseen)},
+    }
+    for key, name in named.items():
+        yield f"{key}{CODE}", name, content_of_code(name, source_of(name), fresh=fresh)
 
 
 def _prompts(
@@ -136,7 +155,12 @@ def check_unchanged(root: Path, recipe: RunRecipe) -> None:
         RunFolderError: The policy, or the adapter that the run began with, has changed.
     """
     changed = changes(read_inputs(root), inputs_of(recipe))
-    if below := [text for key, text in changed.items() if key.startswith("policy.")]:
+    below = [
+        text
+        for key, text in changed.items()
+        if key.startswith("policy.") and not key.endswith(CODE)
+    ]
+    if below:
         raise RunFolderError(
             f"the weights in {root} were trained on top of what has changed since: "
             f"{'; '.join(below)}. Put back what was there"
@@ -148,6 +172,8 @@ def check_unchanged(root: Path, recipe: RunRecipe) -> None:
 def keep_inputs(root: Path, now: Mapping[str, Input], *, is_new: bool) -> None:
     """Note the inputs of a run, or compare them with those that it began with.
 
+    Code of the user's own may change, as a mended mistake is a reason to go on; that is logged.
+
     Args:
         root: The run folder.
         now: What `inputs_of` found.
@@ -157,7 +183,10 @@ def keep_inputs(root: Path, now: Mapping[str, Input], *, is_new: bool) -> None:
         RunFolderError: An input has changed since.
     """
     then = read_inputs(root)
-    if changed := changes(then, now):
+    changed = changes(then, now)
+    for key in [key for key in changed if key.endswith(CODE)]:
+        logger.warning("%s: the run goes on with it", changed.pop(key))
+    if changed:
         raise RunFolderError(
             f"what the run in {root} rests on has changed: {'; '.join(changed.values())}. Numbers "
             "from before and after would be mixed. Put back what was there, or set another "

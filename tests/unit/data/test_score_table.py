@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -238,3 +239,23 @@ def test_a_video_that_is_not_here_keeps_its_score(tmp_path: Path) -> None:
     fill(out, rewards, source, 1.0)
     (tmp_path / "clips/a.mp4").unlink()
     assert fill(out, rewards, source, 2.0) == []
+
+
+def test_scores_of_own_code_that_has_changed_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_reward.py").write_text("class Mine: ...\nclass Other(Mine): ...\n")
+    importlib.import_module("own_reward")
+    _, source = folder_of(tmp_path)
+    out, mine = (
+        tmp_path / "scores.parquet",
+        [RewardConfig(name="own_reward:Mine", label="vision_reward")],
+    )
+    fill(out, mine, source, 1.0)
+    assert fill(out, mine, source, 2.0) == []
+    with pytest.raises(ConfigError, match="were asked for"):
+        fill(out, [RewardConfig(name="own_reward:Other", label="vision_reward")], source, 2.0)
+    (tmp_path / "own_reward.py").write_text("class Mine: better = True\n")
+    with pytest.raises(ConfigError, match=r"name \(code\)=own_reward:Mine .*own_reward.py differs"):
+        fill(out, mine, source, 2.0)

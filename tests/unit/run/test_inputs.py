@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -270,3 +271,20 @@ def test_a_run_is_not_evaluated_on_top_of_another_policy(
     else:
         check_unchanged(place / "run", recipe(place, place / "run"))
         assert f"{key}={place}" in caplog.text and "both policies are judged by" in caplog.text
+
+
+def test_own_code_may_change_and_that_is_said(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.syspath_prepend(str(place))
+    (place / "own_parts.py").write_text("def sharp(video):\n    return {}\n")
+    own = "metrics.unseen=['own_parts:sharp']"
+    start(place, place / "run", own)
+    start(place, place / "run", own)
+    assert not caplog.text
+    (place / "own_parts.py").write_text("def sharp(video):\n    return {'edges': 1.0}\n")
+    start(place, place / "run", own)
+    said = (
+        r"metrics.unseen.0 \(code\)=own_parts:sharp holds .*own_parts.py differs: the run goes on"
+    )
+    assert re.search(said, caplog.text)
