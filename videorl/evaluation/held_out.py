@@ -80,14 +80,21 @@ def sample_and_score(
     num_done = len(found)
     with progress(f"held-out prompts, version {version.step}", len(requests)) as reach:
         reach(num_done)
-        for request, future in _finished(missing, generator, scorer, should_stop):
+        failed: list[Exception] = []
+        for request, future in _finished(
+            missing, generator, scorer, lambda: bool(failed) or should_stop()
+        ):
             try:
                 group = found[request.prompt.index] = future.result()
                 kept.add(request, group)
             except (PromptError, WorkLostError) as error:
                 logger.warning("a held-out prompt was lost: %s", error)
+            except Exception as error:  # ends the evaluation, once what else came is kept
+                failed.append(error)
             num_done += 1
             reach(num_done)
+    if failed:
+        raise failed[0]
     if num_done < len(requests):
         return None
     return [found[index] for index in sorted(found)]

@@ -48,12 +48,12 @@ class CheckpointNote:
 
         Raises:
             RunFolderError: It is so; or `checkpoint.json` is damaged.
-            CheckpointError: A location cannot be reached.
+            CheckpointError: The new location cannot be reached.
         """
         if self._noted.get("location", "") == self._location:
             return
-        old = _steps(self._root, self._noted.get("location", ""))
-        if (old or self._noted.get("step") is not None) and not self._folder().steps():
+        had_some = self._noted.get("step") is not None or self._old_steps()
+        if had_some and not self._folder().steps():
             raise self._lost()
 
     def restored(self, state: Mapping[str, Any] | None) -> None:
@@ -104,7 +104,14 @@ class CheckpointNote:
         write_json(self._root / FILE, self._noted)
 
     def _folder(self) -> CheckpointFolder:
-        return CheckpointFolder(self._location or self._root / "checkpoints", keep=1)
+        return CheckpointFolder(_place(self._root, self._location), keep=1)
+
+    def _old_steps(self) -> list[int]:
+        """Return the steps of checkpoints where the last ones were written, if one can look."""
+        place = _place(self._root, self._noted.get("location", ""))
+        with suppress(VideorlError, OSError):
+            return CheckpointFolder(place, keep=1).steps()
+        return []
 
     def _lost(self) -> RunFolderError:
         old, here = self._noted.get("location", ""), _place(self._root, self._location)
@@ -112,10 +119,7 @@ class CheckpointNote:
         step = self._noted.get("step")
         facts = [f"it got to step {_reached(self._root)}"] if _reached(self._root) else []
         facts += [f"its checkpoint of step {step} was written to {there}"] if step else []
-        found: list[int] = []
-        with suppress(VideorlError, OSError):
-            found = _steps(self._root, old) if old != self._location else []
-        if found:
+        if old != self._location and (found := self._old_steps()):
             facts.append(f"{there} still has that of step {found[-1]}")
         setting = old or '""'
         back = f"set checkpoint.location={setting} again, or " if old != self._location else ""
@@ -142,10 +146,6 @@ def _location(location: str) -> str:
 
 def _place(root: Path, location: str) -> str:
     return location or str(root / "checkpoints")
-
-
-def _steps(root: Path, location: str) -> list[int]:
-    return CheckpointFolder(_place(root, location), keep=1).steps()
 
 
 def _read(root: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tests.fakes import FakePolicy, FakeReward, published
 from tests.small_runs import small_recipe
 from videorl import one_process
 from videorl.config import Recipe
-from videorl.errors import MediaLostError, WorkLostError
+from videorl.errors import MediaLostError, PoolFailedError, WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.kept_groups import KeptGroups, path_of
 from videorl.evaluation.record import group_to_json
@@ -146,6 +146,28 @@ def test_what_came_out_of_order_before_a_stop_is_kept(recipe: Recipe) -> None:
 
     assert evaluate(recipe, Pool(), should_stop) is None
     hold.set()
+    again = Sampler()
+    assert len(plain(evaluate(recipe, again))) == NUM_PROMPTS
+    assert again.counted == {"ball 0": 1}
+
+
+def test_what_came_with_an_error_that_ends_the_run_is_kept(recipe: Recipe) -> None:
+    asked: list[tuple[SampleRequest, Future[CandidateGroup]]] = []
+
+    class Pool(Sampler):
+        """Answers all at once, when the last prompt is asked for."""
+
+        def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
+            asked.append((request, Future()))
+            for known, future in asked if len(asked) == NUM_PROMPTS else ():
+                if known.prompt.index == 0:
+                    future.set_exception(PoolFailedError("no worker can start"))
+                else:
+                    future.set_result(Sampler().submit(known).result())
+            return asked[-1][1]
+
+    with pytest.raises(PoolFailedError, match="no worker can start"):
+        evaluate(recipe, Pool())
     again = Sampler()
     assert len(plain(evaluate(recipe, again))) == NUM_PROMPTS
     assert again.counted == {"ball 0": 1}

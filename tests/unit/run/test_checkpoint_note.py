@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -133,3 +134,17 @@ def test_a_learner_alone_is_not_begun_anew_either(
     with pytest.raises(RunFolderError, match=r"got to step 1; its checkpoint of step 1 was"):
         go(made, 2)
     assert len(read_metrics(tmp_path / "run/metrics.jsonl")) == 1
+
+
+def test_an_old_place_that_cannot_be_reached_does_not_hinder_a_new_one(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    shutil.move(f"{recipe.run_dir}/checkpoints", tmp_path / "elsewhere")
+    note = json.loads((Path(recipe.run_dir) / FILE).read_text())
+    note["location"] = "gone://nowhere"
+    (Path(recipe.run_dir) / FILE).write_text(json.dumps(note))
+    recipe.checkpoint.location = str(tmp_path / "nothing")
+    with pytest.raises(RunFolderError, match=r"step 2 was written to gone://nowhere"):
+        go(recipe, 3)
+    recipe.checkpoint.location = str(tmp_path / "elsewhere")
+    assert committed_steps(go(recipe, 3).archive) == [0, 1, 2]
