@@ -17,7 +17,7 @@ from tests.small_runs import SETTINGS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-NUM_PROMPTS = 6
+NUM_PROMPTS = 12
 
 
 def command(checkpoint: Path, folder: Path) -> list[str]:
@@ -33,7 +33,7 @@ def command(checkpoint: Path, folder: Path) -> list[str]:
         "evaluation.samples": 1,
         "evaluation.num_videos": 2,
         # A stop comes between prompts, not when all are done.
-        "sampling.num_inference_steps": 40,
+        "sampling.num_inference_steps": 100,
     }
     named = [f"{key}={value}" for key, value in settings.items()]
     return [sys.executable, "-m", "jobs.train", "moving_shapes", *named]
