@@ -27,6 +27,7 @@ from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import Parts, Progress
 from videorl.policies import load_policy
 from videorl.protocols import MetricSink
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.folder import RunFolder
 
 
@@ -53,6 +54,7 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
         ResourceError: The cluster can never hold the recipe's workers.
         PoolFailedError: Workers of a pool cannot start.
         LearnerFailedError: The learner cannot start.
+        RunFolderError: There is no checkpoint any more of what the run has done.
     """
     started = time.perf_counter()
     prompts = open_prompts(recipe.prompts, recipe.seed)
@@ -71,6 +73,8 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
         stack.callback(archive.close)
         wait_until_serving([generator.pool, *scorer.pools], placement)
         restored = learner.restored()
+        note = CheckpointNote(folder.root, recipe.checkpoint)
+        note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
         reference = RayReferenceUpdater(learner, recipe.reference.interval, restored.versions[-1])
         stack.callback(reference.close)
@@ -88,6 +92,7 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
             archive,
             sink,
             ray_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
+            note,
         )
         started_in_s = time.perf_counter() - started
         names = ("generator", *(reward.key for reward in recipe.rewards))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import ray
 from ray.actor import ActorHandle
@@ -15,42 +17,64 @@ from actors.store.weights import create_weight_store, publish
 from videorl.config import Recipe
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import sample_and_score, shared_prompts
+from videorl.evaluation.kept_groups import KeptGroups, path_of
 from videorl.policies import load_policy
 from videorl.run.checkpoints import newest_weights
 from videorl.run.folder import RunFolder
 from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
 
-Keep = Callable[[str, list[ScoredGroup]], object]
-"""Takes `before` or `after` and the groups of that evaluation."""
+logger = logging.getLogger(__name__)
+
+Kept = Callable[[str, WeightVersion], KeptGroups]
+"""Takes `before` or `after` and the weights; returns the groups of that evaluation so far."""
 
 
-def evaluate(recipe: Recipe, folder: RunFolder) -> EvaluationSummary:
+@dataclass(frozen=True)
+class Comparison:
+    """The groups of both policies, each in prompt order."""
+
+    base: list[ScoredGroup]
+    aligned: list[ScoredGroup]
+    version: WeightVersion
+    """The aligned weights."""
+
+
+def evaluate(
+    recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]
+) -> EvaluationSummary | None:
     """Sample and score the held-out prompts with the base and with the newest checkpoint.
 
-    Must be connected to Ray.
+    Must be connected to Ray. What is sampled is kept in the run folder, unless that is read-only.
+
+    Returns:
+        The comparison; None if stopped, the same call then goes on.
 
     Raises:
         CheckpointError: The run has no checkpoint.
     """
-    groups: list[list[ScoredGroup]] = []
-    compare(recipe, folder, lambda _, found: groups.append(found), lambda: False)
-    before, after = groups
-    return summarise(*shared_prompts(before, after))
+    is_writable = os.access(folder.root, os.W_OK)
+    if not is_writable:
+        logger.warning("%s is read-only: what is sampled is not kept", folder.root)
+
+    def kept(name: str, version: WeightVersion) -> KeptGroups:
+        return KeptGroups(path_of(folder.evaluation, recipe, version) if is_writable else None)
+
+    found = compare(recipe, folder, kept, should_stop)
+    return None if found is None else summarise(*shared_prompts(found.base, found.aligned))
 
 
 def compare(
-    recipe: Recipe, folder: RunFolder, keep: Keep, should_stop: Callable[[], bool]
-) -> WeightVersion | None:
-    """Sample and score the held-out prompts with both; return the newest version, None if stopped.
+    recipe: Recipe, folder: RunFolder, kept: Kept, should_stop: Callable[[], bool]
+) -> Comparison | None:
+    """Sample and score the held-out prompts with base and newest checkpoint; None if stopped.
 
     Must be connected to Ray, with nothing learning.
 
     Args:
         recipe: The run.
         folder: Its folder.
-        keep: Called with `before` and the base's groups, then with `after` and the others, while
-            their videos can be fetched.
+        kept: Says what there is already of an evaluation, and where the rest goes.
         should_stop: Asked between prompts.
 
     Raises:
@@ -58,6 +82,7 @@ def compare(
     """
     aligned, weights = newest_weights(recipe.checkpoint, folder.root)
     placement = comparison_placement(recipe, live_nodes())
+    found: list[list[ScoredGroup]] = []
     with ExitStack() as stack:
         store = create_weight_store(keep=2)
         generator, scorer = start_pools(recipe, placement, store, stack)
@@ -76,13 +101,13 @@ def compare(
                 generator,
                 scorer,
                 samples=samples,
-                label=f"held-out prompts, {'base' if version is base else f'step {aligned.step}'}",
                 should_stop=should_stop,
+                kept=kept(name, version),
             )
             if groups is None:
                 return None
-            keep(name, groups)
-    return aligned
+            found.append(groups)
+    return Comparison(found[0], found[1], aligned)
 
 
 def comparison_placement(recipe: Recipe, nodes: Sequence[Node]) -> Placement:

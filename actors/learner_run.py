@@ -27,7 +27,7 @@ from videorl.errors import ResourceError
 from videorl.learning.loop import run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.stored_pairs import PairStream, check_shape, encode_archive, probe_sampling
-from videorl.report.ending import finish, keep_evaluation, version_to_json
+from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
 from videorl.types import Prompt, SampleRequest, WeightVersion
 
@@ -47,12 +47,13 @@ def run_learner_only(recipe: Recipe, folder: RunFolder, should_stop: Callable[[]
         return False
     facts: dict[str, Any] = {"num_steps": recipe.num_steps}
     if recipe.evaluation.source:
-        shown = recipe.evaluation.num_videos
-        keep = partial(keep_evaluation, folder, num_videos=shown, save=save_videos)
-        version = compare(recipe, folder, keep, should_stop)
-        if version is None:
+        kept = partial(kept_groups, recipe, folder, save=save_videos)
+        found = compare(recipe, folder, kept, should_stop)
+        if found is None:
             return False
-        facts["policy_version"] = version_to_json(version)
+        keep_evaluation(folder, "before", found.base)
+        keep_evaluation(folder, "after", found.aligned)
+        facts["policy_version"] = version_to_json(found.version)
     finish(recipe, folder, {**facts, "seconds": time.perf_counter() - started})
     return True
 

@@ -16,7 +16,7 @@ from videorl.config import Recipe
 from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
 from videorl.report import write_report
-from videorl.report.ending import finish, keep_evaluation, version_to_json
+from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
 
@@ -63,18 +63,19 @@ def _evaluate(
         logger.warning("the base was not evaluated before training began; it cannot be any more")
         return True
     samples = recipe.evaluation.best_of if name == "before" else recipe.evaluation.samples
+    kept = kept_groups(recipe, folder, name, version, save_videos)
     groups = sample_and_score(
         recipe,
         version,
         assembly.generator,
         assembly.scorer,
         samples=samples,
-        label=f"held-out prompts, {name} training",
         should_stop=should_stop,
+        kept=kept,
     )
     if groups is None:
         return False
-    keep_evaluation(folder, name, groups, recipe.evaluation.num_videos, save_videos)
+    keep_evaluation(folder, name, groups)
     return True
 
 

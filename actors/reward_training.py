@@ -10,6 +10,7 @@ from actors.learner.reward_rank import RayRewardTrainer
 from actors.placement import check_feasible, live_nodes, place_learner
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import fit
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
 from videorl.run.stopping import stop_on_signal
@@ -29,4 +30,5 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
             open_sinks(recipe, folder) as sinks,
             closing(RayRewardTrainer(recipe, folder.root, resources)) as trainer,
         ):
-            return fit(recipe, trainer, sinks, folder.reward, should_stop)
+            note = CheckpointNote(folder.root, recipe.checkpoint)
+            return fit(recipe, trainer, sinks, folder.reward, should_stop, note)

@@ -7,14 +7,14 @@ from actors.learner_run import run_learner_only
 from actors.online_run import run_online
 from videorl.config import Recipe
 from videorl.data.prompts import check_sources
-from videorl.report.ending import is_finished
+from videorl.report.ending import show_finished
 from videorl.run.folder import RunFolder
 from videorl.run.stopping import stop_on_signal
 
 
 def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
     """Run the recipe, or go on with it; return whether it reached its end."""
-    if is_finished(folder, recipe.num_steps):
+    if show_finished(folder, recipe.num_steps):
         return True
     check_sources(recipe)
     work = run_online if recipe.learns_online else run_learner_only

@@ -23,12 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("videorl audit", __doc__)
     parser.add_argument("run", type=Path, help="a run folder; nothing in it is changed")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    text = "read every file that the run rests on, even where its size and times are the same"
+    parser.add_argument("--full", action="store_true", help=text)
     options = parser.parse_args(argv)
 
     from videorl.audit import audit, format_audit
     from videorl.run.folder import RunFolder
 
-    found = audit(RunFolder(options.run.absolute()))
+    found = audit(RunFolder(options.run.absolute()), fresh=options.full)
     print(json.dumps(found.to_dict(), indent=2) if options.json else format_audit(found))
     return 0 if found.is_clean else CONTRADICTED
 

@@ -3,7 +3,8 @@
     videorl evaluate runs/moving_shapes
     videorl evaluate runs/moving_shapes evaluation.best_of=16 evaluation.samples=8
 
-The comparison is printed; it is written to a file only with `--out`. The run folder stays as it is.
+The comparison is printed; it is written to a file only with `--out`. Samples are kept in the run
+folder, in `evaluation/groups`: stop it at any moment and start the same command again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from videorl.errors import RunFolderError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the comparison."""
+    """Print the comparison. Exit code 130 = stopped, can be continued."""
     parser = command.new_parser("videorl evaluate", __doc__)
     parser.add_argument("run", type=Path, help="a run folder; its training may still go on")
     command.add_overrides(parser, "settings to change, such as those of `evaluation`")
@@ -29,18 +30,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.files import write_json
     from videorl.recipes.reading import load_recipe
     from videorl.run.folder import RunFolder
+    from videorl.run.inputs import check_unchanged
 
     folder = RunFolder(options.run.absolute())
     if not folder.config.exists():
         raise RunFolderError(f"{folder.root} is no run folder: it has no config.yaml")
     recipe = load_recipe(str(folder.config), options.overrides)
 
+    check_unchanged(folder.root, recipe)
+
     from actors.cluster import connect
     from actors.evaluation import evaluate
     from videorl.evaluation.evaluate import format_summary
+    from videorl.run.stopping import stop_on_signal
 
-    with connect(options.address):
-        summary = evaluate(recipe, folder)
+    # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
+    with connect(options.address), stop_on_signal() as should_stop:
+        summary = evaluate(recipe, folder, should_stop)
+    if summary is None:
+        return command.stopped()
     print(format_summary(summary))
     if options.out is not None:
         write_json(options.out, summary.to_dict())

@@ -113,6 +113,7 @@ def _score(
 
     source = find_benchmark_clips(benchmark)
     with open_scores(path, [reward]) as table:
+        table.forget_changed(source)
         finished = table.scored.issuperset(source.keys) or score_missing(
             source, [reward], table, batch_size, address
         )

@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from actors.scoring import score_missing
 
     with open_scores(out, rewards) as table:
+        table.forget_changed(source)
         num_before = len(table.scored.intersection(source.keys))
         finished = num_before == len(source.keys) or score_missing(
             source, rewards, table, options.batch_size, options.address

@@ -23,6 +23,7 @@ from videorl.protocols import (
     SelectionRule,
 )
 from videorl.rollouts import Rollouts
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.empty_rounds import EmptyRounds
 from videorl.sampling.canary import Canary, is_due
@@ -44,6 +45,8 @@ class Parts:
     sink: MetricSink
     canary: Canary | None = None
     """Compares generators with the learner, as often as the recipe says; None = never."""
+    note: CheckpointNote | None = None
+    """Told of every checkpoint; None = the run has no folder."""
 
 
 @dataclass
@@ -68,7 +71,9 @@ def train(
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
     empty = EmptyRounds()
-    with Checkpoints(parts.archive, parts.learner, parts.reference, progress.step) as checkpoints:
+    with Checkpoints(
+        parts.archive, parts.learner, parts.reference, progress.step, parts.note
+    ) as checkpoints:
         while progress.step < recipe.num_steps and not should_stop():
             step, started = progress.step, time.perf_counter()
             try:

@@ -34,8 +34,15 @@ from videorl.learning.stored_pairs import (
 from videorl.loop import Parts, Progress, train
 from videorl.policies import load_policy
 from videorl.protocols import DifferentiablePolicy, MetricSink
-from videorl.report.ending import finish, is_finished, keep_evaluation, version_to_json
+from videorl.report.ending import (
+    finish,
+    keep_evaluation,
+    kept_groups,
+    show_finished,
+    version_to_json,
+)
 from videorl.rewards import load
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import newest_weights
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
@@ -52,7 +59,7 @@ ShouldStop = Callable[[], bool]
 
 def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
     """Run the recipe, or go on with it, up to its report; return whether it reached its end."""
-    if is_finished(folder, recipe.num_steps):
+    if show_finished(folder, recipe.num_steps):
         return True
     check_sources(recipe)
     started = time.perf_counter()
@@ -110,6 +117,8 @@ def local_parts(
     """Build or restore every part of an online run in this process."""
     learner, _ = _learner(recipe, folder)
     version, state = learner.start()
+    note = CheckpointNote(folder.root, recipe.checkpoint)
+    note.restored(state)
     curriculum = CurriculumReference(recipe.reference.interval, version)
     if state is not None:
         curriculum.restore(state["reference"])
@@ -126,6 +135,7 @@ def local_parts(
         archive=archive,
         sink=sink,
         canary=local_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
+        note=note,
     )
     return parts, Progress(version.step, learner.in_use()), learner
 
@@ -170,12 +180,12 @@ def compare_policies(
             generator,
             scorer,
             samples=samples,
-            label=f"held-out prompts, {name} training",
             should_stop=should_stop,
+            kept=kept_groups(recipe, folder, name, version, save_videos),
         )
         if groups is None:
             return None
-        keep_evaluation(folder, name, groups, recipe.evaluation.num_videos, save_videos)
+        keep_evaluation(folder, name, groups)
     return aligned
 
 

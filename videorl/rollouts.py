@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from videorl.config import Recipe
-from videorl.data.prompts import PromptStream
+from videorl.data.prompts import Prompts
 from videorl.errors import MediaLostError, PromptError, WorkLostError
 from videorl.futures import completed, recovered, then
 from videorl.seeds import derive_seed
@@ -72,7 +72,7 @@ def chain(
 
 
 def request_for(
-    recipe: Recipe, prompts: PromptStream, position: int, version: WeightVersion
+    recipe: Recipe, prompts: Prompts, position: int, version: WeightVersion
 ) -> SampleRequest:
     """Return the request for a position of the prompt stream; the same on every retry."""
     prompt = prompts[position]
@@ -92,7 +92,7 @@ class Rollouts:
     def __init__(
         self,
         recipe: Recipe,
-        prompts: PromptStream,
+        prompts: Prompts,
         generator: Generator,
         scorer: Scorer,
         first_round: int,

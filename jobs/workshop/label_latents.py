@@ -44,13 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.config import EvaluationConfig, PromptsConfig
     from videorl.data.prompts import load_prompts
-    from videorl.guidance.labelling import dimension_scores, sample_scored_latents, write_pairs
+    from videorl.guidance.labelling import (
+        VAE,
+        check_settings,
+        dimension_scores,
+        sample_scored_latents,
+        vae_digest,
+        write_pairs,
+    )
     from videorl.policies import load_policy
     from videorl.policies.checkpoints import PARTS
     from videorl.rewards import load
+    from videorl.run.inputs import settings_of_samples
     from videorl.run.progress import progress
     from videorl.worlds.grammar import Split
 
+    settings = {**settings_of_samples(recipe), "seed": recipe.seed, "--seed": options.seed}
+    settings[VAE] = vae_digest(recipe.policy.path)
+    check_settings(options.out, settings)
     models = {
         reward.key: load(reward.name, reward.path, **reward.options) for reward in recipe.rewards
     }

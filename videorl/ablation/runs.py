@@ -18,10 +18,12 @@ import torch
 
 from videorl import __version__
 from videorl.ablation.plan import Run
+from videorl.ablation.results import contents
 from videorl.ablation.stored_pairs import sample_pairs
 from videorl.config import OfflineConfig, Recipe, RewardConfig
 from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
+from videorl.evaluation.kept_groups import KeptGroups, path_of
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.loop import train
 from videorl.objectives.objective import EXAMPLES
@@ -70,6 +72,7 @@ def execute(run: Run, root: Path) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "steps": run.stops[-1],
         "evaluations": evaluations,
+        "inputs": contents(recipe),
         "examples": sum(row.get(EXAMPLES, 0) for row in rows),
         "cpu_seconds": round(time.process_time() - cpu_started, 1),
         "seconds": round(time.perf_counter() - started, 1),
@@ -109,7 +112,7 @@ def _evaluated(run: Run, recipe: Recipe, folder: RunFolder, stop: int) -> list[S
     if not path.exists():
         if stop:
             trainer(run)(replace(recipe, num_steps=stop), folder)
-        write_groups(path, evaluate(recipe, folder.export if stop else None))
+        write_groups(path, evaluate(recipe, folder.export if stop else None, folder.evaluation))
     return read_groups(path)
 
 
@@ -144,20 +147,24 @@ def _train_stored(whole: Recipe, recipe: Recipe, folder: RunFolder) -> None:
     _finish(train_alone(offline, folder, lambda: False))
 
 
-def evaluate(recipe: Recipe, adapter: Path | None) -> list[ScoredGroup]:
-    """Sample and score the held-out prompts with an exported adapter; None = with the base."""
+def evaluate(recipe: Recipe, adapter: Path | None, kept: Path) -> list[ScoredGroup]:
+    """Sample and score the held-out prompts with an exported adapter; None = with the base.
+
+    Groups are kept in the folder `kept` as they come, for when this is cut off and tried again.
+    """
     lora = replace(recipe.policy.lora, initial=None if adapter is None else str(adapter))
     policy = replace(recipe.policy, lora=lora)
     recipe = replace(recipe, policy=policy, rewards=judges(recipe))
     generator, scorer, weights = local_pools(recipe, lambda _: weights)
+    version = WeightVersion(0, digest(weights))
     groups = sample_and_score(
         recipe,
-        WeightVersion(0, digest(weights)),
+        version,
         generator,
         scorer,
         samples=recipe.evaluation.samples,
-        label="held-out prompts",
         should_stop=lambda: False,
+        kept=KeptGroups(path_of(kept, recipe, version)),
     )
     assert groups is not None
     if len(groups) < recipe.evaluation.num_prompts or any(group.dropped for group in groups):

@@ -32,6 +32,8 @@ class Audit:
     dropped_candidates: Mapping[str, int]
     """Reason -> candidates lost before they could be compared."""
     contradictions: tuple[Contradiction, ...]
+    changed_inputs: tuple[str, ...]
+    """What the run rests on and is different now, in words; the run's own records stand."""
 
     @property
     def is_clean(self) -> bool:
@@ -43,15 +45,19 @@ class Audit:
         return {"is_clean": self.is_clean, **asdict(self)}
 
 
-def audit(folder: RunFolder) -> Audit:
+def audit(folder: RunFolder, *, fresh: bool = False) -> Audit:
     """Audit a run that is running, was killed, or has finished; its folder is only read.
+
+    Args:
+        folder: Of the run.
+        fresh: Read every file that the run rests on, even where its size and times are the same.
 
     Raises:
         RunFolderError: It is no run folder.
         CheckpointError: There are checkpoints, but none can be read.
         ArchiveError: The archive is of a version that kept no ledger.
     """
-    evidence = gather(folder)
+    evidence = gather(folder, fresh=fresh)
     return close_ledger(evidence, contradictions(evidence, folder.archive))
 
 
@@ -72,6 +78,7 @@ def close_ledger(evidence: Evidence, found: list[Contradiction]) -> Audit:
         candidates=len(evidence.tables["candidates"]),
         dropped_candidates=dict(sorted(lost.items())),
         contradictions=tuple(found),
+        changed_inputs=tuple(evidence.changed_inputs.values()),
     )
 
 
@@ -92,6 +99,7 @@ def format_audit(found: Audit) -> str:
             f"{found.num_later_steps} steps since the newest checkpoint are archived, but counted "
             "as queued: a run that is killed now repeats them"
         )
+    lines += [f"changed since the run began: {what}" for what in found.changed_inputs]
     if found.is_clean:
         return "\n".join([*lines, "clean: nothing contradicts anything"])
     lines.append(f"NOT clean: {len(found.contradictions)} contradictions")

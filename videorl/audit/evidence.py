@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from videorl.config import Recipe
 from videorl.data.archive import committed_steps, missing_tables, read_table
 from videorl.data.archive_tables import SCHEMAS
-from videorl.data.prompts import PromptStream, open_prompts
+from videorl.data.prompts import Prompts, open_prompts
 from videorl.errors import ArchiveError, CheckpointError, RunFolderError
+from videorl.files.inputs import changes
 from videorl.recipes.reading import load_recipe
 from videorl.run.checkpoints import open_checkpoints
 from videorl.run.folder import RunFolder
+from videorl.run.inputs import inputs_of, read_inputs
 from videorl.run.sinks import read_metrics
+from videorl.types import Prompt
 
 Row: TypeAlias = dict[str, Any]
 
@@ -36,7 +39,8 @@ class Evidence:
     """
 
     recipe: Recipe
-    prompts: PromptStream
+    prompts: Prompts
+    """Those of the recipe, or of the ledger itself where the recipe's have changed since."""
     cursor: int
     """Step of the newest checkpoint, 0 without one: the next step, and round, of a resumed run."""
     checkpoint: Mapping[str, Any] | None
@@ -49,6 +53,8 @@ class Evidence:
     """What could not be read at all."""
     num_later_steps: int
     """Archived steps from `cursor` on."""
+    changed_inputs: Mapping[str, str]
+    """Setting -> how what it names differs from what it was when the run began."""
 
     @property
     def num_taken(self) -> int:
@@ -56,8 +62,27 @@ class Evidence:
         return self.cursor * self.recipe.prompts.per_round
 
 
-def gather(folder: RunFolder) -> Evidence:
+class PromptsOfLedger:
+    """The prompts that a run has drawn, as its archive has them.
+
+    Args:
+        rows: Of the table `prompts`.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._texts = {row["prompt_index"]: row["prompt"] for row in rows}
+
+    def __getitem__(self, index: int) -> Prompt:
+        """Return the prompt at a position; without text where there is none."""
+        return Prompt(index, self._texts.get(index, ""))
+
+
+def gather(folder: RunFolder, *, fresh: bool = False) -> Evidence:
     """Read a run folder; the checkpoint first, since archive and metrics are written before it.
+
+    Args:
+        folder: Of the run.
+        fresh: Read every file that the run rests on, even where its size and times are the same.
 
     Raises:
         RunFolderError: It is no run folder, or the run kept no ledger: it was offline, or
@@ -82,9 +107,16 @@ def gather(folder: RunFolder) -> Evidence:
     cursor = 0 if checkpoint is None else int(checkpoint["step"])
     tables, missing = _tables(folder, cursor)
     rows, broken = _metrics(folder, cursor)
+    changed = changes(read_inputs(folder.root), inputs_of(recipe, fresh=fresh))
+    is_other = "prompts.source" in changed
+    prompts = (
+        PromptsOfLedger(tables["prompts"])
+        if is_other
+        else open_prompts(recipe.prompts, recipe.seed)
+    )
     return Evidence(
         recipe=recipe,
-        prompts=open_prompts(recipe.prompts, recipe.seed),
+        prompts=prompts,
         cursor=cursor,
         checkpoint=checkpoint,
         tables=tables,
@@ -92,6 +124,7 @@ def gather(folder: RunFolder) -> Evidence:
         summary=json.loads(folder.summary.read_text()) if folder.summary.exists() else None,
         unreadable=(*missing, *broken),
         num_later_steps=sum(step >= cursor for step in committed_steps(folder.archive)),
+        changed_inputs=changed,
     )
 
 

@@ -53,6 +53,15 @@ def has_videos(path: Path) -> bool:
     return "chosen_video" in names and "chosen_latents" not in names
 
 
+def video_files(path: Path) -> dict[str, Path]:
+    """Return name -> file of every video that the table names, which need not exist."""
+    columns = ["chosen_video", "rejected_video"]
+    table = ds.dataset(parquet_files(path), format="parquet").to_table(columns)
+    root = path if path.is_dir() else path.parent
+    names = {str(name) for column in table.columns for name in column.to_pylist()}
+    return {name: root / name for name in sorted(names)}
+
+
 def read_video_pairs(path: Path) -> list[VideoPair]:
     """Read the table, without decoding anything.
 

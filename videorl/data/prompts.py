@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -95,6 +96,14 @@ def overlap(trained: Sequence[PromptRow], held_out: Sequence[PromptRow]) -> str 
 
 def _plain(row: PromptRow) -> str:
     return " ".join(row.text.casefold().split())
+
+
+class Prompts(Protocol):
+    """What a run draws its prompts from, by position (>= 0)."""
+
+    def __getitem__(self, index: int, /) -> Prompt:
+        """Return the prompt at a position, equal on every call."""
+        ...
 
 
 class PromptStream:

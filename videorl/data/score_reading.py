@@ -12,6 +12,7 @@ from videorl.errors import DatasetError
 from videorl.types import Score
 
 _COLUMNS = ("video", "prompt", "total", "raw", "error")
+_CONTENT = "content"
 _MODELS = b"videorl.rewards"
 
 
@@ -61,6 +62,8 @@ def _result(row: dict[str, Any]) -> Score | str:
     if row["error"] is not None or row["total"] is None:
         return str(row["error"])
     dimensions = {
-        name: value for name, value in row.items() if name not in _COLUMNS and value is not None
+        name: value
+        for name, value in row.items()
+        if name not in (*_COLUMNS, _CONTENT) and value is not None
     }
     return Score(dimensions, row["total"], json.loads(row["raw"] or "{}"))

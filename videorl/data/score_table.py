@@ -3,13 +3,19 @@
     scores.parquet            one row per video: video, prompt, total, dimensions, raw, error
     scores.parquet.parts/     rows added since, until they are merged
 
+Models and videos are known by content, not by path: a table holds no scores of a model that its
+folder no longer has, and a video that has changed is scored again. The last column, `content`, is
+the SHA-256 of the video that was scored.
+
 Every part is written whole and renamed into place. Merging rewrites the file and then removes the
 parts; after a kill between the two, rows that are in both are taken once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -21,17 +27,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from videorl.config import RewardConfig
-from videorl.data.clips import Clip, Key
+from videorl.data.clips import Clip, ClipSource, Key
 from videorl.errors import ConfigError
 from videorl.files import locked
+from videorl.files.content import file_digest
+from videorl.files.inputs import Input, changes, from_json, inputs_now, moved, to_json
+from videorl.rewards.content import reward_inputs
 from videorl.rewards.scoring import Result, combine, named
 from videorl.types import Score
 
-_MODELS = b"videorl.rewards"
-"""Key of the schema's metadata under which the models are noted."""
+_MODELS, _INPUTS = b"videorl.rewards", b"videorl.inputs"
+"""Keys of the schema's metadata under which the models are noted, and what they are loaded from."""
 _MAX_PARTS = 256
-_FIRST, _LAST = ("video", "prompt", "total"), ("raw", "error")
-_TEXTS = ("video", "prompt", "raw", "error")
+_SHOWN = 3
+"""Changed videos that the log names."""
+_FIRST, _LAST = ("video", "prompt", "total"), ("raw", "error", "content")
+_TEXTS = ("video", "prompt", *_LAST)
+
+
+logger = logging.getLogger(__name__)
 
 
 class ScoreTable:
@@ -41,7 +55,15 @@ class ScoreTable:
         self._path = path
         self._parts = path.with_name(f"{path.name}.parts")
         self._rewards = rewards
-        self._metadata = {_MODELS: _description(rewards).encode()}
+        self._inputs = inputs_now(reward_inputs(rewards))
+        self._metadata = {
+            _MODELS: _description(rewards).encode(),
+            _INPUTS: json.dumps(to_json(self._inputs)).encode(),
+        }
+        self._stale: set[tuple[Key, str | None]] = set()
+        """Clips with contents that they no longer have."""
+        self._contents: dict[Key, str] = {}
+        """What is known to have been scored where a row does not say it."""
         table = self._read()
         self.scored: set[Key] = {
             key
@@ -49,6 +71,34 @@ class ScoreTable:
             if error is None
         }
         """Keys of the clips that have a score; those with an error may be tried again."""
+
+    def forget_changed(self, source: ClipSource) -> None:
+        """Forget the scores of clips whose video is another one now, and say so.
+
+        Rows of versions that noted no content are taken to be of the present one. A video that is
+        not here keeps its score.
+        """
+        table = self._read()
+        scores = table.filter(table["error"].is_null())
+        known: dict[Key, set[str | None]] = {}
+        for key, content in zip(_keys(scores), scores["content"].to_pylist(), strict=True):
+            known.setdefault(key, set()).add(content)
+        changed: list[str] = []
+        for clip in source.read(self.scored.intersection(source.keys)):
+            if (now := _digest(clip)) is None:
+                continue
+            self._contents[clip.key] = now
+            self._stale |= {(clip.key, then) for then in known[clip.key] - {now, None}}
+            if not known[clip.key] & {now, None}:
+                changed.append(clip.id)
+                self.scored.remove(clip.key)
+        if changed:
+            more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+            logger.warning(
+                "scored again, since these videos have changed: %s%s",
+                ", ".join(changed[:_SHOWN]),
+                more,
+            )
 
     def add(self, clips: Sequence[Clip], results: Mapping[str, Sequence[Result]]) -> None:
         """Write one part.
@@ -66,6 +116,7 @@ class ScoreTable:
             [(name, pa.string() if name in _TEXTS else pa.float64()) for name in (*names, *_LAST)],
             self._metadata,
         )
+        self._contents |= {clip.key: row["content"] for clip, row in zip(clips, rows, strict=True)}
         self._parts.mkdir(exist_ok=True)
         number = 1 + max((int(part.stem) for part in self._written()), default=-1)
         _write(pa.Table.from_pylist(rows, schema), self._parts / f"{number:06d}.parquet")
@@ -79,17 +130,29 @@ class ScoreTable:
         Args:
             order: Keys in the wanted order of rows; rows that are not named come last.
         """
-        table = self._read()
+        table = self._current()
         # A score wins over an error: parts that a kill left here may be older than the file.
         errors = table["error"].to_pylist()
         tries = sorted(enumerate(_keys(table)), key=lambda numbered: errors[numbered[0]] is None)
         latest = {key: row for row, key in tries}
         places = {key: place for place, key in enumerate(order)}
         keys = sorted(latest, key=lambda key: (places.get(key, len(places)), latest[key]))
-        table = table.take([latest[key] for key in keys])
+        table = _rows(table, [latest[key] for key in keys])
+        if table["content"].null_count == len(table):
+            table = table.drop_columns(["content"])
         _write(table, self._path)
         shutil.rmtree(self._parts, ignore_errors=True)
         return table
+
+    def _current(self) -> pa.Table:
+        """Return the rows whose clips are what they were, each with its content if it is known."""
+        table = self._read()
+        rows = zip(_keys(table), table["content"].to_pylist(), strict=True)
+        contents = [(key, content) for key, content in rows]
+        kept = [number for number, row in enumerate(contents) if row not in self._stale]
+        filled = [contents[row][1] or self._contents.get(contents[row][0]) for row in kept]
+        place = table.column_names.index("content")
+        return _rows(table, kept).set_column(place, "content", pa.array(filled, pa.string()))
 
     def _written(self) -> list[Path]:
         return sorted(self._parts.glob("[0-9]*.parquet"))
@@ -100,6 +163,8 @@ class ScoreTable:
         empty = pa.table({name: pa.array([], pa.string()) for name in _TEXTS})
         tables = tables or [empty.add_column(2, "total", [pa.array([], pa.float64())])]
         table = pa.concat_tables(tables, promote_options="default")
+        if "content" not in table.column_names:  # an older file, or one of videos that are gone
+            table = table.append_column("content", pa.nulls(len(table), pa.string()))
         between = [name for name in table.column_names if name not in (*_FIRST, *_LAST)]
         return table.select([*_FIRST, *between, *_LAST]).replace_schema_metadata(self._metadata)
 
@@ -110,13 +175,21 @@ class ScoreTable:
             raise ConfigError(
                 f"{file} is not a Parquet file ({error}); give another --out"
             ) from error
-        noted = (table.schema.metadata or {}).get(_MODELS, b"something else").decode()
-        if noted != self._metadata[_MODELS].decode():
-            raise ConfigError(
-                f"{file} holds scores of {noted}, but those of "
-                f"{self._metadata[_MODELS].decode()} were asked for; give another --out"
-            )
-        return table
+        metadata = table.schema.metadata or {}
+        noted = metadata.get(_MODELS, b"something else").decode()
+        then = from_json(json.loads(metadata.get(_INPUTS, b"{}")))
+        if noted == _description(self._rewards, moved(self._inputs, then), then):
+            if changed := changes(then, self._inputs):
+                raise ConfigError(
+                    f"{file} holds scores of what the models were: {'; '.join(changed.values())}. "
+                    "Put back what was there, or give another --out; to score everything again, "
+                    f"remove {self._path} and {self._parts}"
+                )
+            return table
+        raise ConfigError(
+            f"{file} holds scores of {noted}, but those of "
+            f"{self._metadata[_MODELS].decode()} were asked for; give another --out"
+        )
 
 
 @contextmanager
@@ -151,16 +224,48 @@ def _row(
         **dimensions,
         "raw": json.dumps(raw, ensure_ascii=False, default=float) if raw else None,
         "error": "\n".join(errors) or None,
+        "content": _digest(clip),
     }
 
 
-def _description(rewards: Sequence[RewardConfig]) -> str:
-    """Return the settings that scores depend on, as JSON."""
+def _description(
+    rewards: Sequence[RewardConfig],
+    moved: Collection[str] = (),
+    then: Mapping[str, Input] | None = None,
+) -> str:
+    """Return the settings that scores depend on, as JSON.
+
+    Args:
+        rewards: The models.
+        moved: Settings that name another place than `then`, with the same content.
+        then: Where that was; the description has the places of these.
+    """
     fields = ("label", "name", "path", "weight", "dimension_weights", "options")
-    facts = [
+    facts: list[dict[str, Any]] = [
         {name: value for name in fields if (value := getattr(reward, name))} for reward in rewards
     ]
+    for key in moved:
+        _, number, *where = key.split(".", 3)
+        found = facts[int(number)]
+        if where[0] == "options":
+            found["options"] = {**found["options"], where[1]: (then or {})[key].place}
+        else:
+            found["path"] = (then or {})[key].place
     return json.dumps(facts, sort_keys=True, default=str)
+
+
+def _digest(clip: Clip) -> str | None:
+    """Return the SHA-256 (hex) of a clip's video; None if it cannot be read here."""
+    if isinstance(clip.content, bytes):
+        return hashlib.sha256(clip.content).hexdigest()
+    try:
+        return file_digest(Path(clip.content))
+    except OSError:
+        return None
+
+
+def _rows(table: pa.Table, numbers: Sequence[int]) -> pa.Table:
+    return table.take(pa.array(numbers, pa.int64()))  # of no numbers, Arrow would guess the type
 
 
 def _keys(table: pa.Table) -> Collection[Key]:

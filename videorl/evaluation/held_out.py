@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import numpy as np
 
 from videorl.config import Recipe
 from videorl.data.prompts import load_prompts
 from videorl.errors import PromptError, WorkLostError
+from videorl.evaluation.kept_groups import KeptGroups
 from videorl.protocols import Generator, Scorer
 from videorl.rollouts import chain
-from videorl.run.progress import track
+from videorl.run.progress import progress
 from videorl.seeds import derive_seed
 from videorl.types import Prompt, SampleRequest, ScoredGroup, WeightVersion
 
 logger = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+"""While nothing comes back, look so often whether to stop."""
 
 
 def held_out_prompts(recipe: Recipe) -> list[Prompt]:
@@ -44,8 +49,8 @@ def sample_and_score(
     scorer: Scorer,
     *,
     samples: int,
-    label: str,
     should_stop: Callable[[], bool],
+    kept: KeptGroups,
 ) -> list[ScoredGroup] | None:
     """Return one scored group of `samples` candidates per held-out prompt, in prompt order.
 
@@ -57,26 +62,71 @@ def sample_and_score(
         generator: Samples, in this process or on a pool.
         scorer: Scores, likewise.
         samples: Candidates per prompt, >= 1.
-        label: Of the progress bar.
-        should_stop: Asked before each result; None is returned when it says so.
+        should_stop: Asked between results, and while there are none; None is returned when it says
+            so before the last one.
+        kept: Groups that are there already are not sampled again; the others are added as they
+            come.
     """
-    futures = [
-        chain(
-            SampleRequest(0, prompt, evaluation_seeds(recipe, prompt, samples), version),
-            generator,
-            scorer,
-        )
+    requests = [
+        SampleRequest(0, prompt, evaluation_seeds(recipe, prompt, samples), version)
         for prompt in held_out_prompts(recipe)
     ]
-    groups = []
-    for future in track(futures, label):
+    found = {
+        request.prompt.index: group
+        for request in requests
+        if (group := kept.find(request)) is not None
+    }
+    missing = [request for request in requests if request.prompt.index not in found]
+    num_done = len(found)
+    with progress(f"held-out prompts, version {version.step}", len(requests)) as reach:
+        reach(num_done)
+        failed: list[Exception] = []
+        for request, future in _finished(
+            missing, generator, scorer, lambda: bool(failed) or should_stop()
+        ):
+            try:
+                group = found[request.prompt.index] = future.result()
+                kept.add(request, group)
+            except (PromptError, WorkLostError) as error:
+                logger.warning("a held-out prompt was lost: %s", error)
+            except Exception as error:  # ends the evaluation, once what else came is kept
+                failed.append(error)
+            num_done += 1
+            reach(num_done)
+    if failed:
+        raise failed[0]
+    if num_done < len(requests):
+        return None
+    return [found[index] for index in sorted(found)]
+
+
+_Pending = dict[Future[ScoredGroup], SampleRequest]
+
+
+def _finished(
+    requests: Sequence[SampleRequest],
+    generator: Generator,
+    scorer: Scorer,
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[SampleRequest, Future[ScoredGroup]]]:
+    """Yield requests with their results as these come, until all have or it is to stop."""
+    pending: _Pending = {}
+    for request in requests:
         if should_stop():
-            return None
-        try:
-            groups.append(future.result())
-        except (PromptError, WorkLostError) as error:
-            logger.warning("a held-out prompt was lost: %s", error)
-    return groups
+            break
+        pending[chain(request, generator, scorer)] = request
+        yield from _done(pending, 0.0)  # parts of this process answer at once
+    while pending and not should_stop():
+        yield from _done(pending, _LOOK_S)
+    yield from _done(pending, 0.0)  # what came meanwhile is not thrown away
+
+
+def _done(
+    pending: _Pending, timeout_s: float
+) -> Iterator[tuple[SampleRequest, Future[ScoredGroup]]]:
+    done, _ = wait(pending, timeout_s, FIRST_COMPLETED)
+    for future in done:
+        yield pending.pop(future), future
 
 
 def shared_prompts(

@@ -20,15 +20,16 @@ from videorl.types import (
 
 def write_groups(path: Path, groups: Sequence[ScoredGroup]) -> None:
     """Replace `path` atomically."""
-    write_json(path, {"groups": [_group_to_json(group) for group in groups]})
+    write_json(path, {"groups": [group_to_json(group) for group in groups]})
 
 
 def read_groups(path: Path) -> list[ScoredGroup]:
     """Return what `write_groups` wrote; media handles are None."""
-    return [_group_from_json(group) for group in json.loads(path.read_text())["groups"]]
+    return [group_from_json(group) for group in json.loads(path.read_text())["groups"]]
 
 
-def _group_to_json(group: ScoredGroup) -> dict[str, Any]:
+def group_to_json(group: ScoredGroup) -> dict[str, Any]:
+    """Return a group without its media as JSON values."""
     return {
         "prompt": {
             "index": group.prompt.index,
@@ -51,7 +52,8 @@ def _group_to_json(group: ScoredGroup) -> dict[str, Any]:
     }
 
 
-def _group_from_json(saved: dict[str, Any]) -> ScoredGroup:
+def group_from_json(saved: dict[str, Any]) -> ScoredGroup:
+    """Return what `group_to_json` was given; media handles are None."""
     # Records of earlier versions have no id and no tags.
     prompt = Prompt(**saved["prompt"] | {"tags": tuple(saved["prompt"].get("tags", ()))})
     candidates = tuple(

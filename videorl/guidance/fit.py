@@ -9,6 +9,7 @@ from videorl.guidance.task import load_latent_reward_task
 from videorl.learning.engines.local import LocalEngine
 from videorl.reward_training.fit import Trainer, fit
 from videorl.reward_training.trainer import RewardTrainer
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import open_checkpoints
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
@@ -29,4 +30,5 @@ def train_latent_reward(
     checkpoints = open_checkpoints(recipe.checkpoint, folder.root)
     trainer: Trainer = RewardTrainer(task, engine, recipe, checkpoints)
     with open_sinks(recipe, folder) as sinks:
-        return fit(recipe, trainer, sinks, folder.reward, should_stop)
+        note = CheckpointNote(folder.root, recipe.checkpoint)
+        return fit(recipe, trainer, sinks, folder.reward, should_stop, note)

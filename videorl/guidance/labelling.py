@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from videorl.config import RewardConfig
-from videorl.files import write_csv
+from videorl.errors import ConfigError
+from videorl.files import write_csv, write_json
+from videorl.files.content import content_of_checkpoint, digest_of
 from videorl.guidance.latent_files import ScoredVideo, read_video, write_latents
+from videorl.policies.checkpoints import SHIPPED
 from videorl.protocols import Policy, RewardModel
 from videorl.reward_training.pairs import COLUMNS
 from videorl.rewards.scoring import named, score_each
@@ -19,6 +23,9 @@ from videorl.types import Score, Video
 
 logger = logging.getLogger(__name__)
 
+SETTINGS_FILE = "made_with.json"
+VAE = "policy.path/vae"
+"""Key there of `vae_digest`."""
 SAME_BAND = 0.1
 """Default of `same_band`: scores that differ by less are labelled `same`."""
 
@@ -60,6 +67,61 @@ def dimension_scores(
     return score
 
 
+def check_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """Note what the labels in a folder are made with, or compare it with what was noted.
+
+    Args:
+        folder: Is created.
+        settings: Whatever decides samples and scores; of models their content, not their place.
+
+    Raises:
+        ConfigError: The folder was begun with other settings.
+    """
+    path = folder / SETTINGS_FILE
+    now = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_json(path, now)
+        return
+    then = json.loads(path.read_text())
+    if changed := sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key)):
+        said = "; ".join(f"{key}: {then.get(key)} -> {now.get(key)}" for key in changed)
+        raise ConfigError(
+            f"{folder} holds latents that were made with other settings ({said}); a digest stands "
+            "for the content of a model. Give another --out, or the settings that it was begun with"
+        )
+
+
+def vae_digest(policy: str) -> str | None:
+    """Return what tells the latents of policies apart: a digest of the VAE, if it is here as files.
+
+    Args:
+        policy: As `policy.path`.
+    """
+    content = content_of_checkpoint(policy, SHIPPED)
+    parts = content.parts if content else {}
+    of_vae = [(name, digest) for name, digest in parts.items() if name.startswith("vae/")]
+    return digest_of(of_vae) if of_vae else None
+
+
+def check_origin(labels: Path, policy: str) -> None:
+    """Refuse labels whose latents another VAE made, where that is noted and both are known.
+
+    Args:
+        labels: A file of labels that `label_latents` wrote, or another one.
+        policy: As `policy.path`.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    path = labels.parent / SETTINGS_FILE
+    then = json.loads(path.read_text()).get(VAE) if path.exists() else None
+    if then and (now := vae_digest(policy)) and then != now:
+        raise ConfigError(
+            f"the latents of {labels} were made with another VAE than that of policy.path={policy} "
+            "(vae/ holds something else): use the policy that they were made with, or make others"
+        )
+
+
 def sample_scored_latents(
     folder: Path,
     policy: Policy,
@@ -71,7 +133,8 @@ def sample_scored_latents(
 ) -> list[list[Path]]:
     """Sample and score candidates of every prompt, and write their latents; return the files.
 
-    Prompts whose files exist already are skipped, so that a stopped call can be repeated.
+    Prompts whose files exist already are skipped, so that a stopped call can be repeated; files
+    of another prompt are replaced.
 
     Args:
         folder: Is created.
@@ -86,7 +149,7 @@ def sample_scored_latents(
     groups: list[list[Path]] = []
     for number, prompt in enumerate(prompts):
         paths = [folder / f"{number:06d}-{k:02d}.safetensors" for k in range(num_candidates)]
-        if not all(path.is_file() for path in paths):
+        if not all(path.is_file() and read_video(path).prompt == prompt for path in paths):
             seeds = [derive_seed(seed, "latents", prompt, k) for k in range(num_candidates)]
             embeds_LD, negative_LD = policy.encode([prompt, ""])
             latents_BCTHW = policy.sample(embeds_LD, negative_LD, seeds)

@@ -13,6 +13,7 @@ from torch import Tensor
 from videorl.errors import ConfigError
 from videorl.guidance.accuracy import AccuracyByTime, write_accuracy
 from videorl.guidance.config import LatentRewardConfig
+from videorl.guidance.labelling import check_origin
 from videorl.guidance.latent_files import common_shape, read_latents
 from videorl.guidance.latent_reward import LatentReward, first_layers
 from videorl.guidance.recipe import LatentRewardRecipe
@@ -138,7 +139,7 @@ def load_latent_reward_task(
     """Read the labels, then load the policy's first layers and its text encoder.
 
     Raises:
-        ConfigError: A setting does not fit the policy.
+        ConfigError: A setting does not fit the policy, or the latents are another one's.
         DatasetError: The labels cannot be read, or the latents differ in shape.
         CheckpointError: The policy cannot be read.
     """
@@ -146,6 +147,8 @@ def load_latent_reward_task(
     pairs = read_splits(
         recipe.labels, lambda path, root: read_pairs(path, root, model.dimensions).pairs
     )
+    for labels in filter(None, (recipe.labels.train, recipe.labels.held_out)):
+        check_origin(Path(labels), recipe.policy.path)
     every = [*pairs["train"], *pairs["held_out"]]
     shape = common_shape([path for pair in every for path in (pair.path_a, pair.path_b)])
     layers, base_digest = first_layers(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from videorl.config import Recipe
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.protocols import Learner, MetricSink, ReferenceUpdater
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
@@ -49,6 +50,7 @@ class LearnerParts:
     learner: Learner
     reference: ReferenceUpdater
     sink: MetricSink
+    note: CheckpointNote
 
 
 class NoArchive:
@@ -69,7 +71,7 @@ def train_learner(
     Step s learns from the examples at positions s * `prompts.per_round` and following.
     """
     size = recipe.prompts.per_round
-    with Checkpoints(NoArchive(), parts.learner, parts.reference, step) as checkpoints:
+    with Checkpoints(NoArchive(), parts.learner, parts.reference, step, parts.note) as checkpoints:
         while step < recipe.num_steps and not should_stop():
             started = time.perf_counter()
             examples = [parts.examples[step * size + index] for index in range(size)]
@@ -111,13 +113,15 @@ def run_learner(
     """
     with open_sinks(recipe, folder) as sinks, closing(learner):
         version, state = learner.start()
+        note = CheckpointNote(folder.root, recipe.checkpoint)
+        note.restored(state)
         check(version)
         curriculum = CurriculumReference(recipe.reference_interval, version)
         if state is not None:
             curriculum.restore(state["reference"])
         reference = LocalReferenceUpdater(learner, curriculum)
         sinks.truncate(version.step)
-        parts = LearnerParts(examples, learner, reference, sinks)
+        parts = LearnerParts(examples, learner, reference, sinks, note)
         if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
             return False
         learner.export(folder.export)

@@ -6,13 +6,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any, Protocol
 
 import yaml
 
-from videorl.config import MetricsConfig, Recipe, RewardConfig
+from videorl.config import CheckpointConfig, MetricsConfig, Recipe, RewardConfig
 from videorl.recipes.choices import choices, default_settings
 from videorl.recipes.older import migrated
 from videorl.recipes.schema import dotted
@@ -25,6 +25,7 @@ class RunRecipe(Protocol):
     num_steps: int
     run_dir: str
     metrics: MetricsConfig
+    checkpoint: CheckpointConfig
 
 
 _MAY_CHANGE_ON_RESUME = (
@@ -55,15 +56,26 @@ def frozen_settings(recipe: RunRecipe) -> dict[str, Any]:
     return _frozen_settings(dataclasses.asdict(settings))
 
 
-def differences(a_yaml: str, b_yaml: str, schema: type[RunRecipe]) -> list[str]:
+def differences(
+    a_yaml: str, b_yaml: str, schema: type[RunRecipe], moved: Collection[str] = ()
+) -> list[str]:
     """Return `key: a -> b` for each setting that a resume must not change and that differs.
 
     A setting that one of them lacks was added to the schema between them: it has its default there.
+
+    Args:
+        a_yaml: A recipe.
+        b_yaml: Another.
+        schema: Of both.
+        moved: Settings that name different places with the same content.
     """
     a, b = (_frozen_settings(migrated(yaml.safe_load(text), schema)) for text in (a_yaml, b_yaml))
     changed = {key for key in a.keys() & b.keys() if a[key] != b[key]}
     changed |= {key for key in a.keys() ^ b.keys() if not is_default(key, (a | b)[key], schema)}
-    return [f"{key}: {a.get(key, 'unset')} -> {b.get(key, 'unset')}" for key in sorted(changed)]
+    return [
+        f"{key}: {a.get(key, 'unset')} -> {b.get(key, 'unset')}"
+        for key in sorted(changed - {*moved})
+    ]
 
 
 def is_default(key: str, value: Any, schema: type[RunRecipe] = Recipe) -> bool:

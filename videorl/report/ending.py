@@ -4,53 +4,51 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from videorl.config import Recipe
 from videorl.evaluation.evaluate import format_summary, summarise
-from videorl.evaluation.held_out import shared_prompts
+from videorl.evaluation.held_out import held_out_prompts, shared_prompts
+from videorl.evaluation.kept_groups import KeptGroups, Save, Shown, path_of, video_name
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.files import write_json, write_text
 from videorl.report.page import write_report
 from videorl.run.empty_rounds import nothing_learned, steps_learned
-from videorl.run.folder import RunFolder
+from videorl.run.folder import RunFolder, is_finished
 from videorl.run.sinks import read_metrics
-from videorl.types import Media, Prompt, ScoredGroup, WeightVersion
+from videorl.types import ScoredGroup, WeightVersion
 
 _logger = logging.getLogger(__name__)
 
 
-def is_finished(folder: RunFolder, num_steps: int) -> bool:
+def show_finished(folder: RunFolder, num_steps: int) -> bool:
     """Tell whether the run ended before; if so, write its report again and print where it is."""
-    if not folder.summary.exists():
-        return False
-    if int(json.loads(folder.summary.read_text())["num_steps"]) < num_steps:
+    if not is_finished(folder, num_steps):
         return False
     print(f"{folder.root} is finished; its report: {write_report(folder.root)}")
     return True
 
 
-def keep_evaluation(
-    folder: RunFolder,
-    name: str,
-    groups: Sequence[ScoredGroup],
-    num_videos: int,
-    save: Callable[[Mapping[Path, Media]], None],
-) -> None:
-    """Write the scores of an evaluation, and the first video of each of the first prompts.
+def kept_groups(
+    recipe: Recipe, folder: RunFolder, name: str, version: WeightVersion, save: Save
+) -> KeptGroups:
+    """Return the groups of an evaluation so far, and where the others go with their videos.
 
     Args:
-        folder: The run folder; this writes into its `evaluation`.
+        recipe: The run.
+        folder: Its folder.
         name: `before` or `after` training.
-        groups: A group per held-out prompt, whose videos can still be fetched.
-        num_videos: How many prompts have a video kept, >= 0.
-        save: Writes videos, or what their handles stand for, as mp4 files by path.
+        version: The weights that are evaluated.
+        save: Writes the first video of each of the first `evaluation.num_videos` prompts.
     """
-    shown = [group.candidates[0].candidate for group in groups[:num_videos]]
-    videos = folder.evaluation / name
-    save({videos / _video_name(candidate.prompt): candidate.video for candidate in shown})
+    prompts = held_out_prompts(recipe)[: recipe.evaluation.num_videos]
+    shown = Shown(folder.evaluation / name, {prompt.index for prompt in prompts}, save)
+    return KeptGroups(path_of(folder.evaluation, recipe, version), shown)
+
+
+def keep_evaluation(folder: RunFolder, name: str, groups: Sequence[ScoredGroup]) -> None:
+    """Write the scores of an evaluation `before` or `after` training, a group per prompt."""
     write_groups(folder.evaluation / f"{name}.json", groups)
 
 
@@ -79,10 +77,6 @@ def version_to_json(version: WeightVersion) -> dict[str, Any]:
     return {"step": version.step, "digest": version.digest}
 
 
-def _video_name(prompt: Prompt) -> str:
-    return f"{prompt.index:06d}.mp4"
-
-
 def _video_rows(
     folder: RunFolder, before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]
 ) -> list[dict[str, Any]]:
@@ -90,7 +84,7 @@ def _video_rows(
     rows = []
     for base, aligned in zip(before, after, strict=True):
         first, second = base.candidates[0], aligned.candidates[0]
-        name = _video_name(base.prompt)
+        name = video_name(base.prompt)
         if all((folder.evaluation / when / name).exists() for when in ("before", "after")):
             rows.append(
                 {

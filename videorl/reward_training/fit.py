@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from videorl.reward_training.config import TrainingRecipe
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import newest_after
 from videorl.run.sinks import RunSink
 
@@ -39,6 +40,7 @@ def fit(
     sink: RunSink,
     folder: Path,
     should_stop: Callable[[], bool],
+    note: CheckpointNote | None = None,
 ) -> bool:
     """Train to the last step and export the model.
 
@@ -48,11 +50,18 @@ def fit(
         sink: Gets the metrics of every step.
         folder: Where to export the model.
         should_stop: Asked before every step; True ends the training, with a checkpoint.
+        note: Told of every checkpoint; None = the training has no folder.
 
     Returns:
         Whether the training reached its last step and was exported.
     """
+
+    def loop_state(step: int) -> dict[str, Any]:
+        return {"step": step, **(note.state() if note else {})}
+
     state = trainer.start()
+    if note:
+        note.restored(state)
     step = 0 if state is None else int(state["step"])
     sink.truncate(step)
     saved = step
@@ -62,9 +71,9 @@ def fit(
         sink.write(step, {**metrics, "time/step_s": time.perf_counter() - started})
         step += 1
         if recipe.checkpoint.interval and step % recipe.checkpoint.interval == 0:
-            saved = newest_after(partial(trainer.save, {"step": step}), step, saved)
+            saved = newest_after(partial(trainer.save, loop_state(step)), step, saved, note)
     if saved != step:
-        newest_after(partial(trainer.save, {"step": step}), step, saved)
+        newest_after(partial(trainer.save, loop_state(step)), step, saved, note)
     if step < recipe.num_steps:
         return False
     trainer.export(folder)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from videorl.protocols import Archive, Learner, ReferenceUpdater
+from videorl.run.checkpoint_note import CheckpointNote
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +23,22 @@ class Checkpoints:
         learner: Writes them.
         reference: Its state is part of them.
         step: Of the checkpoint that the run started from.
+        note: Told of every checkpoint; None = the run has no folder.
     """
 
     def __init__(
-        self, archive: Archive, learner: Learner, reference: ReferenceUpdater, step: int
+        self,
+        archive: Archive,
+        learner: Learner,
+        reference: ReferenceUpdater,
+        step: int,
+        note: CheckpointNote | None = None,
     ) -> None:
         self._archive = archive
         self._learner = learner
         self._reference = reference
         self._newest = step
+        self._note = note
         self._pending: tuple[int, Future[None]] | None = None
 
     def __enter__(self) -> Checkpoints:
@@ -46,6 +54,7 @@ class Checkpoints:
         self._wait()
         self._archive.flush()
         state = {"step": step, "reference": self._reference.state()}
+        state |= self._note.state() if self._note else {}
         self._pending = step, self._learner.save(state)
 
     def finish(self, step: int) -> None:
@@ -59,16 +68,20 @@ class Checkpoints:
         if self._pending is None:
             return
         (step, written), self._pending = self._pending, None
-        self._newest = newest_after(written.result, step, self._newest)
+        self._newest = newest_after(written.result, step, self._newest, self._note)
 
 
-def newest_after(write: Callable[[], object], step: int, newest: int) -> int:
+def newest_after(
+    write: Callable[[], object], step: int, newest: int, note: CheckpointNote | None = None
+) -> int:
     """Write the checkpoint of `step`; return the step of the newest one on disk.
 
     An OSError (a full disk) is logged and does not end the run: `newest` is then still the newest.
     """
     try:
         write()
+        if note:
+            note.saved(step)
     except OSError as error:
         logger.error(
             "checkpoint at step %d could not be written, the last one is from step %d: %s",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import write_text
+from videorl.files.inputs import moved
 from videorl.recipes.fingerprint import RunRecipe, differences, recipe_fingerprint
 from videorl.recipes.reading import to_yaml
 from videorl.run.lock import hold
@@ -83,15 +85,32 @@ def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
 
     Raises:
         RunFolderError: It cannot be written to, another driver works in it, it was made by a
-            recipe that differs in what a resumed run must share, or its disk became full.
+            recipe that differs in what a resumed run must share or from other inputs, its
+            checkpoints are not where the recipe says, or its disk became full.
+        PromptError: Prompts that the recipe names cannot be read.
     """
+    # Here, as they import torch, which those who only look for files can spare.
+    from videorl.run.checkpoint_note import CheckpointNote
+    from videorl.run.inputs import inputs_of, keep_inputs, read_inputs
+
     if "://" in recipe.run_dir:
         raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")
     folder = RunFolder(Path(recipe.run_dir).absolute())
     with full_disk_explained(folder.root), hold(folder.root):
-        _check_recipe(recipe, folder)
+        is_new = not folder.config.exists()
+        inputs = {} if is_finished(folder, recipe.num_steps) else inputs_of(recipe)
+        _check_recipe(recipe, folder, moved(read_inputs(folder.root), inputs))
+        keep_inputs(folder.root, inputs, is_new=is_new)
+        CheckpointNote(folder.root, recipe.checkpoint).check_location()
         write_text(folder.config, to_yaml(recipe))
         yield folder
+
+
+def is_finished(folder: RunFolder, num_steps: int) -> bool:
+    """Tell whether the run ended before, after at least `num_steps` steps."""
+    if not folder.summary.exists():
+        return False
+    return int(json.loads(folder.summary.read_text())["num_steps"]) >= num_steps
 
 
 @contextmanager
@@ -112,12 +131,14 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_recipe(recipe: RunRecipe, folder: RunFolder) -> None:
+def _check_recipe(recipe: RunRecipe, folder: RunFolder, moved: Collection[str]) -> None:
     fingerprint, path = recipe_fingerprint(recipe), folder.root / "fingerprint"
     if (
         path.exists()
         and path.read_text() != fingerprint
-        and (changed := differences(folder.config.read_text(), to_yaml(recipe), type(recipe)))
+        and (
+            changed := differences(folder.config.read_text(), to_yaml(recipe), type(recipe), moved)
+        )
     ):
         raise RunFolderError(
             f"{folder.root} holds a run with other settings ({'; '.join(changed)}); use the same "

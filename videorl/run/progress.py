@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from math import isfinite
 from statistics import median
-from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,9 +47,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-Item = TypeVar("Item")
 
 
 class ProgressSink:
@@ -153,18 +150,6 @@ class ProgressSink:
         facts = self._facts(metrics)
         shown = Text("  ").join(Text(fact) for fact in facts[:-1])
         return Group(head, shown, Text(facts[-1], style="dim"))
-
-
-def track(items: Sequence[Item], label: str) -> Iterator[Item]:
-    """Yield the items behind a bar on a terminal, and behind one plain line elsewhere."""
-    from rich.console import Console
-    from rich.progress import track as rich_track
-
-    if not sys.stderr.isatty():
-        print(f"{label}: {len(items)}", file=sys.stderr, flush=True)
-        yield from items
-        return
-    yield from rich_track(items, description=label, console=Console(stderr=True), transient=True)
 
 
 class Reach(Protocol):

@@ -51,6 +51,16 @@ def find(name: str, known: Mapping[str, str], where: str) -> Any:
     return getattr(module, attribute)
 
 
+def source_of(name: str) -> Path | None:
+    """Return the file of the module that `module:attribute` names; None for a built-in part.
+
+    None also where the module was not imported, or is no file.
+    """
+    module = sys.modules.get(name.partition(":")[0]) if is_plugin(name) else None
+    file = getattr(module, "__file__", None)
+    return Path(file) if file and Path(file).is_file() else None
+
+
 def unknown(name: str, known: Sequence[str] | Mapping[str, Any], where: str) -> str:
     """Return what to say of a name that is no built-in one."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

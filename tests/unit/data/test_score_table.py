@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import importlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 
 from videorl.config import RewardConfig
 from videorl.data import score_table
-from videorl.data.clips import Clip
+from videorl.data.clips import Clip, ClipSource, find_clips
 from videorl.data.score_table import dimension_names, open_scores
 from videorl.errors import ConfigError, RunFolderError
 from videorl.rewards.scoring import Result
@@ -63,6 +67,13 @@ def test_what_was_added_survives_a_kill_and_errors_are_tried_again(tmp_path: Pat
         assert table.merge(KEYS)["total"].to_pylist() == [10.0, 20.0, 30.0]
 
 
+def test_a_table_that_was_stopped_before_its_first_score_is_merged(tmp_path: Path) -> None:
+    with open_scores(tmp_path / "scores.parquet", ONE) as table:
+        assert table.merge(KEYS).num_rows == 0
+    with open_scores(tmp_path / "scores.parquet", ONE) as table:
+        assert table.scored == set()
+
+
 def test_several_models_have_their_own_columns_and_weights(tmp_path: Path) -> None:
     results: dict[str, list[Result]] = {
         "one": [score(1.0), "no", "score_not_finite"],
@@ -107,3 +118,144 @@ def test_scores_of_other_models_and_other_files_are_refused(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="give another --out"), open_scores(other, ONE):
             pass
         assert other.read_bytes() == before
+
+
+def folder_of(place: Path) -> tuple[list[RewardConfig], ClipSource]:
+    """Make a reward checkpoint, a file that an option names, and two clips with their prompts."""
+    (place / "reward").mkdir()
+    (place / "reward/model.pth").write_bytes(b"weights")
+    (place / "weights.json").write_text("[1]")
+    (place / "clips").mkdir()
+    for name in "ab":
+        (place / f"clips/{name}.mp4").write_bytes(name.encode())
+        (place / f"clips/{name}.txt").write_text("a bear")
+    options = {"weights": str(place / "weights.json")}
+    reward = RewardConfig(name="vision_reward", path=str(place / "reward"), options=options)
+    return [reward], find_clips(place / "clips")
+
+
+def fill(out: Path, rewards: list[RewardConfig], source: ClipSource, value: float) -> list[str]:
+    """Score what has no score, as `videorl score` does; return what that was."""
+    with open_scores(out, rewards) as table:
+        table.forget_changed(source)
+        clips = list(source.read(set(source.keys) - table.scored))
+        if clips:
+            table.add(clips, {"vision_reward": [score(value)] * len(clips)})
+        table.merge(source.keys)
+    return [clip.id for clip in clips]
+
+
+@pytest.mark.parametrize("file", ["reward/model.pth", "weights.json"])
+def test_scores_of_what_a_model_was_are_refused(file: str, tmp_path: Path) -> None:
+    rewards, source = folder_of(tmp_path)
+    out = tmp_path / "scores.parquet"
+    fill(out, rewards, source, 1.0)
+    before = out.read_bytes()
+    (tmp_path / file).write_bytes(b"[22222]")
+    with pytest.raises(ConfigError) as refused:
+        fill(out, rewards, source, 2.0)
+    assert f"={tmp_path / file.partition('/')[0]} holds something else than on 20" in str(
+        refused.value
+    )
+    assert "give another --out; to score everything again, remove" in str(refused.value)
+    assert out.read_bytes() == before
+
+
+def test_a_model_that_was_copied_or_touched_is_the_same(tmp_path: Path) -> None:
+    rewards, source = folder_of(tmp_path)
+    out = tmp_path / "scores.parquet"
+    fill(out, rewards, source, 1.0)
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (1, 1))
+    assert fill(out, rewards, source, 2.0) == []
+    (tmp_path / "reward").rename(tmp_path / "moved")
+    (tmp_path / "weights.json").rename(tmp_path / "moved.json")
+    there = {"weights": str(tmp_path / "moved.json")}
+    moved = dataclasses.replace(rewards[0], path=str(tmp_path / "moved"), options=there)
+    assert fill(out, [moved], source, 2.0) == []
+    assert fill(out, [moved], source, 2.0) == [], "the new place is noted"
+    with pytest.raises(ConfigError, match="were asked for"):
+        fill(out, [dataclasses.replace(moved, options={})], source, 2.0)
+
+
+def test_a_video_that_changed_is_scored_again_and_only_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewards, source = folder_of(tmp_path)
+    out = tmp_path / "scores.parquet"
+    assert fill(out, rewards, source, 1.0) == ["a.mp4", "b.mp4"]
+    os.utime(tmp_path / "clips/a.mp4", (1, 1))
+    assert fill(out, rewards, source, 2.0) == []
+    assert not caplog.text
+    (tmp_path / "clips/a.mp4").write_bytes(b"!")
+    assert fill(out, rewards, source, 2.0) == ["a.mp4"]
+    assert "scored again, since these videos have changed: a.mp4\n" in caplog.text
+    table = pq.read_table(out)
+    assert table["total"].to_pylist() == [20.0, 10.0]
+    assert table["content"].to_pylist() == [
+        hashlib.sha256(video).hexdigest() for video in (b"!", b"b")
+    ]
+    (tmp_path / "clips/a.mp4").write_bytes(b"?")
+    with open_scores(out, rewards) as opened:
+        opened.forget_changed(source)
+        clips = list(source.read({source.keys[0]}))
+        opened.add(clips, {"vision_reward": ["it is damaged"]})
+        merged = opened.merge(source.keys)
+    assert merged["total"].to_pylist() == [None, 10.0], "an old score does not win over an error"
+    assert fill(out, rewards, source, 3.0) == ["a.mp4"]
+
+
+def test_videos_in_a_parquet_file_are_known_by_content_too(tmp_path: Path) -> None:
+    rewards, _ = folder_of(tmp_path)
+
+    def source(*videos: bytes) -> ClipSource:
+        table = pa.table({"video": [*videos], "prompt": ["a bear"] * len(videos)})
+        pq.write_table(table, tmp_path / "clips.parquet")
+        return find_clips(tmp_path / "clips.parquet")
+
+    out = tmp_path / "scores.parquet"
+    assert fill(out, rewards, source(b"a", b"b"), 1.0) == ["row 0", "row 1"]
+    assert fill(out, rewards, source(b"a", b"c", b"b"), 2.0) == ["row 1", "row 2"]
+
+
+def test_scores_of_an_older_version_are_kept_and_noted(tmp_path: Path) -> None:
+    rewards, source = folder_of(tmp_path)
+    out = tmp_path / "scores.parquet"
+    fill(out, rewards, source, 1.0)
+    older = pq.read_table(out).drop_columns(["content"])
+    metadata = {b"videorl.rewards": older.schema.metadata[b"videorl.rewards"]}
+    pq.write_table(older.replace_schema_metadata(metadata), out)
+    assert fill(out, rewards, source, 2.0) == []
+    (tmp_path / "clips/b.mp4").write_bytes(b"!")
+    assert fill(out, rewards, source, 2.0) == ["b.mp4"]
+    (tmp_path / "reward/model.pth").write_bytes(b"others")
+    with pytest.raises(ConfigError, match=r"model.pth differs"):
+        fill(out, rewards, source, 2.0)
+
+
+def test_a_video_that_is_not_here_keeps_its_score(tmp_path: Path) -> None:
+    rewards, source = folder_of(tmp_path)
+    out = tmp_path / "scores.parquet"
+    fill(out, rewards, source, 1.0)
+    (tmp_path / "clips/a.mp4").unlink()
+    assert fill(out, rewards, source, 2.0) == []
+
+
+def test_scores_of_own_code_that_has_changed_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_reward.py").write_text("class Mine: ...\nclass Other(Mine): ...\n")
+    importlib.import_module("own_reward")
+    _, source = folder_of(tmp_path)
+    out, mine = (
+        tmp_path / "scores.parquet",
+        [RewardConfig(name="own_reward:Mine", label="vision_reward")],
+    )
+    fill(out, mine, source, 1.0)
+    assert fill(out, mine, source, 2.0) == []
+    with pytest.raises(ConfigError, match="were asked for"):
+        fill(out, [RewardConfig(name="own_reward:Other", label="vision_reward")], source, 2.0)
+    (tmp_path / "own_reward.py").write_text("class Mine: better = True\n")
+    with pytest.raises(ConfigError, match=r"name \(code\)=own_reward:Mine .*own_reward.py differs"):
+        fill(out, mine, source, 2.0)

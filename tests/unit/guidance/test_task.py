@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,15 +21,20 @@ from videorl.errors import ConfigError, DatasetError, VideoError
 from videorl.guidance.accuracy import AccuracyByTime
 from videorl.guidance.fit import train_latent_reward
 from videorl.guidance.labelling import (
+    VAE,
+    check_origin,
+    check_settings,
     dimension_scores,
     label,
     sample_scored_latents,
+    vae_digest,
     write_pairs,
 )
 from videorl.guidance.latent_files import (
     ScoredVideo,
     common_shape,
     read_latents,
+    read_video,
     write_latents,
 )
 from videorl.guidance.latent_reward import load_latent_reward
@@ -110,6 +116,47 @@ def test_pairs_of_each_prompt_are_labelled_and_sampling_goes_on_where_it_stopped
     sample_scored_latents(labelled / "train", policy, score, PROMPTS, 3, seed=0)
     assert asked == [PROMPTS[0]]
     assert torch.equal(read_latents(lost), before)
+
+
+def test_files_of_another_prompt_are_replaced(
+    labelled: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(labelled, tmp_path / "latents")
+    policy = load_policy(tiny_policy(tiny_checkpoints["wan"]), tiny_sampling(), parts=PARTS)
+    others = [PROMPTS[0], "a small green square moving up"]
+    groups = sample_scored_latents(
+        tmp_path / "latents/train", policy, brightness, others, 3, seed=0
+    )
+    assert [read_video(path).prompt for group in groups for path in group] == [
+        prompt for prompt in others for _ in range(3)
+    ]
+    kept = [
+        read_latents(folder / "train/000000-00.safetensors")
+        for folder in (labelled, tmp_path / "latents")
+    ]
+    assert torch.equal(*kept)
+
+
+def test_latents_made_with_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    check_settings(tmp_path / "new", {"policy.path": "digest", "--seed": 0})
+    check_settings(tmp_path / "new", {"policy.path": "digest", "--seed": 0})
+    wanted = r"made with other settings \(policy.path: digest -> other\).*Give another --out"
+    with pytest.raises(ConfigError, match=wanted):
+        check_settings(tmp_path / "new", {"policy.path": "other", "--seed": 0})
+
+
+def test_latents_of_another_vae_are_refused(
+    labelled: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_checkpoints["wan"], tmp_path / "policy")
+    made = {VAE: vae_digest(str(tmp_path / "policy"))}
+    check_settings(tmp_path, made)
+    check_origin(tmp_path / "train.csv", str(tiny_checkpoints["wan"]))
+    (tmp_path / "policy/transformer/config.json").write_text("{}")
+    check_origin(tmp_path / "train.csv", str(tmp_path / "policy"))
+    (tmp_path / "policy/vae/config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"made with another VAE than that of policy.path="):
+        check_origin(tmp_path / "train.csv", str(tmp_path / "policy"))
 
 
 def test_missing_scores_are_counted_logged_and_left_out(

@@ -14,7 +14,7 @@ from jobs.workshop.ablate import main
 from tests.small_runs import ablation_changes
 from videorl.ablation import runs
 from videorl.ablation.plan import Run, arm_run, base_run, choose, plan
-from videorl.ablation.results import Results
+from videorl.ablation.results import Results, contents
 from videorl.ablation.runs import execute
 from videorl.ablation.studies import STUDIES, Arm, Comparison, Study
 from videorl.errors import ConfigError
@@ -89,6 +89,19 @@ def test_results_of_other_settings_are_not_reused(tmp_path: Path) -> None:
     assert results.read(run) is None
 
 
+def test_results_that_rest_on_other_content_are_done_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red ball\n")
+    run = arm_run("one", Arm(), 0, 4, [f"prompts.source={tmp_path / 'prompts.txt'}"])
+    results = Results(tmp_path)
+    results.write(run, {"settings": run.settings, "inputs": contents(run.recipe)})
+    assert results.read(run) is not None
+    (tmp_path / "prompts.txt").write_text("a blue ball\n")
+    assert results.read(run) is None
+    assert "one, seed 0 is done again: prompts.source holds something else now" in caplog.text
+
+
 def test_stored_results_are_found_under_settings_of_today(tmp_path: Path) -> None:
     """Written when each section had the settings of all objectives."""
     with tarfile.open(ROOT / "docs/ablations/results.tar.xz") as stored:
@@ -127,7 +140,7 @@ def test_a_run_that_was_cut_off_goes_on_and_finds_the_same(
         execute(run, tmp_path / "cut")
     (left,) = (tmp_path / "cut").iterdir()
     assert recipe_fingerprint(run.recipe).startswith(left.name.partition("-")[2]), "of this schema"
-    stamps = [path.stat().st_mtime_ns for path in left.glob("evaluation/*")]
+    stamps = [path.stat().st_mtime_ns for path in left.glob("evaluation/*.json")]
     assert len(stamps) == arm.evaluations - 1, "what was evaluated is kept"
     again = execute(run, tmp_path / "cut")
     assert not left.exists()

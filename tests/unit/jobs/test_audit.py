@@ -359,3 +359,24 @@ def test_the_command_prints_the_ledger_and_exits_by_its_verdict(
     found = json.loads(capsys.readouterr().out)
     assert found["is_clean"] is False
     assert found["contradictions"][0]["where"] == "candidate r000002-p000005-c01"
+
+
+@pytest.mark.parametrize("text", ["only one\n", "one\ntwo\nthree\nfour\nfive\n"])
+def test_prompts_that_changed_since_are_named_and_old_steps_are_not_blamed(
+    text: str,
+    tiny_checkpoints: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(grammar.prompts("train")[:3]))
+    chosen = recipe(tiny_checkpoints["wan"], tmp_path / "run")
+    chosen.prompts.source = str(tmp_path / "prompts.txt")
+    work(chosen, 2)
+    assert audit(RunFolder(tmp_path / "run")).changed_inputs == ()
+    (tmp_path / "prompts.txt").write_text(text)
+    assert cli.main(["audit", str(tmp_path / "run"), "--full"]) == 0
+    printed = capsys.readouterr().out
+    wanted = f"changed since the run began: prompts.source={tmp_path / 'prompts.txt'} holds "
+    assert wanted in printed and "3 prompts then, " in printed
+    edit(RunFolder(tmp_path / "run"), "prompts", 0, lambda rows: rows[0].update(prompt="other"))
+    assert "prompt is " in said(RunFolder(tmp_path / "run")), "the ledger itself is still compared"

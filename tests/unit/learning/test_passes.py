@@ -96,7 +96,7 @@ def test_the_gradient_is_that_of_the_joint_pass(
 def test_after_a_swap_the_policy_predicts_for_the_reference(
     tiny_checkpoints: dict[str, Path],
 ) -> None:
-    policy = Counting(
+    policy: Any = Counting(
         load_policy(
             tiny_policy(tiny_checkpoints["wan"]),
             tiny_sampling(),

@@ -1,0 +1,128 @@
+"""Held-out samples and their scores, kept as they come: an interrupted evaluation goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from videorl.config import Recipe
+from videorl.errors import WorkLostError
+from videorl.evaluation.record import group_from_json, group_to_json
+from videorl.files.content import digest_of
+from videorl.run.inputs import settings_of_samples
+from videorl.types import Media, Prompt, SampleRequest, ScoredGroup, WeightVersion
+
+logger = logging.getLogger(__name__)
+
+Save = Callable[[Mapping[Path, Media]], None]
+"""Writes videos, or what their handles stand for, as mp4 files by path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """Whose videos a report shows: the first of each of some prompts."""
+
+    folder: Path
+    """Of the mp4 files."""
+    prompts: Collection[int]
+    """Indices of the prompts."""
+    save: Save
+
+    def path(self, prompt: Prompt) -> Path | None:
+        """Return the file of a prompt's video; None if it is not shown."""
+        is_shown = prompt.index in self.prompts
+        return self.folder / video_name(prompt) if is_shown else None
+
+
+class KeptGroups:
+    """Scored groups of one set of weights, in a file that is only appended to.
+
+    A group is a line, written when its video is saved. A line that a kill has torn is ignored.
+
+    Args:
+        path: The file; see `path_of`. None = keep nothing.
+        shown: Whose videos are saved; None = nobody's.
+    """
+
+    def __init__(self, path: Path | None, shown: Shown | None = None) -> None:
+        self._path = path
+        self._shown = shown
+        self._found = _read(path) if path is not None and path.exists() else {}
+
+    def find(self, request: SampleRequest) -> ScoredGroup | None:
+        """Return the group that was made for this prompt and these seeds, without media.
+
+        None also if its video should have been saved, but is not there.
+        """
+        video = self._shown.path(request.prompt) if self._shown else None
+        if video is not None and not video.exists():
+            return None
+        group = self._found.get(_key(request))
+        return group and dataclasses.replace(group, prompt=request.prompt)
+
+    def add(self, request: SampleRequest, group: ScoredGroup) -> None:
+        """Keep a group whose video can still be fetched.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._shown and group.candidates and (video := self._shown.path(group.prompt)):
+            try:
+                self._shown.save({video: group.candidates[0].candidate.video})
+            except WorkLostError as error:
+                logger.warning("the video of a held-out prompt is not kept: %s", error)
+        if self._path is not None:
+            _append(self._path, {"seeds": request.seeds, "group": group_to_json(group)})
+
+
+def path_of(evaluation: Path, recipe: Recipe, version: WeightVersion) -> Path:
+    """Return the file of the groups that some weights make under the settings of a recipe.
+
+    Args:
+        evaluation: The folder of a run's evaluations.
+        recipe: Its policy, sampling, rewards and unseen metrics decide; of places that they name,
+            the content does.
+        version: The weights.
+    """
+    settings = sorted(settings_of_samples(recipe).items())
+    facts = [*settings, recipe.metrics.unseen, version.digest]
+    return evaluation / "groups" / f"{digest_of(facts)[:32]}.jsonl"
+
+
+def video_name(prompt: Prompt) -> str:
+    """Return the name of the file of a prompt's video."""
+    return f"{prompt.index:06d}.mp4"
+
+
+_Key = tuple[str, tuple[int, ...]]
+"""Text of a prompt, and seeds: what a set of weights samples from."""
+
+
+def _key(request: SampleRequest) -> _Key:
+    return request.prompt.text, request.seeds
+
+
+def _read(path: Path) -> dict[_Key, ScoredGroup]:
+    found: dict[_Key, ScoredGroup] = {}
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            row = json.loads(line)
+            group = group_from_json(row["group"])
+        except (ValueError, KeyError, TypeError):  # torn
+            continue
+        found[group.prompt.text, tuple(row["seeds"])] = group
+    return found
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a line, after a line end: what is before it may be torn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"\n{json.dumps(row)}\n")
+        file.flush()
+        os.fsync(file.fileno())
