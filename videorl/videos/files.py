@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from videorl.videos.containers import OpenContainer, damaged, naming, open_container
 from videorl.videos.deadline import Deadline
-from videorl.videos.frames import gather
+from videorl.videos.frames import Gatherer
 from videorl.videos.limits import VideoLimits
 from videorl.videos.timeline import Timeline, read_timeline
 from videorl.videos.truncation import is_cut_off
@@ -46,6 +46,7 @@ class VideoFile:
         self._rgb: VideoReformatter | None = None
         self._deadline = Deadline(path, limits.deadline_s)
         self._file, self.timeline = self._deadline.call(self._find_out)
+        self._gatherer = Gatherer(str(path), self.timeline.num_frames, self._picture, limits)
         self._places = {pts: place for place, pts in enumerate(self.timeline.pts)}
         self._pictures: Iterator[VideoFrame] = iter(())
         self._place = self.timeline.num_frames
@@ -57,13 +58,7 @@ class VideoFile:
 
         def work() -> npt.NDArray[np.uint8]:
             with naming(self._deadline):
-                return gather(
-                    str(self._path),
-                    indices,
-                    self.timeline.num_frames,
-                    self._picture,
-                    self._limits,
-                )
+                return self._gatherer.read(indices)
 
         return self._deadline.call(work)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from videorl.errors import VideoError
 from videorl.videos.deadline import Deadline
-from videorl.videos.frames import gather
+from videorl.videos.frames import Gatherer
 from videorl.videos.limits import VideoLimits
 from videorl.videos.timeline import Timeline, check_count
 
@@ -51,7 +51,6 @@ class FrameFolder:
         Raises:
             VideoError: There is no picture, no rate, or a picture is missing.
         """
-        self._path, self._limits = path, limits
         self._deadline = Deadline(path, limits.deadline_s)
         self._files = self._deadline.call(lambda: pictures_in(path))
         if not self._files:
@@ -59,14 +58,12 @@ class FrameFolder:
         check_count(str(path), len(self._files), limits)
         _check_gaps(path, self._files)
         fps = _read_rate(path, len(self._files))
+        self._gatherer = Gatherer(str(path), len(self._files), self._picture, limits)
         self.timeline = Timeline(np.arange(len(self._files)) / fps, fps)
 
     def read(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
         """See `videorl.videos.frames.Frames.read`."""
-        name, count = str(self._path), len(self._files)
-        return self._deadline.call(
-            lambda: gather(name, indices, count, self._picture, self._limits)
-        )
+        return self._deadline.call(lambda: self._gatherer.read(indices))
 
     def _picture(self, index: int) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageOps

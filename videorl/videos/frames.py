@@ -37,56 +37,70 @@ class Frames(Protocol):
         ...
 
 
-def gather(
-    name: str,
-    indices: Sequence[int],
-    num_frames: int,
-    picture: Callable[[int], npt.NDArray[np.uint8]],
-    limits: VideoLimits,
-) -> npt.NDArray[np.uint8]:
-    """Read frames in their order, each once, and put them where they are wanted.
+class Gatherer:
+    """Reads frames in their order, each once, and puts them where they are wanted."""
 
-    Args:
-        name: The file's path; used in errors.
-        indices: As for `Frames.read`.
-        num_frames: How many there are.
-        picture: Returns one frame as RGB uint8 [H, W, 3].
-        limits: `max_mib` is used.
+    def __init__(
+        self,
+        name: str,
+        num_frames: int,
+        picture: Callable[[int], npt.NDArray[np.uint8]],
+        limits: VideoLimits,
+    ) -> None:
+        """Prepare to read.
 
-    Raises:
-        VideoError: There is no such frame, sizes differ, or all of them are too large.
-    """
-    slots: dict[int, list[int]] = {}
-    for slot, index in enumerate(map(int, indices)):
-        slots.setdefault(index, []).append(slot)
-    if not slots or min(slots) < 0 or max(slots) >= num_frames:
-        wanted = f"{min(slots)} to {max(slots)}" if slots else "no"
-        raise VideoError(f"{name}: {wanted} frames were asked for, there are 0 to {num_frames - 1}")
-    found: npt.NDArray[np.uint8] | None = None
-    for index in sorted(slots):
-        picture_HW3 = picture(index)
-        if found is None:
-            _check_memory(name, len(indices), picture_HW3, limits)
-            found = np.empty((len(indices), *picture_HW3.shape), np.uint8)
-        if picture_HW3.shape != found.shape[1:]:
-            (old_height, old_width), (height, width) = found.shape[1:3], picture_HW3.shape[:2]
+        Args:
+            name: The file's path; used in errors.
+            num_frames: How many there are.
+            picture: Returns one frame as RGB uint8 [H, W, 3].
+            limits: `max_mib` is used.
+        """
+        self._name, self._num_frames = name, num_frames
+        self._picture, self._limits = picture, limits
+        self._shape: tuple[int, ...] | None = None
+        """[H, W, 3] of the frame that was read first."""
+
+    def read(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """See `Frames.read`."""
+        slots = self._slots(indices)
+        found: npt.NDArray[np.uint8] | None = None
+        for index in sorted(slots):
+            picture_HW3 = self._picture(index)
+            self._check_size(index, picture_HW3)
+            if found is None:
+                self._check_memory(len(indices), picture_HW3)
+                found = np.empty((len(indices), *picture_HW3.shape), np.uint8)
+            found[slots[index]] = picture_HW3
+        assert found is not None, "there is an index"
+        return found
+
+    def _slots(self, indices: Sequence[int]) -> dict[int, list[int]]:
+        """Return where each frame is wanted."""
+        slots: dict[int, list[int]] = {}
+        for slot, index in enumerate(map(int, indices)):
+            slots.setdefault(index, []).append(slot)
+        if not slots or min(slots) < 0 or max(slots) >= self._num_frames:
+            asked = f"frames {min(slots)} to {max(slots)} were" if slots else "no frame was"
             raise VideoError(
-                f"{name}: frame {index} has {width}×{height} pixels, those before it "
-                f"{old_width}×{old_height}; all frames of a video must have the same size"
+                f"{self._name}: {asked} asked for, there are frames 0 to {self._num_frames - 1}"
             )
-        found[slots[index]] = picture_HW3
-    assert found is not None
-    return found
+        return slots
 
+    def _check_size(self, index: int, picture_HW3: npt.NDArray[np.uint8]) -> None:
+        self._shape = self._shape or picture_HW3.shape
+        if picture_HW3.shape != self._shape:
+            (other_height, other_width), (height, width) = self._shape[:2], picture_HW3.shape[:2]
+            raise VideoError(
+                f"{self._name}: frame {index} has {width}×{height} pixels, others have "
+                f"{other_width}×{other_height}; all frames of a video must have the same size"
+            )
 
-def _check_memory(
-    name: str, count: int, picture_HW3: npt.NDArray[np.uint8], limits: VideoLimits
-) -> None:
-    mib = count * picture_HW3.nbytes / _MIB
-    if mib > limits.max_mib:
-        height, width, _ = picture_HW3.shape
-        raise VideoError(
-            f"{name}: {count} frames of {width}×{height} pixels are {mib:.0f} MiB, at most "
-            f"{limits.max_mib:g} MiB are read at once; use a shorter or smaller clip, or set the "
-            f"environment variable {MAX_MIB}"
-        )
+    def _check_memory(self, count: int, picture_HW3: npt.NDArray[np.uint8]) -> None:
+        mib, most = count * picture_HW3.nbytes / _MIB, self._limits.max_mib
+        if mib > most:
+            height, width, _ = picture_HW3.shape
+            raise VideoError(
+                f"{self._name}: {count} frames of {width}×{height} pixels are {mib:.0f} MiB, at "
+                f"most {most:g} MiB are read at once; use a shorter or smaller clip, or set the "
+                f"environment variable {MAX_MIB}"
+            )
