@@ -186,7 +186,7 @@ def _rate(
     slack_s = _RATE_TOLERANCE * step_s + tick_s / (count - 1)
     if declared and min(abs(1 / declared - step_s), abs(1 / declared - mean_s)) <= slack_s:
         return declared
-    return 1 / mean_s
+    return 1 / step_s
 
 
 def _declared_rate(file: OpenContainer) -> float:
