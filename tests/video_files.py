@@ -84,7 +84,8 @@ def cut_copy(source: Path, path: Path, start_s: float) -> Path:
 
 def decoded(path: Path) -> npt.NDArray[np.uint8]:
     """What PyAV shows, frame after frame."""
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
+        container.streams.video[0].codec_context.thread_count = 1  # damage looks otherwise on more
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(frames).astype(np.uint8)
 

@@ -108,9 +108,9 @@ class VideoFile:
     def _seek(self, start: int, seek_to: int) -> None:
         if not self._places:
             return self._rewind()
-        self._file.container.seek(seek_to, stream=self._file.stream, backward=True)
         self._pictures, self._place = self._file.frames(), -1
         self._start, self._is_from_beginning = start, False
+        self._file.container.seek(seek_to, stream=self._file.stream, backward=True)
 
     def _rewind(self) -> None:
         """Begin again with a new decoder, which remembers nothing."""
