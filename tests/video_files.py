@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -83,11 +84,17 @@ def cut_copy(source: Path, path: Path, start_s: float) -> Path:
 
 
 def decoded(path: Path) -> npt.NDArray[np.uint8]:
-    """What PyAV shows, frame after frame."""
+    """What PyAV shows, frame by frame; what it cannot decode is skipped, as players do."""
+    frames: list[npt.NDArray[np.uint8]] = []
     with av.open(str(path), metadata_errors="replace") as container:
-        container.streams.video[0].codec_context.thread_count = 1  # damage looks otherwise on more
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack(frames).astype(np.uint8)
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # damage looks otherwise on more
+        for packet in container.demux(stream):
+            with suppress(av.InvalidDataError):
+                frames += [
+                    frame.to_ndarray(format="rgb24").astype(np.uint8) for frame in packet.decode()
+                ]
+    return np.stack(frames)
 
 
 class ByDecord:

@@ -59,23 +59,31 @@ class OpenContainer:
 
         Raises:
             VideoError: As for `packets`.
-            FFmpegError: A packet cannot be decoded that should be shown.
+            FFmpegError: A packet cannot be decoded though all that it needs was there.
         """
         import av
 
-        can_decode = False  # nothing before the first key frame is shown
+        first_key: Packet | None = None
         for packet in self.packets():
-            can_decode = can_decode or packet.is_keyframe
+            if first_key is None and packet.is_keyframe:
+                first_key = packet
             try:
                 frames = self.stream.decode(packet)
             except av.FFmpegError:
-                if packet.is_discard or not can_decode:
+                if _refers_before(packet, first_key):
                     continue
                 raise
             for frame in frames:
                 if frame.is_corrupt:
                     raise damaged(self.name, ValueError("a picture is incomplete"))
                 yield frame
+
+
+def _refers_before(packet: Packet, first_key: Packet | None) -> bool:
+    """Return whether a packet needs pictures from before the first key frame, as players know."""
+    if first_key is None:
+        return True
+    return packet.pts is not None and first_key.pts is not None and packet.pts < first_key.pts
 
 
 def open_container(path: Path, deadline: Deadline) -> OpenContainer:
