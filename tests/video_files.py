@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.stream import VideoStream
 
 
 def moving_pattern(count: int, height: int = 48, width: int = 64) -> npt.NDArray[np.uint8]:
@@ -51,6 +52,7 @@ def make_video(  # noqa: PLR0913, every kind of file has settings of its own
     """
     with av.open(str(path), "w", format=kind, options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
+        assert isinstance(stream, VideoStream)
         stream.height, stream.width = size
         stream.pix_fmt = pixels
         if ticks:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from tests.video_files import make_video
 from videorl.data.video_io import read_video
@@ -37,6 +39,7 @@ def test_damage_shows_where_it_is_and_is_never_repaired(tmp_path: Path) -> None:
     path = make_video(tmp_path / "bad.mp4", 60, options={"x264-params": "keyint=20:scenecut=0"})
     with av.open(str(path)) as container:
         last = [packet for packet in container.demux(video=0) if packet.size][-5]
+    assert last.pos is not None
     content = bytearray(path.read_bytes())
     content[last.pos + 8 : last.pos + last.size] = b"\xa5" * (last.size - 8)
     path.write_bytes(content)
@@ -70,7 +73,7 @@ def test_sound_with_a_cover_is_no_video(tmp_path: Path) -> None:
         sound = container.add_stream("aac", rate=44100)
         cover = container.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 48, 64, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 2048), np.float32), "fltp", "mono")
         silence.sample_rate = 44100
         picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
@@ -99,8 +102,6 @@ def test_a_size_that_changes_is_named(tmp_path: Path) -> None:
 
 
 def test_special_files_are_named(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(VideoError, match=r"pipe\.mp4: neither a file nor a folder"):
         open_video(tmp_path / "pipe.mp4")
