@@ -16,7 +16,7 @@ _UNKNOWN_RIFF = 2**32 - 1
 
 
 def is_cut_off(path: Path) -> bool:
-    """Return whether an mp4, mov, Matroska, WebM or AVI file ends within a part that is longer.
+    """Return whether an mp4, mov, Matroska, WebM, AVI or GIF file ends before its last part does.
 
     Raises:
         OSError: The file cannot be read.
@@ -31,6 +31,9 @@ def is_cut_off(path: Path) -> bool:
         if header[:4] == b"RIFF":
             riff = int.from_bytes(header[4:8], "little")
             return riff != _UNKNOWN_RIFF and riff + 8 > size + 1  # padding to even may be left out
+        if header[:4] == b"GIF8":
+            file.seek(max(size - 64, 0))
+            return not file.read().rstrip(b"\0").endswith(b";")  # the trailer
     return False
 
 

@@ -17,10 +17,12 @@ from videorl.rewards.videos import open_video
 
 
 @pytest.mark.parametrize("kept", [0.05, 0.5, 0.9, 0.999])
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"])
 def test_a_cut_file_is_refused(suffix: str, kept: float, tmp_path: Path) -> None:
-    codec = {".webm": "libvpx", ".avi": "mpeg4"}.get(suffix, "libx264")
-    path = make_video(tmp_path / f"cut{suffix}", codec=codec)
+    codec = {".webm": "libvpx", ".avi": "mpeg4", ".gif": "gif"}.get(suffix, "libx264")
+    pixels = "rgb8" if suffix == ".gif" else "yuv420p"
+    path = make_video(tmp_path / f"cut{suffix}", codec=codec, pixels=pixels)
+    assert open_video(path).num_frames == 24
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(VideoError, match=r"cut\..*damaged or truncated"):
