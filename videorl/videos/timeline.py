@@ -57,8 +57,8 @@ class _Packets:
     """Of those that are shown."""
     last_ticks: int = 0
     """How long the frame that is shown last stays; 0 = not stated."""
-    starts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    """(pts, timestamp to seek to) of packets from which a decoder may start."""
+    starts: list[int] = field(default_factory=list[int])
+    """Timestamps of packets from which a decoder may start."""
     first: int = 0
     """Timestamp of the first packet, hidden or not."""
     is_complete: bool = True
@@ -100,7 +100,7 @@ def read_timeline(
 
 
 def _read_packets(file: OpenContainer, limits: VideoLimits) -> _Packets:
-    found, latest, count, first_pts = _Packets(), None, 0, 0
+    found, latest, count = _Packets(), None, 0
     extradata = file.stream.codec_context.extradata
     for packet in file.packets():
         if not packet.size:
@@ -109,17 +109,16 @@ def _read_packets(file: OpenContainer, limits: VideoLimits) -> _Packets:
         if packet.pts is None:
             found.is_complete = False
             continue
-        seek_to = packet.pts if packet.dts is None else packet.dts
         can_start = can_start_at(packet, file.codec, extradata)
         if can_start:
-            found.starts.append((packet.pts, seek_to))
+            found.starts.append(packet.pts)
         if count == 1:
-            found.first, first_pts = seek_to, packet.pts
+            found.first = packet.pts
             found.is_complete = can_start and file.is_progressive
         if packet.is_discard:
             continue
         # Shown before the first picture, it refers to one that was cut away.
-        found.is_complete &= packet.pts >= first_pts
+        found.is_complete &= packet.pts >= found.first
         found.pts.append(packet.pts)
         check_count(file.name, len(found.pts), limits)
         if latest is None or packet.pts > latest:
@@ -157,7 +156,7 @@ def _timed(file: OpenContainer, pts: list[int], packets: _Packets) -> Timeline:
     times_s = np.multiply(np.asarray(pts, np.int64) - pts[0], tick_s, dtype=np.float64)
     fps = _rate(file, times_s, packets.last_ticks * tick_s, tick_s)
     places = {value: place for place, value in enumerate(pts)}
-    starts = {places[value]: to for value, to in packets.starts if value in places}
+    starts = {places[value]: value for value in packets.starts if value in places}
     return Timeline(times_s, fps, pts, sorted((starts | {0: packets.first}).items()))
 
 
