@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Only what holds pictures with times. Above all no playlists (HLS, DASH, concat), which read other
 # files and addresses; no raw streams, whose rate would be made up; no text drawn as pictures.
 _KINDS = "apng,asf,avi,flv,gif,ivf,matroska,mov,mpeg,mpegts,mxf,nut,ogg,rm,webp_anim,wtv"
+_INDEPENDENT = frozenset({"h264", "hevc"})
+"""Codecs whose pictures leave no trace if nobody refers to them; VP8 adapts its tables even so."""
 _MAX_PIXELS = 2**26
 """Per frame (8192×8192): damaged headers ask for more memory than any machine has."""
 _OPTIONS = {"format_whitelist": _KINDS, "protocol_whitelist": "file"}
@@ -54,8 +56,12 @@ class OpenContainer:
                 raise damaged(self.name, EOFError("a packet is incomplete"))
             yield packet
 
-    def frames(self) -> Iterator[VideoFrame]:
+    def frames(self, is_idle: Callable[[Packet], bool] | None = None) -> Iterator[VideoFrame]:
         """Yield the pictures that are left, in the order in which they are shown.
+
+        Args:
+            is_idle: Says whether nobody wants the picture of a packet. It is left out if no other
+                picture refers to it, which changes nothing else.
 
         Raises:
             VideoError: As for `packets`.
@@ -67,6 +73,8 @@ class OpenContainer:
         for packet in self.packets():
             if first_key is None and packet.is_keyframe:
                 first_key = packet
+            if is_idle is not None and self.codec in _INDEPENDENT:
+                self.stream.codec_context.skip_frame = "NONREF" if is_idle(packet) else "DEFAULT"
             try:
                 frames = self.stream.decode(packet)
             except av.FFmpegError:

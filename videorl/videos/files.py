@@ -17,7 +17,7 @@ from videorl.videos.timeline import Timeline, read_timeline
 from videorl.videos.truncation import is_cut_off
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
     from av.video.reformatter import VideoReformatter
 
 _WORTH_A_SEEK = 8
@@ -52,11 +52,13 @@ class VideoFile:
         self._place = self.timeline.num_frames
         """Of the picture that was decoded last; at first all packets have been read."""
         self._start, self._is_from_beginning = 0, False
+        self._wanted: set[int] = set()
 
     def read(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
         """See `videorl.videos.frames.Frames.read`."""
 
         def work() -> npt.NDArray[np.uint8]:
+            self._wanted = set(map(int, indices))
             with naming(self._deadline):
                 return self._gatherer.read(indices)
 
@@ -108,9 +110,15 @@ class VideoFile:
     def _seek(self, start: int, seek_to: int) -> None:
         if not self._places:
             return self._rewind()
-        self._pictures, self._place = self._file.frames(), -1
+        self._pictures, self._place = self._file.frames(self._is_idle), -1
         self._start, self._is_from_beginning = start, False
         self._file.container.seek(seek_to, stream=self._file.stream, backward=True)
+
+    def _is_idle(self, packet: Packet) -> bool:
+        """Return whether this read can do without a picture; what comes after it is kept."""
+        if packet.pts is None or (place := self._places.get(packet.pts)) is None:
+            return False
+        return place not in self._wanted and place < max(self._wanted)
 
     def _rewind(self) -> None:
         """Begin again with a new decoder, which remembers nothing."""

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 # Unit types after which nothing refers to what came before: IDR pictures of H.264; BLA, IDR and CRA
 # pictures of H.265 (H.264 has other key frames too, "recovery points", which promise less).
 _RESTARTS = {"h264": frozenset({5}), "hevc": frozenset(range(16, 22))}
-_RESTART_AT_EVERY_KEY_FRAME = frozenset({"av1", "mjpeg", "mpeg4", "prores", "vp8", "vp9"})
+# Not VP8 and MPEG-4, whose decoders fill gaps of a damaged key frame from the frame before it.
+_RESTART_AT_EVERY_KEY_FRAME = frozenset({"av1", "prores", "vp9"})
 
 
 def can_start_at(packet: Packet, codec: str, extradata: bytes | None) -> bool:
