@@ -218,7 +218,7 @@ def _score_clips(pool: ElasticPool, clips: Sequence[Clip]) -> Future[list[Result
         if not isinstance(error, WorkLostError):
             raise error
         if len(clips) == 1:
-            return completed(lambda: [str(error)])
+            return completed(lambda: [f"{clips[0].id}: {error}"])
         singles = gathered([_score_clips(pool, [clip]) for clip in clips])
         return mapped(singles, lambda lists: [result for (result,) in lists])
 

@@ -21,7 +21,7 @@ CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 MIN_MEMORY_GB = 4.0
 MIN_DISK_GB = 2.0
 _PINNED = f" -c {CONSTRAINTS}" if CONSTRAINTS.is_file() else ""
-_REINSTALL_VIDEO = f"pip install --force-reinstall{_PINNED} av decord"
+_REINSTALL_VIDEO = f"pip install --force-reinstall{_PINNED} av"
 _RESTORE = "git checkout -- videorl/worlds" if CONSTRAINTS.is_file() else "install videorl again"
 
 
@@ -156,7 +156,7 @@ def check_gpus() -> Finding:
 
 
 def check_video() -> Finding:
-    """Write a small mp4 (PyAV) and read it back (decord)."""
+    """Write a small mp4 and read it back."""
     import numpy as np
 
     from videorl.data.video_io import read_video, write_mp4

@@ -102,4 +102,4 @@ print([finding for finding in doctor.check_packages() if finding.status != "ok"]
 print(doctor._REINSTALL_VIDEO, doctor._RESTORE, sep=";")
 """
     printed = python(["-c", program], tmp_path, installed).splitlines()
-    assert printed == ["[]", "pip install --force-reinstall av decord;install videorl again"]
+    assert printed == ["[]", "pip install --force-reinstall av;install videorl again"]

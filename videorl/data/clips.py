@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from videorl.errors import PromptError, VideoError
+from videorl.videos.finding import SUFFIXES, text_beside, videos_in
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 PROMPT_FILES = ("prompts.csv", "prompts.jsonl")
 _ROWS_AT_ONCE = 8
 """Rows of a Parquet file whose videos are in memory at the same time."""
@@ -33,7 +33,7 @@ class Clip:
     prompt: str
     """Empty if none was found; each reward model decides whether it can score that."""
     content: str | bytes
-    """Absolute path of the video file, or its bytes."""
+    """Absolute path of the video (a file, or a folder of pictures), or the bytes of a file."""
 
     @property
     def key(self) -> Key:
@@ -55,9 +55,10 @@ def find_clips(place: Path, prompts: Path | None = None) -> ClipSource:
     """Find the videos of a folder (or run, or archive) or of a Parquet file, with their prompts.
 
     - A run folder or its `archive`: all candidates whose video was kept.
-    - Any other folder: its video files, in subfolders too. Prompts are those of `prompts`, of
-      `prompts.csv` or `prompts.jsonl` in the folder (columns `video`, a path below the folder, and
-      `prompt`), or else of a text file beside each video (`clip.txt` for `clip.mp4`).
+    - Any other folder: its videos, in subfolders too, files and folders of pictures (see
+      `videorl.videos.finding`). Prompts are those of `prompts`, of `prompts.csv` or `prompts.jsonl`
+      in the folder (columns `video`, a path below the folder, and `prompt`), or else of a text file
+      beside each video (`clip.txt` for `clip.mp4`).
     - A Parquet file: columns `video` (path, relative to the file, or the bytes of a video file) and
       `prompt`; `id`, if there, names the rows.
 
@@ -117,8 +118,7 @@ def _archived(archive: Path) -> list[Clip]:
 
 
 def _from_folder(folder: Path, prompts: Path | None) -> list[Clip]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    found = [path for path in files if path.is_file() and not path.name.startswith(".")]
+    found = videos_in(folder)
     beside = [folder / name for name in PROMPT_FILES if (folder / name).exists()]
     table = prompts or next(iter(beside), None)
     rows = _read_prompts(table) if table else []
@@ -130,11 +130,13 @@ def _from_folder(folder: Path, prompts: Path | None) -> list[Clip]:
 
 
 def _name(path: Path, folder: Path) -> str:
+    if path == folder:
+        return path.name
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _text_beside(video: Path) -> str:
-    text = video.with_suffix(".txt")
+    text = text_beside(video)
     if not text.is_file():
         return ""
     try:

@@ -30,7 +30,7 @@ VIDEO_PREFERENCES = pa.schema(
     ]
 )
 """One row per pair. Videos are paths relative to the folder of the Parquet files, and inside it, of
-a format that decord reads (mp4, for instance). Other columns are ignored."""
+any kind of file that `videorl.videos` reads (mp4, for instance). Other columns are ignored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Videos as mp4 files, in H.264, which every player and browser opens."""
+"""Videos written as mp4 files, in H.264, which every player and browser opens; and read whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from videorl.errors import VideoError
 from videorl.types import Video
+from videorl.videos.opening import open_frames
 
 _BT601 = 6
 """ITU-T H.273 code of the RGB to YUV matrix that is used; without it players may assume BT.709."""
@@ -71,24 +72,12 @@ def write_mp4(path: Path, video: Video) -> None:
 
 
 def read_video(path: Path) -> Video:
-    """Decode every frame of a video file.
+    """Decode every frame of a video file, or of a folder of pictures.
 
     Raises:
-        VideoError: The file is missing, damaged, truncated, or holds no frame.
+        VideoError: It is missing, damaged, truncated, holds no frame, or costs more than
+            `videorl.videos.limits` allow.
     """
-    import decord
-
-    if not path.is_file():
-        raise VideoError(f"{path} is not a file")
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        count, fps = len(reader), float(reader.get_avg_fps())
-        frames_FHW3 = reader.get_batch(range(count)).asnumpy() if count else None
-    except (RuntimeError, decord.DECORDError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise VideoError(
-            f"{path} cannot be decoded, it is damaged or truncated: {reason}"
-        ) from error
-    if frames_FHW3 is None or not fps > 0:
-        raise VideoError(f"{path} holds no video: {count} frames at {fps} per second")
-    return Video(frames_FHW3, fps)
+    frames = open_frames(path)
+    timeline = frames.timeline
+    return Video(frames.read(range(timeline.num_frames)), timeline.fps)

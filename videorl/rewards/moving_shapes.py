@@ -25,6 +25,8 @@ Array: TypeAlias = npt.NDArray[np.float32]
 
 MIN_FRAMES = 3
 """Any two positions are on a straight path: fewer frames cannot be judged."""
+MAX_PIXELS = 2**26
+"""Of all frames together that are measured at once, in floats of about 3 GiB."""
 FOREGROUND_LEVEL = 0.12
 """Brightness in [0, 1] above which a pixel starts to count as object."""
 VISIBLE_MASS_PX = 12.0
@@ -74,7 +76,7 @@ class MovingShapesReward:
         Raises:
             PromptError: A prompt is outside of the grammar.
             VideoError: The numbers of videos and prompts differ, or a video cannot be scored, for
-                which it needs three frames.
+                which it needs three frames, and at most `MAX_PIXELS`.
         """
         opened = open_videos(videos, prompts)
         check_prompts(prompts, ())
@@ -84,12 +86,15 @@ class MovingShapesReward:
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, frames in enumerate(clips):
             by_shape.setdefault(frames.shape, []).append(index)
-        for indices in by_shape.values():
-            frames = np.stack([clips[index] for index in indices])
-            measured = _measure(frames.astype(np.float32) / 255.0)
-            judged = _judge(measured, [scenes[index] for index in indices])
-            for index, score in zip(indices, judged, strict=True):
-                scores[index] = score
+        for (num_frames, height, width, _), alike in by_shape.items():
+            at_once = max(MAX_PIXELS // (num_frames * height * width), 1)
+            for first in range(0, len(alike), at_once):
+                indices = alike[first : first + at_once]
+                frames = np.stack([clips[index] for index in indices])
+                measured = _measure(frames.astype(np.float32) / 255.0)
+                judged = _judge(measured, [scenes[index] for index in indices])
+                for index, score in zip(indices, judged, strict=True):
+                    scores[index] = score
         return [score for score in scores if score is not None]
 
 
@@ -97,6 +102,12 @@ def _read(video: OpenVideo) -> npt.NDArray[np.uint8]:
     if video.num_frames < MIN_FRAMES:
         raise VideoError(
             f"{video.name}: holds {video.num_frames} frame(s), at least {MIN_FRAMES} are needed"
+        )
+    _, height, width, _ = video.read([0]).shape
+    if video.num_frames * height * width > MAX_PIXELS:
+        raise VideoError(
+            f"{video.name}: {video.num_frames} frames of {width}×{height} pixels are too many for "
+            f"Moving Shapes, which measures {MAX_PIXELS / 1e6:.0f} million pixels at most; cut it"
         )
     return video.read(range(video.num_frames))
 

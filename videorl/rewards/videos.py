@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from videorl.errors import PromptError, VideoError
 from videorl.types import Video
+from videorl.videos.opening import open_frames
 
 VideoSource: TypeAlias = str | os.PathLike[str] | Video
-"""A file, or decoded frames with their frame rate."""
+"""A file or a folder of pictures, or decoded frames with their frame rate."""
 
 MIN_FRAMES = 2
 """A single frame shows no motion; VideoReward's own code refuses it as well."""
@@ -39,13 +40,14 @@ class OpenVideo:
     """Average frames per second (> 0, finite)."""
     decode: Callable[[list[int]], npt.NDArray[np.uint8]]
     timestamps: Callable[[], npt.NDArray[np.float32]]
-    """Returns the seconds [F] at which frames are shown; in a file they may be uneven."""
+    """Returns the seconds [F] at which frames are shown, from 0; in a file they may be uneven."""
 
     def read(self, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based, repeats allowed) as RGB uint8 [F, H, W, 3].
 
         Raises:
-            VideoError: The file is damaged there, or its frames are a single pixel wide or high.
+            VideoError: The file is damaged there, the time is up, or the frames are a single pixel
+                wide or high.
         """
         frames_FHW3 = self.decode([int(index) for index in indices])
         height, width = frames_FHW3.shape[1:3]
@@ -73,11 +75,12 @@ def open_videos(videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[O
 def open_video(video: VideoSource, name: str = "video") -> OpenVideo:
     """Check a video and make its frames readable; `name` names a video given in memory.
 
-    Files are read with decord, as in the code of the models' authors.
+    What a file or a folder of pictures shows is decided by `videorl.videos`, for all models alike.
 
     Raises:
-        VideoError: The file is missing, damaged or truncated; the frames are not RGB uint8; there
-            are fewer than two; or the frame rate is not a finite number above 0.
+        VideoError: The file is missing, damaged or truncated, or costs more than
+            `videorl.videos.limits` allow; the frames are not RGB uint8; there are fewer than two;
+            or the frame rate is not a finite number above 0.
     """
     if isinstance(video, Video):
         opened = _in_memory(video, name)
@@ -157,55 +160,12 @@ def _in_memory(video: Video, name: str) -> OpenVideo:
 
 
 def _from_file(path: Path) -> OpenVideo:
-    import decord
-
-    if not path.is_file():
-        raise VideoError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    try:
-        is_cut_off = _is_cut_off(path)
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read: {error.strerror}") from error
-    if is_cut_off:
-        raise _damaged(path, EOFError("the file ends within a part that should be longer"))
-
-    def decode(indices: list[int]) -> npt.NDArray[np.uint8]:
-        try:
-            return reader.get_batch(indices).asnumpy()
-        except (RuntimeError, IndexError, decord.DECORDError) as error:
-            raise _damaged(path, error) from error
-
-    def timestamps() -> npt.NDArray[np.float32]:
-        return reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float32)
-
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        fps = float(reader.get_avg_fps())
-        return OpenVideo(str(path), len(reader), fps, decode, timestamps)
-    except (RuntimeError, decord.DECORDError) as error:
-        raise _damaged(path, error) from error
-
-
-def _is_cut_off(path: Path) -> bool:
-    """Return whether an mp4 file ends within its last top-level box (ISO/IEC 14496-12, 4.2).
-
-    Decoders notice a missing packet, but silently fill up one that is cut.
-    """
-    end, start = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while start < end:
-            file.seek(start)
-            header = file.read(16)
-            if start == 0 and header[4:8] != b"ftyp":
-                return False  # not an mp4 file
-            size = int.from_bytes(header[:4], "big")
-            if size == 1:
-                size = int.from_bytes(header[8:16], "big")
-            if size == 0:  # the box ends with the file
-                return False
-            start += max(size, 8)
-    return start > end
-
-
-def _damaged(path: Path, error: Exception) -> VideoError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return VideoError(f"{path}: cannot be decoded, it is damaged or truncated: {reason}")
+    frames = open_frames(path)
+    timeline = frames.timeline
+    return OpenVideo(
+        str(path),
+        timeline.num_frames,
+        timeline.fps,
+        frames.read,
+        lambda: timeline.times_s.astype(np.float32),
+    )

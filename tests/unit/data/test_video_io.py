@@ -83,7 +83,7 @@ def test_a_file_that_is_no_video_or_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video\n" * 50)
     with pytest.raises(VideoError, match=r"text\.mp4"):
         read_video(tmp_path / "text.mp4")
-    with pytest.raises(VideoError, match=r"none\.mp4 is not a file"):
+    with pytest.raises(VideoError, match=r"none\.mp4: no such file"):
         read_video(tmp_path / "none.mp4")
 
 

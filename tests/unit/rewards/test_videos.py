@@ -47,7 +47,7 @@ def test_files_damaged_in_the_middle_are_refused_where_it_shows(tmp_path: Path) 
 def test_missing_files_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"none\.mp4: no such file"):
         open_video(tmp_path / "none.mp4")
-    with pytest.raises(VideoError, match=f"{tmp_path}: is a folder"):
+    with pytest.raises(VideoError, match=f"{tmp_path}: is a folder without pictures"):
         open_video(tmp_path)
 
 

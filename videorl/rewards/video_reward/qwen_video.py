@@ -29,6 +29,8 @@ MIN_PIXELS = 128 * SIDE_MULTIPLE_PX**2
 """Pixels per frame to which smaller frames are enlarged, in every published model."""
 MIN_FRAMES, MAX_FRAMES = 4, 768
 MAX_ASPECT = 200
+_FRAMES_AT_ONCE = 16
+"""Frames in memory at their full size; a long video is only kept resized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +94,17 @@ def read_patches(
     Raises:
         VideoError: The video is damaged, or its frames have an extreme shape.
     """
-    frames_FHW3 = video.read(sample_indices(video.num_frames, video.fps, sampled_fps))
-    _, height, width, _ = frames_FHW3.shape
-    try:
-        return cut(resize(frames_FHW3, *resized_hw(height, width, max_pixels, min_pixels)))
-    except VideoError as error:
-        raise VideoError(f"{video.name}: {error}") from error
+    indices = sample_indices(video.num_frames, video.fps, sampled_fps)
+    resized: list[Tensor] = []
+    for first in range(0, len(indices), _FRAMES_AT_ONCE):
+        frames_FHW3 = video.read(indices[first : first + _FRAMES_AT_ONCE])
+        _, height, width, _ = frames_FHW3.shape
+        try:
+            size = resized_hw(height, width, max_pixels, min_pixels)
+        except VideoError as error:
+            raise VideoError(f"{video.name}: {error}") from error
+        resized.append(resize(frames_FHW3, *size))
+    return cut(torch.cat(resized))
 
 
 def resize(frames_FHW3: npt.NDArray[np.uint8], height: int, width: int) -> Tensor:
