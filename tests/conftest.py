@@ -1,12 +1,26 @@
-"""One thread per process and no network, set before anything imports torch; GPU tests skipped."""
+"""One thread per process and no network, set before anything imports torch; GPU tests skipped.
+
+Property tests take seconds, and the same examples every time. More, and others each time:
+`HYPOTHESIS_PROFILE=long pytest tests/fuzz`.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Temporary folders are made once per test, and examples may decode videos: neither is a fault.
+_ALIKE = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+settings.register_profile("default", max_examples=40, derandomize=True, database=None, **_ALIKE)
+settings.register_profile("long", max_examples=5000, derandomize=False, **_ALIKE)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
