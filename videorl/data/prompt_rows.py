@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from videorl.data.tables import BLANK
+from videorl.data.text_files import problem_of
 from videorl.errors import PromptError
 
 logger = logging.getLogger(__name__)
@@ -40,10 +42,8 @@ class PromptRow:
         # NaN compares false with everything.
         if not is_number or not 0 <= self.weight < math.inf:
             raise PromptError(f"weight must be a number >= 0, got {self.weight!r}")
-        try:
-            "".join(map(str, texts)).encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(f"{self.text!r:.60} is not valid Unicode: {error.reason}") from error
+        if problem := next(filter(None, map(problem_of, map(str, texts))), None):
+            raise PromptError(problem)
 
 
 def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
@@ -56,10 +56,14 @@ def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
     text, name, tags = row[column], row.get("id"), row.get("tags")
     if not isinstance(text, str | None):
         return f"{column} must be text, got {text!r:.60}"
+    if isinstance(name, float) and name.is_integer():
+        name = int(name)  # what pandas makes of whole numbers where some rows have none
     if isinstance(name, bool) or not isinstance(name, str | int | None):
         return f"id must be text or a whole number, got {name!r:.60}"
     if isinstance(tags, str):
         tags = [tag for tag in map(str.strip, tags.split(",")) if tag]
+    if isinstance(tags, list):
+        tags = [tag for tag in tags if tag is not None]
     if not isinstance(tags, list | None) or not all(isinstance(tag, str) for tag in tags or ()):
         return f"tags must be a list of texts, or text with commas, got {tags!r:.60}"
     try:
@@ -70,14 +74,16 @@ def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
 
 
 def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> list[PromptRow]:
-    """Return the rows of a source, without those that are blank or repeat an earlier text.
+    """Return the rows of a source that can be used; the log names and counts the others.
+
+    Left out are rows that are blank, repeat an earlier text or an earlier id, or are wrong.
 
     Args:
         source: Its name, for messages.
         rows: The place of every row, for messages, and the row, or what is wrong with it.
 
     Raises:
-        PromptError: Rows cannot be used, or share an id, or there is no prompt that can be drawn.
+        PromptError: No row can be used, or there is no prompt that can be drawn.
     """
     kept: dict[str, PromptRow] = {}
     place_of_id: dict[str, str] = {}
@@ -85,7 +91,9 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
     repeated: list[str] = []
     problems: list[str] = []
     for place, row in rows:
-        if isinstance(row, str):
+        if row == BLANK:
+            blank.append(place)
+        elif isinstance(row, str):
             problems.append(f"{place}: {row}")
         elif not row.text.strip():
             blank.append(place)
@@ -97,12 +105,20 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
             kept[row.text] = row
             if row.id:
                 place_of_id[row.id] = place
-    if problems:
+    if problems and not kept:
         count = "" if len(problems) == 1 else f": {len(problems)} rows cannot be used"
         raise PromptError(f"{source}{count}, {_first_of(problems, '; ')}")
     if not kept:
         reason = f"all of its {len(blank)} rows are blank" if blank else "it is empty"
         raise PromptError(f"{source} holds no prompt: {reason}")
+    if problems:
+        logger.warning(
+            "%s: %d of %d rows cannot be used and are left out: %s",
+            source,
+            len(problems),
+            len(problems) + len(kept) + len(blank) + len(repeated),
+            _first_of(problems, "; "),
+        )
     if blank or repeated:
         logger.warning(
             "%s: skipped %d blank and %d duplicate rows, kept %d prompts (%s)",

@@ -127,7 +127,13 @@ def _rows_of_function(source: str, split: grammar.Split) -> list[PromptRow]:
             f"{where}={source} must return a list of texts or of "
             f"videorl.data.prompt_rows.PromptRow, got {found!r:.100}"
         )
-    rows = (PromptRow(row) if isinstance(row, str) else row for row in found)
-    return usable_rows(
-        f"{where}={source}", ((f"row {number}", row) for number, row in enumerate(rows, 1))
-    )
+    rows = ((f"row {number}", _as_row(row)) for number, row in enumerate(found, 1))
+    return usable_rows(f"{where}={source}", rows)
+
+
+def _as_row(row: PromptRow | str) -> PromptRow | str:
+    """Return a row, or what is wrong with its text."""
+    try:
+        return PromptRow(row) if isinstance(row, str) else row
+    except PromptError as error:
+        return str(error)
