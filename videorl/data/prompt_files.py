@@ -58,7 +58,7 @@ def read_prompts(path: Path, column: str = DEFAULT_COLUMN) -> list[PromptRow]:
 def _rows(path: Path, column: str) -> Rows:
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        # A prompt is the same whether the file was saved with the line ends of one system or another.
+        # The line ends inside of a prompt are not those of the system that saved the file.
         rows = read_rows(path, Columns((column,), _OPTIONAL, _HINT))
         return ((place, _with_line_feeds(row, column)) for place, row in rows)
     if suffix in READERS:

@@ -91,12 +91,10 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
     repeated: list[str] = []
     problems: list[str] = []
     for place, row in rows:
-        if row == BLANK:
+        if row == BLANK or (isinstance(row, PromptRow) and not row.text.strip()):
             blank.append(place)
         elif isinstance(row, str):
             problems.append(f"{place}: {row}")
-        elif not row.text.strip():
-            blank.append(place)
         elif row.text in kept:
             repeated.append(place)
         elif row.id in place_of_id:
@@ -105,12 +103,8 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
             kept[row.text] = row
             if row.id:
                 place_of_id[row.id] = place
-    if problems and not kept:
-        count = "" if len(problems) == 1 else f": {len(problems)} rows cannot be used"
-        raise PromptError(f"{source}{count}, {_first_of(problems, '; ')}")
     if not kept:
-        reason = f"all of its {len(blank)} rows are blank" if blank else "it is empty"
-        raise PromptError(f"{source} holds no prompt: {reason}")
+        raise _nothing_left(source, problems, len(blank))
     if problems:
         logger.warning(
             "%s: %d of %d rows cannot be used and are left out: %s",
@@ -131,6 +125,14 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
     if not any(row.weight for row in kept.values()):
         raise PromptError(f"{source}: all weights are 0, so that no prompt can be drawn")
     return list(kept.values())
+
+
+def _nothing_left(source: str, problems: Sequence[str], num_blank: int) -> PromptError:
+    if problems:
+        count = "" if len(problems) == 1 else f": {len(problems)} rows cannot be used"
+        return PromptError(f"{source}{count}, {_first_of(problems, '; ')}")
+    reason = f"all of its {num_blank} rows are blank" if num_blank else "it is empty"
+    return PromptError(f"{source} holds no prompt: {reason}")
 
 
 def _weight(value: Any) -> float:
