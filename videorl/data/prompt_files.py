@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from videorl.data.prompt_rows import PromptRow, parse_row, usable_rows
-from videorl.data.tables import BLANK, READERS, Columns, Row, Rows, check_kind, read_rows
+from videorl.data.table_rows import BLANK, BadRow, Columns, Row, Rows
+from videorl.data.tables import READERS, check_kind, read_rows
 from videorl.data.text_files import read_lines
 from videorl.errors import PromptError, TableError
 
@@ -47,7 +48,7 @@ def read_prompts(path: Path, column: str = DEFAULT_COLUMN) -> list[PromptRow]:
         ) from error
     try:
         rows = [
-            (place, row if isinstance(row, str) else parse_row(row, column))
+            (place, row if isinstance(row, BadRow) else parse_row(row, column))
             for place, row in _rows(path, column)
         ]
     except TableError as error:
@@ -76,8 +77,8 @@ def _rows(path: Path, column: str) -> Rows:
     return _text_rows(path)
 
 
-def _with_line_feeds(row: Row | str, column: str) -> Row | str:
-    if isinstance(row, str):
+def _with_line_feeds(row: Row | BadRow, column: str) -> Row | BadRow:
+    if isinstance(row, BadRow):
         return row
     return {**row, column: row[column].replace("\r\n", "\n").replace("\r", "\n")}
 
@@ -98,7 +99,7 @@ def _text_rows(path: Path) -> Rows:
         if not line.strip():
             yield f"line {number}", BLANK
         elif _is_json(line.strip()):
-            yield f"line {number}", f"is JSON, and no prompt: {line.strip():.60}"
+            yield f"line {number}", BadRow(f"is JSON, and no prompt: {line.strip():.60}")
         else:
             yield f"line {number}", {DEFAULT_COLUMN: line}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from videorl.data.tables import BLANK
+from videorl.data.table_rows import BLANK, BadRow
 from videorl.data.text_files import problem_of
 from videorl.errors import PromptError
 
@@ -46,7 +46,7 @@ class PromptRow:
             raise PromptError(problem)
 
 
-def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
+def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | BadRow:
     """Return the prompt of a table's row, or what is wrong with the row.
 
     Args:
@@ -55,32 +55,32 @@ def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
     """
     text, name, tags = row[column], row.get("id"), row.get("tags")
     if not isinstance(text, str | None):
-        return f"{column} must be text, got {text!r:.60}"
+        return BadRow(f"{column} must be text, got {text!r:.60}")
     if isinstance(name, float) and name.is_integer():
         name = int(name)  # what pandas makes of whole numbers where some rows have none
     if isinstance(name, bool) or not isinstance(name, str | int | None):
-        return f"id must be text or a whole number, got {name!r:.60}"
+        return BadRow(f"id must be text or a whole number, got {name!r:.60}")
     if isinstance(tags, str):
         tags = [tag for tag in map(str.strip, tags.split(",")) if tag]
     if isinstance(tags, list):
         tags = [tag for tag in tags if tag is not None]
     if not isinstance(tags, list | None) or not all(isinstance(tag, str) for tag in tags or ()):
-        return f"tags must be a list of texts, or text with commas, got {tags!r:.60}"
+        return BadRow(f"tags must be a list of texts, or text with commas, got {tags!r:.60}")
     try:
         name = "" if name is None else str(name).strip()
         return PromptRow((text or "").strip(), name, tuple(tags or ()), _weight(row.get("weight")))
     except PromptError as error:
-        return str(error)
+        return BadRow(str(error))
 
 
-def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> list[PromptRow]:
+def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | BadRow]]) -> list[PromptRow]:
     """Return the rows of a source that can be used; the log names and counts the others.
 
     Left out are rows that are blank, repeat an earlier text or an earlier id, or are wrong.
 
     Args:
         source: Its name, for messages.
-        rows: The place of every row, for messages, and the row, or what is wrong with it.
+        rows: The place of every row, for messages, and the row.
 
     Raises:
         PromptError: No row can be used, or there is no prompt that can be drawn.
@@ -93,8 +93,8 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
     for place, row in rows:
         if row == BLANK or (isinstance(row, PromptRow) and not row.text.strip()):
             blank.append(place)
-        elif isinstance(row, str):
-            problems.append(f"{place}: {row}")
+        elif isinstance(row, BadRow):
+            problems.append(f"{place}: {row.reason}")
         elif row.text in kept:
             repeated.append(place)
         elif row.id in place_of_id:

@@ -10,6 +10,7 @@ import numpy as np
 from videorl.config import PromptsConfig, Recipe
 from videorl.data.prompt_files import DEFAULT_COLUMN, read_prompts
 from videorl.data.prompt_rows import PromptRow, usable_rows
+from videorl.data.table_rows import BadRow
 from videorl.errors import ConfigError, PromptError
 from videorl.seeds import derive_seed
 from videorl.settings.plugins import find, is_plugin
@@ -131,9 +132,8 @@ def _rows_of_function(source: str, split: grammar.Split) -> list[PromptRow]:
     return usable_rows(f"{where}={source}", rows)
 
 
-def _as_row(row: PromptRow | str) -> PromptRow | str:
-    """Return a row, or what is wrong with its text."""
+def _as_row(row: PromptRow | str) -> PromptRow | BadRow:
     try:
         return PromptRow(row) if isinstance(row, str) else row
     except PromptError as error:
-        return str(error)
+        return BadRow(str(error))

@@ -3,6 +3,7 @@
     scores.parquet            one row per video: video, prompt, total, dimensions, raw, error
     scores.parquet.parts/     rows added since, until they are merged
 
+Columns may come back as other types of Arrow, from pandas or polars: they are read all the same.
 Every part is written whole and renamed into place. Merging rewrites the file and then removes the
 parts; after a kill between the two, rows that are in both are taken once.
 """
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, Key
+from videorl.data.text_files import printable
 from videorl.errors import ConfigError
 from videorl.files import locked
 from videorl.rewards.scoring import Result, combine, named
@@ -62,10 +64,7 @@ class ScoreTable:
             for n, clip in enumerate(clips)
         ]
         names = dict.fromkeys(name for row in rows for name in row if name not in _LAST)
-        schema = pa.schema(
-            [(name, pa.string() if name in _TEXTS else pa.float64()) for name in (*names, *_LAST)],
-            self._metadata,
-        )
+        schema = _schema([*names, *_LAST]).with_metadata(self._metadata)
         self._parts.mkdir(exist_ok=True)
         number = 1 + max((int(part.stem) for part in self._written()), default=-1)
         _write(pa.Table.from_pylist(rows, schema), self._parts / f"{number:06d}.parquet")
@@ -73,11 +72,18 @@ class ScoreTable:
         if len(self._written()) >= _MAX_PARTS:
             self.merge()
 
+    def refuse(self, reasons: Mapping[Key, str]) -> None:
+        """Note clips that cannot be scored, by key, and why."""
+        if clips := [Clip(*key, "") for key in reasons]:
+            results = {reward.key: list(reasons.values()) for reward in self._rewards[:1]}
+            self.add(clips, results)
+
     def merge(self, order: Sequence[Key] = ()) -> pa.Table:
         """Merge the parts into the file, one row per clip, and return the table.
 
         Args:
-            order: Keys in the wanted order of rows; rows that are not named come last.
+            order: Keys in the wanted order of rows; rows that are not named come last, and errors
+                of videos that have another prompt there are left out.
         """
         table = self._read()
         # A score wins over an error: parts that a kill left here may be older than the file.
@@ -85,6 +91,12 @@ class ScoreTable:
         tries = sorted(enumerate(_keys(table)), key=lambda numbered: errors[numbered[0]] is None)
         latest = {key: row for row, key in tries}
         places = {key: place for place, key in enumerate(order)}
+        named = {video for video, _ in order}
+        latest = {
+            key: row
+            for key, row in latest.items()
+            if key in places or key[0] not in named or errors[row] is None
+        }
         keys = sorted(latest, key=lambda key: (places.get(key, len(places)), latest[key]))
         table = table.take([latest[key] for key in keys])
         _write(table, self._path)
@@ -105,10 +117,11 @@ class ScoreTable:
 
     def _checked(self, file: Path) -> pa.Table:
         try:
-            table = pq.ParquetFile(file).read()
-        except pa.ArrowInvalid as error:
+            with pq.ParquetFile(file) as opened:
+                table = opened.read()
+        except (pa.ArrowException, OSError) as error:
             raise ConfigError(
-                f"{file} is not a Parquet file ({error}); give another --out"
+                f"{file} is not a Parquet file that can be read ({error}); give another --out"
             ) from error
         noted = (table.schema.metadata or {}).get(_MODELS, b"something else").decode()
         if noted != self._metadata[_MODELS].decode():
@@ -116,7 +129,12 @@ class ScoreTable:
                 f"{file} holds scores of {noted}, but those of "
                 f"{self._metadata[_MODELS].decode()} were asked for; give another --out"
             )
-        return table
+        try:
+            return table.cast(_schema(table.column_names)).replace_schema_metadata(self._metadata)
+        except (pa.ArrowException, KeyError) as error:
+            raise ConfigError(
+                f"{file} holds no scores any more ({error}); give another --out"
+            ) from error
 
 
 @contextmanager
@@ -137,6 +155,18 @@ def dimension_names(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name not in (*_FIRST, *_LAST)]
 
 
+def _schema(names: Sequence[str]) -> pa.Schema:
+    """Return the types of columns that must be there, and of dimensions.
+
+    Raises:
+        KeyError: One of those that must be there is not.
+    """
+    for name in (*_FIRST, *_LAST):
+        if name not in names:
+            raise KeyError(name)
+    return pa.schema([(name, pa.string() if name in _TEXTS else pa.float64()) for name in names])
+
+
 def _row(
     clip: Clip, results: Mapping[str, Result], rewards: Sequence[RewardConfig]
 ) -> dict[str, Any]:
@@ -150,7 +180,7 @@ def _row(
         "total": None if errors else combine(scores, rewards).total,
         **dimensions,
         "raw": json.dumps(raw, ensure_ascii=False, default=float) if raw else None,
-        "error": "\n".join(errors) or None,
+        "error": printable("\n".join(errors)) or None,
     }
 
 

@@ -7,19 +7,18 @@ concerns the whole file (its kind, its encoding, a missing column) is an error.
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from videorl.data.parquet_rows import parquet_rows
+from videorl.data.table_rows import BLANK, BadRow, Columns, Row, Rows, unreadable
 from videorl.data.text_files import read_lines, read_text
 from videorl.errors import TableError
 
-BLANK = "is blank"
-"""What is wrong with a row that holds nothing at all."""
+PARQUET = (".parquet", ".pq")
 
 _FIRST_BYTES = {
     b"PAR1": "a Parquet file: end its name in .parquet",
@@ -36,44 +35,6 @@ _FIRST_BYTES = {
     b"<html": "a web page, as a failed download leaves it: download it again",
 }
 """In small letters; what a file of another kind begins with."""
-
-Row: TypeAlias = Mapping[str, Any]
-Rows: TypeAlias = Iterator[tuple[str, Row | str]]
-"""The place of every row, for messages ("line 3"), and the row, or what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What a table must have, and what else of it is read."""
-
-    wanted: tuple[str, ...]
-    """Every row has them; values may be empty or null. Where there is only one, plain texts of a
-    JSON file may stand for rows."""
-    optional: tuple[str, ...] = ()
-    """Only where the table has them."""
-    hint: str = ""
-    """Said where a wanted column is missing."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Wanted and optional ones, each once."""
-        return tuple(dict.fromkeys((*self.wanted, *self.optional)))
-
-    def problem(self, found: Sequence[str]) -> str:
-        """Return what is wrong with the names of a table's columns; empty if nothing is."""
-        for name in self.names:
-            if found.count(name) > 1:
-                return f"has {found.count(name)} columns {name!r}"
-        missing = next((name for name in self.wanted if name not in found), None)
-        if missing is None:
-            return ""
-        if len(found) == 1 and any(separator in found[0] for separator in ";\t|"):
-            return f"has no column {missing!r}, but {found[0]!r}; separate columns by commas"
-        near = difflib.get_close_matches(missing, found, n=1, cutoff=0.5)
-        advice = [*(f"did you mean {name!r}?" for name in near), self.hint]
-        problem = f"has no column {missing!r}, but {', '.join(found) or 'none at all'}"
-        return "; ".join([problem, " ".join(filter(None, advice))]).removesuffix("; ")
-
 
 _Reader: TypeAlias = Callable[[Path, Columns], Rows]
 
@@ -112,15 +73,9 @@ def check_kind(path: Path) -> None:
     except OSError as error:
         raise unreadable(path, error) from error
     for mark, kind in _FIRST_BYTES.items():
-        is_named_so = mark == b"PAR1" and path.suffix.lower() in _PARQUET
+        is_named_so = mark == b"PAR1" and path.suffix.lower() in PARQUET
         if first_bytes.startswith(mark.lower()) and not is_named_so:
             raise TableError(f"{path} is {kind}")
-
-
-def unreadable(path: Path, error: OSError) -> TableError:
-    """Return what to raise of a file that the system does not give."""
-    here = "" if path.is_absolute() else f" (in {Path.cwd()})"
-    return TableError(f"{path}{here} cannot be read: {error.strerror or error}")
 
 
 def _csv_rows(path: Path, columns: Columns) -> Rows:
@@ -141,7 +96,7 @@ def _csv_rows(path: Path, columns: Columns) -> Rows:
                     f"{path}, line {start}: is not CSV ({error}); a quote inside quotes is "
                     "written twice"
                 ) from error
-            yield f"line {start}", f"is not CSV ({error})"
+            yield f"line {start}", BadRow(f"is not CSV ({error})")
             continue
         if cells is None:
             return
@@ -155,12 +110,14 @@ def _csv_rows(path: Path, columns: Columns) -> Rows:
             yield f"line {start}", _fields(cells, names)
 
 
-def _fields(cells: Sequence[str], names: Sequence[str]) -> Row | str:
+def _fields(cells: Sequence[str], names: Sequence[str]) -> Row | BadRow:
+    row = dict(zip(names, cells, strict=False))
     if len(cells) == len(names):
-        return dict(zip(names, cells, strict=True))
-    return (
+        return row
+    return BadRow(
         f"has {len(cells)} fields, but the header has {len(names)}; a text with commas must be "
-        "quoted"
+        "quoted",
+        row,
     )
 
 
@@ -191,9 +148,9 @@ def _json_line_rows(path: Path, columns: Columns) -> Rows:
         try:
             item = json.loads(line, object_pairs_hook=_Object)
         except json.JSONDecodeError as error:
-            yield place, f"is not JSON ({error.msg} at character {error.colno})"
+            yield place, BadRow(f"is not JSON ({error.msg} at character {error.colno})")
         except (ValueError, RecursionError) as error:
-            yield place, f"is not JSON ({error})"
+            yield place, BadRow(f"is not JSON ({error})")
         else:
             yield place, _json_row(item, columns)
 
@@ -206,71 +163,20 @@ class _Object(dict[str, Any]):
         self.given = [name for name, _ in pairs]
 
 
-def _json_row(item: Any, columns: Columns) -> Row | str:
+def _json_row(item: Any, columns: Columns) -> Row | BadRow:
     if isinstance(item, str) and len(columns.wanted) == 1:
         return {columns.wanted[0]: item}
     if not isinstance(item, _Object):
-        return f"must be a JSON object, got {json.dumps(item):.60}"
-    return columns.problem(item.given) or item
+        return BadRow(f"must be a JSON object, got {json.dumps(item):.60}")
+    problem = columns.problem(item.given)
+    return BadRow(problem, item) if problem else item
 
 
-def _parquet_rows(path: Path, columns: Columns) -> Rows:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        # Not `read_table`: other columns may hold whole videos.
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if problem := columns.problem(names):
-                raise TableError(f"{path} {problem}")
-            there = [name for name in columns.names if name in names]
-            for batch in file.iter_batches(columns=there):
-                values = [_values(batch.column(name)) for name in there]
-                for row in zip(*values, strict=True):
-                    number += 1
-                    yield f"row {number}", _parquet_row(there, row)
-    except pa.ArrowException as error:
-        raise TableError(f"{path} is not a readable Parquet file: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """A value that is damaged, or that Python has no type for."""
-
-    reason: str
-
-
-def _values(column: Any) -> list[Any]:
-    """Return the values of an Arrow array, of any type; strings that are not UTF-8 are marked."""
-    try:
-        return column.to_pylist()
-    except (ValueError, OverflowError):
-        return [_value(scalar) for scalar in column]
-
-
-def _value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        return _Unreadable(f"is not UTF-8 (byte {error.start + 1}: {error.reason})")
-    except (ValueError, OverflowError) as error:
-        return _Unreadable(f"cannot be read ({error})")
-
-
-def _parquet_row(names: Sequence[str], values: Sequence[Any]) -> Row | str:
-    row = dict(zip(names, values, strict=True))
-    bad = next((name for name, value in row.items() if isinstance(value, _Unreadable)), None)
-    return row if bad is None else f"{bad} {row[bad].reason}"
-
-
-_PARQUET = (".parquet", ".pq")
 READERS: dict[str, _Reader] = {
     ".csv": _csv_rows,
     ".jsonl": _json_line_rows,
     ".ndjson": _json_line_rows,
     ".json": _json_rows,
-    **dict.fromkeys(_PARQUET, _parquet_rows),
+    **dict.fromkeys(PARQUET, parquet_rows),
 }
 """By the end of a file's name."""
