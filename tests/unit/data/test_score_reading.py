@@ -42,9 +42,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     damaged = damaged.set_column(4, "error", pa.nulls(1))
     damaged = damaged.replace_schema_metadata({"videorl.rewards": '[{"name": "one"}]'})
     pq.write_table(damaged, foreign)
-    with pytest.raises(
-        DatasetError, match=r"foreign\.parquet, row 1: is no score"
-    ):
+    with pytest.raises(DatasetError, match=r"foreign\.parquet, row 1: is no score"):
         read_scores(foreign)
     pq.write_table(damaged.replace_schema_metadata({"videorl.rewards": "["}), foreign)
     with pytest.raises(DatasetError, match="cannot read scores from"):
