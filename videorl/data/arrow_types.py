@@ -42,6 +42,17 @@ def is_whole_numbers(kind: pa.DataType) -> bool:
     return types.is_integer(kind.value_type)
 
 
+def fits(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Return whether a column holds what `wanted`, a type of our own schemas, stands for."""
+    if types.is_string(wanted):
+        return is_text(kind)
+    if types.is_binary(wanted):
+        return is_bytes(kind)
+    if types.is_list(wanted):
+        return is_whole_numbers(kind)
+    return kind.equals(wanted)
+
+
 def _holds(kind: pa.DataType, *checks: Callable[[pa.DataType], bool]) -> bool:
     kind = _plain(kind)
     return types.is_null(kind) or any(check(kind) for check in checks)

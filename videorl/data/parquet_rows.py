@@ -54,7 +54,7 @@ def parquet_rows(path: Path, columns: Columns) -> Rows:
                 raise TableError(f"{path} {problem}")
             there = [name for name in columns.names if name in names]
             for batch in file.iter_batches(columns=there):
-                values = [_values(batch.column(name)) for name in there]
+                values = [values_of(batch.column(name)) for name in there]
                 for row in zip(*values, strict=True):
                     number += 1
                     yield f"row {number}", _parquet_row(there, row)
@@ -63,13 +63,13 @@ def parquet_rows(path: Path, columns: Columns) -> Rows:
 
 
 @dataclass(frozen=True)
-class _Unreadable:
+class Unreadable:
     """A value that is damaged, or that Python has no type for."""
 
     reason: str
 
 
-def _values(column: Any) -> list[Any]:
+def values_of(column: Any) -> list[Any]:
     """Return the values of an Arrow array, of any type; strings that are not UTF-8 are marked."""
     try:
         return column.to_pylist()
@@ -81,14 +81,14 @@ def _value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
-        return _Unreadable(f"is not UTF-8 (byte {error.start + 1}: {error.reason})")
+        return Unreadable(f"is not UTF-8 (byte {error.start + 1}: {error.reason})")
     except (ValueError, OverflowError) as error:
-        return _Unreadable(f"cannot be read ({error})")
+        return Unreadable(f"cannot be read ({error})")
 
 
 def _parquet_row(names: Sequence[str], values: Sequence[Any]) -> Row | BadRow:
     row = dict(zip(names, values, strict=True))
-    bad = {name: value for name, value in row.items() if isinstance(value, _Unreadable)}
+    bad = {name: value for name, value in row.items() if isinstance(value, Unreadable)}
     if not bad:
         return row
     reasons = [f"{name} {value.reason}" for name, value in bad.items()]
