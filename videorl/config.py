@@ -70,6 +70,10 @@ class SamplingConfig:
     """Classifier-free guidance; 1 = none, at half the cost."""
     negative_prompt: str = ""
     max_sequence_length: int = 512
+    """Tokens of a prompt that the transformer is given."""
+    long_prompts: str = "skip"
+    """What becomes of a prompt with more tokens, online, offline and in ReFL: `skip` = it is left
+    out, logged and counted; `truncate` = it is cut off, as the stock pipelines do silently."""
     batch_size: int = 0
     """Candidates denoised at once; 0 = all of a prompt."""
 

@@ -24,6 +24,10 @@ class TableError(VideorlError, ValueError):
     """A text file or table cannot be read at all: its kind, its encoding, a missing column."""
 
 
+class DamagedPairError(ArchiveError):
+    """A stored pair cannot be learned from; others of its archive can."""
+
+
 class PromptError(VideorlError, ValueError):
     """A prompt source cannot be read, or holds nothing usable."""
 

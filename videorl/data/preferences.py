@@ -16,7 +16,7 @@ from videorl.data.archive import read_table
 from videorl.data.archive_tables import unpack_latents
 from videorl.data.arrow_types import fits
 from videorl.data.parquet_rows import parquet_schema, values_of
-from videorl.errors import ArchiveError, TableError
+from videorl.errors import ArchiveError, DamagedPairError, TableError
 
 logger = logging.getLogger(__name__)
 
@@ -66,18 +66,16 @@ class Preferences:
         """Return the latents [C, T, H, W] of the chosen and of the rejected video of a pair.
 
         Raises:
-            ArchiveError: They are missing, damaged, or not finite.
+            DamagedPairError: They are missing, damaged, or not finite.
         """
         number = self.numbers[index] if self.numbers else index
         chosen, rejected = self.load(number)
         try:
             both = unpack_latents(chosen), unpack_latents(rejected)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            raise ArchiveError(f"the latents of pair {number} are damaged: {error}") from error
+            raise DamagedPairError(f"the latents of pair {number} are damaged: {error}") from error
         if not all(latents is not None and latents.float().isfinite().all() for latents in both):
-            raise ArchiveError(
-                f"the latents of pair {number} are missing or not finite: leave the pair out"
-            )
+            raise DamagedPairError(f"the latents of pair {number} are missing or not finite")
         return both
 
 

@@ -87,6 +87,10 @@ class PromptStream:
         self._epoch = -1
         self._order: list[int] = []
 
+    def __len__(self) -> int:
+        """Return the number of prompts, which is that of positions in an epoch."""
+        return len(self._rows)
+
     def __getitem__(self, index: int) -> Prompt:
         """Return the prompt at position `index` (>= 0)."""
         if index < 0:

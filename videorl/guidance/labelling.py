@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from videorl.config import RewardConfig
+from videorl.errors import PromptError
 from videorl.files import write_csv
 from videorl.guidance.latent_files import ScoredVideo, read_video, write_latents
 from videorl.protocols import Policy, RewardModel
@@ -71,7 +72,8 @@ def sample_scored_latents(
 ) -> list[list[Path]]:
     """Sample and score candidates of every prompt, and write their latents; return the files.
 
-    Prompts whose files exist already are skipped, so that a stopped call can be repeated.
+    Prompts whose files exist already are skipped, so that a stopped call can be repeated. Prompts
+    that the policy cannot encode are logged and left out.
 
     Args:
         folder: Is created.
@@ -81,20 +83,31 @@ def sample_scored_latents(
         num_candidates: Number of candidates of each prompt.
         seed: Seed of the samples.
         on_prompt: Called with the number of prompts done.
+
+    Raises:
+        PromptError: No prompt can be encoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups: list[list[Path]] = []
+    refused: PromptError | None = None
     for number, prompt in enumerate(prompts):
         paths = [folder / f"{number:06d}-{k:02d}.safetensors" for k in range(num_candidates)]
         if not all(path.is_file() for path in paths):
             seeds = [derive_seed(seed, "latents", prompt, k) for k in range(num_candidates)]
-            embeds_LD, negative_LD = policy.encode([prompt, ""])
+            try:
+                embeds_LD, negative_LD = policy.encode([prompt, ""])
+            except PromptError as error:
+                logger.warning("left out: %s", error)
+                refused = error
+                continue
             latents_BCTHW = policy.sample(embeds_LD, negative_LD, seeds)
             scored = score(policy.decode(latents_BCTHW), prompt)
             for path, latents_CTHW, scores in zip(paths, latents_BCTHW, scored, strict=True):
                 write_latents(path, latents_CTHW, ScoredVideo(prompt, scores))
         groups.append(paths)
         on_prompt(number + 1)
+    if refused and not groups:
+        raise PromptError(f"no prompt can be used; the last problem was: {refused}") from refused
     return groups
 
 
