@@ -98,7 +98,7 @@ class ScoreTable:
             if key in places or key[0] not in named or errors[row] is None
         }
         keys = sorted(latest, key=lambda key: (places.get(key, len(places)), latest[key]))
-        table = table.take([latest[key] for key in keys])
+        table = table.take(pa.array([latest[key] for key in keys], pa.int64()))
         _write(table, self._path)
         shutil.rmtree(self._parts, ignore_errors=True)
         return table
