@@ -123,9 +123,12 @@ def csv_files(draw: st.DrawFn) -> tuple[list[dict[str, str]], bytes]:
     names = ("video", "prompt", "id")
     rows = draw(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=6))
     file = io.StringIO()
+    styles = [csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]
+    # Python's own writer leaves a carriage return without quotes, where it ends a row for others.
+    has_returns = any("\r" in value for row in rows for value in row)
     writer = csv.writer(
         file,
-        quoting=draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC])),
+        quoting=csv.QUOTE_ALL if has_returns else draw(st.sampled_from(styles)),
         lineterminator=draw(st.sampled_from(["\n", "\r\n", "\r"])),
     )
     writer.writerows([names, *rows])
@@ -233,8 +236,10 @@ def test_lists_in_other_encodings_are_refused_not_misread(
     elif encoding.startswith("utf"):
         assert found is None
     else:
-        kept = {text.encode(encoding, "ignore").decode(encoding).strip() for text in texts}
-        assert set(found or ()) <= kept
+        raw = [text.encode(encoding, "ignore") for text in texts]
+        # A few letters of other encodings happen to be one of UTF-8.
+        assume(all(b.isascii() for b in raw if b.decode("utf-8", "ignore").encode() == b))
+        assert set(found or ()) <= {text.decode(encoding).strip() for text in raw}
 
 
 @given(st.binary(max_size=60) | HALVES.map(lambda text: text.encode("utf-8", "surrogatepass")))

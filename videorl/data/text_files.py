@@ -27,8 +27,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 def read_text(path: Path) -> str:
     """Return a UTF-8 file as text, without a byte-order mark, with the line ends that it has.
 
-    Characters that are no valid Unicode (half an emoji, a byte that an otherwise sound file was cut
-    at) stay in the text, for `problem_of` to find: they cost their line, not the file.
+    Characters that are no valid Unicode (half an emoji, a letter that was cut in two) stay in the
+    text, for `problem_of` to find: they cost their line, not the file. A file that has more such
+    lines than lines of sound letters beyond ASCII is taken for one of another encoding.
 
     Raises:
         OSError: It cannot be read.
@@ -48,8 +49,14 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         text = content.decode("utf-8", "surrogateescape")
-    if _BYTES.sub("", text).isascii():
-        _refuse_encoding(path, text)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    bad = [bool(_BYTES.search(line)) for line in lines]
+    num_good = sum(
+        not line.isascii() for line, is_bad in zip(lines, bad, strict=True) if not is_bad
+    )
+    if num_good < sum(bad):
+        number = bad.index(True)
+        _refuse_encoding(path, number + 1, lines[number])
     return text
 
 
@@ -83,10 +90,8 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _refuse_encoding(path: Path, text: str) -> NoReturn:
-    """Name the first line that is not UTF-8, where no line has characters of UTF-8."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    number, line = next((n, line) for n, line in enumerate(lines, 1) if _BYTES.search(line))
+def _refuse_encoding(path: Path, number: int, line: str) -> NoReturn:
+    """Name a line that is not UTF-8, and what it seems to be instead."""
     raw = line.encode("utf-8", "surrogateescape")
     is_windows = any(byte in _CONTROLS_OF_LATIN_1 for byte in raw)
     name, likely = ("Windows-1252", "cp1252") if is_windows else ("Latin-1", "latin1")
