@@ -83,8 +83,8 @@ class PromptsConfig:
     """Where prompts come from and how many are used per round."""
 
     source: str = MISSING
-    """`moving_shapes`; a UTF-8 file: text with one prompt per line, `.jsonl`, `.csv` or `.parquet`;
-    or `module:function`, which returns the prompts of a split, `train` or `held_out`."""
+    """`moving_shapes`; a file: `.txt` with one prompt per line, `.csv`, `.json`, `.jsonl` or
+    `.parquet`; or `module:function`, which returns those of a split, `train` or `held_out`."""
     column: str = "prompt"
     """Where a table has its prompts. Its columns `id`, `tags` and `weight` (how often a prompt is
     drawn, relative to the others) are read too, where it has them."""

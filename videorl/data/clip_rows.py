@@ -50,7 +50,7 @@ def read_clip_rows(path: Path, with_videos: bool = True) -> Iterator[ClipRow]:
         problem = row.reason if is_bad else _problem(row, with_videos)
         if problem:
             problem = f"{path.name}, {place}: {problem}"
-            logger.warning("%s cannot be scored", problem)
+            logger.warning("not scored: %s", problem)
         name = values.get("id")
         yield ClipRow(
             "" if name is None else printable(str(name)),

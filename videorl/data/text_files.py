@@ -81,8 +81,8 @@ def problem_of(text: str) -> str:
         return ""
     what = found.group()
     if _BYTES.fullmatch(what):
-        return f"{printable(text):.60} is not valid UTF-8: byte 0x{ord(what) & 0xFF:02x}"
-    return f"{printable(text):.60} is not valid Unicode: half of a surrogate pair"
+        return f"'{printable(text):.60}' is not valid UTF-8: byte 0x{ord(what) & 0xFF:02x}"
+    return f"'{printable(text):.60}' is not valid Unicode: half of a surrogate pair"
 
 
 def printable(text: str) -> str:

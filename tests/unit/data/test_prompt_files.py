@@ -93,7 +93,7 @@ JSON_CASES = [
     ('{"prompt": "a", "weight": 0}\n', "all weights are 0"),
     ('{"prompt": "a", "tags": 3}\n', "line 1: tags must be a list of texts, or text"),
     ('{"prompt": "a", "tags": {"b": 1}}\n', "line 1: tags must be a list of texts, or text"),
-    ('{"prompt": "half a pair: \\ud83d"}\n', "line 1: half a pair: \\ud83d is not valid Unic"),
+    ('{"prompt": "half a pair: \\ud83d"}\n', "line 1: 'half a pair: \\ud83d' is not valid Unic"),
     (
         '{"prompt": 1}\n\n' + '{"prompt": 2}\n' * 6,
         "a.jsonl: 7 rows cannot be used, line 1: prompt must be text, got 1; line 3: ",
@@ -195,22 +195,22 @@ BAD_ROWS = [
     (
         "a.jsonl",
         b'{"prompt": "a"}\n{"prompt": "\\ud83d"}\n{oops\n[3]\n{"prompt": "b"}\n',
-        f"3 of 5 rows cannot be used and are left out: line 2: \\ud83d {HALF}; line 3: is not JSON",
+        f"3 of 5 rows cannot be used and are left out: line 2: '\\ud83d' {HALF}; line 3: is",
     ),
     (
         "a.json",
         b'[{"prompt": "a"}, {"prompt": "\\ud83d"}, 3, "b"]',
-        f"2 of 4 rows cannot be used and are left out: item 2: \\ud83d {HALF}; item 3: must be a",
+        f"2 of 4 rows cannot be used and are left out: item 2: '\\ud83d' {HALF}; item 3: must be a",
     ),
     (
         "a.csv",
         b'prompt,id\na,1\n"\xed\xa0\xbd",2\nb, c,3\n"d" e,4\ne,1\nb,5\n',
-        f"4 of 6 rows cannot be used and are left out: line 3: \\ud83d {HALF}; line 4: has",
+        f"4 of 6 rows cannot be used and are left out: line 3: '\\ud83d' {HALF}; line 4: has",
     ),
     (
         "a.txt",
         b'a\n\xed\xa0\xbd\n{"prompt": "x"}\nb\n',
-        f"2 of 4 rows cannot be used and are left out: line 2: \\ud83d {HALF}; line 3: is JSON",
+        f"2 of 4 rows cannot be used and are left out: line 2: '\\ud83d' {HALF}; line 3: is JSON",
     ),
 ]
 

@@ -59,8 +59,8 @@ def test_a_character_that_is_broken_costs_its_line_alone(tmp_path: Path) -> None
     cut_off = "ein Bär\n".encode() + "🐻".encode()[:2] + b" cut off\na cat"
     halves = "ein Bär\nhalf \ud83d an emoji\na cat".encode("utf-8", "surrogatepass")
     for content, said in (
-        (cut_off, r"\udcf0\udc9f cut off is not valid UTF-8: byte 0xf0"),
-        (halves, r"half \ud83d an emoji is not valid Unicode: half of a surrogate pair"),
+        (cut_off, r"'\udcf0\udc9f cut off' is not valid UTF-8: byte 0xf0"),
+        (halves, r"'half \ud83d an emoji' is not valid Unicode: half of a surrogate pair"),
     ):
         path.write_bytes(content)
         assert [problem_of(line) for line in read_lines(path)] == ["", said, ""]
