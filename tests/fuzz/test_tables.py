@@ -123,7 +123,7 @@ def csv_files(draw: st.DrawFn) -> tuple[list[dict[str, str]], bytes]:
     names = ("video", "prompt", "id")
     rows = draw(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=6))
     file = io.StringIO()
-    styles = [csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]
+    styles: list[Any] = [csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]
     # Python's own writer leaves a carriage return without quotes, where it ends a row for others.
     has_returns = any("\r" in value for row in rows for value in row)
     writer = csv.writer(

@@ -57,6 +57,7 @@ def read_prompts(path: Path, column: str = DEFAULT_COLUMN) -> list[PromptRow]:
 
 
 def _rows(path: Path, column: str) -> Rows:
+    check_kind(path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
         # The line ends inside of a prompt are not those of the system that saved the file.
@@ -73,7 +74,6 @@ def _rows(path: Path, column: str) -> Rows:
         )
     if column != DEFAULT_COLUMN:
         raise TableError(f"{path} is read as plain text, which has no column {column!r}: omit it")
-    check_kind(path)
     return _text_rows(path)
 
 

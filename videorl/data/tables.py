@@ -51,10 +51,10 @@ def read_rows(path: Path, columns: Columns) -> Rows:
         TableError: The file cannot be read, is of another kind than its name says or is not UTF-8,
             lacks a column, or cannot be divided into rows.
     """
+    check_kind(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise TableError(f"{path} is of no kind that is read: {', '.join(READERS)}")
-    check_kind(path)
     try:
         yield from reader(path, columns)
     except OSError as error:

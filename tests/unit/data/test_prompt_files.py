@@ -143,6 +143,7 @@ TEXT_CASES = [
         ("a.json", '[{"text": "a"}]', "item 1: has no column 'prompt', but text"),
         ("a.json", "[" * 10000, "a.json is not JSON"),
         ("a.yaml", "- a cat\n", "a.yaml is of no kind that is read: end its name in .txt if"),
+        ("a.txt.bz2", "BZh9", "a.txt.bz2 is compressed by bzip2: unpack it"),
         ("a.csv", "<!DOCTYPE html>\n", "a.csv is a web page, as a failed download leaves it"),
         ("a.parquet", "version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
         ("a.tsv", "prompt\tid\n", "a.tsv is of no kind that is read: save it as .csv"),
