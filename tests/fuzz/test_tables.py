@@ -124,11 +124,11 @@ def csv_files(draw: st.DrawFn) -> tuple[list[dict[str, str]], bytes]:
     rows = draw(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=6))
     file = io.StringIO()
     styles: list[Any] = [csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]
-    # Python's own writer leaves a carriage return without quotes, where it ends a row for others.
-    has_returns = any("\r" in value for row in rows for value in row)
+    # Python's own writer leaves line ends that are not its own without quotes.
+    has_line_ends = any(end in value for end in "\r\n" for row in rows for value in row)
     writer = csv.writer(
         file,
-        quoting=csv.QUOTE_ALL if has_returns else draw(st.sampled_from(styles)),
+        quoting=csv.QUOTE_ALL if has_line_ends else draw(st.sampled_from(styles)),
         lineterminator=draw(st.sampled_from(["\n", "\r\n", "\r"])),
     )
     writer.writerows([names, *rows])

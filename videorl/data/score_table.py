@@ -161,9 +161,8 @@ def _schema(names: Sequence[str]) -> pa.Schema:
     Raises:
         KeyError: One of those that must be there is not.
     """
-    for name in (*_FIRST, *_LAST):
-        if name not in names:
-            raise KeyError(name)
+    if missing := [name for name in (*_TEXTS, "total") if name not in names]:
+        raise KeyError(missing[0])
     return pa.schema([(name, pa.string() if name in _TEXTS else pa.float64()) for name in names])
 
 
