@@ -168,7 +168,7 @@ def read_table(
         return empty if columns is None else empty.select(columns)
     try:
         return ds.dataset(paths, schema=SCHEMAS[name], format="parquet").to_table(columns=columns)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"a {name} file of {directory} cannot be read: {error}") from error
 
 

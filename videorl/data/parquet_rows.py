@@ -25,7 +25,7 @@ def parquet_schema(path: Path) -> pa.Schema:
 
     try:
         return pq.read_schema(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -58,7 +58,7 @@ def parquet_rows(path: Path, columns: Columns) -> Rows:
                 for row in zip(*values, strict=True):
                     number += 1
                     yield f"row {number}", _parquet_row(there, row)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
 
 

@@ -53,7 +53,7 @@ def has_videos(path: Path) -> bool:
         return False
     try:
         names = ds.dataset(files, format="parquet").schema.names
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
     return "chosen_video" in names and "chosen_latents" not in names
 

@@ -67,9 +67,15 @@ class Preferences:
 
         Raises:
             DamagedPairError: They are missing, damaged, or not finite.
+            ArchiveError: Their file cannot be read.
         """
         number = self.numbers[index] if self.numbers else index
-        chosen, rejected = self.load(number)
+        try:
+            chosen, rejected = self.load(number)
+        except ArchiveError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise ArchiveError(f"pair {number} cannot be read: {error}") from error
         try:
             both = unpack_latents(chosen), unpack_latents(rejected)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -96,7 +102,9 @@ def read_preferences(path: Path) -> Preferences:
         raise ArchiveError(f"{path} is the folder of a run: give {path / 'archive'}")
     try:
         found = _of_run(path) if (path / "pairs").is_dir() else _of_files(path)
-    except pa.ArrowException as error:
+    except ArchiveError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"{path} cannot be read as Parquet: {error}") from error
     prompts, shapes, load = found
     if not prompts:

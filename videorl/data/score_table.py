@@ -119,7 +119,7 @@ class ScoreTable:
         try:
             with pq.ParquetFile(file) as opened:
                 table = opened.read()
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{file} is not a Parquet file that can be read ({error}); give another --out"
             ) from error

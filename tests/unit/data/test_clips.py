@@ -121,6 +121,10 @@ def test_places_and_tables_that_cannot_be_read_are_named(tmp_path: Path) -> None
     pq.write_table(pa.table({"video": ["a"], "caption": ["b"]}), tmp_path / "in.parquet")
     with pytest.raises(VideoError, match=r"no column 'prompt', but video, caption"):
         find_clips(tmp_path / "in.parquet")
+    damaged = (tmp_path / "in.parquet").read_bytes().replace(b"caption", b"capti\xff\xff")
+    (tmp_path / "in.parquet").write_bytes(damaged)
+    with pytest.raises(VideoError, match=r"in\.parquet is not a readable Parquet file: 'utf-8'"):
+        find_clips(tmp_path / "in.parquet")
     pq.write_table(pa.table({"video": [1], "prompt": ["b"]}), tmp_path / "in.parquet")
     with pytest.raises(VideoError, match=r"column 'video' must be paths or bytes .*, got int64"):
         find_clips(tmp_path / "in.parquet")
