@@ -265,7 +265,10 @@ def test_labels_of_any_values(rows: list[dict[str, Any]]) -> None:
                     assert str(path) in str(error)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a.mp4", "./b.mp4", "", "x"]) | HALVES, JSON_VALUES)))
+NAMES = st.sampled_from(["a.mp4", "./b.mp4", "", "x", "a\0b", "x" * 300, "..", "/"])
+
+
+@given(st.lists(st.tuples(NAMES | HALVES, JSON_VALUES | st.just("a\0b"))))
 def test_videos_with_any_prompts_can_be_written_down(rows: list[tuple[str, Any]]) -> None:
     lines = [json.dumps({"video": video, "prompt": prompt}) for video, prompt in rows]
     with tempfile.TemporaryDirectory() as folder:

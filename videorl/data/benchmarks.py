@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import posixpath
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def find_benchmark_clips(benchmark: Benchmark) -> ClipSource:
         DatasetError: None of the videos is there.
     """
     keys = benchmark.keys()
-    missing = [video for video, _ in keys if not (benchmark.folder / video).is_file()]
+    missing = [video for video, _ in keys if not os.path.isfile(benchmark.folder / video)]
     if len(missing) == len(keys):
         raise DatasetError(
             f"none of the {len(keys)} videos of {benchmark.name} is in {benchmark.folder}; "

@@ -73,4 +73,5 @@ def _problem(row: Row, with_videos: bool) -> str:
 
 
 def _text(value: Any) -> str:
-    return printable(value) if isinstance(value, str) else ""
+    """Return a value as a text that can be written anywhere, and may be part of a path."""
+    return printable(value).replace("\0", "\\0") if isinstance(value, str) else ""

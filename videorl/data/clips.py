@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -139,7 +140,7 @@ def _from_folder(folder: Path, prompts: Path | None) -> ClipSource:
     rows = _rows_of_folder(folder, prompts)
     # Resolved, as a row may spell the path of a file as `./a.mp4`.
     known = {(folder / row.video).resolve() for row in rows if row.video}
-    lost = next((row for row in rows if row.problem and not (folder / row.video).is_file()), None)
+    lost = next((row for row in rows if row.problem and not _is_there(folder, row.video)), None)
     for path in found:
         if path.resolve() not in known:
             rows.append(_row_beside(path, folder, lost))
@@ -153,6 +154,10 @@ def _from_folder(folder: Path, prompts: Path | None) -> ClipSource:
         elif row.video:
             refused[key] = row.problem
     return _listed(clips, refused)
+
+
+def _is_there(folder: Path, video: str) -> bool:
+    return bool(video) and os.path.exists(folder / video)  # False also for a name that is too long
 
 
 def _rows_of_folder(folder: Path, prompts: Path | None) -> list[ClipRow]:
