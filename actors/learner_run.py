@@ -26,7 +26,13 @@ from videorl.data.prompts import open_prompts
 from videorl.errors import ResourceError
 from videorl.learning.loop import run_learner
 from videorl.learning.prompts import PromptExamples
-from videorl.learning.stored_pairs import PairStream, check_shape, encode_archive, probe_sampling
+from videorl.learning.stored_pairs import (
+    PROBE,
+    PairStream,
+    check_shape,
+    encode_archive,
+    probe_sampling,
+)
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
 from videorl.types import Prompt, SampleRequest, WeightVersion
@@ -113,8 +119,8 @@ def _from_pairs(
     learner = RayLearner(probing, folder.root, None, resources)
 
     def check(version: WeightVersion) -> None:
-        embeds = encode(preferences.prompts[0])
-        request = SampleRequest(0, Prompt(0, preferences.prompts[0]), (0,), version)
+        embeds = encode(PROBE)
+        request = SampleRequest(0, Prompt(0, PROBE), (0,), version)
         check_shape(preferences, learner.sample(request, embeds, embeds))
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)

@@ -2,6 +2,7 @@ r"""`videorl sample`: videos from a diffusers pipeline, with or without aligned 
 
     videorl sample "a large red circle moving left" "a small blue square moving up" --num 4
     videorl sample "a large red circle moving left" --lora runs/moving_shapes/aligned
+    videorl sample --prompts prompts.txt --out samples
     videorl sample "a large red circle moving left" --latent-reward runs/NAME/reward \
         --guide motion_quality=1 --guide text_alignment=0.5
 
@@ -12,20 +13,28 @@ r"""`videorl sample`: videos from a diffusers pipeline, with or without aligned 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
-from videorl.errors import ConfigError
+from videorl.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from videorl.config import Recipe
 
 
+logger = logging.getLogger(__name__)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = command.new_parser("videorl sample", __doc__)
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="text of a video")
+    parser.add_argument("texts", nargs="*", metavar="PROMPT", help="text of a video")
+    text = "a file of prompts, as `prompts.source` of a recipe: text, CSV, JSON or Parquet"
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help=text)
+    command.add_option(parser, "--column", "prompt", "where a table of --prompts has them")
     text = "name or path of the recipe whose policy and sampling settings are used"
     command.add_option(parser, "--recipe", "moving_shapes", text)
     parser.add_argument("--lora", help="folder of aligned LoRA weights, e.g. runs/NAME/aligned")
@@ -53,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(argv)
     _check(options)
     command.output_folder(options.out)
+    command.start_logging()
+    prompts = _prompts(options)
 
     from videorl.guidance.config import parse_weights, read_config
     from videorl.recipes.overrides import Override
@@ -62,8 +73,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(options.recipe, [*options.set, *lora])
     is_guided = bool(options.guide)
     weights = parse_weights(options.guide, read_config(options.latent_reward)) if is_guided else {}
-    _sample(recipe, weights, options)
+    _sample(recipe, weights, prompts, options)
     return 0
+
+
+def _prompts(options: argparse.Namespace) -> list[str]:
+    """Return the prompts that were typed, then those of the file."""
+    from videorl.data.prompt_files import read_prompts
+    from videorl.data.text_files import problem_of
+
+    for text in options.texts:
+        if problem := problem_of(text):
+            raise PromptError(problem)
+        if Path(text).suffix and os.path.isfile(text):
+            raise ConfigError(f"{text} is a file; give the prompts in it by --prompts {text}")
+    rows = read_prompts(options.prompts, options.column) if options.prompts else []
+    prompts = [*options.texts, *(row.text for row in rows)]
+    if not prompts:
+        raise ConfigError("there is no prompt: give texts, or --prompts FILE")
+    return prompts
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -81,8 +109,20 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError(problem)
 
 
-def _sample(recipe: Recipe, weights: dict[str, float], options: argparse.Namespace) -> None:
-    """Write the videos of all prompts; `weights` of dimensions, empty = without guidance."""
+def _sample(
+    recipe: Recipe, weights: dict[str, float], prompts: list[str], options: argparse.Namespace
+) -> None:
+    """Write the videos of all prompts.
+
+    Args:
+        recipe: Whose policy and sampling settings are used.
+        weights: Of the latent reward's dimensions; empty = without guidance.
+        prompts: Texts; those that cannot be encoded are logged and left out.
+        options: Of the command.
+
+    Raises:
+        PromptError: No prompt can be encoded.
+    """
     from videorl.data.video_io import write_mp4
     from videorl.guidance.flow_nrg import MAX_FACTOR
     from videorl.guidance.latent_reward import load_latent_reward
@@ -101,20 +141,26 @@ def _sample(recipe: Recipe, weights: dict[str, float], options: argparse.Namespa
         assert isinstance(policy, PipelinePolicy)
         max_factor = MAX_FACTOR if options.max_factor is None else options.max_factor
         sampler = GuidedSampler(policy, reward, weights, max_factor=max_factor)
+    refused: list[PromptError] = []
     negative_prompt = recipe.sampling.negative_prompt
     videos = sample_videos(
         policy,
-        options.prompts,
+        prompts,
         negative_prompt=negative_prompt,
         num=options.num,
         seed=options.seed,
         sampler=sampler,
+        on_refused=refused.append,
     )
-    for number, (prompt, of_prompt) in enumerate(zip(options.prompts, videos, strict=True)):
+    for number, (prompt, of_prompt) in enumerate(zip(prompts, videos, strict=True)):
         for index, video in enumerate(of_prompt):
             path = options.out / f"{number:03d}-{index:02d}.mp4"
             write_mp4(path, video)
             print(f"{path}  {prompt}")
+        if not of_prompt:
+            logger.warning("left out: %s", refused[-1])
+    if len(refused) == len(prompts):
+        raise refused[-1]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`videorl score`: score videos of a folder, a Parquet file or a run with reward models, on Ray.
+"""`videorl score`: score videos of a folder, a table or a run with reward models, on Ray.
 
     videorl score clips --reward video_reward=checkpoints/VideoReward
     videorl score clips.parquet --rewards my_recipe.yaml rewards.0.num_workers=4
@@ -27,13 +27,13 @@ _SHOWN_ERRORS = 5
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.new_parser("videorl score", __doc__)
-    text = "a folder of videos, a Parquet file, or the folder of a run"
+    text = "a folder of videos, a table (Parquet, CSV, JSON), or the folder of a run"
     parser.add_argument("source", type=Path, help=text)
     command.add_overrides(parser, "settings of model N, counted from 0: rewards.N.key=value")
     command.add_models(parser, "--reward")
     text = "a recipe, or a YAML file with `rewards:` only"
     parser.add_argument("--rewards", metavar="RECIPE", help=text)
-    text = "CSV or JSON lines with `video` and `prompt`, for a folder of videos"
+    text = "a table (CSV, JSON, Parquet) with `video` and `prompt`, for a folder of videos"
     parser.add_argument("--prompts", type=Path, help=text)
     command.add_option(parser, "--out", Path("scores.parquet"), "Parquet file of scores")
     command.add_option(parser, "--batch-size", 8, "videos that a worker gets at once")
@@ -61,11 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with open_scores(out, rewards) as table:
         table.forget_changed(source)
+        table.refuse(source.refused)
         num_before = len(table.scored.intersection(source.keys))
         finished = num_before == len(source.keys) or score_missing(
             source, rewards, table, options.batch_size, options.address
         )
-        num_scored = _report(table.merge(source.keys), out, num_before)
+        num_scored = _report(table.merge([*source.keys, *source.refused]), out, num_before)
     if not finished:
         return command.stopped()
     return 0 if num_scored else NOTHING_SCORED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ def save_video_pairs(folder: Path) -> Path:
     return save_table(folder)
 
 
-def save_table(folder: Path, **changes: list[object]) -> Path:
+def save_table(folder: Path, **changes: Any) -> Path:
     """Write the table of the three pairs; `changes` replace columns, an empty one is left out."""
     columns = {
         "prompt": PROMPTS,
@@ -32,5 +33,5 @@ def save_table(folder: Path, **changes: list[object]) -> Path:
         "rejected_video": ["1.mp4", "2.mp4", "0.mp4"],
         **changes,
     }
-    pq.write_table(pa.table({k: v for k, v in columns.items() if v}), folder / "pairs.parquet")
+    pq.write_table(pa.table({k: v for k, v in columns.items() if len(v)}), folder / "pairs.parquet")
     return folder

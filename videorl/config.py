@@ -70,6 +70,10 @@ class SamplingConfig:
     """Classifier-free guidance; 1 = none, at half the cost."""
     negative_prompt: str = ""
     max_sequence_length: int = 512
+    """Tokens of a prompt that the transformer is given."""
+    long_prompts: str = "skip"
+    """What becomes of a prompt with more tokens, online, offline and in ReFL: `skip` = it is left
+    out, logged and counted; `truncate` = it is cut off, as the stock pipelines do silently."""
     batch_size: int = 0
     """Candidates denoised at once; 0 = all of a prompt."""
 
@@ -79,8 +83,8 @@ class PromptsConfig:
     """Where prompts come from and how many are used per round."""
 
     source: str = MISSING
-    """`moving_shapes`; a UTF-8 file: text with one prompt per line, `.jsonl`, `.csv` or `.parquet`;
-    or `module:function`, which returns the prompts of a split, `train` or `held_out`."""
+    """`moving_shapes`; a file: `.txt` with one prompt per line, `.csv`, `.json`, `.jsonl` or
+    `.parquet`; or `module:function`, which returns those of a split, `train` or `held_out`."""
     column: str = "prompt"
     """Where a table has its prompts. Its columns `id`, `tags` and `weight` (how often a prompt is
     drawn, relative to the others) are read too, where it has them."""

@@ -20,6 +20,14 @@ class ArchiveError(VideorlError, OSError):
     """The archive of candidates cannot be written (a full disk, for instance) or is damaged."""
 
 
+class TableError(VideorlError, ValueError):
+    """A text file or table cannot be read at all: its kind, its encoding, a missing column."""
+
+
+class DamagedPairError(ArchiveError):
+    """A stored pair cannot be learned from; others of its archive can."""
+
+
 class PromptError(VideorlError, ValueError):
     """A prompt source cannot be read, or holds nothing usable."""
 

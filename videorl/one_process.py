@@ -25,6 +25,7 @@ from videorl.learning.loop import run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.learning.stored_pairs import (
+    PROBE,
     PairStream,
     check_archive,
     check_shape,
@@ -106,7 +107,7 @@ def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> b
     preferences = read_preferences(archive)
     probing = replace(recipe, sampling=probe_sampling(recipe.sampling))
     learner, policy = _learner(probing, folder, with_text_encoder=True)
-    check_shape(preferences, policy.sample(policy.encode([preferences.prompts[0]])[0], None, [0]))
+    check_shape(preferences, policy.sample(policy.encode([PROBE])[0], None, [0]))
     pairs = PairStream(preferences, lambda text: policy.encode([text])[0], recipe.seed)
     return run_learner(recipe, folder, learner, pairs, should_stop)
 

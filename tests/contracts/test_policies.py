@@ -131,6 +131,9 @@ def test_a_prompt_too_long_is_named_with_its_length_and_the_limit(load: Load) ->
     assert len(policy.encode(["red circle moves left"])[0]) == 5
     with pytest.raises(PromptError, match=r"'a red circle moves left' has 6 tokens.* is 5"):
         policy.encode(["red", "a red circle moves left"])
+    negative = "a red circle moves left"
+    with pytest.raises(ConfigError, match=r"sampling\.negative_prompt has 6 tokens.* is 5"):
+        load(frozenset({"text_encoder"}), max_sequence_length=5, negative_prompt=negative)
 
 
 def test_policy_and_reference_start_equal_and_part_until_updated(load: Load) -> None:

@@ -95,6 +95,36 @@ def test_samples_are_those_of_the_stock_pipeline(
         assert abs(video.frames / 255 - frames).max() <= 0.5 / 255 + 1e-6
 
 
+def test_a_prompt_that_is_cut_off_is_cut_off_where_the_stock_pipeline_does(
+    family: str, stock: Any, tiny_checkpoints: dict[str, Path]
+) -> None:
+    prompt = " ".join([PROMPTS[0]] * 5)
+    sampling = tiny_sampling(long_prompts="truncate", negative_prompt=prompt[5:])
+    config = tiny_policy(tiny_checkpoints[family], family)
+    policy = load_policy(config, sampling, parts=PARTS, seed=3)
+    embeds, negative = policy.encode([prompt, prompt[5:]])
+    with torch.no_grad():
+        padded, _ = stock.encode_prompt(
+            prompt, do_classifier_free_guidance=False, max_sequence_length=16
+        )
+    assert torch.equal(embeds, padded[0])
+    expected = stock(
+        prompt=[prompt] * 2,
+        negative_prompt=[prompt[5:]] * 2,
+        height=16,
+        width=16,
+        num_frames=5,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        max_sequence_length=16,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        output_type="latent",
+        return_dict=False,
+    )[0]
+    latents = policy.sample(embeds, negative, SEEDS)
+    assert torch.equal(latents, channels_first(family, expected))
+
+
 @pytest.mark.parametrize("rank", [4, 0], ids=["lora", "full"])
 def test_a_learner_s_prediction_is_the_stock_pipeline_s_own_model_call(
     family: str, stock: Any, load: Callable[..., Policy], rank: int

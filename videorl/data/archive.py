@@ -148,6 +148,8 @@ def read_table(
 ) -> pa.Table:
     """Return one table; columns that an older version did not write are null.
 
+    Columns may be of other types of Arrow that hold the same, as other programs write them.
+
     Args:
         directory: The archive folder.
         name: A key of `archive_tables.SCHEMAS`.
@@ -155,7 +157,7 @@ def read_table(
         steps: Steps to read, all committed steps by default.
 
     Raises:
-        ArchiveError: A file of a committed step is missing.
+        ArchiveError: A file of a committed step is missing or damaged.
     """
     chosen = committed_steps(directory) if steps is None else steps
     paths = [_path(directory, name, step) for step in chosen]
@@ -164,7 +166,10 @@ def read_table(
     if not paths:
         empty = SCHEMAS[name].empty_table()
         return empty if columns is None else empty.select(columns)
-    return ds.dataset(paths, schema=SCHEMAS[name], format="parquet").to_table(columns=columns)
+    try:
+        return ds.dataset(paths, schema=SCHEMAS[name], format="parquet").to_table(columns=columns)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ArchiveError(f"a {name} file of {directory} cannot be read: {error}") from error
 
 
 def read(directory: Path) -> tuple[pa.Table, pa.Table, pa.Table]:

@@ -6,18 +6,21 @@ each layout was read.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import logging
+import os
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from videorl.data.clips import Clip, ClipSource, Key
+from videorl.data.label_rows import name_of, numbers_of, read_labels, texts_of
+from videorl.data.table_rows import Row
 from videorl.errors import ConfigError, DatasetError
 
+V = TypeVar("V")
 logger = logging.getLogger(__name__)
 
 OVERALL = "Overall"
@@ -71,18 +74,15 @@ def read_benchmark(name: str, folder: Path) -> Benchmark:
 
     Raises:
         ConfigError: The name is unknown.
-        DatasetError: A file or column is missing, a label is none of the published ones, or there
-            are no rows at all.
+        DatasetError: A file or column is missing, or no row can be used. Single rows that cannot
+            be (a label is none of the published ones) are logged and left out.
     """
     if name not in BENCHMARKS:
         near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)
         raise ConfigError(
             f"unknown benchmark {name!r}; did you mean {near[0]!r}? Known: {', '.join(BENCHMARKS)}"
         )
-    found = BENCHMARKS[name](folder)
-    if not found.keys():
-        raise DatasetError(f"{folder} holds no row of {name}")
-    return found
+    return BENCHMARKS[name](folder)
 
 
 def find_benchmark_clips(benchmark: Benchmark) -> ClipSource:
@@ -94,7 +94,7 @@ def find_benchmark_clips(benchmark: Benchmark) -> ClipSource:
         DatasetError: None of the videos is there.
     """
     keys = benchmark.keys()
-    missing = [video for video, _ in keys if not (benchmark.folder / video).is_file()]
+    missing = [video for video, _ in keys if not os.path.isfile(benchmark.folder / video)]
     if len(missing) == len(keys):
         raise DatasetError(
             f"none of the {len(keys)} videos of {benchmark.name} is in {benchmark.folder}; "
@@ -115,24 +115,15 @@ def read_pairs_csv(path: Path, dimensions: Sequence[str]) -> tuple[Pair, ...]:
     Raises:
         DatasetError: See `read_benchmark`.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"cannot read pairs from {path}: {error}") from error
-    _check_columns(path, columns, ["path_A", "path_B", "prompt", *dimensions])
-    if short := [number for number, row in enumerate(rows, start=2) if None in row.values()]:
-        raise DatasetError(f"{path}, row {short[0]} has fewer values than the header has columns")
     answers = {"A": 1, "B": -1, "same": 0, "invalid": None}
-    return tuple(
-        Pair(
-            (row["path_A"], row["prompt"]),
-            (row["path_B"], row["prompt"]),
-            _labels(path, number, {name: row[name] for name in dimensions}, answers),
-        )
-        for number, row in enumerate(rows, start=2)
-    )
+
+    def read(row: Row) -> Pair:
+        texts = texts_of(row, ("path_A", "path_B", *dimensions))
+        said = {name: texts[name] for name in dimensions}
+        prompt = _prompt(row, "prompt")
+        return Pair((texts["path_A"], prompt), (texts["path_B"], prompt), _labels(said, answers))
+
+    return tuple(read_labels(path, ["path_A", "path_B", "prompt", *dimensions], read)[0])
 
 
 def _videogen_rewardbench(folder: Path) -> Benchmark:
@@ -144,14 +135,18 @@ def _videogen_rewardbench(folder: Path) -> Benchmark:
 def _genai_bench(folder: Path) -> Benchmark:
     columns = ["prompt", "left_model", "left_video", "right_model", "right_video", "vote_type"]
     answers = {"leftvote": 1, "rightvote": -1, "tievote": 0, "bothbad_vote": 0}
-    pairs = tuple(
-        Pair(
-            (_downloaded(row["left_video"], row["left_model"]), row["prompt"]),
-            (_downloaded(row["right_video"], row["right_model"]), row["prompt"]),
-            _labels(path, number, {OVERALL: row["vote_type"]}, answers),
+
+    def read(row: Row) -> Pair:
+        texts, prompt = texts_of(row, columns[1:]), _prompt(row, "prompt")
+        left, right = (
+            _downloaded(texts[f"{side}_video"], texts[f"{side}_model"])
+            for side in ("left", "right")
         )
-        for path, number, row in _parquet_rows(folder, "video_generation/test-*.parquet", columns)
-    )
+        return Pair(
+            (left, prompt), (right, prompt), _labels({OVERALL: texts["vote_type"]}, answers)
+        )
+
+    pairs = _read_all(folder, "video_generation/test-*.parquet", columns, read)
     return Benchmark("genai_bench", folder, (OVERALL,), pairs)
 
 
@@ -161,20 +156,18 @@ def _downloaded(link: str, model: str) -> str:
 
 
 def _vision_reward_pairs(name: str, pattern: str) -> Callable[[Path], Benchmark]:
-    def read(folder: Path) -> Benchmark:
-        columns = ["prompt", "standard_answer", "video1_path", "video2_path"]
-        answers = {"video1": 1, "video2": -1, "tie": 0}
-        pairs = tuple(
-            Pair(
-                (row["video1_path"], row["prompt"]),
-                (row["video2_path"], row["prompt"]),
-                _labels(path, number, {OVERALL: row["standard_answer"]}, answers),
-            )
-            for path, number, row in _parquet_rows(folder, pattern, columns)
-        )
-        return Benchmark(name, folder, (OVERALL,), pairs)
+    columns = ["prompt", "standard_answer", "video1_path", "video2_path"]
+    answers = {"video1": 1, "video2": -1, "tie": 0}
 
-    return read
+    def read(row: Row) -> Pair:
+        texts, prompt = texts_of(row, columns[1:]), _prompt(row, "prompt")
+        labels = _labels({OVERALL: texts["standard_answer"]}, answers)
+        return Pair((texts["video1_path"], prompt), (texts["video2_path"], prompt), labels)
+
+    def benchmark(folder: Path) -> Benchmark:
+        return Benchmark(name, folder, (OVERALL,), _read_all(folder, pattern, columns, read))
+
+    return benchmark
 
 
 def _video_feedback(folder: Path) -> Benchmark:
@@ -185,14 +178,13 @@ def _video_feedback(folder: Path) -> Benchmark:
         "text-to-video alignment",
         "factual consistency",
     )
+
+    def read(row: Row) -> Rating:
+        key = f"videos/{name_of(row, 'id')}.mp4", _prompt(row, "text prompt")
+        return Rating(key, numbers_of(row, dimensions))
+
     columns = ["id", "text prompt", *dimensions]
-    ratings = tuple(
-        Rating(
-            (f"videos/{row['id']}.mp4", row["text prompt"]),
-            {name: float(row[name]) for name in dimensions},
-        )
-        for _, _, row in _parquet_rows(folder, "*/test-*.parquet", columns)
-    )
+    ratings = _read_all(folder, "*/test-*.parquet", columns, read)
     return Benchmark("video_feedback", folder, dimensions, ratings=ratings)
 
 
@@ -208,47 +200,28 @@ BENCHMARKS: dict[str, Callable[[Path], Benchmark]] = {
 """Name -> reader of its folder."""
 
 
-def _parquet_rows(
-    folder: Path, pattern: str, columns: Sequence[str]
-) -> Iterable[tuple[Path, int, dict[str, Any]]]:
-    """Yield (file, row from 1, values) of every file that `pattern` finds, in order of names."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _read_all(
+    folder: Path, pattern: str, columns: Sequence[str], read: Callable[[Row], V]
+) -> tuple[V, ...]:
+    """Return what `read` makes of the rows of every file that `pattern` finds, by their names."""
     paths = sorted(folder.glob(pattern))
     if not paths:
         raise DatasetError(f"no file {pattern} in {folder}; unpack the benchmark as published")
-    for path in paths:
-        try:
-            schema = pq.read_schema(path)
-            _check_columns(path, schema.names, columns)
-            rows = pq.read_table(path, columns=list(columns)).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"cannot read {path}: {error}") from error
-        for number, row in enumerate(rows, start=1):
-            empty = [name for name in columns if row[name] is None]
-            if empty:
-                raise DatasetError(f"{path}, row {number}: {empty[0]!r} is empty")
-            yield path, number, row
+    return tuple(found for path in paths for found in read_labels(path, columns, read)[0])
 
 
-def _check_columns(path: Path, found: Iterable[str], wanted: Sequence[str]) -> None:
-    names = list(found)
-    if missing := [name for name in wanted if name not in names]:
-        raise DatasetError(f"{path} lacks column {missing[0]!r}; it has {', '.join(names) or '-'}")
+def _prompt(row: Row, column: str) -> str:
+    """Return the prompt of a row as it is published, with the spaces around it."""
+    texts_of(row, [column])
+    return row[column]
 
 
-def _labels(
-    path: Path, number: int, said: Mapping[str, str], answers: Mapping[str, int | None]
-) -> dict[str, int]:
+def _labels(said: Mapping[str, str], answers: Mapping[str, int | None]) -> dict[str, int]:
     """Return label by dimension; those whose answer stands for no judgement are left out."""
     labels: dict[str, int] = {}
     for dimension, answer in said.items():
         if answer not in answers:
-            raise DatasetError(
-                f"{path}, row {number}: {dimension} is {answer!r}, "
-                f"expected one of {', '.join(answers)}"
-            )
+            raise DatasetError(f"{dimension} is {answer!r}, expected one of {', '.join(answers)}")
         if (label := answers[answer]) is not None:
             labels[dimension] = label
     return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,9 +15,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from videorl.data.archive_tables import pack_latents
-from videorl.data.preferences import PREFERENCES, open_tables, parquet_files
+from videorl.data.parquet_rows import parquet_rows
+from videorl.data.preferences import PREFERENCES, open_tables, parquet_files, usable_pairs
+from videorl.data.table_rows import BadRow, Columns, Row
 from videorl.data.video_io import read_video
 from videorl.errors import ArchiveError, VideoError
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +53,7 @@ def has_videos(path: Path) -> bool:
         return False
     try:
         names = ds.dataset(files, format="parquet").schema.names
-    except pa.ArrowInvalid:
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
     return "chosen_video" in names and "chosen_latents" not in names
 
@@ -63,39 +68,50 @@ def video_files(path: Path) -> dict[str, Path]:
 
 
 def read_video_pairs(path: Path) -> list[VideoPair]:
-    """Read the table, without decoding anything.
+    """Read the table, without decoding anything; pairs that cannot be used are left out and logged.
 
     Args:
         path: A Parquet file or a folder of them, with the columns of `VIDEO_PREFERENCES`.
 
     Raises:
-        ArchiveError: A column is missing or of another type, there is no pair, or a video is
-            missing or outside of the folder.
+        ArchiveError: A column is missing or of another type, no pair can be used, or a video is
+            outside of the folder.
     """
-    dataset = open_tables(path, VIDEO_PREFERENCES)
+    open_tables(path, VIDEO_PREFERENCES)
     root = path if path.is_dir() else path.parent
-    rows = dataset.to_table(VIDEO_PREFERENCES.names).to_pylist()
+    columns = Columns(tuple(VIDEO_PREFERENCES.names))
+    rows = [row for file in parquet_files(path) for _, row in parquet_rows(Path(file), columns)]
     if not rows:
         raise ArchiveError(f"{path} holds no preference pair")
-    for index, row in enumerate(rows):
-        if empty := [name for name, value in row.items() if value is None]:
-            raise ArchiveError(f"{path}: pair {index} has no {empty[0]}")
+    numbers = usable_pairs(path, [_problem(row, root, n) for n, row in enumerate(rows)])
+    usable = [row for row in map(rows.__getitem__, numbers) if not isinstance(row, BadRow)]
     return [
-        VideoPair(
-            row["prompt"],
-            *(_file(root, row[name], index) for name in ("chosen_video", "rejected_video")),
-        )
-        for index, row in enumerate(rows)
+        VideoPair(row["prompt"], root / row["chosen_video"], root / row["rejected_video"])
+        for row in usable
     ]
 
 
-def _file(root: Path, name: str, index: int) -> Path:
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ArchiveError(f"pair {index} names a video outside of {root}, {name!r}; do not use it")
-    if not path.is_file():
-        raise ArchiveError(f"pair {index} names {name!r}, but there is no such file in {root}")
-    return path
+def _problem(row: Row | BadRow, root: Path, number: int) -> str:
+    """Return what is wrong with a pair; empty if nothing is.
+
+    Raises:
+        ArchiveError: It names a file outside of the folder.
+    """
+    if isinstance(row, BadRow):
+        return row.reason
+    if empty := [name for name, value in row.items() if value is None]:
+        return f"has no {empty[0]}"
+    for name in (row["chosen_video"], row["rejected_video"]):
+        if "\0" in name:
+            return f"names {name!r}, which no file can be called"
+        path = root / name
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise ArchiveError(
+                f"pair {number} names a video outside of {root}, {name!r}; do not use it"
+            )
+        if not os.path.isfile(path):  # False also for a name that is too long
+            return f"names {name!r}, but there is no such file in {root}"
+    return ""
 
 
 def write_latents(
@@ -103,27 +119,50 @@ def write_latents(
 ) -> None:
     """Encode every video once, into a folder that `read_preferences` reads; whole or not at all.
 
+    Pairs with a video that is damaged, or of another size than the policy makes, are left out and
+    logged.
+
     Args:
         pairs: From `read_video_pairs`.
         encode: Video -> latents [C, T, H, W].
         folder: Folder to write; replaced if it exists.
 
     Raises:
-        ArchiveError: A video is damaged, or is not of the size that the policy makes.
+        ArchiveError: No pair can be used.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    problems: list[str] = []
     with pq.ParquetWriter(partial / "pairs.parquet", PREFERENCES) as writer:
-        for index, pair in enumerate(pairs):
-            row: dict[str, object] = {"prompt": pair.prompt}
-            for role, path in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-                try:
-                    latents = encode(read_video(path))
-                except VideoError as error:
-                    raise ArchiveError(f"the {role} video of pair {index}: {error}") from error
-                packed = pack_latents(latents)
-                row |= {f"{role}_{name}": value for name, value in packed.items()}
-            writer.write_table(pa.Table.from_pylist([row], PREFERENCES))
+        for pair in pairs:
+            try:
+                row = _encoded(pair, encode)
+            except VideoError as error:
+                problems.append(str(error))
+                logger.warning("a pair is left out: %s", error)
+            else:
+                writer.write_table(pa.Table.from_pylist([row], PREFERENCES))
+    if len(problems) == len(pairs):
+        shutil.rmtree(partial)
+        raise ArchiveError(f"none of {len(pairs)} pairs can be used: {problems[0]}")
+    if problems:
+        logger.warning("%d of %d pairs are left out", len(problems), len(pairs))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
+
+
+def _encoded(pair: VideoPair, encode: Callable[[Video], Tensor]) -> dict[str, object]:
+    """Return a row of `PREFERENCES`.
+
+    Raises:
+        VideoError: A video is damaged, or of another size.
+    """
+    row: dict[str, object] = {"prompt": pair.prompt}
+    for role, path in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        try:
+            packed = pack_latents(encode(read_video(path)))
+        except VideoError as error:
+            raise VideoError(f"{path}, the {role} video of {pair.prompt!r:.60}: {error}") from error
+        row |= {f"{role}_{name}": value for name, value in packed.items()}
+    return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,16 @@ import pyarrow.dataset as ds
 
 from videorl.data.archive import read_table
 from videorl.data.archive_tables import unpack_latents
-from videorl.errors import ArchiveError
+from videorl.data.arrow_types import fits
+from videorl.data.parquet_rows import parquet_schema, values_of
+from videorl.errors import ArchiveError, DamagedPairError, TableError
+
+logger = logging.getLogger(__name__)
 
 _LATENTS = ("latents", "latents_shape", "latents_dtype")
 _ROLES = ("chosen", "rejected")
+_SHOWN = 5
+"""So many pairs that are left out are logged one by one."""
 
 PREFERENCES = pa.schema(
     [
@@ -31,7 +38,8 @@ PREFERENCES = pa.schema(
     ]
 )
 """One row per pair. Latents are those of the policy's pipeline before decoding, [C, T, H, W] in C
-order; `_dtype` is the name of a torch type. Other columns are ignored."""
+order; `_dtype` is the name of a torch type. Other columns are ignored, and columns may be of other
+types of Arrow that hold the same (`large_string`, dictionaries, ...)."""
 
 Row = Mapping[str, Any]
 
@@ -45,7 +53,10 @@ class Preferences:
     shape: tuple[int, ...]
     """[C, T, H, W], the same for all latents."""
     load: Callable[[int], tuple[Row, Row]]
-    """Return the three `latents` columns of the chosen and of the rejected video of a pair."""
+    """Return the three `latents` columns of both videos, chosen and rejected, of a pair by its
+    number in the archive."""
+    numbers: Sequence[int] = ()
+    """The number of every pair in the archive, from 0, where some were left out; empty = none."""
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -55,29 +66,34 @@ class Preferences:
         """Return the latents [C, T, H, W] of the chosen and of the rejected video of a pair.
 
         Raises:
-            ArchiveError: They are missing, damaged, or not finite.
+            DamagedPairError: They are missing, damaged, or not finite.
+            ArchiveError: Their file cannot be read.
         """
-        chosen, rejected = self.load(index)
+        number = self.numbers[index] if self.numbers else index
+        try:
+            chosen, rejected = self.load(number)
+        except ArchiveError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise ArchiveError(f"pair {number} cannot be read: {error}") from error
         try:
             both = unpack_latents(chosen), unpack_latents(rejected)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            raise ArchiveError(f"the latents of pair {index} are damaged: {error}") from error
+            raise DamagedPairError(f"the latents of pair {number} are damaged: {error}") from error
         if not all(latents is not None and latents.float().isfinite().all() for latents in both):
-            raise ArchiveError(
-                f"the latents of pair {index} are missing or not finite: leave the pair out"
-            )
+            raise DamagedPairError(f"the latents of pair {number} are missing or not finite")
         return both
 
 
 def read_preferences(path: Path) -> Preferences:
-    """Open preference pairs.
+    """Open preference pairs; those without a prompt or without latents are logged and left out.
 
     Args:
         path: The archive folder of a run with `archive.latents=true`, or a Parquet file, or a
             folder of Parquet files, with the columns of `PREFERENCES`.
 
     Raises:
-        ArchiveError: There is nothing of that kind, columns are missing, a video has no latents, or
+        ArchiveError: There is nothing of that kind, columns are missing, no pair can be used, or
             latents differ in shape.
     """
     if not path.exists():
@@ -86,14 +102,42 @@ def read_preferences(path: Path) -> Preferences:
         raise ArchiveError(f"{path} is the folder of a run: give {path / 'archive'}")
     try:
         found = _of_run(path) if (path / "pairs").is_dir() else _of_files(path)
-    except pa.ArrowException as error:
+    except ArchiveError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"{path} cannot be read as Parquet: {error}") from error
     prompts, shapes, load = found
     if not prompts:
         raise ArchiveError(f"{path} holds no preference pair")
-    if None in prompts:
-        raise ArchiveError(f"{path}: pair {prompts.index(None)} has no prompt")
-    return Preferences(prompts, _common_shape(path, shapes), load)
+    problems = [_problem(*pair) for pair in zip(prompts, shapes, strict=True)]
+    numbers = usable_pairs(path, problems)
+    shape = _common_shape(path, {number: shapes[number] for number in numbers})
+    return Preferences([prompts[number] for number in numbers], shape, load, numbers)
+
+
+def usable_pairs(path: Path, problems: Sequence[str]) -> list[int]:
+    """Return the numbers of the pairs that have no problem; the log names and counts the others.
+
+    Raises:
+        ArchiveError: All have one.
+    """
+    bad = [number for number, problem in enumerate(problems) if problem]
+    if len(bad) == len(problems):
+        raise ArchiveError(f"{path} holds no pair that can be used: pair 0 {problems[0]}")
+    for number in bad[:_SHOWN]:
+        logger.warning("%s: pair %d left out: %s", path, number, problems[number])
+    if bad:
+        logger.warning("%s: %d of %d pairs are left out", path, len(bad), len(problems))
+    return [number for number, problem in enumerate(problems) if not problem]
+
+
+def _problem(prompt: Any, shapes: tuple[Any, Any]) -> str:
+    """Return what is wrong with a pair; empty if nothing is."""
+    if prompt is None or not isinstance(prompt, str):
+        return "has no prompt" if prompt is None else f"has a prompt that {prompt.reason}"
+    if None in shapes:
+        return "has a video without latents; a run keeps them with archive.latents=true"
+    return ""
 
 
 def parquet_files(path: Path) -> list[str]:
@@ -102,26 +146,31 @@ def parquet_files(path: Path) -> list[str]:
 
 
 def open_tables(path: Path, schema: pa.Schema) -> ds.Dataset:
-    """Open a Parquet file, or those in a folder, as one table that has the columns of `schema`.
+    """Open a Parquet file, or those in a folder, as one table of the columns of `schema`.
 
     Raises:
-        ArchiveError: There is no file, or a column is missing or of another type.
+        ArchiveError: There is no file, or a column is missing or holds something else.
     """
     if not (files := parquet_files(path)):
         raise ArchiveError(f"there is no file *.parquet in {path}")
-    dataset = ds.dataset(files, format="parquet")
-    for field in schema:
-        if field.name not in dataset.schema.names:
-            raise ArchiveError(
-                f"{path} has no column {field.name!r}; needed are {', '.join(schema.names)}"
-            )
-        if not (got := dataset.schema.field(field.name).type).equals(field.type):
-            raise ArchiveError(f"{path}: column {field.name!r} must be {field.type}, got {got}")
-    return dataset
+    for file in files:
+        try:
+            found = parquet_schema(Path(file))
+        except TableError as error:
+            raise ArchiveError(str(error)) from error
+        for field in schema:
+            if field.name not in found.names:
+                raise ArchiveError(
+                    f"{file} has no column {field.name!r}; needed are {', '.join(schema.names)}"
+                )
+            if not fits(got := found.field(field.name).type, field.type):
+                raise ArchiveError(f"{file}: column {field.name!r} must be {field.type}, got {got}")
+    return ds.dataset(files, schema=schema, format="parquet")
 
 
 _Found = tuple[list[Any], list[tuple[Any, Any]], Callable[[int], tuple[Row, Row]]]
-"""Prompts, None where there is none; shapes of both videos of every pair; `Preferences.load`."""
+"""Prompts, None where there is none and `Unreadable` where it is damaged; shapes of both videos of
+every pair; `Preferences.load`."""
 
 
 def _of_run(path: Path) -> _Found:
@@ -157,7 +206,7 @@ def _of_files(path: Path) -> _Found:
     columns = ["prompt", *(f"{role}_latents_shape" for role in _ROLES)]
     table = dataset.to_table(columns)
     shapes = zip(*(table[name].to_pylist() for name in columns[1:]), strict=True)
-    return table["prompt"].to_pylist(), list(shapes), partial(_load_of_files, dataset)
+    return values_of(table["prompt"]), list(shapes), partial(_load_of_files, dataset)
 
 
 def _load_of_files(dataset: ds.Dataset, index: int) -> tuple[Row, Row]:
@@ -167,22 +216,18 @@ def _load_of_files(dataset: ds.Dataset, index: int) -> tuple[Row, Row]:
     return chosen, rejected
 
 
-def _common_shape(path: Path, shapes: Sequence[tuple[Any, Any]]) -> tuple[int, ...]:
-    """Return the shape that all latents share."""
-    for index, both in enumerate(shapes):
-        if None in both:
-            raise ArchiveError(
-                f"{path}: a video of pair {index} has no latents; a run keeps them with "
-                "archive.latents=true"
-            )
+def _common_shape(path: Path, shapes: Mapping[int, tuple[Any, Any]]) -> tuple[int, ...]:
+    """Return the shape that all latents share, by the number of the pair."""
+    first = next(iter(shapes))
+    for number, both in shapes.items():
         if both[0] != both[1]:
             raise ArchiveError(
-                f"{path}: the videos of pair {index} have different shapes, latents {both[0]} "
+                f"{path}: the videos of pair {number} have different shapes, latents {both[0]} "
                 f"(chosen) and {both[1]} (rejected); both must have the same size and length"
             )
-        if both[0] != shapes[0][0]:
+        if both[0] != shapes[first][0]:
             raise ArchiveError(
-                f"{path}: pair {index} has latents of shape {both[0]}, but pair 0 of "
-                f"{shapes[0][0]}; split the archive by shape"
+                f"{path}: pair {number} has latents of shape {both[0]}, but pair {first} of "
+                f"{shapes[first][0]}; split the archive by shape"
             )
-    return tuple(shapes[0][0])
+    return tuple(shapes[first][0])

@@ -1,190 +1,127 @@
-"""Prompt files: text, JSON lines, CSV and Parquet.
-
-Blank and repeated prompts are skipped, counted and named in the log. Whatever else cannot be
-used is an error that names its line.
-"""
+"""Prompt files: text, CSV, JSON, JSON lines and Parquet, told apart by the end of their name."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from videorl.data.prompt_rows import PromptRow, parse_row, usable_rows
-from videorl.data.text_files import read_text
-from videorl.errors import PromptError
+from videorl.data.table_rows import BLANK, BadRow, Columns, Row, Rows
+from videorl.data.tables import READERS, check_kind, read_rows
+from videorl.data.text_files import read_lines
+from videorl.errors import PromptError, TableError
 
 DEFAULT_COLUMN = "prompt"
 
 _OPTIONAL = ("id", "tags", "weight")
-_FIRST_BYTES = {
-    b"PAR1": "a Parquet file: end its name in .parquet",
-    b"PK\x03\x04": "a zip archive, as Excel workbooks are: save the table as CSV",
-    b"\x1f\x8b": "compressed by gzip: unpack it",
-}
-_OTHER_SUFFIXES = {
-    ".json": "end its name in .jsonl, with one JSON object on each line",
-    ".tsv": "save it as .csv, with commas between the columns",
-}
-
-_Row: TypeAlias = Mapping[str, Any] | str
-"""Values by column, or what is wrong with a row."""
-_Reader: TypeAlias = Callable[[Path, str], Iterator[tuple[str, _Row]]]
-"""(file, column of the prompts) -> place of every row, for messages, and the row."""
+_HINT = "prompts.column, or evaluation.column, says which to read"
+_TEXT = (".txt", ".text", ".list", ".lst", "")
+"""Ends of names of files with one prompt on each line."""
+_HEADERS = frozenset({"prompt", "prompts", "caption", "captions", "text", "text prompt"})
+"""What a column of prompts is called; a line of such words is a header, and no prompt."""
 
 
 def read_prompts(path: Path, column: str = DEFAULT_COLUMN) -> list[PromptRow]:
     """Read a prompt file, in file order.
 
-    `.jsonl` has one JSON object per line, `.csv` a header, `.parquet` named columns; any other file
-    is text with one prompt per line. Tables may have columns `id`, `tags` (a list, or text with
-    commas) and `weight`; where a value is empty, the row has no id, no tags, or the weight 1.
+    A table (see `videorl.data.tables.read_rows`) may have columns `id`, `tags` (a list, or text
+    with commas) and `weight`; where a value is empty, the row has no id, no tags, or the weight 1.
+    `.txt`, or no end at all, is text with one prompt per line. Rows that cannot be used are left
+    out, named in the log by their lines, and counted; so are blank and repeated prompts.
 
     Args:
         path: The file; UTF-8, with or without a byte-order mark, with any line ends.
         column: The column of the prompts, in tables.
 
     Raises:
-        PromptError: The file cannot be read, lacks the column, or holds rows that cannot be used,
-            or no prompt at all.
+        PromptError: The file cannot be read, is of no kind that is read, lacks the column, or no
+            row of it can be used.
     """
-    suffix = path.suffix.lower()
     try:
-        with path.open("rb") as file:
-            first_bytes = file.read(4)
-        if suffix in _OTHER_SUFFIXES:
-            raise PromptError(f"{path} is of no kind that is read: {_OTHER_SUFFIXES[suffix]}")
-        for mark, kind in _FIRST_BYTES.items():
-            if first_bytes.startswith(mark) and (mark != b"PAR1" or suffix not in _PARQUET):
-                raise PromptError(f"{path} is {kind}")
-        rows = [
-            (place, row if isinstance(row, str) else parse_row(row, column))
-            for place, row in _READERS.get(suffix, _text_rows)(path, column)
-        ]
+        path.open("rb").close()
     except OSError as error:
         here = "" if path.is_absolute() else f" (in {Path.cwd()})"
         raise PromptError(
             f"cannot read prompts from {path}{here}: {error.strerror or error}; give "
-            "`moving_shapes`, module:function, or a file: text with one prompt per line, .jsonl, "
-            ".csv or .parquet"
+            "`moving_shapes`, module:function, or a file: text with one prompt per line, "
+            f"{', '.join(READERS)}"
         ) from error
+    try:
+        rows = [
+            (place, row if isinstance(row, BadRow) else parse_row(row, column))
+            for place, row in _rows(path, column)
+        ]
+    except TableError as error:
+        raise PromptError(str(error)) from error
     return usable_rows(str(path), rows)
 
 
-def _text_rows(path: Path, column: str) -> Iterator[tuple[str, _Row]]:
+def _rows(path: Path, column: str) -> Rows:
+    check_kind(path)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        # The line ends inside of a prompt are not those of the system that saved the file.
+        rows = read_rows(path, Columns((column,), _OPTIONAL, _HINT))
+        return ((place, _with_line_feeds(row, column)) for place, row in rows)
+    if suffix in READERS:
+        return read_rows(path, Columns((column,), _OPTIONAL, _HINT))
+    if suffix == ".tsv":
+        raise TableError(f"{path} is of no kind that is read: save it as .csv, with commas")
+    if suffix not in _TEXT:
+        raise TableError(
+            f"{path} is of no kind that is read: end its name in .txt if it has one prompt on each "
+            f"line; tables are {', '.join(READERS)}"
+        )
     if column != DEFAULT_COLUMN:
-        raise PromptError(f"{path} is read as plain text, which has no column {column!r}: omit it")
-    lines = _lines(path)
+        raise TableError(f"{path} is read as plain text, which has no column {column!r}: omit it")
+    return _text_rows(path)
+
+
+def _with_line_feeds(row: Row | BadRow, column: str) -> Row | BadRow:
+    if isinstance(row, BadRow):
+        return row
+    return {**row, column: row[column].replace("\r\n", "\n").replace("\r", "\n")}
+
+
+def _text_rows(path: Path) -> Rows:
+    lines = read_lines(path)
     texts = [line.strip() for line in lines if line.strip()]
-    if texts and all(text.startswith("{") and text.endswith("}") for text in texts):
-        raise PromptError(f"{path} looks like JSON lines: end its name in .jsonl")
-    header = [name.strip(' "') for name in texts[0].split(",")] if texts else []
-    if column in header and len(header) > 1:
-        raise PromptError(f"{path} looks like CSV, with a header: end its name in .csv")
+    if texts and all(_is_json(text) for text in texts):
+        raise TableError(f"{path} looks like JSON lines: end its name in .jsonl")
+    if texts and texts[0].startswith(("[", "{")) and _is_json("".join(texts)):
+        raise TableError(f"{path} holds JSON: end its name in .json")
+    if texts and _is_header(texts[0]):
+        raise TableError(
+            f"{path} looks like CSV, with a header: end its name in .csv. If {texts[0]!r} is a "
+            "prompt, put another one above it"
+        )
     for number, line in enumerate(lines, 1):
-        yield f"line {number}", {column: line}
-
-
-def _json_rows(path: Path, column: str) -> Iterator[tuple[str, _Row]]:
-    for number, line in enumerate(_lines(path), 1):
-        place = f"line {number}"
         if not line.strip():
-            yield place, {column: ""}
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield place, f"is not JSON ({error.msg} at character {error.colno})"
-            continue
-        if not isinstance(row, dict):
-            yield place, f"must be a JSON object, got {line.strip():.60}"
+            yield f"line {number}", BLANK
+        elif _is_json(line.strip()):
+            yield f"line {number}", BadRow(f"is JSON, and no prompt: {line.strip():.60}")
         else:
-            yield place, _wrong_columns(list(row), column) or row
+            yield f"line {number}", {DEFAULT_COLUMN: line}
 
 
-def _csv_rows(path: Path, column: str) -> Iterator[tuple[str, _Row]]:
-    # Strict, or a quote that is never closed would swallow the rest of the file.
-    reader = csv.reader(
-        io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True
-    )
-    names: list[str] = []
-    while True:
-        # A row ends at `line_num`, and may have begun lines before.
-        place = f"line {reader.line_num + 1}"
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise PromptError(f"{path}, {place}: is not CSV ({error})") from error
-        if cells is None:
-            return
-        if len(cells) < 2 and not "".join(cells).strip():
-            yield place, {column: ""}
-        elif not names:
-            names = [name.strip() for name in cells]
-            if problem := _wrong_columns(names, column):
-                raise PromptError(f"{path} {problem}")
-        elif len(cells) == len(names):
-            yield place, dict(zip(names, cells, strict=True))
-        else:
-            yield (
-                place,
-                f"has {len(cells)} fields, but the header has {len(names)}; a text with commas "
-                "must be quoted",
-            )
-
-
-def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, _Row]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _is_json(text: str) -> bool:
+    """Return whether a line is an object or a list of JSON, or begins like one of texts."""
+    if not text.startswith(("{", "[")):
+        return False
+    if text[1:].lstrip().startswith(('"', "{")):
+        return True
     try:
-        # Not `read_table`: other columns may hold whole videos.
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if problem := _wrong_columns(names, column):
-                raise PromptError(f"{path} {problem}")
-            table = file.read(
-                [name for name in dict.fromkeys((column, *_OPTIONAL)) if name in names]
-            )
-        table.validate(full=True)
-    except pa.ArrowException as error:
-        raise PromptError(f"{path} is not a readable Parquet file: {error}") from error
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"row {number}", row
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
-_PARQUET = (".parquet", ".pq")
-_READERS: dict[str, _Reader] = {
-    ".txt": _text_rows,
-    ".jsonl": _json_rows,
-    ".ndjson": _json_rows,
-    ".csv": _csv_rows,
-    **dict.fromkeys(_PARQUET, _parquet_rows),
-}
-"""By the end of a file's name; files with other ends are text."""
-
-
-def _lines(path: Path) -> list[str]:
-    text = read_text(path)
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def _wrong_columns(names: Sequence[str], column: str) -> str:
-    """Return what is wrong with the names of columns; empty if nothing is."""
-    for name in (column, *_OPTIONAL):
-        if names.count(name) > 1:
-            return f"has {names.count(name)} columns {name!r}"
-    if column in names:
-        return ""
-    if len(names) == 1 and any(separator in names[0] for separator in ";\t|"):
-        return f"has no column {column!r}, but {names[0]!r}; separate columns by commas"
-    near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return (
-        f"has no column {column!r}, but {', '.join(names) or 'none at all'}; {hint}prompts.column, "
-        "or evaluation.column, says which to read"
-    )
+def _is_header(line: str) -> bool:
+    """Return whether a line names columns, one of which holds prompts."""
+    for separator in (",", ";", "\t", "|"):
+        names = [name.strip(' "').lower().replace("_", " ") for name in line.split(separator)]
+        are_short = all(name.replace(" ", "").isalnum() and name.count(" ") < 2 for name in names)
+        if are_short and _HEADERS.intersection(names):
+            return True
+    return False

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from videorl.data.table_rows import BLANK, BadRow
+from videorl.data.text_files import problem_of
 from videorl.errors import PromptError
 
 logger = logging.getLogger(__name__)
@@ -40,13 +42,11 @@ class PromptRow:
         # NaN compares false with everything.
         if not is_number or not 0 <= self.weight < math.inf:
             raise PromptError(f"weight must be a number >= 0, got {self.weight!r}")
-        try:
-            "".join(map(str, texts)).encode()
-        except UnicodeEncodeError as error:
-            raise PromptError(f"{self.text!r:.60} is not valid Unicode: {error.reason}") from error
+        if problem := next(filter(None, map(problem_of, map(str, texts))), None):
+            raise PromptError(problem)
 
 
-def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
+def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | BadRow:
     """Return the prompt of a table's row, or what is wrong with the row.
 
     Args:
@@ -55,29 +55,35 @@ def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | str:
     """
     text, name, tags = row[column], row.get("id"), row.get("tags")
     if not isinstance(text, str | None):
-        return f"{column} must be text, got {text!r:.60}"
+        return BadRow(f"{column} must be text, got {text!r:.60}")
+    if isinstance(name, float) and name.is_integer():
+        name = int(name)  # what pandas makes of whole numbers where some rows have none
     if isinstance(name, bool) or not isinstance(name, str | int | None):
-        return f"id must be text or a whole number, got {name!r:.60}"
+        return BadRow(f"id must be text or a whole number, got {name!r:.60}")
     if isinstance(tags, str):
         tags = [tag for tag in map(str.strip, tags.split(",")) if tag]
+    if isinstance(tags, list):
+        tags = [tag for tag in tags if tag is not None]
     if not isinstance(tags, list | None) or not all(isinstance(tag, str) for tag in tags or ()):
-        return f"tags must be a list of texts, or text with commas, got {tags!r:.60}"
+        return BadRow(f"tags must be a list of texts, or text with commas, got {tags!r:.60}")
     try:
         name = "" if name is None else str(name).strip()
         return PromptRow((text or "").strip(), name, tuple(tags or ()), _weight(row.get("weight")))
     except PromptError as error:
-        return str(error)
+        return BadRow(str(error))
 
 
-def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> list[PromptRow]:
-    """Return the rows of a source, without those that are blank or repeat an earlier text.
+def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | BadRow]]) -> list[PromptRow]:
+    """Return the rows of a source that can be used; the log names and counts the others.
+
+    Left out are rows that are blank, repeat an earlier text or an earlier id, or are wrong.
 
     Args:
         source: Its name, for messages.
-        rows: The place of every row, for messages, and the row, or what is wrong with it.
+        rows: The place of every row, for messages, and the row.
 
     Raises:
-        PromptError: Rows cannot be used, or share an id, or there is no prompt that can be drawn.
+        PromptError: No row can be used, or there is no prompt that can be drawn.
     """
     kept: dict[str, PromptRow] = {}
     place_of_id: dict[str, str] = {}
@@ -85,10 +91,10 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
     repeated: list[str] = []
     problems: list[str] = []
     for place, row in rows:
-        if isinstance(row, str):
-            problems.append(f"{place}: {row}")
-        elif not row.text.strip():
+        if row == BLANK or (isinstance(row, PromptRow) and not row.text.strip()):
             blank.append(place)
+        elif isinstance(row, BadRow):
+            problems.append(f"{place}: {row.reason}")
         elif row.text in kept:
             repeated.append(place)
         elif row.id in place_of_id:
@@ -97,12 +103,16 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
             kept[row.text] = row
             if row.id:
                 place_of_id[row.id] = place
-    if problems:
-        count = "" if len(problems) == 1 else f": {len(problems)} rows cannot be used"
-        raise PromptError(f"{source}{count}, {_first_of(problems, '; ')}")
     if not kept:
-        reason = f"all of its {len(blank)} rows are blank" if blank else "it is empty"
-        raise PromptError(f"{source} holds no prompt: {reason}")
+        raise _nothing_left(source, problems, len(blank))
+    if problems:
+        logger.warning(
+            "%s: %d of %d rows cannot be used and are left out: %s",
+            source,
+            len(problems),
+            len(problems) + len(kept) + len(blank) + len(repeated),
+            _first_of(problems, "; "),
+        )
     if blank or repeated:
         logger.warning(
             "%s: skipped %d blank and %d duplicate rows, kept %d prompts (%s)",
@@ -115,6 +125,14 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | str]]) -> lis
     if not any(row.weight for row in kept.values()):
         raise PromptError(f"{source}: all weights are 0, so that no prompt can be drawn")
     return list(kept.values())
+
+
+def _nothing_left(source: str, problems: Sequence[str], num_blank: int) -> PromptError:
+    if problems:
+        count = "" if len(problems) == 1 else f": {len(problems)} rows cannot be used"
+        return PromptError(f"{source}{count}, {_first_of(problems, '; ')}")
+    reason = f"all of its {num_blank} rows are blank" if num_blank else "it is empty"
+    return PromptError(f"{source} holds no prompt: {reason}")
 
 
 def _weight(value: Any) -> float:

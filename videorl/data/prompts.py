@@ -12,6 +12,7 @@ import numpy as np
 from videorl.config import PromptsConfig, Recipe
 from videorl.data.prompt_files import DEFAULT_COLUMN, read_prompts
 from videorl.data.prompt_rows import PromptRow, usable_rows
+from videorl.data.table_rows import BadRow
 from videorl.errors import ConfigError, PromptError
 from videorl.seeds import derive_seed
 from videorl.settings.plugins import find, is_plugin
@@ -125,6 +126,10 @@ class PromptStream:
         self._epoch = -1
         self._order: list[int] = []
 
+    def __len__(self) -> int:
+        """Return the number of prompts, which is that of positions in an epoch."""
+        return len(self._rows)
+
     def __getitem__(self, index: int) -> Prompt:
         """Return the prompt at position `index` (>= 0)."""
         if index < 0:
@@ -166,7 +171,12 @@ def _rows_of_function(source: str, split: grammar.Split) -> list[PromptRow]:
             f"{where}={source} must return a list of texts or of "
             f"videorl.data.prompt_rows.PromptRow, got {found!r:.100}"
         )
-    rows = (PromptRow(row) if isinstance(row, str) else row for row in found)
-    return usable_rows(
-        f"{where}={source}", ((f"row {number}", row) for number, row in enumerate(rows, 1))
-    )
+    rows = ((f"row {number}", _as_row(row)) for number, row in enumerate(found, 1))
+    return usable_rows(f"{where}={source}", rows)
+
+
+def _as_row(row: PromptRow | str) -> PromptRow | BadRow:
+    try:
+        return PromptRow(row) if isinstance(row, str) else row
+    except PromptError as error:
+        return BadRow(str(error))

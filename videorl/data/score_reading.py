@@ -44,16 +44,25 @@ def read_scores(path: Path) -> ScoredClips:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        models = json.loads((table.schema.metadata or {}).get(_MODELS, b"[]"))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DatasetError(f"cannot read scores from {path}: {error}") from error
-    models = json.loads((table.schema.metadata or {}).get(_MODELS, b"[]"))
     if not models or set(_COLUMNS) - set(table.column_names):
-        raise DatasetError(f"{path} was not written by `videorl score`")
+        raise DatasetError(
+            f"{path} was not written by `videorl score`, or its metadata was lost when another "
+            "program wrote it again"
+        )
     if len(models) > 1:
         names = ", ".join(model["name"] for model in models)
         raise DatasetError(f"{path} mixes {names}; score each model into a file of its own")
-    scores = {(row["video"], row["prompt"].strip()): _result(row) for row in table.to_pylist()}
+    scores: dict[Key, Score | str] = {}
+    for number, row in enumerate(table.to_pylist(), 1):
+        try:
+            scores[row["video"], (row["prompt"] or "").strip()] = _result(row)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DatasetError(f"{path}, row {number}: is no score ({error})") from error
     name = models[0]["name"]
     return ScoredClips(name, models[0].get("label") or name, scores)
 
@@ -62,8 +71,8 @@ def _result(row: dict[str, Any]) -> Score | str:
     if row["error"] is not None or row["total"] is None:
         return str(row["error"])
     dimensions = {
-        name: value
+        name: float(value)
         for name, value in row.items()
         if name not in (*_COLUMNS, _CONTENT) and value is not None
     }
-    return Score(dimensions, row["total"], json.loads(row["raw"] or "{}"))
+    return Score(dimensions, float(row["total"]), json.loads(row["raw"] or "{}"))

@@ -7,6 +7,7 @@ Models and videos are known by content, not by path: a table holds no scores of 
 folder no longer has, and a video that has changed is scored again. The last column, `content`, is
 the SHA-256 of the video that was scored.
 
+Columns may come back as other types of Arrow, from pandas or polars: they are read all the same.
 Every part is written whole and renamed into place. Merging rewrites the file and then removes the
 parts; after a kill between the two, rows that are in both are taken once.
 """
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, ClipSource, Key
+from videorl.data.text_files import printable
 from videorl.errors import ConfigError
 from videorl.files import locked
 from videorl.files.content import file_digest
@@ -112,10 +114,7 @@ class ScoreTable:
             for n, clip in enumerate(clips)
         ]
         names = dict.fromkeys(name for row in rows for name in row if name not in _LAST)
-        schema = pa.schema(
-            [(name, pa.string() if name in _TEXTS else pa.float64()) for name in (*names, *_LAST)],
-            self._metadata,
-        )
+        schema = _schema([*names, *_LAST]).with_metadata(self._metadata)
         self._contents |= {clip.key: row["content"] for clip, row in zip(clips, rows, strict=True)}
         self._parts.mkdir(exist_ok=True)
         number = 1 + max((int(part.stem) for part in self._written()), default=-1)
@@ -124,11 +123,18 @@ class ScoreTable:
         if len(self._written()) >= _MAX_PARTS:
             self.merge()
 
+    def refuse(self, reasons: Mapping[Key, str]) -> None:
+        """Note clips that cannot be scored, by key, and why."""
+        if clips := [Clip(*key, "") for key in reasons]:
+            results = {reward.key: list(reasons.values()) for reward in self._rewards[:1]}
+            self.add(clips, results)
+
     def merge(self, order: Sequence[Key] = ()) -> pa.Table:
         """Merge the parts into the file, one row per clip, and return the table.
 
         Args:
-            order: Keys in the wanted order of rows; rows that are not named come last.
+            order: Keys in the wanted order of rows; rows that are not named come last, and errors
+                of videos that have another prompt there are left out.
         """
         table = self._current()
         # A score wins over an error: parts that a kill left here may be older than the file.
@@ -136,6 +142,12 @@ class ScoreTable:
         tries = sorted(enumerate(_keys(table)), key=lambda numbered: errors[numbered[0]] is None)
         latest = {key: row for row, key in tries}
         places = {key: place for place, key in enumerate(order)}
+        named = {video for video, _ in order}
+        latest = {
+            key: row
+            for key, row in latest.items()
+            if key in places or key[0] not in named or errors[row] is None
+        }
         keys = sorted(latest, key=lambda key: (places.get(key, len(places)), latest[key]))
         table = _rows(table, [latest[key] for key in keys])
         if table["content"].null_count == len(table):
@@ -170,26 +182,32 @@ class ScoreTable:
 
     def _checked(self, file: Path) -> pa.Table:
         try:
-            table = pq.ParquetFile(file).read()
-        except pa.ArrowInvalid as error:
+            with pq.ParquetFile(file) as opened:
+                table = opened.read()
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{file} is not a Parquet file ({error}); give another --out"
+                f"{file} is not a Parquet file that can be read ({error}); give another --out"
             ) from error
         metadata = table.schema.metadata or {}
         noted = metadata.get(_MODELS, b"something else").decode()
         then = from_json(json.loads(metadata.get(_INPUTS, b"{}")))
-        if noted == _description(self._rewards, moved(self._inputs, then), then):
-            if changed := changes(then, self._inputs):
-                raise ConfigError(
-                    f"{file} holds scores of what the models were: {'; '.join(changed.values())}. "
-                    "Put back what was there, or give another --out; to score everything again, "
-                    f"remove {self._path} and {self._parts}"
-                )
-            return table
-        raise ConfigError(
-            f"{file} holds scores of {noted}, but those of "
-            f"{self._metadata[_MODELS].decode()} were asked for; give another --out"
-        )
+        if noted != _description(self._rewards, moved(self._inputs, then), then):
+            raise ConfigError(
+                f"{file} holds scores of {noted}, but those of "
+                f"{self._metadata[_MODELS].decode()} were asked for; give another --out"
+            )
+        if changed := changes(then, self._inputs):
+            raise ConfigError(
+                f"{file} holds scores of what the models were: {'; '.join(changed.values())}. "
+                "Put back what was there, or give another --out; to score everything again, "
+                f"remove {self._path} and {self._parts}"
+            )
+        try:
+            return table.cast(_schema(table.column_names)).replace_schema_metadata(metadata)
+        except (pa.ArrowException, KeyError) as error:
+            raise ConfigError(
+                f"{file} holds no scores any more ({error}); give another --out"
+            ) from error
 
 
 @contextmanager
@@ -210,6 +228,18 @@ def dimension_names(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name not in (*_FIRST, *_LAST)]
 
 
+def _schema(names: Sequence[str]) -> pa.Schema:
+    """Return the types of columns that must be there, and of dimensions.
+
+    Raises:
+        KeyError: One of those that must be there is not.
+    """
+    needed = {"total", *_TEXTS} - {"content"}  # which older files lack
+    if missing := sorted(needed - set(names)):
+        raise KeyError(missing[0])
+    return pa.schema([(name, pa.string() if name in _TEXTS else pa.float64()) for name in names])
+
+
 def _row(
     clip: Clip, results: Mapping[str, Result], rewards: Sequence[RewardConfig]
 ) -> dict[str, Any]:
@@ -223,7 +253,7 @@ def _row(
         "total": None if errors else combine(scores, rewards).total,
         **dimensions,
         "raw": json.dumps(raw, ensure_ascii=False, default=float) if raw else None,
-        "error": "\n".join(errors) or None,
+        "error": printable("\n".join(errors)) or None,
         "content": _digest(clip),
     }
 
@@ -256,6 +286,8 @@ def _description(
 
 def _digest(clip: Clip) -> str | None:
     """Return the SHA-256 (hex) of a clip's video; None if it cannot be read here."""
+    if not clip.content:
+        return None
     if isinstance(clip.content, bytes):
         return hashlib.sha256(clip.content).hexdigest()
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from videorl.config import RewardConfig
-from videorl.errors import ConfigError
+from videorl.errors import ConfigError, PromptError
 from videorl.files import write_csv, write_json
 from videorl.files.content import content_of_checkpoint, digest_of
 from videorl.guidance.latent_files import ScoredVideo, read_video, write_latents
@@ -134,7 +134,7 @@ def sample_scored_latents(
     """Sample and score candidates of every prompt, and write their latents; return the files.
 
     Prompts whose files exist already are skipped, so that a stopped call can be repeated; files
-    of another prompt are replaced.
+    of another prompt are replaced. Prompts that the policy cannot encode are logged and left out.
 
     Args:
         folder: Is created.
@@ -144,20 +144,31 @@ def sample_scored_latents(
         num_candidates: Number of candidates of each prompt.
         seed: Seed of the samples.
         on_prompt: Called with the number of prompts done.
+
+    Raises:
+        PromptError: No prompt can be encoded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups: list[list[Path]] = []
+    refused: PromptError | None = None
     for number, prompt in enumerate(prompts):
         paths = [folder / f"{number:06d}-{k:02d}.safetensors" for k in range(num_candidates)]
         if not all(path.is_file() and read_video(path).prompt == prompt for path in paths):
             seeds = [derive_seed(seed, "latents", prompt, k) for k in range(num_candidates)]
-            embeds_LD, negative_LD = policy.encode([prompt, ""])
+            try:
+                embeds_LD, negative_LD = policy.encode([prompt, ""])
+            except PromptError as error:
+                logger.warning("left out: %s", error)
+                refused = error
+                continue
             latents_BCTHW = policy.sample(embeds_LD, negative_LD, seeds)
             scored = score(policy.decode(latents_BCTHW), prompt)
             for path, latents_CTHW, scores in zip(paths, latents_BCTHW, scored, strict=True):
                 write_latents(path, latents_CTHW, ScoredVideo(prompt, scores))
         groups.append(paths)
         on_prompt(number + 1)
+    if refused and not groups:
+        raise PromptError(f"no prompt can be used; the last problem was: {refused}") from refused
     return groups
 
 

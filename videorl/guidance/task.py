@@ -56,10 +56,12 @@ class LatentRewardTask:
         self._embeds = EmbeddingCache(encode)
         self._recipe = recipe
         read = lru_cache(maxsize=None)(read_latents) if recipe.labels.keep_decoded else read_latents
-        self._examples = {
-            split: Examples(pairs, lambda pair: torch.stack([read(pair.path_a), read(pair.path_b)]))
-            for split, pairs in labels.items()
-        }
+
+        def open_pair(pair: LabelledPair) -> Tensor:
+            _ = self._embeds[pair.prompt]  # a prompt that is too long costs its pair alone
+            return torch.stack([read(pair.path_a), read(pair.path_b)])
+
+        self._examples = {split: Examples(pairs, open_pair) for split, pairs in labels.items()}
 
     def num_examples(self, split: Split) -> int:
         """Return the number of pairs."""

@@ -25,6 +25,11 @@ from videorl.types import StepRecord, WeightVersion
 class Examples(Protocol):
     """What is learned from, by position (>= 0): endless, and equal on every call and resume."""
 
+    @property
+    def num_skipped(self) -> int:
+        """How many examples could not be used so far; others took their places."""
+        ...
+
     def __getitem__(self, position: int, /) -> Any:
         """Return what the learner's `step` takes."""
         ...
@@ -73,7 +78,7 @@ def train_learner(
     size = recipe.prompts.per_round
     with Checkpoints(NoArchive(), parts.learner, parts.reference, step, parts.note) as checkpoints:
         while step < recipe.num_steps and not should_stop():
-            started = time.perf_counter()
+            started, skipped_before = time.perf_counter(), parts.examples.num_skipped
             examples = [parts.examples[step * size + index] for index in range(size)]
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
@@ -81,6 +86,7 @@ def train_learner(
                 **output.metrics,
                 "policy/version_step": float(output.version.step),
                 "reference/version_step": float(reference.step),
+                "examples/skipped": float(parts.examples.num_skipped - skipped_before),
                 "time/step_s": time.perf_counter() - started,
             }
             parts.sink.write(step, metrics)

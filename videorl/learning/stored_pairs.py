@@ -21,6 +21,7 @@ from videorl.config import Recipe, SamplingConfig
 from videorl.data.preference_videos import has_videos, read_video_pairs, write_latents
 from videorl.data.preferences import Preferences, read_preferences
 from videorl.errors import ArchiveError
+from videorl.learning.usable import Usable
 from videorl.policies import load_policy
 from videorl.run.folder import RunFolder
 from videorl.seeds import derive_seed
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 _OF_LATENTS = ("policy.family", "sampling.num_frames", "sampling.height", "sampling.width")
 """Settings that latents of one archive share with the recipe that learns from them."""
 
+PROBE = ""
+"""Text of a video whose shape is all that matters; no encoder finds it too long."""
+
 _PROMPTS_KEPT = 256
 """Embeddings kept; those of a large encoder take megabytes."""
 
@@ -48,6 +52,9 @@ _STORED = WeightVersion(0, "stored")
 
 class PairStream:
     """An endless, seeded, random-access sequence of stored pairs; each epoch visits all once.
+
+    The place of a pair whose prompt cannot be encoded, or whose latents are damaged, is taken by
+    the next in the epoch that can be used.
 
     Args:
         preferences: The pairs.
@@ -67,22 +74,37 @@ class PairStream:
         self._encode = lru_cache(_PROMPTS_KEPT)(encode)
         self._seed = seed
         self._put = put
+        self._usable = Usable(self._opened)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many pairs could not be used so far."""
+        return self._usable.num_skipped
 
     def __getitem__(self, position: int) -> PreferencePair:
-        """Return the pair at a position (>= 0), equal on every call and resume."""
-        epoch, place = divmod(position, len(self._preferences))
+        """Return the pair at a position (>= 0), equal on every call and resume.
+
+        Raises:
+            PromptError: No pair can be used.
+        """
+        size = len(self._preferences)
+        epoch, place = divmod(position, size)
         rng = np.random.default_rng(derive_seed(self._seed, "pairs", epoch))
-        index = int(rng.permutation(len(self._preferences))[place])
-        prompt = Prompt(position, self._preferences.prompts[index])
+        order = rng.permutation(size).tolist()
+        text, embeds, both = self._usable.first(order[place:] + order[:place])
+        prompt = Prompt(position, text)
         chosen, rejected = (
             ScoredCandidate(
                 Candidate(0, prompt, role, 0, _STORED, self._put(latents), None), Score({}, total)
             )
-            for role, (latents, total) in enumerate(
-                zip(self._preferences.latents(index), (1.0, 0.0), strict=True)
-            )
+            for role, (latents, total) in enumerate(zip(both, (1.0, 0.0), strict=True))
         )
-        return PreferencePair(prompt, self._encode(prompt.text), chosen, rejected, margin=1.0)
+        return PreferencePair(prompt, embeds, chosen, rejected, margin=1.0)
+
+    def _opened(self, index: int) -> tuple[str, Media, tuple[Tensor, Tensor]]:
+        """Return the prompt of a pair, its embedding, and the latents of both videos."""
+        text = self._preferences.prompts[index]
+        return text, self._encode(text), self._preferences.latents(index)
 
 
 def check_archive(recipe: Recipe, folder: RunFolder) -> None:

@@ -17,6 +17,7 @@ from videorl.policies.full import train_everything
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import float32_linears, prepare_for_autocast
+from videorl.policies.texts import check_negative_prompt
 from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
 
@@ -61,6 +62,8 @@ def load_pipeline_policy(
         pipeline.transformer.to(device)
         if autocast:
             prepare_for_autocast(trained, float32_layers, device.type)
+    if "text_encoder" in parts:
+        check_negative_prompt(family, pipeline, sampling)
     for part in parts - {"transformer"}:
         getattr(pipeline, part).requires_grad_(False).to(device)
     return PipelinePolicy(

@@ -73,11 +73,13 @@ class PipelinePolicy:
         Prompts are encoded one by one, so that an embedding never depends on its batch mates.
 
         Raises:
-            PromptError: A prompt has more tokens than `sampling.max_sequence_length`.
+            PromptError: A prompt has more tokens than `sampling.max_sequence_length`, unless
+                `sampling.long_prompts` cuts it off.
         """
         self._part("text_encoder")
-        limit = self._sampling.max_sequence_length
-        return [encode_text(self._family, self._pipeline, prompt, limit) for prompt in prompts]
+        return [
+            encode_text(self._family, self._pipeline, prompt, self._sampling) for prompt in prompts
+        ]
 
     @torch.no_grad()
     def sample(

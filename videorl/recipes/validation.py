@@ -28,6 +28,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 DIFFUSION_FAMILIES = ("cogvideox",)
 """Families that are no rectified flows; repeated here, since their files import torch, and compared
 by a contract test."""
+LONG_PROMPTS = ("skip", "truncate")
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
 
 
@@ -106,6 +107,7 @@ def sampling_problems(sampling: SamplingConfig) -> Iterator[Problem]:
     yield at_least("sampling.num_inference_steps", sampling.num_inference_steps, 1)
     yield at_least("sampling.guidance_scale", sampling.guidance_scale, 0)
     yield at_least("sampling.max_sequence_length", sampling.max_sequence_length, 1)
+    yield one_of("sampling.long_prompts", sampling.long_prompts, LONG_PROMPTS)
     yield at_least("sampling.batch_size", sampling.batch_size, 0)
 
 

@@ -1,17 +1,14 @@
-"""Videos rated by people, in the columns of VideoFeedback: CSV, JSON or Parquet."""
+"""Videos rated by people, in the columns of VideoFeedback."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from videorl.data.label_rows import name_of, numbers_of, read_labels, texts_of
+from videorl.data.table_rows import Row
 from videorl.errors import DatasetError
-from videorl.reward_training.label_rows import check_columns, usable_rows
 
 DIMENSIONS = (
     "visual quality",
@@ -36,53 +33,26 @@ def read_ratings(path: Path, root: Path | None = None) -> tuple[RatedVideo, ...]
     """Read rated videos; rows that cannot be used are logged and left out.
 
     Args:
-        path: `.csv`, `.json` (a list of objects) or `.parquet`, with at least `COLUMNS`.
+        path: CSV, JSON, JSON lines or Parquet, with at least `COLUMNS`.
         root: Folder with `<id>.mp4` of every row; None = the folder `videos` beside the file.
 
     Raises:
         DatasetError: The file cannot be read, lacks a column, or has no usable row.
     """
     folder = root if root is not None else path.parent / "videos"
-    rows = _rows(path)
-    check_columns(path, rows[0] if rows else (), COLUMNS)
-    numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
-    videos, _ = usable_rows(path, numbered, lambda row: _rated(row, folder))
+    videos, _ = read_labels(path, COLUMNS, lambda row: _rated(row, folder))
     return tuple(videos)
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if path.suffix == ".parquet":
-            present = [name for name in pq.read_schema(path).names if name in COLUMNS]
-            return pq.read_table(path, columns=present).to_pylist()
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".csv":
-            return list(csv.DictReader(text.splitlines()))
-        if path.suffix == ".json":
-            return [dict(row) for row in json.loads(text)]
-    except (OSError, ValueError, TypeError, csv.Error, pa.ArrowException) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    raise DatasetError(f"{path} is neither .csv, .json nor .parquet")
-
-
-def _rated(row: Mapping[str, Any], folder: Path) -> RatedVideo:
+def _rated(row: Row, folder: Path) -> RatedVideo:
     """Check one row.
 
     Raises:
-        DatasetError: A value is missing or not a number, or the video does not exist.
+        DatasetError: A value is missing or no finite number, or the video does not exist.
     """
-    prompt, path = str(row.get("text prompt") or "").strip(), folder / f"{row.get('id')}.mp4"
-    try:
-        ratings = tuple(float(row[name]) for name in DIMENSIONS)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"a rating is not a number: {error}") from error
-    if not all(math.isfinite(rating) for rating in ratings):
-        raise DatasetError(f"a rating is not finite: {ratings}")
-    if not prompt:
-        raise DatasetError("nothing in column text prompt")
-    if not path.is_file():
+    prompt = texts_of(row, ["text prompt"])["text prompt"]
+    path = folder / f"{name_of(row, 'id')}.mp4"
+    ratings = tuple(numbers_of(row, DIMENSIONS).values())
+    if not os.path.isfile(path):  # False also for names that no file can have
         raise DatasetError(f"there is no file {path}")
     return RatedVideo(path, prompt, ratings)

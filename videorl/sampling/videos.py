@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from videorl.errors import PromptError
 from videorl.protocols import Policy
 from videorl.seeds import derive_seed
 from videorl.types import Video
@@ -34,16 +35,22 @@ def sample_videos(
     num: int,
     seed: int,
     sampler: Sampler | None = None,
+    on_refused: Callable[[PromptError], None] | None = None,
 ) -> Iterator[list[Video]]:
     """Yield for each prompt its `num` videos; seeds depend on `seed`, prompt and number alone.
 
     Args:
         policy: A policy with transformer, VAE and text encoder.
-        prompts: Texts that it can encode.
+        prompts: Texts to sample for.
         negative_prompt: Text that guidance steers away from.
         num: Videos per prompt, >= 1.
         seed: The seeds of the initial noise derive from it.
         sampler: Samples in the policy's place, e.g. guided by a reward; the policy still decodes.
+        on_refused: Called for a prompt that the policy cannot encode, which then has no videos;
+            None = the error is raised.
+
+    Raises:
+        PromptError: A prompt cannot be encoded, and there is no `on_refused`.
     """
     import torch
 
@@ -51,5 +58,12 @@ def sample_videos(
         negative = policy.encode([negative_prompt])[0]
         for prompt in prompts:
             seeds = [derive_seed(seed, "sample", prompt, number) for number in range(num)]
-            latents = (sampler or policy).sample(policy.encode([prompt])[0], negative, seeds)
-            yield policy.decode(latents)
+            try:
+                (embeds,) = policy.encode([prompt])
+            except PromptError as error:
+                if on_refused is None:
+                    raise
+                on_refused(error)
+                yield []
+                continue
+            yield policy.decode((sampler or policy).sample(embeds, negative, seeds))

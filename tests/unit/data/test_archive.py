@@ -12,6 +12,7 @@ import torch
 
 from videorl.data.archive import Archive, check, committed_steps, read, read_table, video_path
 from videorl.data.archive_tables import CANDIDATES, PAIRS, SCHEMAS, SCORES, unpack_latents
+from videorl.data.clips import find_clips
 from videorl.data.video_io import read_video
 from videorl.errors import ArchiveError, MediaLostError
 from videorl.types import (
@@ -335,3 +336,29 @@ def test_a_table_without_the_columns_of_newer_versions_is_read(tmp_path: Path) -
     rows = read_table(tmp_path, "prompts").to_pylist()
     assert [row["prompt_index"] for row in rows] == [0, 9]
     assert all(row["prompt_id"] is None and row["tags"] is None for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["large_string", "string_view", "dictionary"])
+def test_tables_that_another_program_wrote_again_are_read(kind: str, tmp_path: Path) -> None:
+    for step in (0, 1):
+        write(tmp_path, step)
+    expected = read(tmp_path)
+    for path in tmp_path.glob("*/step-000000.parquet"):
+        table = pq.read_table(path)
+        for place, field in enumerate(table.schema):
+            if str(field.type) == "string":
+                column = table[field.name]
+                column = column.dictionary_encode() if kind == "dictionary" else column.cast(kind)
+                table = table.set_column(place, field.name, column)
+        pq.write_table(table, path)
+    assert read(tmp_path) == expected
+    assert check(tmp_path, 2) == []
+    assert len(find_clips(tmp_path).keys) == len(list(tmp_path.glob("videos/*/*.mp4")))
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    write(tmp_path, 0)
+    path = tmp_path / "scores/step-000000.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ArchiveError, match=r"a scores file of .* cannot be read: .*step-000000"):
+        read_table(tmp_path, "scores")

@@ -103,24 +103,25 @@ def test_what_is_not_in_the_layout_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"row 1: Overall is 'left', expected one of video1"):
         read_benchmark("monetbench", tmp_path)
     write(file, VISION_REWARD_ROW | {"prompt": None})
-    with pytest.raises(DatasetError, match="row 1: 'prompt' is empty"):
+    with pytest.raises(DatasetError, match="row 1: nothing in column 'prompt'"):
         read_benchmark("monetbench", tmp_path)
     write(file, {"prompt": "a cat"})
-    with pytest.raises(DatasetError, match="lacks column 'standard_answer'; it has prompt"):
+    with pytest.raises(DatasetError, match="has no column 'standard_answer', but prompt"):
         read_benchmark("monetbench", tmp_path)
     file.write_bytes(b"no parquet")
-    with pytest.raises(DatasetError, match="cannot read"):
+    with pytest.raises(DatasetError, match="is not a readable Parquet file"):
         read_benchmark("monetbench", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read pairs"),
-        ("path_A,path_B\nx,y\n", "lacks column 'prompt'"),
-        ("path_A,path_B,prompt,VQ\na,b\n", "row 2 has fewer values"),
-        ("path_A,path_B,prompt,VQ\na,b,c,C\n", "row 2: VQ is 'C', expected one of A, B, same"),
-        ("", "lacks column 'path_A'; it has -"),
+        (None, "pairs.csv cannot be read: No such file"),
+        ("path_A,path_B\nx,y\n", "has no column 'prompt', but path_A"),
+        ("path_A,path_B,prompt,VQ\na,b\n", "line 2: has 2 fields, but the header has 4"),
+        ("path_A,path_B,prompt,VQ\na,b,c,C\n", "line 2: VQ is 'C', expected one of A, B, same"),
+        ("", "has no usable row: it is empty"),
+        ('path_A,path_B,prompt,VQ\n"a,b,c,A\nd,e,f,B\n', "line 2: is not CSV"),
     ],
 )
 def test_damaged_csv_files_are_named(content: str | None, message: str, tmp_path: Path) -> None:
@@ -131,9 +132,26 @@ def test_damaged_csv_files_are_named(content: str | None, message: str, tmp_path
         read_pairs_csv(path, ["VQ"])
 
 
+def test_a_row_that_cannot_be_used_costs_itself_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "videogen-rewardbench.csv").write_text(
+        HEADER
+        + "a.mp4,b.mp4,a,b,a cat, running,A,B,same,A,24.0,120\n"
+        + "a.mp4,b.mp4,a,b,a cat,A,B,better,A,24.0,120\n"
+        + 'a.mp4,b.mp4,a,b,"one\u2028line\nand another",A,B,same,A,24.0,120\n',
+        encoding="utf-8",
+    )
+    (pair,) = read_benchmark("videogen_rewardbench", tmp_path).pairs
+    assert pair.a == ("a.mp4", "one\u2028line\nand another")
+    assert "line 2 skipped: has 12 fields, but the header has 11" in caplog.text
+    assert "line 3 skipped: TA is 'better'" in caplog.text
+    assert "2 of 3 rows skipped" in caplog.text
+
+
 def test_a_benchmark_without_rows_is_no_benchmark(tmp_path: Path) -> None:
     (tmp_path / "videogen-rewardbench.csv").write_text(HEADER)
-    with pytest.raises(DatasetError, match="holds no row of videogen_rewardbench"):
+    with pytest.raises(DatasetError, match="has no usable row: it is empty"):
         read_benchmark("videogen_rewardbench", tmp_path)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -69,9 +71,7 @@ def test_archives_of_latents_are_told_apart(archive: Path, tmp_path: Path) -> No
         ({"prompt": [1, 2, 3]}, "column 'prompt' must be string, got int64"),
         ({"chosen_video": ["0.mp4", "../x.mp4", "2.mp4"]}, r"pair 1 names a video outside of"),
         ({"chosen_video": ["0.mp4", "/etc/passwd", "2.mp4"]}, r"pair 1 names a video outside of"),
-        ({"prompt": ["a", None, "c"]}, "pair 1 has no prompt"),
-        ({"chosen_video": ["0.mp4", "1.mp4", None]}, "pair 2 has no chosen_video"),
-        ({"chosen_video": ["9.mp4", "1.mp4", "2.mp4"]}, "pair 0 names '9.mp4', but there is no"),
+        ({"chosen_video": ["9.mp4"] * 3}, "no pair that can be used: pair 0 names '9.mp4', but"),
     ],
 )
 def test_unusable_tables_are_refused_before_anything_is_decoded(
@@ -81,16 +81,56 @@ def test_unusable_tables_are_refused_before_anything_is_decoded(
         read_video_pairs(save_table(archive, **changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"prompt": ["a", None, "c"]}, "pair 1 left out: has no prompt"),
+        ({"chosen_video": ["0.mp4", None, "2.mp4"]}, "pair 1 left out: has no chosen_video"),
+        ({"chosen_video": ["0.mp4", "9.mp4", "2.mp4"]}, "pair 1 left out: names '9.mp4', but"),
+        ({"chosen_video": ["0.mp4", "a\0b", "2.mp4"]}, "which no file can be called"),
+        ({"chosen_video": ["0.mp4", "a" * 300, "2.mp4"]}, "pair 1 left out: names 'aaa"),
+        (
+            {"prompt": pa.array([b"a", b"caf\xe9", b"c"]).view(pa.string())},
+            "pair 1 left out: prompt is not UTF-8",
+        ),
+    ],
+)
+def test_a_pair_that_cannot_be_used_costs_itself_alone(
+    archive: Path, changes: dict[str, Any], expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = read_video_pairs(save_table(archive, **changes))
+    assert [pair.chosen.name for pair in pairs] == ["0.mp4", "2.mp4"]
+    assert expected in caplog.text
+    assert "1 of 3 pairs are left out" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["large_string", "string_view", "dictionary"])
+def test_columns_may_be_any_text_of_arrow(archive: Path, kind: str) -> None:
+    def column(*values: str) -> Any:
+        made = pa.array(values)
+        return made.dictionary_encode() if kind == "dictionary" else made.cast(kind)
+
+    expected = read_video_pairs(archive)
+    names = [["0.mp4", "1.mp4", "2.mp4"], ["1.mp4", "2.mp4", "0.mp4"]]
+    changes = dict(
+        zip(["chosen_video", "rejected_video"], (column(*n) for n in names), strict=True)
+    )
+    assert read_video_pairs(save_table(archive, prompt=column(*PROMPTS), **changes)) == expected
+    assert has_videos(archive)
+
+
 def test_videos_of_another_size_or_damaged_are_named(
-    recipe: Recipe, archive: Path, tmp_path: Path
+    recipe: Recipe, archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = RunFolder(tmp_path / "other")
     write_mp4(archive / "1.mp4", Video(np.zeros((5, 32, 32, 3), np.uint8), 8.0))
-    with pytest.raises(
-        ArchiveError, match=r"rejected video of pair 0: has 5 frames of 32×32.*asks for 9 of 32×32"
-    ):
-        encode_archive(recipe, folder)
-    (archive / "1.mp4").write_bytes((archive / "2.mp4").read_bytes()[:500])
-    with pytest.raises(ArchiveError, match=r"rejected video of pair 0: .*1\.mp4"):
+    encode_archive(recipe, folder)
+    assert list(read_preferences(folder.latents).prompts) == PROMPTS[2:]
+    assert "1.mp4, the rejected video of" in caplog.text
+    assert "has 5 frames of 32×32" in caplog.text and "asks for 9 of 32×32" in caplog.text
+    assert "2 of 3 pairs are left out" in caplog.text
+    (archive / "0.mp4").write_bytes((archive / "2.mp4").read_bytes()[:500])
+    folder = RunFolder(tmp_path / "another")
+    with pytest.raises(ArchiveError, match=r"none of 3 pairs can be used: .*0\.mp4, the chosen"):
         encode_archive(recipe, folder)
     assert not folder.latents.exists()

@@ -91,7 +91,7 @@ def test_what_cannot_be_learned_from(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="there is no preference archive"):
         read_preferences(tmp_path / "none")
     (tmp_path / "text.parquet").write_text("not Parquet")
-    with pytest.raises(ArchiveError, match="cannot be read as Parquet"):
+    with pytest.raises(ArchiveError, match="is not a readable Parquet file"):
         read_preferences(tmp_path / "text.parquet")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArchiveError, match=r"there is no file \*\.parquet in"):
@@ -99,7 +99,7 @@ def test_what_cannot_be_learned_from(tmp_path: Path) -> None:
     (tmp_path / "run/archive/pairs").mkdir(parents=True)
     with pytest.raises(ArchiveError, match=r"is the folder of a run: give .*run/archive"):
         read_preferences(tmp_path / "run")
-    refused("pair 1 has no prompt", row(1), row(2, prompt=None), schema=LOOSE)
+    refused("can be used: pair 0 has no prompt", row(1, prompt=None), schema=LOOSE)
     refused("holds no preference pair")
     refused("the videos of pair 1 have different shapes", row(1), row(2, chosen_latents_shape=[24]))
     other = {"chosen_latents_shape": [4, 3, 2, 1], "rejected_latents_shape": [4, 3, 2, 1]}
@@ -109,6 +109,48 @@ def test_what_cannot_be_learned_from(tmp_path: Path) -> None:
     place = PREFERENCES.get_field_index("prompt")
     binary = PREFERENCES.set(place, pa.field("prompt", pa.binary()))
     refused("column 'prompt' must be string, got binary", row(1, prompt=b"x"), schema=binary)
+
+
+def test_a_pair_that_cannot_be_used_costs_itself_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nothing = {f"chosen_latents{name}": None for name in ("", "_shape", "_dtype")}
+    rows = row(1, prompt=None), row(2), row(3, **nothing), row(4)
+    table = pa.Table.from_pylist(list(rows), LOOSE)
+    broken = pa.array([None, b"two", b"three", b"caf\xe9"]).view(pa.string())
+    pq.write_table(table.set_column(0, "prompt", broken), tmp_path / "x.parquet")
+    found = read_preferences(tmp_path / "x.parquet")
+    assert list(found.prompts) == ["two"]
+    assert torch.equal(found.latents(0)[0], torch.full((2, 3, 2, 2), 2.0))
+    assert "pair 0 left out: has no prompt" in caplog.text
+    assert "pair 2 left out: has a video without latents" in caplog.text
+    assert "pair 3 left out: has a prompt that is not UTF-8" in caplog.text
+    assert "3 of 4 pairs are left out" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["large", "view", "dictionary"])
+def test_columns_may_be_other_types_of_arrow(kind: str, tmp_path: Path) -> None:
+    types = {
+        "large": (pa.large_string(), pa.large_binary(), pa.large_list(pa.int32())),
+        "view": (pa.string_view(), pa.binary_view(), pa.list_view(pa.int64())),
+        "dictionary": (
+            pa.dictionary(pa.int32(), pa.large_string()),
+            pa.large_binary(),
+            pa.list_(pa.uint64(), 4),
+        ),
+    }
+    text, binary, numbers = types[kind]
+    table = pa.Table.from_pylist([row(1), row(2)], LOOSE)
+    for place, field in enumerate(table.schema):
+        wanted = {"string": text, "binary": binary}.get(str(field.type), numbers)
+        column = pa.array(table[field.name].to_pylist(), wanted)
+        table = table.set_column(place, field.name, column)
+    pq.write_table(table, tmp_path / "a.parquet")
+    save(tmp_path / "b.parquet", row(3))
+    found = read_preferences(tmp_path)
+    assert list(found.prompts) == ["prompt 1", "prompt 2", "prompt 3"]
+    for index in range(3):
+        assert torch.equal(found.latents(index)[0], torch.full((2, 3, 2, 2), index + 1.0))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"video": ["a.mp4"]}), foreign)
     with pytest.raises(DatasetError, match="was not written by `videorl score`"):
         read_scores(foreign)
+    damaged = pa.table({name: ["x"] for name in ("video", "prompt", "total", "raw", "error")})
+    damaged = damaged.set_column(4, "error", pa.nulls(1))
+    damaged = damaged.replace_schema_metadata({"videorl.rewards": '[{"name": "one"}]'})
+    pq.write_table(damaged, foreign)
+    with pytest.raises(DatasetError, match=r"foreign\.parquet, row 1: is no score"):
+        read_scores(foreign)
+    pq.write_table(damaged.replace_schema_metadata({"videorl.rewards": "["}), foreign)
+    with pytest.raises(DatasetError, match="cannot read scores from"):
+        read_scores(foreign)
     write(tmp_path / "two.parquet", RewardConfig(name="one"), RewardConfig(name="two"))
     with pytest.raises(DatasetError, match="mixes one, two; score each model into a file"):
         read_scores(tmp_path / "two.parquet")

@@ -17,6 +17,7 @@ import pytest
 from videorl.config import RewardConfig
 from videorl.data import score_table
 from videorl.data.clips import Clip, ClipSource, find_clips
+from videorl.data.score_reading import read_scores
 from videorl.data.score_table import dimension_names, open_scores
 from videorl.errors import ConfigError, RunFolderError
 from videorl.rewards.scoring import Result
@@ -96,6 +97,39 @@ def test_many_parts_are_merged_on_the_way(tmp_path: Path, monkeypatch: pytest.Mo
             table.add([Clip(str(number), "p", "")], {"one": [score(number)]})
         assert len(list((tmp_path / "scores.parquet.parts").iterdir())) == 1
         assert table.merge()["quality"].to_pylist() == [float(n) for n in range(7)]
+
+
+@pytest.mark.parametrize("kind", ["large_string", "string_view", "dictionary"])
+def test_a_file_that_another_program_wrote_again_is_gone_on_with(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    with open_scores(out, ONE) as table:
+        table.add(CLIPS[:2], {"one": [score(1.0), "lost"]})
+        written = table.merge(KEYS)
+    for number, field in enumerate(written.schema):
+        if field.type == pa.string():
+            column = written[field.name]
+            column = column.dictionary_encode() if kind == "dictionary" else column.cast(kind)
+            written = written.set_column(number, field.name, column)
+    pq.write_table(written, out)
+    with open_scores(out, ONE) as table:
+        assert table.scored == {KEYS[0]}
+        table.add(CLIPS[1:2], {"one": [score(2.0)]})
+        assert table.merge(KEYS)["quality"].to_pylist() == [1.0, 2.0]
+    assert read_scores(out).scores[KEYS[1]] == Score({"quality": 2.0}, 20.0, {"logits": [2, -2]})
+
+
+def test_clips_that_cannot_be_scored_are_noted_until_their_prompt_is_mended(tmp_path: Path) -> None:
+    with open_scores(tmp_path / "scores.parquet", TWO) as table:
+        table.refuse({})
+        table.refuse({("a.mp4", "half \\ud83d"): "prompts.jsonl, line 2: is half"})
+        table.add([CLIPS[1]], {"one": ["no \ud83d"], "two": [score(2.0)]})
+        merged = table.merge([CLIPS[0].key, CLIPS[1].key])
+        assert merged["error"].to_pylist() == [
+            "one: no \\ud83d",
+        ], "the first has another prompt now"
+        table.refuse({("a.mp4", "half \\ud83d"): "prompts.jsonl, line 2: is half"})
+        errors = table.merge([("a.mp4", "half \\ud83d")])["error"].to_pylist()
+    assert errors == ["one: prompts.jsonl, line 2: is half", "one: no \\ud83d"]
 
 
 def test_scores_of_other_models_and_other_files_are_refused(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from videorl.data.text_files import read_text
-from videorl.errors import PromptError
+from videorl.data.text_files import problem_of, read_lines, read_text
+from videorl.errors import TableError
 
 TEXT = "ein Bär\nun café – noir\n"
 
@@ -18,7 +18,8 @@ TEXT = "ein Bär\nun café – noir\n"
 def test_utf8_with_any_line_ends(encoding: str, end: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(TEXT.replace("\n", end).encode(encoding))
-    assert read_text(path) == TEXT
+    assert read_text(path) == TEXT.replace("\n", end)
+    assert read_lines(path) == TEXT.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_another_encoding_is_recognised_and_the_command_given_converts_it(
 ) -> None:
     path = tmp_path / "a b.txt"
     path.write_bytes(TEXT.encode(encoding))
-    with pytest.raises(PromptError) as raised:
+    with pytest.raises(TableError) as raised:
         read_text(path)
     assert expected in str(raised.value)
     if encoding != "cp1252":
@@ -49,5 +50,17 @@ def test_windows_text_is_told_from_latin_1(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("a dog\na “cat”".encode("cp1252"))
     expected = r"line 2: byte 3 is not UTF-8 \(0x93, '“' in Windows-1252\); .*iconv -f cp1252"
-    with pytest.raises(PromptError, match=expected):
+    with pytest.raises(TableError, match=expected):
         read_text(path)
+
+
+def test_a_character_that_is_broken_costs_its_line_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    cut_off = "ein Bär\n".encode() + "🐻".encode()[:2] + b" cut off\na cat"
+    halves = "ein Bär\nhalf \ud83d an emoji\na cat".encode("utf-8", "surrogatepass")
+    for content, said in (
+        (cut_off, r"'\udcf0\udc9f cut off' is not valid UTF-8: byte 0xf0"),
+        (halves, r"'half \ud83d an emoji' is not valid Unicode: half of a surrogate pair"),
+    ):
+        path.write_bytes(content)
+        assert [problem_of(line) for line in read_lines(path)] == ["", said, ""]

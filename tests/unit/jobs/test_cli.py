@@ -1,5 +1,6 @@
 """The command line answers at once: it loads neither torch nor Ray before a job runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from jobs import cli, evaluate, sample, train
-from videorl.errors import ArchiveError, ConfigError, VideorlError
+from tests.small_runs import SETTINGS
+from videorl.errors import ArchiveError, ConfigError, PromptError, VideorlError
 from videorl.guidance.config import LatentRewardConfig, write_config
 
 ROOT = Path(cli.__file__).resolve().parent.parent
@@ -102,6 +104,31 @@ def test_requests_for_guidance_are_refused_before_any_model_loads(tmp_path: Path
     ):
         with pytest.raises(ConfigError, match=message):
             sample.main(["a small red circle moving left", *arguments, *recipe])
+
+
+def test_prompts_to_sample_come_from_files_of_any_kind(
+    tiny_checkpoints: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "prompts.json").write_text(json.dumps(["a cat", "a dog " * 20]))
+    settings = {**SETTINGS, "policy.path": tiny_checkpoints["wan"]}
+    changes = ["--set", *(f"{key}={value}" for key, value in settings.items())]
+    given = ["--prompts", str(tmp_path / "prompts.json"), "--out", str(tmp_path / "out")]
+    assert sample.main(["a red circle", *given, *changes]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{tmp_path}/out/000-00.mp4  a red circle",
+        f"{tmp_path}/out/001-00.mp4  a cat",
+    ]
+    assert "left out: prompt 'a dog a dog" in caplog.text
+    with pytest.raises(PromptError, match="has 41 tokens"):
+        sample.main(["a dog " * 20, *changes])
+    with pytest.raises(ConfigError, match=r"is a file; give the prompts in it by --prompts"):
+        sample.main([str(tmp_path / "prompts.json"), *changes])
+    with pytest.raises(ConfigError, match="there is no prompt: give texts, or --prompts FILE"):
+        sample.main([*changes])
 
 
 def test_archives_are_refused_before_a_run_begins(tmp_path: Path) -> None:

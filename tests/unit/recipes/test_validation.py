@@ -25,6 +25,7 @@ from videorl.recipes.validation import validate
         ("policy.lora.target_modules=[]", "policy.lora.target_modules must name at least one"),
         ("sampling.num_frames=0", "sampling.num_frames must be >= 1, got 0"),
         ("sampling.fps=0", "sampling.fps must be > 0, got 0.0"),
+        ("sampling.long_prompts=cut", "sampling.long_prompts must be one of skip, truncate, got"),
         ("prompts.candidates_per_prompt=1", "prompts.candidates_per_prompt must be >= 2, got 1"),
         ("prompts.column=", "prompts.column must name a column, got an empty text"),
         ("evaluation.column=", "evaluation.column must name a column, got an empty text"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from videorl.errors import DatasetError
@@ -45,7 +48,9 @@ def test_published_columns_are_read(folder: Path) -> None:
         ("a.mp4,b.mp4,,x,A,better,A,8", "MQ is 'better', expected one of A, B, same, invalid"),
         ("a.mp4,b.mp4,,x,invalid,invalid,invalid,8", "every label is invalid"),
         ("a.mp4,b.mp4,, ,A,A,A,8", "nothing in column"),
-        ("a.mp4,b.mp4", "nothing in column"),
+        ("a.mp4,b.mp4", "has 2 fields, but the header has 8"),
+        ("a.mp4,b.mp4,,x, y,A,A,A,8", "has 9 fields, but the header has 8; a text with commas"),
+        (f"{'a' * 300}.mp4,b.mp4,,x,A,A,A,8", "there is no file"),
     ],
 )
 def test_bad_rows_are_logged_and_counted(
@@ -62,10 +67,29 @@ def test_bad_rows_are_logged_and_counted(
 
 
 def test_unreadable_files_are_refused(folder: Path) -> None:
-    with pytest.raises(DatasetError, match=r"lacks the column\(s\) MQ, TA; it has path_A"):
+    with pytest.raises(DatasetError, match="has no column 'MQ', but path_A"):
         read_pairs(write(folder, "path_A,path_B,prompt,VQ\na.mp4,b.mp4,x,A\n"))
     with pytest.raises(DatasetError, match="cannot be read"):
         read_pairs(folder / "none.csv")
     (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match="cannot be read"):
+    with pytest.raises(DatasetError, match="begins with the byte-order mark of UTF-16"):
         read_pairs(folder / "labels.csv")
+    with pytest.raises(DatasetError, match="line 3: is not CSV"):
+        read_pairs(write(folder, HEADER + 'a.mp4,b.mp4,,x,A,A,A,8\na.mp4,b.mp4,,"x,A,A,A,8\n\n'))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "json", "jsonl"])
+def test_any_table_holds_labels(folder: Path, kind: str) -> None:
+    row = {"path_A": "a.mp4", "path_B": "b.mp4", "prompt": "one\u2028line", "VQ": "A"}
+    rows = [row, {**row, "prompt": "half \ud83d", "VQ": "B"}, {**row, "VQ": None}]
+    path = folder / f"labels.{kind}"
+    if kind == "parquet":
+        rows[1]["prompt"] = None
+        table = pa.Table.from_pylist(rows)
+        columns = [column.dictionary_encode() for column in table.columns]
+        pq.write_table(pa.table(columns, names=table.column_names), path)
+    else:
+        lines = list(map(json.dumps, rows))
+        path.write_text(json.dumps(rows) if kind == "json" else "\n".join(lines))
+    found = read_pairs(path, dimensions=["VQ"])
+    assert ([pair.prompt for pair in found.pairs], found.num_skipped) == (["one\u2028line"], 2)

@@ -52,18 +52,33 @@ def test_ratings_are_read_from_every_format(
         found = read_ratings(write(tmp_path, kind), FIXTURE)
     assert [video.path.name for video in found] == ["vs_pub_1.mp4", "vs_pub_2.mp4"]
     assert found[0].ratings == ROWS[0][2:]
-    assert "row 3 skipped" in caplog.text
+    place = {"csv": "line 4", "json": "item 3", "parquet": "row 3"}[kind]
+    assert f"{place} skipped: there is no file" in caplog.text
+
+
+def test_separators_and_commas_inside_of_a_prompt_divide_no_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, ratings = tmp_path / "labels.csv", ",1,2,3,1.5,2.5"
+    prompts = ["a\u2028b", "a\x85b", "a\x0cb", '"a\nb, c"']
+    rows = [f"vs_pub_1,{prompt}{ratings}" for prompt in prompts]
+    rows += [f"vs_pub_1,a, b{ratings}", "vs_pub_1,x,nan,2,3,1.5,2.5"]
+    path.write_text("\n".join([",".join(COLUMNS), *rows]), encoding="utf-8")
+    found = read_ratings(path, FIXTURE)
+    assert [video.prompt for video in found] == ["a\u2028b", "a\x85b", "a\x0cb", "a\nb, c"]
+    assert "line 7 skipped: has 8 fields, but the header has 7" in caplog.text
+    assert "line 8 skipped: visual quality must be a finite number, got 'nan'" in caplog.text
 
 
 def test_unusable_ratings_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     path.write_text('[{"id": "vs_pub_1", "text prompt": "x"}]')
-    with pytest.raises(DatasetError, match=r"lacks the column\(s\) visual quality"):
+    with pytest.raises(DatasetError, match="item 1: has no column 'visual quality', but id"):
         read_ratings(path, FIXTURE)
     path.write_text("{")
-    with pytest.raises(DatasetError, match="cannot be read"):
+    with pytest.raises(DatasetError, match="line 1, character 2: is not JSON"):
         read_ratings(path, FIXTURE)
-    with pytest.raises(DatasetError, match=r"neither \.csv, \.json nor \.parquet"):
+    with pytest.raises(DatasetError, match=r"of no kind that is read: \.csv, \.jsonl"):
         read_ratings(path.rename(tmp_path / "labels.txt"), FIXTURE)
     with pytest.raises(DatasetError, match="no usable row"):
         read_ratings(write(tmp_path, "csv"), tmp_path)
