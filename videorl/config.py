@@ -151,8 +151,11 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     warmup_steps: int = 0
     """Steps over which the rate rises linearly to `learning_rate`."""
+    schedule: str = ""
+    """What follows the warm-up: `constant`; or a fall from the peak to zero at `decay_steps`,
+    `linear` or `cosine`. Empty = linear where there are `decay_steps`, constant elsewhere."""
     decay_steps: int = 0
-    """Step at which a linear decay from the first step has reached zero; 0 = no decay."""
+    """Step at which the rate has fallen to zero, counted from the first; 0 = it does not fall."""
     max_grad_norm: float = 1.0
     """Gradients with a larger norm are scaled down to it."""
 

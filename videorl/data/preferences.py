@@ -51,8 +51,12 @@ class Preferences:
         """Return the number of pairs."""
         return len(self.prompts)
 
-    def latents(self, index: int) -> tuple[Any, Any]:
+    def latents(self, index: int, *, finite: bool = True) -> tuple[Any, Any]:
         """Return the latents [C, T, H, W] of the chosen and of the rejected video of a pair.
+
+        Args:
+            index: Of the pair.
+            finite: Refuse NaN and infinity too.
 
         Raises:
             ArchiveError: They are missing, damaged, or not finite.
@@ -62,7 +66,7 @@ class Preferences:
             both = unpack_latents(chosen), unpack_latents(rejected)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise ArchiveError(f"the latents of pair {index} are damaged: {error}") from error
-        if not all(latents is not None and latents.float().isfinite().all() for latents in both):
+        if any(each is None or (finite and not each.float().isfinite().all()) for each in both):
             raise ArchiveError(
                 f"the latents of pair {index} are missing or not finite: leave the pair out"
             )

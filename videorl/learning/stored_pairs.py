@@ -69,18 +69,20 @@ class PairStream:
         self._put = put
 
     def __getitem__(self, position: int) -> PreferencePair:
-        """Return the pair at a position (>= 0), equal on every call and resume."""
+        """Return the pair at a position (>= 0), equal on every call and resume.
+
+        Its latents may hold NaN or infinity; a learner leaves such a pair out, and counts it.
+        """
         epoch, place = divmod(position, len(self._preferences))
         rng = np.random.default_rng(derive_seed(self._seed, "pairs", epoch))
         index = int(rng.permutation(len(self._preferences))[place])
         prompt = Prompt(position, self._preferences.prompts[index])
+        latents = self._preferences.latents(index, finite=False)
         chosen, rejected = (
             ScoredCandidate(
-                Candidate(0, prompt, role, 0, _STORED, self._put(latents), None), Score({}, total)
+                Candidate(0, prompt, role, 0, _STORED, self._put(video), None), Score({}, total)
             )
-            for role, (latents, total) in enumerate(
-                zip(self._preferences.latents(index), (1.0, 0.0), strict=True)
-            )
+            for role, (video, total) in enumerate(zip(latents, (1.0, 0.0), strict=True))
         )
         return PreferencePair(prompt, self._encode(prompt.text), chosen, rejected, margin=1.0)
 

@@ -43,7 +43,8 @@ def keep_evaluation(
         num_videos: How many prompts have a video kept, >= 0.
         save: Writes videos, or what their handles stand for, as mp4 files by path.
     """
-    shown = [group.candidates[0].candidate for group in groups[:num_videos]]
+    # A group whose videos are all lost has nothing to show.
+    shown = [group.candidates[0].candidate for group in groups[:num_videos] if group.candidates]
     videos = folder.evaluation / name
     save({videos / _video_name(candidate.prompt): candidate.video for candidate in shown})
     write_groups(folder.evaluation / f"{name}.json", groups)
