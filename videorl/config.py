@@ -39,8 +39,8 @@ class LoraConfig:
     """Module-name suffixes; the default adapts attention and feed-forward layers of Wan. Those of
     CogVideoX are called `ff` instead of `ffn`."""
     initial: str | None = None
-    """File, folder or hub id of a trained adapter to start from, whoever wrote it; the first reference
-    is then this one. Its effect is kept, whatever its own alpha; `rank` must be its largest."""
+    """File, folder or hub id of a trained adapter to start from, whoever wrote it; it is the first
+    reference then. Its effect is kept, whatever its own alpha; `rank` must be its largest."""
 
 
 @dataclass
