@@ -15,8 +15,9 @@ from actors.assembly import start_pools
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.store.weights import create_weight_store, publish
 from videorl.config import Recipe
+from videorl.errors import WorkLostError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
-from videorl.evaluation.held_out import sample_and_score, shared_prompts
+from videorl.evaluation.held_out import NOTHING_SHARED, sample_and_score, shared_prompts
 from videorl.evaluation.kept_groups import KeptGroups, path_of
 from videorl.policies import load_policy
 from videorl.run.checkpoints import newest_weights
@@ -61,7 +62,12 @@ def evaluate(
         return KeptGroups(path_of(folder.evaluation, recipe, version) if is_writable else None)
 
     found = compare(recipe, folder, kept, should_stop)
-    return None if found is None else summarise(*shared_prompts(found.base, found.aligned))
+    if found is None:
+        return None
+    before, after = shared_prompts(found.base, found.aligned)
+    if not before:
+        raise WorkLostError(NOTHING_SHARED)
+    return summarise(before, after)
 
 
 def compare(

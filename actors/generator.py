@@ -20,7 +20,7 @@ from actors.store.weights import pull
 from actors.worker_process import own_node, prepare_process
 from videorl.futures import gathered, mapped, then
 from videorl.sampling.canary import compare
-from videorl.sampling.sampler import CandidateSampler, candidate_group
+from videorl.sampling.sampler import CandidateSampler, candidate_group, unusable
 from videorl.settings.workers import GeneratorsConfig
 from videorl.types import CandidateGroup, SampleRequest, WeightVersion
 
@@ -39,6 +39,8 @@ class Sampled:
     """What sampled: its digest was recomputed from the live parameters."""
     timings: dict[str, float]
     """Seconds per stage: `sample_s`, `decode_s`, and `load_s` where new weights were loaded."""
+    unusable: dict[int, str]
+    """Place of a candidate that was sampled in vain -> the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ class GeneratorWorker:
             request, prompt_embeds_LD, negative_prompt_embeds_LD
         )
         assert sampler.version is not None
-        return Sampled(sampler.version, loading | timings), *latents, *videos
+        answer = Sampled(sampler.version, loading | timings, unusable(videos))
+        return answer, *latents, *videos
 
     def canary(
         self,
@@ -227,6 +230,9 @@ class RayGenerator:
                 before = self._stages.get(stage, StageTime(0, 0.0))
                 self._stages[stage] = StageTime(before.count + 1, before.seconds + seconds)
             latents, videos = reply.media[:num_media], reply.media[num_media:]
-            return candidate_group(request, reply.value.version, embeds[0], latents, videos)
+            sampled: Sampled = reply.value
+            return candidate_group(
+                request, sampled.version, embeds[0], latents, videos, sampled.unusable
+            )
 
         return mapped(self.pool.submit(call), as_group)

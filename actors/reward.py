@@ -30,6 +30,7 @@ from videorl.rewards.scoring import (
     check_rewards,
     checked_scores,
     explained_scores,
+    nothing_to_score,
     score_group,
 )
 from videorl.types import CandidateGroup, ScoredGroup, Video
@@ -149,6 +150,8 @@ class RayScorer:
 
         The future fails with `MediaLostError` if a video is gone, and as those of `ElasticPool`.
         """
+        if not group.candidates:
+            return completed(lambda: nothing_to_score(group))
         videos = [candidate.video for candidate in group.candidates]
 
         def call(worker: ActorHandle) -> list[ObjectRef]:

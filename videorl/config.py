@@ -39,7 +39,8 @@ class LoraConfig:
     """Module-name suffixes; the default adapts attention and feed-forward layers of Wan. Those of
     CogVideoX are called `ff` instead of `ffn`."""
     initial: str | None = None
-    """Folder or hub id of a trained adapter to start from; the first reference is then this one."""
+    """File, folder or hub id of a trained adapter to start from, whoever wrote it; it is the first
+    reference then. Its effect is kept, whatever its own alpha; `rank` must be its largest."""
 
 
 @dataclass
@@ -155,8 +156,11 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     warmup_steps: int = 0
     """Steps over which the rate rises linearly to `learning_rate`."""
+    schedule: str = ""
+    """What follows the warm-up: `constant`; or a fall from the peak to zero at `decay_steps`,
+    `linear` or `cosine`. Empty = linear where there are `decay_steps`, constant elsewhere."""
     decay_steps: int = 0
-    """Step at which a linear decay from the first step has reached zero; 0 = no decay."""
+    """Step at which the rate has fallen to zero, counted from the first; 0 = it does not fall."""
     max_grad_norm: float = 1.0
     """Gradients with a larger norm are scaled down to it."""
 

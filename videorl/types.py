@@ -79,11 +79,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CandidateGroup:
-    """All candidates of one prompt, with its text embedding [L, D] (unpadded)."""
+    """The candidates of one prompt, with its text embedding [L, D] (unpadded)."""
 
     prompt: Prompt
     prompt_embeds: Media
     candidates: tuple[Candidate, ...]
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Reason -> number of candidates that were sampled in vain, e.g. `{"latents_not_finite": 1}`.
+    They are not among `candidates`."""
 
 
 @dataclass(frozen=True, slots=True)

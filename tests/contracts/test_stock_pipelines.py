@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -187,6 +188,33 @@ def test_stock_diffusers_opens_an_exported_adapter(
     assert (adapted - base).abs().max() > 0.01
     latents = sample(policy)
     torch.testing.assert_close(channels_first(family, adapted), latents, atol=1e-5, rtol=0)
+
+
+def test_a_peft_adapter_keeps_its_effect_until_it_is_exported_again(
+    family: str, stock: Any, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of any family, with a scale that alpha / rank is not, and names of peft."""
+    config = tiny_policy(tiny_checkpoints[family], family, initial=str(tmp_path / "peft"))
+    base = call(stock)
+    adapter = peft.LoraConfig(
+        r=4, lora_alpha=5, use_rslora=True, target_modules=config.lora.target_modules
+    )
+    wrapped = peft.get_peft_model(stock.transformer, adapter)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_" in name:
+            parameter.data += torch.randn(parameter.shape, generator=generator) / 10
+    wrapped.save_pretrained(str(tmp_path / "peft"))
+    expected = call(stock)
+    assert (expected - base).abs().max() > 0.01
+    sampling = tiny_sampling(negative_prompt=PROMPTS[1])
+    policy = load_policy(config, sampling, parts=PARTS, seed=3)
+    latents = channels_first(family, expected)
+    torch.testing.assert_close(sample(policy), latents, atol=1e-4, rtol=1e-4)
+    policy.export(tmp_path / "export")
+    again = DiffusionPipeline.from_pretrained(tiny_checkpoints[family])
+    again.load_lora_weights(str(tmp_path / "export"))
+    torch.testing.assert_close(call(again), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_stock_diffusers_opens_exported_full_weights(

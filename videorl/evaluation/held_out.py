@@ -129,6 +129,12 @@ def _done(
         yield pending.pop(future), future
 
 
+NOTHING_SHARED = (
+    "base and aligned policy cannot be compared: every held-out prompt lost a candidate of one of "
+    "them; the counts in evaluation/before.json and after.json say why"
+)
+
+
 def shared_prompts(
     before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]
 ) -> tuple[list[ScoredGroup], list[ScoredGroup]]:

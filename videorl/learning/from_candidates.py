@@ -46,14 +46,19 @@ class FromCandidates:
         self._fetch = fetch
         self.reference_is_policy = False
 
-    def items(self, step: int, examples: Sequence[TrainingExample]) -> list[Item]:
-        """Open the examples and spread them over times.
+    def items(self, step: int, examples: Sequence[TrainingExample]) -> tuple[list[Item], int]:
+        """Open the examples and spread them over times; return how many are left out too.
+
+        Left out are those whose latents or embeddings are not finite: they would void the step.
 
         Raises:
             VideoError: Two videos of one example differ in shape.
         """
+        opened = self._open(step, examples)
+        usable = [example for example in opened if example.is_finite]
         times = self._objective.timesteps_per_pair
-        return make_items(self._open(step, examples), times, self._policy.process)
+        items = make_items(usable, times, self._policy.process)
+        return items, len(opened) - len(usable)
 
     def passes(self, items: Sequence[Item]) -> list[Pass]:
         """Return the forward and backward passes of one micro-batch."""

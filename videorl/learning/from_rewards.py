@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from videorl.config import SamplingConfig
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.learning.passes import Pass
-from videorl.objectives.objective import LOSS, RewardObjective
+from videorl.objectives.objective import LOSS, NOT_FINITE, RewardObjective
 from videorl.objectives.refl import predict_clean, stop_step
 from videorl.policies.video_codec import as_videos
 from videorl.protocols import DifferentiablePolicy
@@ -75,8 +75,11 @@ class FromRewards:
         self._fetch = fetch
         self.reference_is_policy = False
 
-    def items(self, step: int, examples: Sequence[PromptExample]) -> list[Chain]:
-        """Draw seed and stop of each prompt's video."""
+    def items(self, step: int, examples: Sequence[PromptExample]) -> tuple[list[Chain], int]:
+        """Draw seed and stop of each prompt's video; return how many are left out too.
+
+        Left out are those whose embeddings are not finite.
+        """
         handles = [example.prompt_embeds for example in examples]
         handles += [example.negative_prompt_embeds for example in examples]
         opened = self._fetch(handles)
@@ -84,27 +87,40 @@ class FromRewards:
         first = self._objective.first_stop(num_steps)
         seeds = [derive_seed(self._seed, "refl", example.prompt.index) for example in examples]
         stops = [stop_step(derive_seed(seed, "stop"), first, num_steps) for seed in seeds]
+        embeds = list(zip(opened[: len(examples)], opened[len(examples) :], strict=True))
+        usable = [
+            number
+            for number, both in enumerate(embeds)
+            if all(bool(embeds_LD.isfinite().all()) for embeds_LD in both)
+        ]
         longest = max(stops) + 1 - self._objective.gradient_steps
-        return [
+        chains = [
             Chain(
-                example.prompt.text,
-                opened[number],
-                opened[number + len(examples)],
+                examples[number].prompt.text,
+                *embeds[number],
                 seeds[number],
                 stops[number],
                 longest,
-                1 / len(examples),
+                1 / len(usable),
             )
-            for number, example in enumerate(examples)
+            for number in usable
         ]
+        return chains, len(examples) - len(usable)
 
     def passes(self, chains: Sequence[Chain]) -> list[Pass]:
         """Return the only pass of one micro-batch."""
         return [partial(self._loss, chains)]
 
     def _loss(self, chains: Sequence[Chain]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of one micro-batch, and weighted sums of what it measured."""
-        latents_BCTHW = self._sample(chains)
+        """Return the loss of one micro-batch, and weighted sums of what it measured.
+
+        A video whose latents, pixels or reward are not finite has no part in them, nor in the
+        gradient, and is counted.
+        """
+        latents_BCTHW, is_usable_B = self._sample(chains)
+        if latents_BCTHW.requires_grad:
+            # Where a reward is not finite, so is its gradient, even of a loss that leaves it out.
+            latents_BCTHW.register_hook(lambda grad: _where(is_usable_B, grad))
         prompts = [chain.prompt for chain in chains]
         if self._objective.checkpoint_decode:
             singles = zip(latents_BCTHW.split(1), prompts, strict=True)
@@ -115,7 +131,11 @@ class FromRewards:
         else:
             judged = [self._judge(latents_BCTHW, prompts)]
         total_B = torch.cat([total for total, _, _ in judged])
-        weight_B = torch.tensor([chain.weight for chain in chains], device=total_B.device)
+        is_usable_B &= total_B.detach().isfinite().to(is_usable_B.device)
+        share_B = torch.tensor([chain.weight for chain in chains], device=total_B.device)
+        weight_B = _where(is_usable_B, share_B)
+        num_lost = ((share_B > 0) & (weight_B == 0)).sum()
+        total_B = _where(is_usable_B, total_B)
         loss_B = self._objective(total_B)
         measured = {LOSS: loss_B.detach(), "reward/total": total_B.detach()}
         for name in judged[0][1]:
@@ -126,11 +146,17 @@ class FromRewards:
         unseen = [self._unseen(video) for video in videos]
         for name in unseen[0]:
             measured[f"unseen/{name}"] = total_B.new_tensor([metrics[name] for metrics in unseen])
-        sums = {name: (value * weight_B).sum() for name, value in measured.items()}
+        sums = {
+            name: (_where(is_usable_B, value) * weight_B).sum() for name, value in measured.items()
+        }
+        sums[NOT_FINITE] = num_lost.to(weight_B)
         return (loss_B * weight_B).sum(), sums
 
-    def _sample(self, chains: Sequence[Chain]) -> Tensor:
-        """Return the clean latents [B, C, T, H, W], with gradient through the last calls."""
+    def _sample(self, chains: Sequence[Chain]) -> tuple[Tensor, Tensor]:
+        """Return the clean latents [B, C, T, H, W], with gradient through the last calls.
+
+        Return too which are finite [B]; in the place of the others are some that are.
+        """
         num_grad = self._objective.gradient_steps
         embeds = [chain.prompt_embeds_LD for chain in chains]
         firsts = [chain.stop + 1 - num_grad for chain in chains]
@@ -142,12 +168,22 @@ class FromRewards:
             chains[0].longest,
         )
         times_BG = torch.stack([times_S[first : first + num_grad] for first in firsts])
-        return predict_clean(
-            self._policy.process,
-            lambda x_t, t_B: self._policy.predict(x_t, t_B, embeds, "policy"),
-            x_t_BCTHW,
-            times_BG.to(x_t_BCTHW.device),
-        )
+
+        def predicted(is_usable_B: Tensor) -> Tensor:
+            return predict_clean(
+                self._policy.process,
+                lambda x_t, t_B: self._policy.predict(x_t, t_B, embeds, "policy"),
+                _where(is_usable_B, x_t_BCTHW),
+                times_BG.to(x_t_BCTHW.device),
+            )
+
+        is_usable_B = _is_finite(x_t_BCTHW)
+        latents_BCTHW = predicted(is_usable_B)
+        is_usable_B &= _is_finite(latents_BCTHW)
+        if _on_any_rank(not bool(_is_finite(latents_BCTHW).all()), latents_BCTHW.device):
+            # NaN inside a network spoils every gradient that passes it, so it must not get there.
+            latents_BCTHW = predicted(is_usable_B)
+        return latents_BCTHW, is_usable_B
 
     def _judge(
         self, latents_BCTHW: Tensor, prompts: Sequence[str]
@@ -155,3 +191,22 @@ class FromRewards:
         """Decode and score; return totals [B] with gradient, dimensions [B] and pixels without."""
         pixels_BF3HW = self._policy.pixels(latents_BCTHW)
         return *self._reward(pixels_BF3HW, self._sampling.fps, prompts), pixels_BF3HW.detach()
+
+
+def _is_finite(values: Tensor) -> Tensor:
+    """Return for each row whether all its values are finite, [B]."""
+    return values.detach().flatten(1).isfinite().all(1)
+
+
+def _where(is_usable_B: Tensor, values: Tensor) -> Tensor:
+    """Return the values with zeros in rows that cannot be used."""
+    return torch.where(is_usable_B.to(values.device).view(-1, *[1] * (values.ndim - 1)), values, 0)
+
+
+def _on_any_rank(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set on any rank: all must call a sharded model as often."""
+    if not torch.distributed.is_initialized():
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(flags)
+    return bool(flags)

@@ -65,7 +65,17 @@ def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
 
 
 def learning_rate(config: OptimizerConfig, step: int) -> float:
-    """Return the rate of an optimizer step: linear warm-up, times a linear decay to zero."""
-    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-    decay = max(0.0, 1 - step / config.decay_steps) if config.decay_steps else 1.0
-    return config.learning_rate * warmup * decay
+    """Return the rate of an optimizer step: linear warm-up to the peak, then what is to follow.
+
+    The last step of the warm-up and the next one have the peak, `optimizer.learning_rate`; from
+    `decay_steps` on it is 0, unless the rate is constant.
+    """
+    peak, warmup, end = config.learning_rate, config.warmup_steps, config.decay_steps
+    if step < warmup:
+        return peak * ((step + 1) / warmup)
+    if not end or config.schedule == "constant":
+        return peak
+    done = min(1.0, (step - warmup) / (end - warmup))
+    return peak * (
+        0.5 + 0.5 * math.cos(math.pi * done) if config.schedule == "cosine" else 1 - done
+    )

@@ -42,6 +42,12 @@ class Example:
     weight: float = 1.0
     """Its loss is multiplied by this."""
 
+    @property
+    def is_finite(self) -> bool:
+        """Return whether latents and embedding hold neither NaN nor infinity."""
+        tensors = (self.latents_RCTHW, self.prompt_embeds_LD)
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

@@ -7,6 +7,7 @@ another number of ranks, is the same.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,28 +23,38 @@ from videorl.config import OptimizerConfig
 from videorl.errors import WeightMismatchError
 from videorl.futures import completed
 from videorl.learning.engines import Engine
-from videorl.learning.gradient_step import gradient_step
+from videorl.learning.gradient_step import gradient_step, learning_rate
 from videorl.learning.items import Weighted, micro_batches
 from videorl.learning.passes import Pass
-from videorl.objectives.objective import EXAMPLES
+from videorl.objectives.objective import EXAMPLES, NOT_FINITE
 from videorl.protocols import Policy
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.types import LearnerOutput, Media, SampleRequest, WeightVersion
 from videorl.weights import digest
 
+logger = logging.getLogger(__name__)
+
 
 class Method(Protocol):
     """What a learner does with the examples of a step."""
 
-    def items(self, step: int, examples: Sequence[Any], /) -> Sequence[Weighted]:
-        """Return the items of all ranks, from examples (>= 1); their weights sum to 1."""
+    def items(self, step: int, examples: Sequence[Any], /) -> tuple[Sequence[Weighted], int]:
+        """Return the items of all ranks, from examples (>= 1), and how many examples are left out.
+
+        Left out are those with numbers that are not finite. The weights of the items sum to 1;
+        there are none where no example is left.
+        """
         ...
 
     reference_is_policy: bool
     """Set by the learner: both have the same weights in this step."""
 
     def passes(self, items: Sequence[Any], /) -> Sequence[Pass]:
-        """Return the passes of a micro-batch, whose losses and sums to log are all weighted."""
+        """Return the passes of a micro-batch, whose losses and sums to log are all weighted.
+
+        `NOT_FINITE` among them counts items that turned out to have no finite loss; they have no
+        part in the others.
+        """
         ...
 
 
@@ -121,7 +132,8 @@ class Learner:
         Without examples the weights stay as they are, but the version still counts up.
         """
         started = time.perf_counter()
-        metrics: dict[str, float] = {EXAMPLES: float(len(examples))}
+        rate = learning_rate(self._settings.optimizer, step)
+        metrics = {EXAMPLES: float(len(examples)), "optimizer/learning_rate": rate}
         if examples:
             metrics |= self._update(step, examples)
         updated = time.perf_counter()
@@ -188,12 +200,27 @@ class Learner:
 
     def _update(self, step: int, examples: Sequence[Any]) -> dict[str, float]:
         engine, settings = self._engine, self._settings
-        items = self._method.items(step, examples)
-        batches = micro_batches(items, engine.rank, engine.world_size, settings.micro_batch_size)
-        self._method.reference_is_policy = self._is_swapped
-        passes = (found for batch in batches for found in self._method.passes(batch))
-        self._is_swapped = False
-        return gradient_step(engine, passes, settings.optimizer, step)
+        items, num_lost = self._method.items(step, examples)
+        metrics, num_learned = {"optimizer/skipped": 1.0}, len(examples) - num_lost
+        if items:
+            size = settings.micro_batch_size
+            batches = micro_batches(items, engine.rank, engine.world_size, size)
+            self._method.reference_is_policy = self._is_swapped
+            passes = (found for batch in batches for found in self._method.passes(batch))
+            self._is_swapped = False
+            metrics = gradient_step(engine, passes, settings.optimizer, step)
+            if found := round(metrics.pop(NOT_FINITE, 0)):
+                metrics = _without(metrics, num_learned, found)
+                num_lost, num_learned = num_lost + found, num_learned - found
+        if num_lost:
+            logger.warning(
+                "step %d: %d of %d examples are not finite and left out",
+                step,
+                num_lost,
+                len(examples),
+            )
+            metrics[NOT_FINITE] = float(num_lost)
+        return {**metrics, EXAMPLES: float(num_learned)}
 
     def _newest(self) -> WeightVersion:
         return max(self._published, key=lambda version: version.step)
@@ -214,3 +241,11 @@ class Learner:
         kept = {known: value for known, value in kept.items() if known.step != step}
         self._published = {**kept, version: weights}
         return version
+
+
+def _without(metrics: Mapping[str, float], number: int, lost: int) -> dict[str, float]:
+    """Make means over `number` items, of which `lost` counted as 0, means over the others."""
+    others = {name: value for name, value in metrics.items() if name.startswith("optimizer/")}
+    if lost == number:
+        return others
+    return {name: value * number / (number - lost) for name, value in metrics.items()} | others

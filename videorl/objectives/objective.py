@@ -32,9 +32,11 @@ LOSS = "learn/loss"
 EXAMPLES = "learn/examples"
 ACCURACY = "learn/accuracy"
 MARGIN = "learn/margin"
-"""Names that are shared by all objectives: the mean loss, how many examples a step had, and where
-an objective decides between two videos, how often it is right and by how much. Other names have a
-prefix of the objective's own."""
+NOT_FINITE = "learn/not_finite"
+"""Names that are shared by all objectives: the mean loss, how many examples a step had, where an
+objective decides between two videos, how often it is right and by how much, and how many examples
+were left out because their numbers are not finite. Other names have a prefix of the objective's
+own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,10 @@ class CogVideoX:
         """Return the blocks; their second output is the text."""
         return transformer.transformer_blocks
 
+    def text_width(self, transformer: Any) -> int:
+        """Return the width of T5's embeddings."""
+        return transformer.config.text_embed_dim
+
     def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:
         """Return the pixels, without those of the padding frames of 1.5."""
         num_latent_frames = (num_frames - 1) // pipeline.vae_scale_factor_temporal + 1

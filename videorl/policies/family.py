@@ -107,6 +107,10 @@ class Family(Protocol):
         """Return the transformer's blocks; their first output is the video tokens [B, N, D]."""
         ...
 
+    def text_width(self, transformer: Any) -> int:
+        """Return the width D of the prompt embeddings [L, D] that the transformer reads."""
+        ...
+
     def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:
         """Return pixels [B, 3, F, H, W] in [-1, 1], as the pipeline does.
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor
 
 from videorl.config import PolicyConfig, SamplingConfig
 from videorl.errors import CheckpointError, ConfigError
+from videorl.policies.adapter_files import open_adapter
+from videorl.policies.adapter_layouts import LayerAdapter, read_layers
 from videorl.policies.checkpoints import PARTS, check, locate, read_json
 from videorl.policies.family import Family
 from videorl.policies.full import train_everything
@@ -170,15 +170,16 @@ def _prepare_transformer(
     if config.lora.rank == 0:
         return train_everything(transformer, trainable=trainable, keep_base=keep_base)
     source = config.lora.initial
-    initial = None if source is None else _read_adapter(family, source)
+    initial = None if source is None else _read_adapter(family, transformer, source)
     return train_adapters(transformer, config.lora, seed=seed, trainable=trainable, initial=initial)
 
 
-def _read_adapter(family: Family, source: str) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _read_adapter(family: Family, transformer: Any, source: str) -> dict[str, LayerAdapter]:
+    layers = [name for name, _ in transformer.named_modules()]
     try:
-        tensors, metadata = family.pipeline_class.lora_state_dict(source, return_lora_metadata=True)
-    except (OSError, ValueError, SafetensorError) as error:
+        rename = family.pipeline_class.lora_state_dict
+        return read_layers(open_adapter(source), layers, rename)
+    except CheckpointError as error:
         raise CheckpointError(
             f"policy.lora.initial: {source} does not open as a trained adapter: {error}"
         ) from error
-    return tensors, metadata

@@ -10,14 +10,14 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from videorl.config import LoraConfig
-from videorl.errors import ConfigError
+from videorl.errors import CheckpointError, ConfigError
+from videorl.policies.adapter_layouts import LayerAdapter
 from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
 
@@ -28,33 +28,33 @@ def train_adapters(
     *,
     seed: int,
     trainable: bool,
-    initial: tuple[Mapping[str, Tensor], Mapping[str, Any] | None] | None = None,
+    initial: Mapping[str, LayerAdapter] | None = None,
 ) -> TrainedWeights:
     """Freeze `model` and attach the adapters to it, on the CPU.
 
     A new adapter starts with B = 0, so that the policy equals the base, and with A drawn from
-    `seed`; the reference starts as a copy of the policy.
+    `seed`; the reference starts as a copy of the policy. What a trained adapter lacks of it, rows
+    of a lower rank or whole layers, starts in the same way.
 
     Args:
         model: A diffusers model that takes adapters (`PeftAdapterMixin`).
         config: Rank, alpha and the layers to adapt.
         seed: Seed of the initial A; the state of global generators does not matter.
         trainable: Hold the policy's adapter in float32 with gradients, and add the reference.
-        initial: Tensors (`transformer.<layer>.lora_A.weight` ...) and metadata of a trained
-            adapter, as the `lora_state_dict` of diffusers pipelines returns them.
+        initial: A trained adapter by layer. Its effect is kept exactly: where its scale is not
+            alpha / rank, its B is multiplied by what is missing.
 
     Raises:
-        ConfigError: A target matches no layer, or `config` contradicts the trained adapter.
+        ConfigError: A target matches no layer, or none that can be adapted, or `config` contradicts
+            the trained adapter.
+        CheckpointError: The trained adapter is of a model of another size.
     """
     model.requires_grad_(False)
     targets = _target_layers(model, config.target_modules)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would also reseed the GPUs, which fork_rng leaves alone here.
         torch.default_generator.manual_seed(seed)
-        if initial is None:
-            _add_adapter(model, config)
-        else:
-            _load_adapter(model, config, targets, *initial)
+        _add_adapter(model, config)
         if trainable:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")
@@ -65,6 +65,8 @@ def train_adapters(
         layer.cast_input_dtype_enabled = False
         layer.set_adapter("policy", inference_mode=not trainable)
     policy = _parameters(layers, "policy")
+    if initial is not None:
+        _fill(policy, config, initial)
     dtypes = {name: parameter.dtype for name, parameter in policy.items()}
     reference = _parameters(layers, "reference") if trainable else {}
     for parameter in (*policy.values(), *reference.values()):
@@ -73,29 +75,6 @@ def train_adapters(
     if trainable:
         weights.update_reference()
     return weights
-
-
-def save_adapter(
-    pipeline_class: Any, model: Any, weights: Mapping[str, Tensor], directory: Path
-) -> None:
-    """Write the policy's adapter of `model` so that stock diffusers opens it.
-
-    Args:
-        pipeline_class: The diffusers pipeline that will load it.
-        model: The transformer with the adapter.
-        weights: The adapter's tensors by published name.
-        directory: Where to write.
-    """
-    adapter = model.peft_config["policy"]
-    pipeline_class.save_lora_weights(
-        directory,
-        transformer_lora_layers=dict(weights),
-        transformer_lora_adapter_metadata={
-            "r": adapter.r,
-            "lora_alpha": adapter.lora_alpha,
-            "target_modules": sorted(adapter.target_modules),
-        },
-    )
 
 
 def _target_layers(model: nn.Module, targets: list[str]) -> list[str]:
@@ -122,34 +101,53 @@ def _add_adapter(model: Any, config: LoraConfig) -> None:
     adapter = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, target_modules=list(config.target_modules)
     )
-    model.add_adapter(adapter, "policy")
+    try:
+        model.add_adapter(adapter, "policy")
+    except ValueError as error:
+        raise ConfigError(f"policy.lora.target_modules: {error}") from error
 
 
-def _load_adapter(
-    model: Any,
-    config: LoraConfig,
-    targets: list[str],
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, Any] | None,
+def _fill(
+    policy: Mapping[str, nn.Parameter], config: LoraConfig, initial: Mapping[str, LayerAdapter]
 ) -> None:
-    names = {f"transformer.{name}.{part}.weight" for name in targets for part in _MATRICES}
-    if wrong := sorted(names ^ tensors.keys()):
+    """Put a trained adapter into a new one, with the same effect."""
+    _check_fit(policy, config, initial)
+    own_scale = config.alpha / config.rank
+    with torch.no_grad():
+        for layer, adapter in initial.items():
+            a, b = (policy[f"{layer}.{part}.weight"] for part in _MATRICES)
+            a[: adapter.rank] = adapter.a.to(a)
+            b[:, : adapter.rank] = (adapter.b * (adapter.scale / own_scale)).to(b)
+
+
+def _check_fit(
+    policy: Mapping[str, nn.Parameter], config: LoraConfig, initial: Mapping[str, LayerAdapter]
+) -> None:
+    layers = {name.removesuffix(".lora_A.weight") for name in policy if ".lora_A." in name}
+    if foreign := sorted(initial.keys() - layers):
         raise ConfigError(
-            f"policy.lora.initial: {len(wrong)} tensors of {config.initial} do not fit "
-            f"policy.lora.target_modules, first: {', '.join(wrong[:3])}; "
-            "give the target_modules that the adapter was trained with (plain LoRA only)"
+            f"policy.lora.initial: {len(foreign)} layers of {config.initial} are not among "
+            f"policy.lora.target_modules, first: {', '.join(foreign[:3])}; "
+            "give the target_modules that the adapter was trained with"
         )
-    model.load_lora_adapter(
-        dict(tensors), metadata=dict(metadata) if metadata else None, adapter_name="policy"
-    )
-    found = model.peft_config["policy"]
-    ranks = {tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name}
-    if ranks != {config.rank} or found.lora_alpha != config.alpha or found.alpha_pattern:
+    ranks = {adapter.rank for adapter in initial.values()}
+    if max(ranks) != config.rank:
+        alphas = {f"{adapter.scale * adapter.rank:g}" for adapter in initial.values()}
         raise ConfigError(
             f"policy.lora asks for rank {config.rank} and alpha {config.alpha}, but "
-            f"{config.initial} has rank {sorted(ranks)} and alpha {found.lora_alpha}; "
-            "set policy.lora.rank and policy.lora.alpha to the adapter's own"
+            f"{config.initial} has rank {sorted(ranks)} and alpha {', '.join(sorted(alphas))}; "
+            "set policy.lora.rank to the adapter's largest, and alpha as you like: the adapter's "
+            "effect stays as it is"
         )
+    for layer, adapter in initial.items():
+        for part, given in zip(_MATRICES, (adapter.a, adapter.b), strict=True):
+            wanted = list(policy[f"{layer}.{part}.weight"].shape)
+            place = _MATRICES.index(part)  # the axis of the rank, which may be lower
+            if [*given.shape[:place], config.rank, *given.shape[place + 1 :]] != wanted:
+                raise CheckpointError(
+                    f"policy.lora.initial: {part} of {layer} in {config.initial} is "
+                    f"{list(given.shape)}, this model needs {wanted}: it is of another model"
+                )
 
 
 def _parameters(layers: Mapping[str, Any], role: Role) -> dict[str, nn.Parameter]:

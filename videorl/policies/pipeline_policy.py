@@ -12,9 +12,9 @@ from torch import Tensor
 
 from videorl.config import SamplingConfig
 from videorl.errors import ConfigError
+from videorl.policies.adapter_export import export_adapter
 from videorl.policies.family import Family, swapped
 from videorl.policies.full import train_everything
-from videorl.policies.lora import save_adapter
 from videorl.policies.steps import Change, StepCallback, changed_steps, kept_latents
 from videorl.policies.texts import encode_text, pad
 from videorl.policies.trained import TrainedWeights
@@ -264,12 +264,12 @@ class PipelinePolicy:
     def export(self, directory: Path) -> None:
         """Write the trained weights so that stock diffusers opens them.
 
-        LoRA: `load_lora_weights(directory)` of the family's pipeline. Full fine-tuning:
-        `from_pretrained(directory, subfolder="transformer")` of its transformer's class.
+        LoRA: `load_lora_weights(directory)` of the family's pipeline, which is tried. Full fine-
+        tuning: `from_pretrained(directory, subfolder="transformer")` of its transformer's class.
         """
-        transformer = self._part("transformer")
+        transformer, weights = self._part("transformer"), self.weights()
         if self._is_lora:
-            save_adapter(self._family.pipeline_class, transformer, self.weights(), directory)
+            export_adapter(self._family, self._pipeline, weights, directory, self._sampling)
         else:
             transformer.save_pretrained(directory / "transformer")
 

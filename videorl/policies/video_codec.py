@@ -29,12 +29,19 @@ class VideoCodec:
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: Tensor) -> list[Video]:
-        """Decode latents as the stock pipeline does, in small batches if the videos are large."""
+        """Decode latents as the stock pipeline does, in small batches if the videos are large.
+
+        Raises:
+            VideoError: Pixels are NaN: in 8 bits they would pass for a black picture.
+        """
         sampling = self.sampling
         num_pixels = sampling.num_frames * sampling.height * sampling.width
         videos: list[Video] = []
         for some_BCTHW in latents_BCTHW.split(max(1, _PIXELS_AT_ONCE // num_pixels)):
-            videos += as_videos(self.pixels(some_BCTHW), sampling.fps)
+            pixels_BF3HW = self.pixels(some_BCTHW)
+            if not bool(pixels_BF3HW.isfinite().all()):
+                raise VideoError("the decoded pixels hold NaN: there is no video to look at")
+            videos += as_videos(pixels_BF3HW, sampling.fps)
         return videos
 
     def pixels(self, latents_BCTHW: Tensor) -> Tensor:

@@ -96,6 +96,10 @@ class Wan:
         """Return the blocks."""
         return transformer.blocks
 
+    def text_width(self, transformer: Any) -> int:
+        """Return the width of UMT5's embeddings."""
+        return transformer.config.text_dim
+
     def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:
         """Return the pixels of latents that have zero mean and unit variance per channel."""
         mean, std = _statistics(pipeline.vae, x0)

@@ -218,7 +218,23 @@ def optimizer_problems(optimizer: OptimizerConfig) -> Iterator[Problem]:
     yield at_least("optimizer.weight_decay", optimizer.weight_decay, 0)
     yield at_least("optimizer.warmup_steps", optimizer.warmup_steps, 0)
     yield at_least("optimizer.decay_steps", optimizer.decay_steps, 0)
+    yield from _schedule(optimizer)
     yield above("optimizer.max_grad_norm", optimizer.max_grad_norm, 0)
+
+
+def _schedule(optimizer: OptimizerConfig) -> Iterator[Problem]:
+    schedule, warmup, end = optimizer.schedule, optimizer.warmup_steps, optimizer.decay_steps
+    if schedule not in ("", "constant", "linear", "cosine"):
+        yield f"optimizer.schedule must be constant, linear or cosine, got {schedule!r}"
+    elif schedule in ("linear", "cosine") and not end:
+        yield f"optimizer.decay_steps must be set for optimizer.schedule={schedule}, got 0"
+    elif schedule == "constant" and end:
+        yield f"optimizer.decay_steps must be 0 for optimizer.schedule=constant, got {end}"
+    elif 0 < end <= warmup:
+        yield (
+            f"optimizer.decay_steps must be > optimizer.warmup_steps ({warmup}), as it counts from "
+            f"the first step, got {end}"
+        )
 
 
 def _generators(generators: GeneratorsConfig) -> Iterator[Problem]:

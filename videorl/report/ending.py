@@ -9,7 +9,7 @@ from typing import Any
 
 from videorl.config import Recipe
 from videorl.evaluation.evaluate import format_summary, summarise
-from videorl.evaluation.held_out import held_out_prompts, shared_prompts
+from videorl.evaluation.held_out import NOTHING_SHARED, held_out_prompts, shared_prompts
 from videorl.evaluation.kept_groups import KeptGroups, Save, Shown, path_of, video_name
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.files import write_json, write_text
@@ -60,11 +60,14 @@ def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
     summary = {"recipe": recipe.name, "seed": recipe.seed, "steps_learned": learned, **facts}
     if before.exists() and after.exists():
         groups = shared_prompts(read_groups(before), read_groups(after))
-        evaluation = summarise(*groups)
-        summary["evaluation"] = evaluation.to_dict()
-        videos = json.dumps(_video_rows(folder, *groups), indent=2)
-        write_text(folder.evaluation / "videos.json", videos)
-        print(format_summary(evaluation))
+        if groups[0]:
+            evaluation = summarise(*groups)
+            summary["evaluation"] = evaluation.to_dict()
+            videos = json.dumps(_video_rows(folder, *groups), indent=2)
+            write_text(folder.evaluation / "videos.json", videos)
+            print(format_summary(evaluation))
+        else:
+            _logger.warning(NOTHING_SHARED)
     write_json(folder.summary, summary)
     print(f"report: {write_report(folder.root)}")
     if learned == 0:

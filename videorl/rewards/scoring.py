@@ -136,10 +136,10 @@ def score_group(
 
     Returns:
         The scored candidates in order. `dropped` counts every other candidate once, under the
-        reason of the first model that gave it no score.
+        reason of the first model that gave it no score, and those that had no video before.
     """
     scored: list[ScoredCandidate] = []
-    dropped: Counter[str] = Counter()
+    dropped: Counter[str] = Counter(group.dropped)
     for index, candidate in enumerate(group.candidates):
         by_model = {reward.key: results[reward.key][index] for reward in rewards}
         scores = {key: found for key, found in by_model.items() if isinstance(found, Score)}
@@ -149,6 +149,11 @@ def score_group(
         else:
             dropped[next(found for found in by_model.values() if isinstance(found, str))] += 1
     return ScoredGroup(group.prompt, group.prompt_embeds, tuple(scored), dict(dropped))
+
+
+def nothing_to_score(group: CandidateGroup) -> ScoredGroup:
+    """Return the scored group of one whose candidates are all lost: models take no empty batch."""
+    return ScoredGroup(group.prompt, group.prompt_embeds, (), group.dropped)
 
 
 def score_each(

@@ -17,10 +17,11 @@ from videorl.rewards.scoring import (
     check_dimension_weights,
     check_rewards,
     checked_scores,
+    nothing_to_score,
     score_group,
 )
 from videorl.sampling.embeddings import EmbeddingCache
-from videorl.sampling.sampler import CandidateSampler, candidate_group
+from videorl.sampling.sampler import CandidateSampler, candidate_group, unusable
 from videorl.types import (
     CandidateGroup,
     SampleRequest,
@@ -67,7 +68,8 @@ class LocalGenerator:
         embeds = self.embeds(request.prompt.text)
         latents, videos, _ = sampler.sample(request, *embeds)
         assert sampler.version is not None
-        return candidate_group(request, sampler.version, embeds[0], latents, videos)
+        lost = unusable(videos)
+        return candidate_group(request, sampler.version, embeds[0], latents, videos, lost)
 
     def _loaded(self, request: SampleRequest) -> CandidateSampler:
         if request.version != self._sampler.version:
@@ -102,6 +104,8 @@ class LocalScorer:
         return completed(lambda: self._score(group))
 
     def _score(self, group: CandidateGroup) -> ScoredGroup:
+        if not group.candidates:
+            return nothing_to_score(group)
         videos: list[Video] = [candidate.video for candidate in group.candidates]
         prompts = [group.prompt.text] * len(videos)
         results = {

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from videorl.errors import WeightMismatchError
+from videorl.errors import VideoError, WeightMismatchError
 from videorl.protocols import Policy
 from videorl.types import Candidate, CandidateGroup, Media, SampleRequest, Video, WeightVersion
 from videorl.weights import verify
+
+logger = logging.getLogger(__name__)
+
+LATENTS = "latents_not_finite"
+UNDECODABLE = "video_undecodable"
+"""Reasons why a candidate was sampled in vain."""
 
 
 class CandidateSampler:
@@ -46,8 +54,11 @@ class CandidateSampler:
 
     def sample(
         self, request: SampleRequest, prompt_embeds_LD: Tensor, negative_prompt_embeds_LD: Tensor
-    ) -> tuple[list[Tensor], list[Video], dict[str, float]]:
+    ) -> tuple[list[Tensor], list[Video | str], dict[str, float]]:
         """Return latents [C, T, H, W] and the video of each seed, and seconds per stage.
+
+        In the place of a video that cannot be used is the reason: `latents_not_finite` or
+        `video_undecodable`.
 
         Raises:
             WeightMismatchError: The request wants another version than the live one.
@@ -55,10 +66,30 @@ class CandidateSampler:
         started = time.perf_counter()
         latents_BCTHW = self.latents(request, prompt_embeds_LD, negative_prompt_embeds_LD)
         sampled = time.perf_counter()
-        videos = self._policy.decode(latents_BCTHW)
+        videos = self._decoded(latents_BCTHW)
         timings = {"sample_s": sampled - started, "decode_s": time.perf_counter() - sampled}
         # Clones, as a view would be sent with the memory of the whole batch.
         return [latents.detach().cpu().clone() for latents in latents_BCTHW], videos, timings
+
+    def _decoded(self, latents_BCTHW: Tensor) -> list[Video | str]:
+        is_finite_B = latents_BCTHW.flatten(1).isfinite().all(1).tolist()
+        try:
+            if all(is_finite_B):
+                return [*self._policy.decode(latents_BCTHW)]
+        except VideoError:  # of which video, each alone will tell
+            pass
+        return [
+            self._decoded_alone(latents_BCTHW[index : index + 1]) if is_finite else LATENTS
+            for index, is_finite in enumerate(is_finite_B)
+        ]
+
+    def _decoded_alone(self, latents_1CTHW: Tensor) -> Video | str:
+        try:
+            (video,) = self._policy.decode(latents_1CTHW)
+        except VideoError as error:
+            logger.warning("a candidate is dropped: %s", error)
+            return UNDECODABLE
+        return video
 
     def latents(
         self, request: SampleRequest, prompt_embeds_LD: Tensor, negative_prompt_embeds_LD: Tensor
@@ -88,6 +119,7 @@ def candidate_group(
     prompt_embeds: Media,
     latents: Sequence[Media],
     videos: Sequence[Media],
+    unusable: Mapping[int, str] | None = None,
 ) -> CandidateGroup:
     """Name the media of one request as candidates; media may be handles.
 
@@ -97,13 +129,21 @@ def candidate_group(
         prompt_embeds: Embedding [L, D] of the prompt.
         latents: [C, T, H, W] for each seed of the request.
         videos: A `Video` for each seed.
+        unusable: Place of a candidate that is left out and counted -> the reason.
     """
-    media = zip(request.seeds, latents, videos, strict=True)
+    media, lost = zip(request.seeds, latents, videos, strict=True), unusable or {}
     return CandidateGroup(
         request.prompt,
         prompt_embeds,
         tuple(
             Candidate(request.round, request.prompt, index, seed, version, latent, video)
             for index, (seed, latent, video) in enumerate(media)
+            if index not in lost
         ),
+        dict(Counter(lost.values())),
     )
+
+
+def unusable(videos: Sequence[Video | str]) -> dict[int, str]:
+    """Return place -> reason of what `CandidateSampler.sample` could not make a video of."""
+    return {index: video for index, video in enumerate(videos) if isinstance(video, str)}

@@ -24,6 +24,7 @@ from videorl.learning.engines.local import LocalEngine
 from videorl.learning.gradient_step import learning_rate
 from videorl.objectives.dpo import FlowDPO, dpo_loss
 from videorl.objectives.flow_rwr import FlowRWR
+from videorl.recipes.reading import load_recipe
 from videorl.seeds import derive_seed
 from videorl.types import WeightedCandidate, WeightVersion
 from videorl.weights import digest
@@ -287,11 +288,52 @@ def test_weights_that_are_not_those_saved_are_refused(tmp_path: Path) -> None:
         tiny_learner(tiny_recipe(), tmp_path)[0].start()
 
 
-def test_learning_rate_warms_up_and_decays_linearly() -> None:
-    config = OptimizerConfig(learning_rate=0.8, warmup_steps=4, decay_steps=8)
-    rates = [learning_rate(config, step) for step in (0, 1, 3, 4, 7, 8, 9)]
-    assert rates == pytest.approx([0.2, 0.35, 0.5, 0.4, 0.1, 0.0, 0.0])
-    assert learning_rate(OptimizerConfig(learning_rate=0.8), 10_000) == 0.8
+RATES = {
+    "": [0.2, 0.4, 0.8, 0.8, 0.6, 0.2, 0.0, 0.0],
+    "linear": [0.2, 0.4, 0.8, 0.8, 0.6, 0.2, 0.0, 0.0],
+    "cosine": [0.2, 0.4, 0.8, 0.8, 0.4 + 0.4 * 0.5**0.5, 0.4 - 0.4 * 0.5**0.5, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize(("schedule", "expected"), RATES.items(), ids=lambda value: str(value))
+def test_the_rate_warms_up_to_its_peak_and_falls_from_there(
+    schedule: str, expected: list[float]
+) -> None:
+    config = OptimizerConfig(learning_rate=0.8, warmup_steps=4, schedule=schedule, decay_steps=8)
+    rates = [learning_rate(config, step) for step in (0, 1, 3, 4, 5, 7, 8, 9)]
+    assert rates == pytest.approx(expected)
+
+
+def test_the_rate_is_constant_without_decay() -> None:
+    for schedule in ("", "constant"):
+        config = OptimizerConfig(learning_rate=0.8, warmup_steps=2, schedule=schedule)
+        assert [learning_rate(config, step) for step in (0, 1, 2, 10_000)] == [0.4, 0.8, 0.8, 0.8]
+
+
+def test_without_warm_up_a_linear_fall_is_what_it_was() -> None:
+    """The default recipe: not one bit may differ."""
+    config = OptimizerConfig(learning_rate=1e-3, decay_steps=60)
+    rates = [learning_rate(config, step) for step in range(70)]
+    assert rates == [1e-3 * 1.0 * max(0.0, 1 - step / 60) for step in range(70)]
+
+
+def test_the_mpo_recipe_reaches_the_paper_s_rate() -> None:
+    recipe = load_recipe("cogvideox_2b_mpo")
+    rates = [learning_rate(recipe.optimizer, step) for step in range(recipe.num_steps)]
+    assert max(rates) == 5e-6
+    assert rates.index(5e-6) == 99
+    assert 0 < rates[-1] < 2e-8
+
+
+def test_the_rate_of_every_step_is_logged(tmp_path: Path) -> None:
+    recipe = tiny_recipe(warmup_steps=2, decay_steps=6)
+    learner, _ = tiny_learner(recipe, tmp_path)
+    learner.start()
+    logged = [
+        learner.step(step, tiny_pairs(step) if step != 3 else []).metrics["optimizer/learning_rate"]
+        for step in range(6)
+    ]
+    assert logged == [learning_rate(recipe.optimizer, step) for step in range(6)]
 
 
 def test_a_single_candidate_is_learned_by_its_weight(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from videorl.learning.engines.local import LocalEngine
 from videorl.learning.prompts import PromptExamples
 from videorl.objectives.refl import ReFL
 from videorl.one_process import train_alone
+from videorl.policies.pipeline_policy import PipelinePolicy
+from videorl.rewards.differentiable import CombinedReward
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import read_metrics
 
@@ -36,7 +39,7 @@ def work(recipe: Recipe, steps: int) -> tuple[bool, RunFolder]:
 
 
 def first_step(
-    recipe: Recipe, watch: Callable[..., None] | None = None
+    recipe: Recipe, watch: Callable[..., Any] | None = None, num_prompts: int = 3
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Return the metrics and the weights of one step of plain gradient descent."""
     engines: list[LocalEngine] = []
@@ -51,11 +54,11 @@ def first_step(
         recipe, Path(recipe.run_dir), make_engine, with_text_encoder=True
     )
     if watch is not None:
-        policy.trainable_module().register_forward_hook(watch)
+        policy.trainable_module().register_forward_hook(watch, with_kwargs=True)
     learner.start()
     stream = open_prompts(recipe.prompts, recipe.seed)
     examples = PromptExamples(stream, "", lambda text: policy.encode([text])[0])
-    output = learner.step(0, [examples[position] for position in range(3)])
+    output = learner.step(0, [examples[position] for position in range(num_prompts)])
     return dict(output.metrics), policy.weights()
 
 
@@ -121,3 +124,58 @@ def test_a_reward_that_is_enough_is_pushed_no_further(recipe: Recipe) -> None:
     metrics, _ = first_step(recipe)
     assert metrics["learn/loss"] == 0
     assert metrics["optimizer/grad_norm"] == 0
+
+
+def spoil_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sampler's first steps end in infinity."""
+    sample = PipelinePolicy.sample_partly
+
+    def spoiled(self: PipelinePolicy, *args: Any) -> tuple[Tensor, Tensor]:
+        latents, times = sample(self, *args)
+        latents[2:, 0, 0, 0, 0] = torch.inf
+        return latents, times
+
+    monkeypatch.setattr(PipelinePolicy, "sample_partly", spoiled)
+
+
+def spoil_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the reward, and its gradient, be NaN."""
+    score = CombinedReward.__call__
+
+    def spoiled(self: CombinedReward, pixels: Tensor, *args: Any) -> Any:
+        factor = torch.tensor([1.0, 1.0, torch.nan][: len(pixels)])
+        total, dimensions = score(self, pixels, *args)
+        return total * factor, dimensions
+
+    monkeypatch.setattr(CombinedReward, "__call__", spoiled)
+
+
+def overflow(module: Any, args: Any, named: dict[str, Any], output: tuple[Tensor]) -> Any:
+    """Let the network overflow inside of the calls with gradient."""
+    x_t = named["hidden_states"]
+    if torch.is_grad_enabled() and len(x_t) > 2 and bool(x_t[2].any()):
+        factor = torch.ones(len(x_t), 1, 1, 1, 1)
+        factor[2] = torch.inf
+        return (output[0] * factor * factor.sqrt() - output[0] * factor,)
+    return output
+
+
+@pytest.mark.parametrize("spoil", [spoil_noise, spoil_reward, None], ids=["noise", "reward", "net"])
+def test_a_video_that_is_not_finite_costs_itself_alone(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, spoil: Callable[..., None] | None
+) -> None:
+    recipe.optimizer.max_grad_norm, recipe.learner.micro_batch_size = 1e9, 3
+    start = first_step(recipe, num_prompts=0)[1]
+    expected, others = first_step(recipe, num_prompts=2)
+    assert "learn/not_finite" not in expected
+    if spoil is not None:
+        spoil(monkeypatch)
+    found, weights = first_step(recipe, None if spoil else overflow)
+    assert (found["learn/not_finite"], found["learn/examples"]) == (1, 2)
+    assert found["optimizer/skipped"] == 0
+    for name in ("learn/loss", "reward/total", "reward/motion_quality", "unseen/sharpness"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+    for name, weight in weights.items():
+        # Each video has a third of the step, also where one is lost.
+        moved = (weight - start[name]) * 3 / 2
+        torch.testing.assert_close(moved, others[name] - start[name], rtol=1e-3, atol=1e-7)

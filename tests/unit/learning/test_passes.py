@@ -53,7 +53,8 @@ def gradients(
     pairs = pairs_for(policy, 3)
     method = FromCandidates(policy, objective, seed=0, videos_per_forward=videos)
     totals: dict[str, float] = {}
-    for run in method.passes(method.items(0, pairs)):
+    items, _ = method.items(0, pairs)
+    for run in method.passes(items):
         loss, measured = run()
         loss.backward()
         totals |= {name: totals.get(name, 0) + value.item() for name, value in measured.items()}
@@ -111,7 +112,8 @@ def test_after_a_swap_the_policy_predicts_for_the_reference(
         policy.calls.clear()
         method = FromCandidates(policy, FlowDPO(timesteps_per_pair=1), 0, videos_per_forward=1)
         method.reference_is_policy = reference_is_policy
-        return [run()[0].item() for run in method.passes(method.items(0, pairs))]
+        items, _ = method.items(0, pairs)
+        return [run()[0].item() for run in method.passes(items)]
 
     plain = losses(False)
     without, with_gradient = ("policy", False, 1), ("policy", True, 1)

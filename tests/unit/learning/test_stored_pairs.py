@@ -12,7 +12,7 @@ from tests.small_runs import small_recipe
 from tests.unit.data.test_preferences import row, save
 from videorl.config import Recipe
 from videorl.data.archive_tables import pack_latents
-from videorl.data.preferences import Preferences
+from videorl.data.preferences import Preferences, read_preferences
 from videorl.errors import ArchiveError
 from videorl.learning.stored_pairs import PairStream, check_origin
 from videorl.loop import train
@@ -110,3 +110,28 @@ def test_every_epoch_visits_every_pair_once_in_its_own_order() -> None:
 
 def stream_of(pairs: Preferences, blank: torch.Tensor) -> PairStream:
     return PairStream(pairs, lambda text: blank, seed=3)
+
+
+def test_a_pair_that_is_not_finite_is_left_out_and_counted(
+    recipe: Recipe, archive: Path, tmp_path: Path
+) -> None:
+    """The run goes on, and another pair takes its place."""
+    found = read_preferences(archive)
+    chosen, rejected = found.latents(0)
+    shape = list(chosen.shape)
+    good = {
+        "prompt": "a red circle",
+        "chosen_latents_shape": shape,
+        "rejected_latents_shape": shape,
+    }
+    good |= {f"chosen_{name}": value for name, value in pack_latents(chosen).items()}
+    good |= {f"rejected_{name}": value for name, value in pack_latents(rejected).items()}
+    bad = {**good, "rejected_latents": pack_latents(rejected * torch.nan)["latents"]}
+    recipe.offline.archive = str(save(tmp_path / "pairs.parquet", good, bad))
+    recipe.prompts.per_round, recipe.num_steps = 2, 2
+    is_finished, folder = work(recipe, 9)
+    assert is_finished
+    rows = read_metrics(folder.metrics)
+    assert [row["learn/examples"] for row in rows] == [2, 2]
+    assert sum(row.get("examples/skipped", 0) for row in rows) >= 1
+    assert [row["optimizer/skipped"] for row in rows] == [0, 0]

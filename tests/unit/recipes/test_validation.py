@@ -72,6 +72,19 @@ from videorl.recipes.validation import validate
         ("objective.timesteps_per_pair=0", "objective.timesteps_per_pair must be >= 1, got 0"),
         ("optimizer.learning_rate=0", "optimizer.learning_rate must be > 0, got 0"),
         ("optimizer.betas=[0.9]", "optimizer.betas must be two numbers in [0, 1), got [0.9]"),
+        (
+            "optimizer.schedule=step",
+            "optimizer.schedule must be constant, linear or cosine, got 'step'",
+        ),
+        (
+            "optimizer.schedule=constant",
+            "optimizer.decay_steps must be 0 for optimizer.schedule=constant, got 60",
+        ),
+        (
+            "optimizer.warmup_steps=60",
+            "optimizer.decay_steps must be > optimizer.warmup_steps (60), as it counts from the "
+            "first step, got 60",
+        ),
         ("reference.interval=-1", "reference.interval must be >= 0, got -1"),
         ("rollouts.max_staleness=-1", "rollouts.max_staleness must be >= 0, got -1"),
         ("rollouts.canary_interval=-1", "rollouts.canary_interval must be >= 0, got -1"),

@@ -1,0 +1,160 @@
+"""Find and open the file of a trained adapter: a file, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from videorl.errors import CheckpointError
+
+_PUBLISHED = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+"""What diffusers and peft call the file in a folder."""
+_PEFT_CONFIG = "adapter_config.json"
+_HEADER = "lora_adapter_metadata"
+"""Where diffusers keeps peft's configuration in the header of a file, as JSON."""
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./ -]+\.safetensors)?")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """The content of an adapter's file."""
+
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any] | None
+    """peft's configuration, from the header of the file or from `adapter_config.json` beside it."""
+
+
+def open_adapter(source: str) -> AdapterFile:
+    """Open a trained adapter.
+
+    Args:
+        source: A safetensors file, a folder with an adapter of diffusers, peft or a trainer, a hub
+            id (`owner/name`), or a file of a hub id (`owner/name/file.safetensors`).
+
+    Raises:
+        CheckpointError: It is not there, is no safetensors file, or the folder holds several.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        path = _file_in(path)
+    elif not path.is_file():
+        path = _from_hub(source)
+    if path.suffix in _PICKLES:
+        raise CheckpointError(
+            f"{path} is a pickle, which may run code: convert it to safetensors first"
+        )
+    try:
+        with safe_open(path, "pt") as opened:
+            header = opened.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error})") from error
+    return AdapterFile(tensors, _config(path, header))
+
+
+def _file_in(folder: Path) -> Path:
+    found = [folder / name for name in _PUBLISHED if (folder / name).is_file()]
+    found = found or sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CheckpointError(
+            f"{folder} holds {len(found)} adapters, {_listed(path.name for path in found)}: "
+            "give the file instead of the folder"
+        )
+    if (folder / "aligned").is_dir():
+        raise CheckpointError(f"{folder} is the folder of a run: give {folder / 'aligned'}")
+    if (folder / "transformer").is_dir():
+        raise CheckpointError(
+            f"{folder} holds a whole transformer, not an adapter: use it as part of policy.path"
+        )
+    if pickles := sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES):
+        raise CheckpointError(
+            f"{folder} holds only pickles, which may run code ({_listed(pickles)}): convert the "
+            "adapter to safetensors first"
+        )
+    raise CheckpointError(f"{folder} holds no file *.safetensors, so no adapter")
+
+
+def _from_hub(source: str) -> Path:
+    """Return the local copy of an adapter on the hub; without a network, one that is cached."""
+    if not _HUB_ID.fullmatch(source):
+        raise CheckpointError(f"there is no file or folder {source}, and it is no hub id either")
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import HFValidationError
+
+    repository, name = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
+    try:
+        if name:
+            return Path(hf_hub_download(repository, name))
+        folder = snapshot_download(repository, allow_patterns=[*_PUBLISHED, _PEFT_CONFIG])
+        if any((Path(folder) / each).is_file() for each in _PUBLISHED):
+            return _file_in(Path(folder))
+        return _other_name(repository, Path(folder))
+    except (CheckpointError, HFValidationError, EntryNotFoundError, OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{source} is neither a file or folder here nor a readable hub id "
+            f"({_first_line(error)}); check the spelling, the network (HF_HUB_OFFLINE=1 reads only "
+            "what was downloaded before), and HF_TOKEN for a gated model"
+        ) from error
+
+
+def _other_name(repository: str, cached: Path) -> Path:
+    """Return the only safetensors file of a hub repository that calls it by a name of its own."""
+    from huggingface_hub import constants, hf_hub_download, list_repo_files
+
+    names = [path.name for path in sorted(cached.glob("*.safetensors"))]
+    if not constants.is_offline_mode():
+        names = [name for name in list_repo_files(repository) if name.endswith(".safetensors")]
+    if len(names) != 1:
+        raise CheckpointError(
+            f"the hub's {repository} has {len(names)} safetensors files"
+            + (f" ({_listed(names)}): name one, as {repository}/{names[0]}" if names else "")
+            + (" among those downloaded before" if constants.is_offline_mode() else "")
+        )
+    return Path(hf_hub_download(repository, names[0]))
+
+
+def _config(path: Path, header: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return peft's configuration of a file; None if it has none.
+
+    diffusers reads none but its own file's header, so neither does this for such a file.
+    """
+    beside = path.parent / _PEFT_CONFIG
+    try:
+        if raw := header.get(_HEADER):
+            where = f"the header of {path}"
+            packed = json.loads(raw)
+            prefix = "transformer."
+            config = {k.removeprefix(prefix): v for k, v in packed.items() if k.startswith(prefix)}
+        elif beside.is_file() and path.name != _PUBLISHED[0]:
+            where = str(beside)
+            config = json.loads(beside.read_text(encoding="utf-8"))
+        else:
+            return None
+    except (AttributeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its configuration is not valid JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{where} is no configuration of peft: it must be a JSON object")
+    return config or None
+
+
+def _listed(names: Sequence[str] | Any) -> str:
+    names = list(names)
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
