@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(table: pa.Table, out: Path, num_before: int) -> int:
     """Print counts, means and the first errors; return the number of videos with a score."""
-    from videorl.data.score_table import dimension_names
+    from videorl.data.score_rows import dimension_names
 
     errors = table["error"].drop_null().to_pylist()
     for error in errors[:_SHOWN_ERRORS]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videorl.config import LoraConfig, PolicyConfig, SamplingConfig
 from videorl.pretraining.checkpoint import build_components, build_tokenizer, save_checkpoint
 from videorl.recipes.reading import load_recipe
+from videorl.settings.model import LoraConfig, PolicyConfig, SamplingConfig
 
 
 def save_tiny_wan(folder: Path) -> Path:

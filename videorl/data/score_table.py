@@ -14,7 +14,6 @@ parts; after a kill between the two, rows that are in both are taken once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -29,23 +28,27 @@ import pyarrow.parquet as pq
 
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, ClipSource, Key
-from videorl.data.text_files import printable
+from videorl.data.score_rows import (
+    FIRST,
+    LAST,
+    TEXTS,
+    content_of,
+    keys_of,
+    row_of,
+    rows_at,
+    schema_of,
+)
 from videorl.errors import ConfigError
 from videorl.files import locked
-from videorl.files.content import file_digest
 from videorl.files.inputs import Input, changes, from_json, inputs_now, moved, to_json
 from videorl.rewards.content import reward_inputs
-from videorl.rewards.scoring import Result, combine, named
-from videorl.types import Score
+from videorl.rewards.scoring import Result
 
 _MODELS, _INPUTS = b"videorl.rewards", b"videorl.inputs"
 """Keys of the schema's metadata under which the models are noted, and what they are loaded from."""
 _MAX_PARTS = 256
 _SHOWN = 3
 """Changed videos that the log names."""
-_FIRST, _LAST = ("video", "prompt", "total"), ("raw", "error", "content")
-_TEXTS = ("video", "prompt", *_LAST)
-
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ class ScoreTable:
         table = self._read()
         self.scored: set[Key] = {
             key
-            for key, error in zip(_keys(table), table["error"].to_pylist(), strict=True)
+            for key, error in zip(keys_of(table), table["error"].to_pylist(), strict=True)
             if error is None
         }
         """Keys of the clips that have a score; those with an error may be tried again."""
@@ -83,11 +86,11 @@ class ScoreTable:
         table = self._read()
         scores = table.filter(table["error"].is_null())
         known: dict[Key, set[str | None]] = {}
-        for key, content in zip(_keys(scores), scores["content"].to_pylist(), strict=True):
+        for key, content in zip(keys_of(scores), scores["content"].to_pylist(), strict=True):
             known.setdefault(key, set()).add(content)
         changed: list[str] = []
         for clip in source.read(self.scored.intersection(source.keys)):
-            if (now := _digest(clip)) is None:
+            if (now := content_of(clip)) is None:
                 continue
             self._contents[clip.key] = now
             self._stale |= {(clip.key, then) for then in known[clip.key] - {now, None}}
@@ -110,11 +113,11 @@ class ScoreTable:
             results: `RewardConfig.key` -> one result per clip, in order.
         """
         rows = [
-            _row(clip, {key: results[key][n] for key in results}, self._rewards)
+            row_of(clip, {key: results[key][n] for key in results}, self._rewards)
             for n, clip in enumerate(clips)
         ]
-        names = dict.fromkeys(name for row in rows for name in row if name not in _LAST)
-        schema = _schema([*names, *_LAST]).with_metadata(self._metadata)
+        names = dict.fromkeys(name for row in rows for name in row if name not in LAST)
+        schema = schema_of([*names, *LAST]).with_metadata(self._metadata)
         self._contents |= {clip.key: row["content"] for clip, row in zip(clips, rows, strict=True)}
         self._parts.mkdir(exist_ok=True)
         number = 1 + max((int(part.stem) for part in self._written()), default=-1)
@@ -139,7 +142,7 @@ class ScoreTable:
         table = self._current()
         # A score wins over an error: parts that a kill left here may be older than the file.
         errors = table["error"].to_pylist()
-        tries = sorted(enumerate(_keys(table)), key=lambda numbered: errors[numbered[0]] is None)
+        tries = sorted(enumerate(keys_of(table)), key=lambda numbered: errors[numbered[0]] is None)
         latest = {key: row for row, key in tries}
         places = {key: place for place, key in enumerate(order)}
         named = {video for video, _ in order}
@@ -149,7 +152,7 @@ class ScoreTable:
             if key in places or key[0] not in named or errors[row] is None
         }
         keys = sorted(latest, key=lambda key: (places.get(key, len(places)), latest[key]))
-        table = _rows(table, [latest[key] for key in keys])
+        table = rows_at(table, [latest[key] for key in keys])
         if table["content"].null_count == len(table):
             table = table.drop_columns(["content"])
         _write(table, self._path)
@@ -159,12 +162,12 @@ class ScoreTable:
     def _current(self) -> pa.Table:
         """Return the rows whose clips are what they were, each with its content if it is known."""
         table = self._read()
-        rows = zip(_keys(table), table["content"].to_pylist(), strict=True)
+        rows = zip(keys_of(table), table["content"].to_pylist(), strict=True)
         contents = [(key, content) for key, content in rows]
         kept = [number for number, row in enumerate(contents) if row not in self._stale]
         filled = [contents[row][1] or self._contents.get(contents[row][0]) for row in kept]
         place = table.column_names.index("content")
-        return _rows(table, kept).set_column(place, "content", pa.array(filled, pa.string()))
+        return rows_at(table, kept).set_column(place, "content", pa.array(filled, pa.string()))
 
     def _written(self) -> list[Path]:
         return sorted(self._parts.glob("[0-9]*.parquet"))
@@ -172,13 +175,13 @@ class ScoreTable:
     def _read(self) -> pa.Table:
         files = [*([self._path] if self._path.exists() else []), *self._written()]
         tables = [self._checked(file) for file in files]
-        empty = pa.table({name: pa.array([], pa.string()) for name in _TEXTS})
+        empty = pa.table({name: pa.array([], pa.string()) for name in TEXTS})
         tables = tables or [empty.add_column(2, "total", [pa.array([], pa.float64())])]
         table = pa.concat_tables(tables, promote_options="default")
         if "content" not in table.column_names:  # an older file, or one of videos that are gone
             table = table.append_column("content", pa.nulls(len(table), pa.string()))
-        between = [name for name in table.column_names if name not in (*_FIRST, *_LAST)]
-        return table.select([*_FIRST, *between, *_LAST]).replace_schema_metadata(self._metadata)
+        between = [name for name in table.column_names if name not in (*FIRST, *LAST)]
+        return table.select([*FIRST, *between, *LAST]).replace_schema_metadata(self._metadata)
 
     def _checked(self, file: Path) -> pa.Table:
         try:
@@ -203,7 +206,7 @@ class ScoreTable:
                 f"remove {self._path} and {self._parts}"
             )
         try:
-            return table.cast(_schema(table.column_names)).replace_schema_metadata(metadata)
+            return table.cast(schema_of(table.column_names)).replace_schema_metadata(metadata)
         except (pa.ArrowException, KeyError) as error:
             raise ConfigError(
                 f"{file} holds no scores any more ({error}); give another --out"
@@ -221,41 +224,6 @@ def open_scores(path: Path, rewards: Sequence[RewardConfig]) -> Iterator[ScoreTa
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), f"another process is writing {path}"):
         yield ScoreTable(path, rewards)
-
-
-def dimension_names(table: pa.Table) -> list[str]:
-    """Return the columns of `table` that are dimensions."""
-    return [name for name in table.column_names if name not in (*_FIRST, *_LAST)]
-
-
-def _schema(names: Sequence[str]) -> pa.Schema:
-    """Return the types of columns that must be there, and of dimensions.
-
-    Raises:
-        KeyError: One of those that must be there is not.
-    """
-    needed = {"total", *_TEXTS} - {"content"}  # which older files lack
-    if missing := sorted(needed - set(names)):
-        raise KeyError(missing[0])
-    return pa.schema([(name, pa.string() if name in _TEXTS else pa.float64()) for name in names])
-
-
-def _row(
-    clip: Clip, results: Mapping[str, Result], rewards: Sequence[RewardConfig]
-) -> dict[str, Any]:
-    """Return one row; a model that gave no score costs the total, not the others' dimensions."""
-    scores = {key: result for key, result in results.items() if isinstance(result, Score)}
-    errors = [f"{key}: {result}" for key, result in results.items() if isinstance(result, str)]
-    dimensions, raw = named(scores, rewards)
-    return {
-        "video": clip.id,
-        "prompt": clip.prompt,
-        "total": None if errors else combine(scores, rewards).total,
-        **dimensions,
-        "raw": json.dumps(raw, ensure_ascii=False, default=float) if raw else None,
-        "error": printable("\n".join(errors)) or None,
-        "content": _digest(clip),
-    }
 
 
 def _description(
@@ -282,26 +250,6 @@ def _description(
         else:
             found["path"] = (then or {})[key].place
     return json.dumps(facts, sort_keys=True, default=str)
-
-
-def _digest(clip: Clip) -> str | None:
-    """Return the SHA-256 (hex) of a clip's video; None if it cannot be read here."""
-    if not clip.content:
-        return None
-    if isinstance(clip.content, bytes):
-        return hashlib.sha256(clip.content).hexdigest()
-    try:
-        return file_digest(Path(clip.content))
-    except OSError:
-        return None
-
-
-def _rows(table: pa.Table, numbers: Sequence[int]) -> pa.Table:
-    return table.take(pa.array(numbers, pa.int64()))  # of no numbers, Arrow would guess the type
-
-
-def _keys(table: pa.Table) -> Collection[Key]:
-    return list(zip(table["video"].to_pylist(), table["prompt"].to_pylist(), strict=True))
 
 
 def _write(table: pa.Table, path: Path) -> None:

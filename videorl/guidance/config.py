@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videorl.config import LoraConfig
 from videorl.errors import CheckpointError, ConfigError
+from videorl.settings.model import LoraConfig
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "latent_reward.safetensors"

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from videorl.config import LoraConfig, PolicyConfig, SamplingConfig
 from videorl.errors import CheckpointError, ConfigError
 from videorl.guidance.config import WEIGHTS_FILE, LatentRewardConfig, read_config, write_config
 from videorl.policies import load_policy
@@ -20,6 +19,7 @@ from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.rewards.checkpoints import check_tensors, read_tensors
 from videorl.run.checkpoints import writing
+from videorl.settings.model import LoraConfig, PolicyConfig, SamplingConfig
 from videorl.weights import digest
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from videorl.config import LoraConfig
 from videorl.errors import CheckpointError, ConfigError
 from videorl.policies.adapter_layouts import LayerAdapter
 from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
+from videorl.settings.model import LoraConfig
 
 
 def train_adapters(

@@ -296,6 +296,5 @@ class PipelinePolicy:
         return VideoCodec(self._family, self._pipeline, self._sampling)
 
     def _mixed_precision(self) -> AbstractContextManager[object]:
-        if not self._autocast:
-            return nullcontext()
-        return torch.autocast(self._part("transformer").device.type, self._dtype)
+        device_type = self._part("transformer").device.type
+        return torch.autocast(device_type, self._dtype) if self._autocast else nullcontext()

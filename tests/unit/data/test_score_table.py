@@ -18,7 +18,8 @@ from videorl.config import RewardConfig
 from videorl.data import score_table
 from videorl.data.clips import Clip, ClipSource, find_clips
 from videorl.data.score_reading import read_scores
-from videorl.data.score_table import dimension_names, open_scores
+from videorl.data.score_rows import dimension_names
+from videorl.data.score_table import open_scores
 from videorl.errors import ConfigError, RunFolderError
 from videorl.rewards.scoring import Result
 from videorl.types import Score

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
-from videorl.config import LoraConfig, PolicyConfig
 from videorl.errors import CheckpointError, ConfigError
 from videorl.guidance.config import WEIGHTS_FILE, LatentRewardConfig, parse_weights
 from videorl.guidance.latent_reward import (
@@ -25,6 +24,7 @@ from videorl.policies import FAMILIES, load_family, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.pretraining.checkpoint import build_components, save_checkpoint
+from videorl.settings.model import LoraConfig, PolicyConfig
 
 TEXT_WIDTH = 16
 Inputs: TypeAlias = tuple[Tensor, Tensor, list[Tensor]]

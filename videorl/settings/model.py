@@ -1,0 +1,60 @@
+"""The sections `policy` and `sampling` of a recipe: which model, and how it samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters (peft). `rank: 0` trains every weight of the transformer instead."""
+
+    rank: int = 32
+    alpha: int = 32
+    """The adapter's output is multiplied by alpha / rank."""
+    target_modules: list[str] = field(
+        default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"]
+    )
+    """Module-name suffixes; the default adapts attention and feed-forward layers of Wan. Those of
+    CogVideoX are called `ff` instead of `ffn`."""
+    initial: str | None = None
+    """File, folder or hub id of a trained adapter to start from, whoever wrote it; it is the first
+    reference then. Its effect is kept, whatever its own alpha; `rank` must be its largest."""
+
+
+@dataclass
+class PolicyConfig:
+    """Which model is aligned."""
+
+    family: str = "wan"
+    """One of `videorl.policies.FAMILIES`, `wan` or `cogvideox`, or `module:attribute`."""
+    path: str = MISSING
+    """Folder or hub id of a diffusers pipeline; `moving_shapes_wan` is the one we ship."""
+    dtype: str = "auto"
+    """Compute type of frozen weights: float32, bfloat16, float16; auto = bfloat16 on a GPU."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time, same result."""
+
+
+@dataclass
+class SamplingConfig:
+    """How candidates are sampled; the words are those of the diffusers pipelines."""
+
+    num_frames: int = 81
+    height: int = 480
+    width: int = 832
+    fps: float = 16.0
+    num_inference_steps: int = 30
+    guidance_scale: float = 5.0
+    """Classifier-free guidance; 1 = none, at half the cost."""
+    negative_prompt: str = ""
+    max_sequence_length: int = 512
+    """Tokens of a prompt that the transformer is given."""
+    long_prompts: str = "skip"
+    """What becomes of a prompt with more tokens, online, offline and in ReFL: `skip` = it is left
+    out, logged and counted; `truncate` = it is cut off, as the stock pipelines do silently."""
+    batch_size: int = 0
+    """Candidates denoised at once; 0 = all of a prompt."""
