@@ -87,11 +87,11 @@ def assert_same_effect(
             list(given["encoder_hidden_states"]),
             role,
         )
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(found, expected, atol=5e-4, rtol=1e-3)
     made.export(folder)
     pipeline: Any = WanPipeline(None, None, None, None, stock(checkpoint))  # pyright: ignore
     pipeline.load_lora_weights(str(folder))
-    torch.testing.assert_close(predicted(pipeline.transformer), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(predicted(pipeline.transformer), expected, atol=5e-4, rtol=1e-3)
 
 
 def randomised(model: Any, seed: int = 5) -> Any:

@@ -95,5 +95,5 @@ def test_a_training_that_can_never_start_says_why(
     recipe.learner.num_workers = 1
     Path(recipe.labels.train).write_text("path_A,path_B\n")
     trainers.append(RayRewardTrainer(recipe, tmp_path, LearnerResources(1, 1.0, 0.0)))
-    with pytest.raises(LearnerFailedError, match="lacks the column"):
+    with pytest.raises(LearnerFailedError, match="has no column"):
         trainers[0].start()

@@ -46,7 +46,16 @@ SECTIONS = (
     ),
     (
         "Pipeline",
-        ("staleness/", "time/", "groups/", "candidates/", "weights/", "pool/", "canary/"),
+        (
+            "staleness/",
+            "time/",
+            "groups/",
+            "candidates/",
+            "examples/",
+            "weights/",
+            "pool/",
+            "canary/",
+        ),
         "Age of the candidates, time per stage, lost work, and worker pools.",
     ),
     ("Versions", ("policy/", "reference/"), "Optimizer step of the policy and of the reference."),

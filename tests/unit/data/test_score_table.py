@@ -280,17 +280,17 @@ def test_scores_of_own_code_that_has_changed_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "own_reward.py").write_text("class Mine: ...\nclass Other(Mine): ...\n")
-    importlib.import_module("own_reward")
+    (tmp_path / "changing.py").write_text("class Mine: ...\nclass Other(Mine): ...\n")
+    importlib.import_module("changing")
     _, source = folder_of(tmp_path)
     out, mine = (
         tmp_path / "scores.parquet",
-        [RewardConfig(name="own_reward:Mine", label="vision_reward")],
+        [RewardConfig(name="changing:Mine", label="vision_reward")],
     )
     fill(out, mine, source, 1.0)
     assert fill(out, mine, source, 2.0) == []
     with pytest.raises(ConfigError, match="were asked for"):
-        fill(out, [RewardConfig(name="own_reward:Other", label="vision_reward")], source, 2.0)
-    (tmp_path / "own_reward.py").write_text("class Mine: better = True\n")
-    with pytest.raises(ConfigError, match=r"name \(code\)=own_reward:Mine .*own_reward.py differs"):
+        fill(out, [RewardConfig(name="changing:Other", label="vision_reward")], source, 2.0)
+    (tmp_path / "changing.py").write_text("class Mine: better = True\n")
+    with pytest.raises(ConfigError, match=r"name \(code\)=changing:Mine .*changing.py differs"):
         fill(out, mine, source, 2.0)

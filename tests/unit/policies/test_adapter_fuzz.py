@@ -72,7 +72,7 @@ OWN = st.fixed_dictionaries(
 """peft's configuration space, as far as it leaves the shape of a network alone."""
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(config=OWN)
 def test_any_configuration_of_peft_keeps_its_effect_or_is_refused(
     checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any]

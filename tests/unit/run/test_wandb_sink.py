@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 
 from videorl.errors import ConfigError
 from videorl.run import wandb_sink
@@ -19,6 +20,7 @@ def nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
+    wandb.teardown()  # it reads its environment once in a process
 
 
 def recorded(folder: Path) -> list[Path]:

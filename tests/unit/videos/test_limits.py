@@ -76,16 +76,16 @@ def test_a_slow_file_costs_the_others_of_its_batch_nothing(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = make_video(tmp_path / "slow.mp4")
-    slow_packets(monkeypatch, 0.1)
-    monkeypatch.setenv("VIDEORL_VIDEO_DEADLINE_S", "0.5")
+    slow_packets(monkeypatch, 2.0)
+    monkeypatch.setenv("VIDEORL_VIDEO_DEADLINE_S", "10")
     model, batch = MovingShapesReward(), [clip, slow, clip, clip]
     model.score([clip], [PROMPT])
     started = time.monotonic()
     results = score_each(model, batch, [PROMPT] * len(batch))
     # Halves of the batch are tried again, but the file is not waited for again.
-    assert time.monotonic() - started < 1.4
+    assert time.monotonic() - started < 20
     assert [isinstance(result, Score) for result in results] == [True, False, True, True]
-    assert "slow.mp4: given up after 0.5 s" in str(results[1])
+    assert "slow.mp4: given up after 10 s" in str(results[1])
     assert "VIDEORL_VIDEO_DEADLINE_S" in str(results[1])
 
 
