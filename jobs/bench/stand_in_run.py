@@ -60,7 +60,7 @@ def stand_in_recipe(run_dir: str, **changes: object) -> Recipe:
         "archive__videos": "none",
         "checkpoint__interval": 0,
         "reference__interval": 10,
-        "evaluation__source": "''",
+        "evaluation__source": "",
         **changes,
     }
     overrides = [f"{name.replace('__', '.')}={value}" for name, value in settings.items()]

@@ -85,6 +85,7 @@ class Slept:
 
     version: WeightVersion
     timings: Mapping[str, float]
+    unusable: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 class SleepingGenerator:
