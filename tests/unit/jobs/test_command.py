@@ -49,11 +49,11 @@ def test_what_the_system_refuses_and_ctrl_c_end_a_command_without_a_traceback(
 
         return command.run(main, [])
 
-    assert fail(PermissionError(13, "Permission denied", "/root/x")) == 2
+    assert fail(PermissionError(13, "Permission denied", "/locked/x")) == 2
     assert fail(OSError(28, "No space left on device")) == 2
     assert fail(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err.splitlines() == [
-        "error: /root/x: Permission denied",
+        "error: /locked/x: Permission denied",
         "error: No space left on device",
         "interrupted",
     ]
