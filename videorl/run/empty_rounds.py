@@ -23,16 +23,18 @@ class EmptyRounds:
 
     def __init__(self) -> None:
         self._lost: list[StepRecord] = []
-        self._untaught: list[StepRecord] = []
+        # Not the records: they would keep the media of ten rounds in memory.
+        self._untaught: list[tuple[int, Counter[str]]] = []
 
     def add(self, record: StepRecord) -> None:
         """Look at the record of the next step; warn if it is time to."""
         self._lost = [*self._lost, record] if is_lost(record) else []
-        self._untaught = [] if record.examples else [*self._untaught, record]
+        row = (record.step, reasons([record]))
+        self._untaught = [] if record.examples else [*self._untaught, row]
         if len(self._untaught) == UNTAUGHT:
-            first, last = self._untaught[0].step, self._untaught[-1].step
+            steps, counters = zip(*self._untaught, strict=True)
             text = "steps %d to %d had nothing to learn from (%s): the weights stand still"
-            _logger.warning(text, first, last, reasons(self._untaught))
+            _logger.warning(text, steps[0], steps[-1], _listed(sum(counters, Counter())))
             self._untaught = []
 
     @property
@@ -47,7 +49,7 @@ class EmptyRounds:
         errors = [outcome.error for outcome in outcomes if outcome.error]
         return (
             f"steps {records[0].step} to {records[-1].step}: {len(records)} rounds in a row gave "
-            f"nothing to compare ({reasons(records)})"
+            f"nothing to compare ({_listed(reasons(records))})"
             + (f"; the last error was: {errors[-1]}" if errors else "")
             + f". The run stopped at step {records[-1].step + 1} with everything kept; mend the "
             "cause and start the same command again"
@@ -59,13 +61,13 @@ def is_lost(record: StepRecord) -> bool:
     return all(len(group.candidates) < 2 for group in record.groups)
 
 
-def reasons(records: Sequence[StepRecord]) -> str:
-    """Return why prompts and candidates of rounds were of no use, with numbers."""
+def reasons(records: Sequence[StepRecord]) -> Counter[str]:
+    """Count why prompts and candidates of rounds were of no use."""
     outcomes = [outcome for record in records for outcome in record.outcomes]
     counter = Counter(outcome.outcome for outcome in outcomes)
     for group in (group for record in records for group in record.groups):
         counter.update(group.dropped)
-    return ", ".join(f"{reason}: {number}" for reason, number in sorted(counter.items()))
+    return counter
 
 
 def steps_learned(metrics: Iterable[Mapping[str, Any]]) -> int | None:
@@ -86,9 +88,13 @@ def nothing_learned(metrics: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         named = {name: number for name, number in row.items() if name.startswith(prefix)}
         counter.update({name.removeprefix(prefix): int(number) for name, number in named.items()})
-    counted = ", ".join(f"{name}: {number}" for name, number in sorted(counter.items()))
+    counted = _listed(counter) or "no examples"
     return (
-        f"none of {len(rows)} steps had anything to learn from ({counted or 'no examples'}): the "
+        f"none of {len(rows)} steps had anything to learn from ({counted}): the "
         "aligned weights are those that the run started from. See docs/metrics.md for what the "
         "reasons mean; often rewards that tie (weights, selection.min_margin) or a short run"
     )
+
+
+def _listed(counter: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {number}" for reason, number in sorted(counter.items()))
