@@ -12,10 +12,13 @@ moment and start the same command again: it goes on from its last checkpoint.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+
+_logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
 
+    from videorl.recipes.advice import advice
     from videorl.recipes.reading import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
+    for sentence in advice(recipe):
+        _logger.warning(sentence)
     recipe.run_dir = str(command.lasting(recipe.run_dir))
 
     from videorl.run.folder import RunFolder, open_run

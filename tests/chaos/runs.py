@@ -50,12 +50,12 @@ class Run:
         self.max_staleness = max_staleness
         self.driver: subprocess.Popen[bytes]
         self._nodes = nodes
-        self._overrides = overrides
+        self.overrides = overrides
 
     def start(self, command: Sequence[str] | None = None) -> None:
         """Start the command, or go on; `command` is another one than `videorl train`."""
         command = command or ["-m", "jobs.train"]
-        driver = [sys.executable, *command, "moving_shapes", *self._overrides]
+        driver = [sys.executable, *command, "moving_shapes", *self.overrides]
         self.driver = self._nodes.popen(driver, self.log)
 
     def stop(self) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 from tests.chaos.faults import FAULTS, World
 from tests.chaos.nodes import Nodes
 from tests.chaos.runs import SETTINGS, Run, Watch, contradictions, differences
-from videorl.run.folder import RunFolder
+from videorl.one_process import train_online
+from videorl.recipes.reading import load_recipe
+from videorl.run.folder import RunFolder, open_run
 
 _MAX_STARTS = 6
 _RESTART_S = 2.0
@@ -113,6 +115,17 @@ class Stage:
         self._expected[max_staleness] = folder
         rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
         return [row["time/step_s"] for row in rows[1:]]
+
+    def rehearse_alone(self, keep: Path) -> None:
+        """Make the run without faults in this process, without staleness: the same numbers, sooner.
+
+        That they are the same is shown by `tests/ray/test_single_process.py`.
+        """
+        folder = RunFolder(keep / "quiet-0")
+        recipe = load_recipe("moving_shapes", self._new_run(folder, self._logs, 0).overrides)
+        with open_run(recipe):
+            train_online(recipe, folder, lambda: False)
+        self._expected[0] = folder
 
     def perform(self, scenario: Scenario) -> Result:
         """Carry out one scenario, and leave the cluster whole."""

@@ -35,7 +35,7 @@ def test_a_run_survives_the_node_of_a_generator(nodes: Nodes, tmp_path: Path) ->
     checkpoint = save_tiny_wan(tmp_path / "tiny")
     with nodes.up():
         stage = Stage(nodes, tmp_path / "runs", tmp_path, checkpoint, _NUM_STEPS)
-        stage.rehearse(0, tmp_path)
+        stage.rehearse_alone(tmp_path)
         result = stage.perform(Scenario(0, "node of a generator", after_steps=1, delay_s=0.0))
         assert result.is_right, result
         stage.close()
