@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.ray.conftest import ROOT
+from actors.online_run import run_online
 from tests.small_runs import SETTINGS
+from videorl.config import Recipe
+from videorl.recipes.reading import load_recipe
+from videorl.run.folder import RunFolder, open_run
+from videorl.run.stopping import stop_on_signal
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
-NUM_PROMPTS = 12
+NUM_PROMPTS = 8
 
 
-def command(checkpoint: Path, folder: Path) -> list[str]:
+def chosen(checkpoint: Path, folder: Path) -> Recipe:
     settings = {
         **SETTINGS,
         "num_steps": 1,
@@ -33,18 +36,23 @@ def command(checkpoint: Path, folder: Path) -> list[str]:
         "evaluation.samples": 1,
         "evaluation.num_videos": 2,
         # A stop comes between prompts, not when all are done.
-        "sampling.num_inference_steps": 100,
+        "sampling.num_inference_steps": 60,
     }
-    named = [f"{key}={value}" for key, value in settings.items()]
-    return [sys.executable, "-m", "jobs.train", "moving_shapes", *named]
+    return load_recipe("moving_shapes", [f"{key}={value}" for key, value in settings.items()])
 
 
-def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with log.open("w") as file:
-        return subprocess.Popen(
-            arguments, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-        )
+def run(recipe: Recipe) -> bool:
+    """Run as the command does on a cluster, but on the one of all tests."""
+    with open_run(recipe) as folder, stop_on_signal() as should_stop:
+        return run_online(recipe, folder, should_stop)
+
+
+def stop_when_sampled(folder: Path) -> None:
+    """Send the signal that clusters send, once the first held-out prompt is sampled."""
+    end = time.monotonic() + 300
+    while not sampled(folder) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def sampled(folder: Path) -> list[tuple[str, str]]:
@@ -63,26 +71,20 @@ def test_a_stopped_base_evaluation_samples_only_what_is_missing(
     tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    arguments = command(tiny_checkpoints["wan"], folder)
-    stopped = start(arguments, tmp_path / "stopped.log")
-    end = time.monotonic() + 300
-    while not sampled(folder):
-        assert stopped.poll() is None and time.monotonic() < end, (
-            tmp_path / "stopped.log"
-        ).read_text()
-        time.sleep(0.05)
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait(120) == 130, (tmp_path / "stopped.log").read_text()
+    recipe = chosen(tiny_checkpoints["wan"], folder)
+    watch = threading.Thread(target=stop_when_sampled, args=[folder])
+    watch.start()
+    assert not run(recipe)
+    watch.join()
     before = sampled(folder)
     assert 0 < len(before) < NUM_PROMPTS
     assert not (folder / "evaluation/before.json").exists()
 
-    finished = start(arguments, tmp_path / "finished.log")
-    assert finished.wait(300) == 0, (tmp_path / "finished.log").read_text()
+    assert run(recipe)
     after = sampled(folder)
     assert set(before) <= set(after)
     assert len(after) == len(set(after)) == 2 * NUM_PROMPTS, "nothing was sampled twice"
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = json.loads(RunFolder(folder).summary.read_text())
     assert summary["evaluation"]["num_prompts"] == NUM_PROMPTS
     videos = sorted(path.name for path in folder.glob("evaluation/before/*.mp4"))
     assert len(videos) == 2
