@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Ray's workers give way to other processes, unless told not to: the tests without Ray run beside.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Temporary folders are made once per test, and examples may decode videos: neither is a fault.
 _ALIKE = {

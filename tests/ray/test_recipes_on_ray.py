@@ -1,9 +1,15 @@
-"""Every shipped recipe for two steps on Ray and under DeepSpeed, on tiny models of its family."""
+"""Shipped recipes for two steps on Ray and under DeepSpeed, on tiny models of their family.
+
+One online recipe of each kind, as every recipe runs in `tests/unit/test_one_process.py`, and a
+cluster gives its numbers (`test_single_process.py`). All of them: `VIDEORL_LONG=1 pytest` this file.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +36,16 @@ ALONE = [name for name in NAMES if not load_recipe(name).learns_online]
 ONLINE = sorted({*NAMES} - {*ALONE, "moving_shapes"})
 
 
+def one_of_each_kind(names: Sequence[str]) -> list[str]:
+    """Return a recipe for each family and what is learned from, which the learner tells apart."""
+    recipes = {name: load_recipe(name) for name in reversed(names)}
+    kinds = {
+        (recipe.policy.family, recipe.objective.learns_from): name
+        for name, recipe in recipes.items()
+    }
+    return sorted(kinds.values())
+
+
 def run_online(recipe: Recipe) -> RunFolder:
     """Run the whole loop with its pools."""
     with (
@@ -40,7 +56,9 @@ def run_online(recipe: Recipe) -> RunFolder:
     return folder
 
 
-@pytest.mark.parametrize("name", ONLINE)
+@pytest.mark.parametrize(
+    "name", ONLINE if "VIDEORL_LONG" in os.environ else one_of_each_kind(ONLINE)
+)
 def test_a_recipe_learns_for_two_steps(
     name: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
