@@ -1,7 +1,7 @@
 """Shipped recipes for two steps on Ray and under DeepSpeed, on tiny models of their family.
 
 One online recipe of each kind, as every recipe runs in `tests/unit/test_one_process.py`, and a
-cluster gives its numbers (`test_single_process.py`). All of them: `VIDEORL_LONG=1 pytest` this file.
+cluster gives its numbers (`test_single_process.py`). All of them: `VIDEORL_LONG=1`.
 """
 
 from __future__ import annotations
