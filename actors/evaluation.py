@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import ray
+import torch
 from ray.actor import ActorHandle
 
 from actors.assembly import start_pools
+from actors.compute_type import computing_devices
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.store.weights import create_weight_store, publish
 from videorl.config import Recipe
@@ -21,6 +23,7 @@ from videorl.evaluation.held_out import NOTHING_SHARED, sample_and_score, shared
 from videorl.evaluation.kept_groups import KeptGroups, path_of
 from videorl.policies import load_policy
 from videorl.run.checkpoints import newest_weights
+from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
 from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
@@ -54,6 +57,9 @@ def evaluate(
     Raises:
         CheckpointError: The run has no checkpoint.
     """
+    recipe = with_compute_type(
+        recipe, folder.root, lambda: computing_devices(recipe, live_nodes()), note=False
+    )
     is_writable = os.access(folder.root, os.W_OK)
     if not is_writable:
         logger.warning("%s is read-only: what is sampled is not kept", folder.root)
@@ -129,9 +135,16 @@ def comparison_placement(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
 
 
 def _publish_base(recipe: Recipe, store: ActorHandle) -> WeightVersion:
-    """Put the weights that the run started from into the store: its policy as first loaded."""
+    """Put the weights that the run started from into the store: its policy as first loaded.
+
+    On the CPU, as no GPU was asked for; the recipe states the type that the generators hold too.
+    """
     policy = load_policy(
-        recipe.policy, recipe.sampling, parts=frozenset({"transformer"}), seed=recipe.seed
+        recipe.policy,
+        recipe.sampling,
+        parts=frozenset({"transformer"}),
+        device=torch.device("cpu"),
+        seed=recipe.seed,
     )
     weights = policy.weights()
     version = WeightVersion(0, digest(weights))

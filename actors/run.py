@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from actors.cluster import connect
+from actors.compute_type import computing_devices
 from actors.learner_run import run_learner_only
 from actors.online_run import run_online
+from actors.placement import live_nodes
 from videorl.config import Recipe
 from videorl.data.prompts import check_sources
 from videorl.report.ending import show_finished
+from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
 from videorl.run.stopping import stop_on_signal
 
@@ -20,4 +23,7 @@ def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
     work = run_online if recipe.learns_online else run_learner_only
     # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
     with connect(address), stop_on_signal() as should_stop:
-        return work(recipe, folder, should_stop)
+        made = with_compute_type(
+            recipe, folder.root, lambda: computing_devices(recipe, live_nodes())
+        )
+        return work(made, folder, should_stop)

@@ -68,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.guidance.config import parse_weights, read_config
     from videorl.recipes.overrides import Override
     from videorl.recipes.reading import load_recipe
+    from videorl.run.compute_type import as_in_run_of
 
     lora = [Override("policy.lora.initial", options.lora)] if options.lora else []
     recipe = load_recipe(options.recipe, [*options.set, *lora])
+    recipe = as_in_run_of(recipe, [options.recipe, options.lora])
     is_guided = bool(options.guide)
     weights = parse_weights(options.guide, read_config(options.latent_reward)) if is_guided else {}
     _sample(recipe, weights, prompts, options)

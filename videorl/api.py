@@ -135,6 +135,7 @@ def sample(
         For each prompt its `num` videos.
     """
     from videorl.policies import load_policy
+    from videorl.run.compute_type import as_in_run_of
     from videorl.sampling.videos import sample_videos
 
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -142,6 +143,7 @@ def sample(
         raise ConfigError(f"num must be >= 1, got {num}")
     initial = {} if lora is None else {"policy": {"lora": {"initial": str(lora)}}}
     made = load_recipe(recipe, [*overrides_of(settings), *overrides_of(initial)])
+    made = as_in_run_of(made, [recipe, lora])
     parts = frozenset({"transformer", "vae", "text_encoder"})
     policy = load_policy(made.policy, made.sampling, parts=parts, seed=made.seed)
     negative_prompt = made.sampling.negative_prompt

@@ -34,6 +34,7 @@ from videorl.learning.stored_pairs import (
 )
 from videorl.loop import Parts, Progress, train
 from videorl.policies import load_policy
+from videorl.policies.devices import own_devices
 from videorl.protocols import DifferentiablePolicy, MetricSink
 from videorl.report.ending import (
     finish,
@@ -45,6 +46,7 @@ from videorl.report.ending import (
 from videorl.rewards import load
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import newest_weights
+from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
 from videorl.sampling.canary import Canary, canary_request, compare, explain
@@ -63,6 +65,7 @@ def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
     if show_finished(folder, recipe.num_steps):
         return True
     check_sources(recipe)
+    recipe = with_compute_type(recipe, folder.root, own_devices)
     started = time.perf_counter()
     work = train_online if recipe.learns_online else train_alone
     if not work(recipe, folder, should_stop):

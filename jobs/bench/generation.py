@@ -178,21 +178,30 @@ def _call_stock(pipeline: Any, recipe: Recipe, request: SampleRequest) -> np.nda
 
 def run_pool(recipe: Recipe, num_prompts: int) -> list[Throughput]:
     """Give two repeats of requests to our generators, fed with version 0."""
+    import torch
+
     from actors.assembly import start_pools
     from actors.cluster import connect
+    from actors.compute_type import computing_devices
     from actors.placement import live_nodes, place, wait_until_serving
     from actors.store.weights import create_weight_store, publish
     from videorl.policies import load_policy
+    from videorl.policies.devices import compute_type
     from videorl.types import WeightVersion
     from videorl.weights import digest
 
-    weights = load_policy(
-        recipe.policy, recipe.sampling, parts=frozenset({"transformer"}), seed=recipe.seed
-    ).weights()
-    version = WeightVersion(0, digest(weights))
     num_workers = recipe.generators.max_workers
     with connect("local", num_cpus=place(recipe, []).num_cpus()), ExitStack() as stack:
-        store, placement = create_weight_store(keep=1), place(recipe, live_nodes())
+        nodes = live_nodes()
+        if recipe.policy.dtype == "auto":
+            recipe.policy.dtype = compute_type(computing_devices(recipe, nodes))
+        parts, cpu = frozenset({"transformer"}), torch.device("cpu")
+        policy = load_policy(
+            recipe.policy, recipe.sampling, parts=parts, device=cpu, seed=recipe.seed
+        )
+        weights = policy.weights()
+        version = WeightVersion(0, digest(weights))
+        store, placement = create_weight_store(keep=1), place(recipe, nodes)
         publish(store, version, weights)
         generator, _ = start_pools(recipe, placement, store, stack)
         wait_until_serving([generator.pool], placement)

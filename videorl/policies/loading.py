@@ -12,6 +12,7 @@ from videorl.errors import CheckpointError, ConfigError
 from videorl.policies.adapter_files import open_adapter
 from videorl.policies.adapter_layouts import LayerAdapter, read_layers
 from videorl.policies.checkpoints import PARTS, check, locate, read_json
+from videorl.policies.devices import Devices, compute_type, own_devices
 from videorl.policies.family import Family
 from videorl.policies.full import train_everything
 from videorl.policies.lora import train_adapters
@@ -79,7 +80,8 @@ def load_pipeline_policy(
 
 def _compute_dtype(name: str, device: torch.device, *, trainable: bool) -> torch.dtype:
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        here = own_devices() if device.type == "cuda" else Devices(on_gpu=False)
+        return _DTYPES[compute_type(here)]
     if name not in _DTYPES:
         raise ConfigError(f"policy.dtype must be auto or one of {', '.join(_DTYPES)}, got {name!r}")
     if trainable and name == "float16":

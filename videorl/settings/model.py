@@ -33,7 +33,8 @@ class PolicyConfig:
     path: str = MISSING
     """Folder or hub id of a diffusers pipeline; `moving_shapes_wan` is the one we ship."""
     dtype: str = "auto"
-    """Compute type of frozen weights: float32, bfloat16, float16; auto = bfloat16 on a GPU."""
+    """Compute type of frozen weights: float32, bfloat16, float16. auto = bfloat16 where learner or
+    generators have GPUs with it, float32 elsewhere; a run decides it once, in `compute.json`."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time, same result."""

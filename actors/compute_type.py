@@ -1,0 +1,43 @@
+"""What a run's policy computes on, on the Ray that is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from actors.placement import Node, place, place_learner_and_encoder
+from videorl.config import Recipe
+from videorl.policies.devices import Devices
+
+# NVIDIA's cards before Ampere, as Ray names them.
+_WITHOUT_BFLOAT16 = frozenset({"K80", "M60", "P4", "P40", "P100", "T4", "V100"})
+
+
+def computing_devices(recipe: Recipe, nodes: Sequence[Node]) -> Devices:
+    """Return what the learner and the generators of a run will compute on.
+
+    Where only some cards have bfloat16, the others emulate it: slower, but with the same result.
+
+    Args:
+        recipe: The run.
+        nodes: All nodes of its cluster.
+    """
+    if recipe.learns_online:
+        placement = place(recipe, nodes)
+        gpus = [placement.learner.num_gpus, placement.generators.num_gpus]
+    else:
+        gpus = [place_learner_and_encoder(recipe, nodes).learner.num_gpus]
+        if recipe.evaluation.source:  # the generators take the learner's place when it has left
+            idle = replace(recipe, learner=replace(recipe.learner, num_cpus=0.0, num_gpus=0.0))
+            gpus.append(place(idle, nodes).generators.num_gpus)
+    cards = {
+        name.removeprefix("accelerator_type:")
+        for node in nodes
+        if node.gpus
+        for name in node.custom
+        if name.startswith("accelerator_type:")
+    }
+    return Devices(
+        on_gpu=any(share > 0 for share in gpus),
+        has_bfloat16=not cards or not cards <= _WITHOUT_BFLOAT16,
+    )
