@@ -26,7 +26,7 @@ from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step, learning_rate
 from videorl.learning.items import Weighted, micro_batches
 from videorl.learning.passes import Pass
-from videorl.objectives.objective import EXAMPLES, NOT_FINITE
+from videorl.objectives.objective import EXAMPLES, NOT_FINITE, SKIPPED
 from videorl.protocols import Policy
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.types import LearnerOutput, Media, SampleRequest, WeightVersion
@@ -201,7 +201,7 @@ class Learner:
     def _update(self, step: int, examples: Sequence[Any]) -> dict[str, float]:
         engine, settings = self._engine, self._settings
         items, num_lost = self._method.items(step, examples)
-        metrics, num_learned = {"optimizer/skipped": 1.0}, len(examples) - num_lost
+        metrics, num_learned = {SKIPPED: 1.0}, len(examples) - num_lost
         if items:
             size = settings.micro_batch_size
             batches = micro_batches(items, engine.rank, engine.world_size, size)

@@ -33,10 +33,11 @@ EXAMPLES = "learn/examples"
 ACCURACY = "learn/accuracy"
 MARGIN = "learn/margin"
 NOT_FINITE = "learn/not_finite"
+SKIPPED = "optimizer/skipped"
 """Names that are shared by all objectives: the mean loss, how many examples a step had, where an
 objective decides between two videos, how often it is right and by how much, and how many examples
-were left out because their numbers are not finite. Other names have a prefix of the objective's
-own."""
+were left out because their numbers are not finite; and whether the step made no update. Other
+names have a prefix of the objective's own."""
 
 
 @dataclass(frozen=True, slots=True)
