@@ -167,7 +167,8 @@ class RewardObjective(Objective):
     gradient_steps: int = 1
     """Calls of the model, the last ones before a chain stops, that carry gradient, >= 1."""
     checkpoint_decode: bool = False
-    """Decode and score one video at a time, and once more in the backward pass: less memory."""
+    """Decode and score one video at a time, and each again in the backward pass, there a few frames
+    at a time: less memory, more time, same result. For videos of real size."""
 
     def first_stop(self, num_steps: int) -> int:
         """Return the earliest of the sampler's steps, counted from 0, at which a chain may stop."""
