@@ -42,13 +42,27 @@ def learner_on(stage: int, folder: Path, videos: int = 1) -> tuple[Learner, Any]
     from videorl.learning.engines.deepspeed import DeepSpeedEngine
 
     recipe = recipe_of(stage, videos)
-    return tiny_learner(
-        recipe,
-        folder,
-        lambda module: DeepSpeedEngine(
-            module, recipe.optimizer, zero_stage=stage, micro_batch_size=2
-        ),
-    )
+
+    def engine(module: torch.nn.Module) -> DeepSpeedEngine:
+        # The base of an adapter: sharded, but neither published nor saved.
+        module.add_module("frozen", torch.nn.Linear(64, 64).requires_grad_(False))
+        return DeepSpeedEngine(module, recipe.optimizer, zero_stage=stage, micro_batch_size=2)
+
+    return tiny_learner(recipe, folder, engine)
+
+
+def count_gathered() -> list[int]:
+    """Return a list to which ZeRO 3 adds how many numbers it makes whole, at each time."""
+    import deepspeed
+
+    class Counted(deepspeed.zero.GatheredParameters):
+        def __init__(self, params: Any, **options: Any) -> None:
+            counts.append(sum(getattr(parameter, "ds_numel", 0) for parameter in params))
+            super().__init__(params, **options)
+
+    counts: list[int] = []
+    deepspeed.zero.GatheredParameters = Counted
+    return counts
 
 
 def main(rank: int, world_size: int, folder: Path, other: Path | None = None) -> None:
@@ -60,12 +74,18 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
     )
     found: dict[str, Any] = {}
     for stage in STAGES:
-        learner, _ = learner_on(stage, folder / f"stage-{stage}")
+        learner, policy = learner_on(stage, folder / f"stage-{stage}")
+        gathered = count_gathered()
         learner.start()
         outputs = run_steps(learner, 0, 2)
         learner.save({"step": 2}).result()
         torch.distributed.barrier()
         outputs += run_steps(learner, 2, 4)
+        kept = {"trained": sum(p.numel() for p in policy.reference.parameters())}
+        kept |= {
+            "gathered": max(gathered, default=0),
+            "copies": len(learner.published(outputs[-1].version)),
+        }
         restored, _ = learner_on(stage, folder / f"stage-{stage}")
         version, loop_state = restored.start()
         again = run_steps(restored, 2, 4)
@@ -74,6 +94,8 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
             resized_learner, _ = learner_on(stage, other / f"stage-{(stage + 1) % 4}", videos=4)
             resized_learner.start()
             resized = [dict(output.metrics) for output in run_steps(resized_learner, 2, 4)]
+        # Not a test's place, but the other ranks leave nothing else behind.
+        assert (kept["copies"] > 0) == (rank == 0), kept
         if rank == 0:
             save_file(dict(learner.published(outputs[-1].version)), folder / f"{stage}.safetensors")
             found[str(stage)] = {
@@ -81,6 +103,7 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
                 "digests": [output.version.digest for output in outputs],
                 "restored": [version.digest, *(output.version.digest for output in again)],
                 "loop_state": loop_state,
+                "kept": kept,
                 "resized": resized,
             }
     if rank == 0:

@@ -99,6 +99,10 @@ class FakePolicy:
         shift_B = torch.stack([embeds_LD.mean() for embeds_LD in prompt_embeds])
         return scale.view(-1, 1, 1, 1) * x_t_BCTHW + shift_B.view(-1, 1, 1, 1, 1)
 
+    def live(self, role: Role) -> list[torch.nn.Parameter]:
+        """Return none."""
+        return []
+
     def trainable_module(self) -> torch.nn.Module:
         """Return the module with the one parameter, `scale`."""
         return self._module

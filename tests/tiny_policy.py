@@ -61,9 +61,15 @@ class TinyPolicy:
         """Return the network."""
         return self.module
 
+    def live(self, role: Role) -> list[nn.Parameter]:
+        """Return the live parameters of a role; not what a test may have added to the network."""
+        model = self.module if role == "policy" else self.reference
+        return [model.get_parameter(name) for name, _ in self.base.named_parameters()]
+
     def weights(self) -> dict[str, Tensor]:
         """Return copies of the policy's weights."""
-        return _copies(self.module)
+        live = zip(_copies(self.base), self.live("policy"), strict=True)
+        return {name: parameter.detach().clone() for name, parameter in live}
 
     def reference_weights(self) -> dict[str, Tensor]:
         """Return copies of the reference's weights."""

@@ -104,6 +104,10 @@ class Policy(Protocol):
         """Return the module whose `requires_grad` parameters an optimizer should hold."""
         ...
 
+    def live(self, role: Role) -> Sequence[torch.nn.Parameter]:
+        """Return the live parameters of `weights`, or for the reference of `reference_weights`."""
+        ...
+
     def weights(self) -> dict[str, Tensor]:
         """Return the trained tensors by name, detached, on CPU, in the publication dtype."""
         ...
@@ -153,8 +157,12 @@ class DifferentiablePolicy(Policy, Protocol):
         """
         ...
 
-    def pixels(self, latents_BCTHW: Tensor) -> Tensor:
-        """Decode latents to pixels [B, F, 3, H, W] in [0, 1], differentiably."""
+    def pixels(self, latents_BCTHW: Tensor, *, in_pieces: bool = False) -> Tensor:
+        """Decode latents to pixels [B, F, 3, H, W] in [0, 1], differentiably, in float32.
+
+        `in_pieces` holds the activations of a few frames at a time, which are computed again in
+        the backward pass.
+        """
         ...
 
     def encode_video(self, video: Video) -> Tensor:

@@ -17,6 +17,7 @@ from videorl.guidance.config import WEIGHTS_FILE, LatentRewardConfig, read_confi
 from videorl.policies import load_policy
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
+from videorl.policies.precision import hold_frozen_layers
 from videorl.rewards.checkpoints import check_tensors, read_tensors
 from videorl.run.checkpoints import writing
 from videorl.settings.model import LoraConfig, PolicyConfig, SamplingConfig
@@ -53,7 +54,7 @@ class LatentReward(nn.Module):
     """r(x_t, t, prompt) of VideoReward's Flow-NRG (arXiv 2501.13918), an output per dimension.
 
     The paper reuses the first layers of the video model, but does not say how many, nor what the
-    head is: both are settings. Weights are float32; a GPU computes in bfloat16.
+    head is: both are settings. Weights are float32 on the CPU; a GPU computes in bfloat16.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class LatentReward(nn.Module):
         """Build an untrained reward on `policy`, which must not be used elsewhere.
 
         Args:
-            policy: In float32, without adapters, cut to its first layers.
+            policy: In float32, without adapters, cut to its first layers, on the CPU.
             config: What to build.
             seed: Seed of new weights.
         """
@@ -73,14 +74,23 @@ class LatentReward(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             width = _width(self.trunk)
-            self.head = RewardHead(config.head, width, len(config.dimensions)).to(self.device)
+            self.head = RewardHead(config.head, width, len(config.dimensions))
         if config.lora is not None:
             adapters = train_adapters(self.trunk, config.lora, seed=seed, trainable=False)
             for parameter in adapters.policy.values():
                 parameter.requires_grad_(True)
-            self.trunk.to(self.device)
         elif config.train == "blocks":
             policy.blocks().requires_grad_(True)
+
+    def on(self, device: torch.device | None) -> LatentReward:
+        """Move to a device, None = the GPU if there is one, and return itself.
+
+        A GPU holds frozen layers in bfloat16, in which it computes them anyway.
+        """
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cuda":
+            hold_frozen_layers(self.trunk, torch.bfloat16)
+        return self.to(device)
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +99,7 @@ class LatentReward(nn.Module):
 
     @property
     def policy(self) -> PipelinePolicy:
-        """The policy cut to its first layers; encodes prompts if it has a text encoder."""
+        """The policy cut to its first layers."""
         return self._policy
 
     def forward(self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor]) -> Tensor:
@@ -140,21 +150,19 @@ class LatentReward(nn.Module):
 
 
 def first_layers(
-    policy: PolicyConfig,
-    sampling: SamplingConfig,
-    num_layers: int,
-    *,
-    parts: frozenset[str] = frozenset({"transformer"}),
-    device: torch.device | None = None,
+    policy: PolicyConfig, sampling: SamplingConfig, num_layers: int
 ) -> tuple[PipelinePolicy, str]:
-    """Load the first layers of a policy's base in float32, without adapters, and their digest.
+    """Load the first layers of a policy's base, and their digest.
+
+    They are on the CPU, in float32, without adapters: what is dropped never goes to a device.
 
     Raises:
         ConfigError: The policy has fewer layers.
         CheckpointError: The policy cannot be read.
     """
     base = dataclasses.replace(policy, dtype="float32", lora=LoraConfig(rank=0))
-    loaded = load_policy(base, sampling, parts=parts, device=device)
+    parts = frozenset({"transformer"})
+    loaded = load_policy(base, sampling, parts=parts, device=torch.device("cpu"))
     assert isinstance(loaded, PipelinePolicy)
     loaded.keep_layers(num_layers)
     return loaded, digest(loaded.weights())
@@ -186,7 +194,7 @@ def load_latent_reward(
             f"{folder} is a latent reward for policy.family={config.family} ({config.policy}), but "
             f"the recipe has {policy.family}"
         )
-    layers, found_digest = first_layers(policy, sampling, config.num_layers, device=device)
+    layers, found_digest = first_layers(policy, sampling, config.num_layers)
     if found_digest != config.base_digest:
         raise CheckpointError(
             f"{folder} was trained on the weights of {config.policy} (digest "
@@ -199,7 +207,7 @@ def load_latent_reward(
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(tensors[name])
-    return reward.requires_grad_(False)
+    return reward.requires_grad_(False).on(device)
 
 
 def _width(transformer: Any) -> int:

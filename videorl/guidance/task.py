@@ -153,9 +153,7 @@ def load_latent_reward_task(
         check_origin(Path(labels), recipe.policy.path)
     every = [*pairs["train"], *pairs["held_out"]]
     shape = common_shape([path for pair in every for path in (pair.path_a, pair.path_b)])
-    layers, base_digest = first_layers(
-        recipe.policy, recipe.sampling, model.num_layers, device=device
-    )
+    layers, base_digest = first_layers(recipe.policy, recipe.sampling, model.num_layers)
     transformer: Any = layers.trainable_module()
     if (channels := transformer.config.in_channels) != shape[0]:
         raise ConfigError(
@@ -175,6 +173,7 @@ def load_latent_reward_task(
     )
     process = layers.process
     network = LatentReward(layers, config, seed=derive_seed(recipe.seed, "latent reward"))
+    network.on(device)
     encoder = load_policy(
         recipe.policy, recipe.sampling, parts=frozenset({"text_encoder"}), device=device
     )

@@ -122,7 +122,7 @@ class FromRewards:
             # Where a reward is not finite, so is its gradient, even of a loss that leaves it out.
             latents_BCTHW.register_hook(lambda grad: _where(is_usable_B, grad))
         prompts = [chain.prompt for chain in chains]
-        if self._objective.checkpoint_decode:
+        if self._objective.checkpoint_decode and len(chains) > 1:
             singles = zip(latents_BCTHW.split(1), prompts, strict=True)
             judged = [
                 checkpoint(self._judge, latents, [text], use_reentrant=False)
@@ -189,7 +189,8 @@ class FromRewards:
         self, latents_BCTHW: Tensor, prompts: Sequence[str]
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Decode and score; return totals [B] with gradient, dimensions [B] and pixels without."""
-        pixels_BF3HW = self._policy.pixels(latents_BCTHW)
+        in_pieces = self._objective.checkpoint_decode
+        pixels_BF3HW = self._policy.pixels(latents_BCTHW, in_pieces=in_pieces)
         return *self._reward(pixels_BF3HW, self._sampling.fps, prompts), pixels_BF3HW.detach()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from videorl.config import OptimizerConfig
 from videorl.learning.engines import Engine
+from videorl.objectives.objective import SKIPPED
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ def gradient_step(
     is_finite = math.isfinite(norm)
     if not is_finite:
         logger.warning("step %d: the gradient is not finite, no update is made", step)
-    metrics["optimizer/skipped"] = float(not is_finite)
+    metrics[SKIPPED] = float(not is_finite)
     return metrics | ({"optimizer/grad_norm": norm} if is_finite else {})
 
 

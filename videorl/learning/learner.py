@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step, learning_rate
 from videorl.learning.items import Weighted, micro_batches
 from videorl.learning.passes import Pass
-from videorl.objectives.objective import EXAMPLES, NOT_FINITE
+from videorl.objectives.objective import EXAMPLES, NOT_FINITE, SKIPPED
 from videorl.protocols import Policy
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.types import LearnerOutput, Media, SampleRequest, WeightVersion
@@ -106,20 +107,19 @@ class Learner:
             return self._publish(0), None
         folder, state = found
         self._engine.load_state(load_file(folder / "optimizer.safetensors"))
-        with self._engine.gathered(self._policy.trainable_module(), write=True):
+        with self._engine.gathered(self._policy.live("reference"), write=True):
             self._policy.load_weights(load_file(folder / "reference.safetensors"), "reference")
         self._is_swapped = state.get("is_swapped", False)
         for step, name in state["published"].items():
-            self._published[WeightVersion(int(step), name)] = load_file(
-                folder / f"published-{step}.safetensors"
-            )
+            is_first, path = self._engine.rank == 0, folder / f"published-{step}.safetensors"
+            self._published[WeightVersion(int(step), name)] = load_file(path) if is_first else {}
         version = self._publish(state["step"])
         if version.digest != state["published"][str(state["step"])]:
             raise WeightMismatchError(f"the weights restored from {folder} are not those it saved")
         return version, state["loop"]
 
     def published(self, version: WeightVersion) -> Mapping[str, Tensor]:
-        """Return the weights of a version that is still in use."""
+        """Return the weights of a version that is still in use; nothing on ranks other than 0."""
         return self._published[version]
 
     def in_use(self) -> list[WeightVersion]:
@@ -167,7 +167,8 @@ class Learner:
                 f"asked to make step {version.step} the reference, but the policy is at step "
                 f"{self._newest().step}"
             )
-        with self._engine.gathered(self._policy.trainable_module(), write=True):
+        both = [*self._policy.live("policy"), *self._policy.live("reference")]
+        with self._engine.gathered(both, write=True):
             self._policy.update_reference()
         self._is_swapped = True
 
@@ -194,14 +195,14 @@ class Learner:
 
     def export(self, directory: Path) -> None:
         """Write the policy in the format that diffusers pipelines load."""
-        with self._engine.gathered(self._policy.trainable_module(), write=False):
+        with self._engine.gathered(self._policy.trainable_module().parameters(), write=False):
             if self._engine.rank == 0:
                 self._policy.export(directory)
 
     def _update(self, step: int, examples: Sequence[Any]) -> dict[str, float]:
         engine, settings = self._engine, self._settings
         items, num_lost = self._method.items(step, examples)
-        metrics, num_learned = {"optimizer/skipped": 1.0}, len(examples) - num_lost
+        metrics, num_learned = {SKIPPED: 1.0}, len(examples) - num_lost
         if items:
             size = settings.micro_batch_size
             batches = micro_batches(items, engine.rank, engine.world_size, size)
@@ -227,15 +228,21 @@ class Learner:
 
     def _reference_weights(self) -> dict[str, Tensor]:
         """Return copies of the reference's tensors on rank 0, nothing on the others."""
-        with self._engine.gathered(self._policy.trainable_module(), write=False):
+        with self._engine.gathered(self._policy.live("reference"), write=False):
             weights = self._policy.reference_weights() if self._engine.rank == 0 else {}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
 
     def _publish(self, step: int) -> WeightVersion:
-        """Take the live weights as version `step`; forget versions that nobody can need."""
-        with self._engine.gathered(self._policy.trainable_module(), write=False):
-            weights = self._policy.weights()
-        version = WeightVersion(step, digest(weights))
+        """Take the live weights as version `step`; forget versions that nobody can need.
+
+        Rank 0 alone copies and hashes them; the others are told the digest.
+        """
+        is_first = self._engine.rank == 0
+        with self._engine.gathered(self._policy.live("policy"), write=False):
+            weights = self._policy.weights() if is_first else {}
+        found = bytes.fromhex(digest(weights)) if is_first else bytes(sha256().digest_size)
+        numbers = self._engine.sum_over_ranks(torch.tensor([*found], dtype=torch.float32))
+        version = WeightVersion(step, bytes(map(int, numbers.tolist())).hex())
         oldest = step - self._settings.max_staleness
         kept = {known: value for known, value in self._published.items() if known.step >= oldest}
         kept = {known: value for known, value in kept.items() if known.step != step}

@@ -33,10 +33,11 @@ EXAMPLES = "learn/examples"
 ACCURACY = "learn/accuracy"
 MARGIN = "learn/margin"
 NOT_FINITE = "learn/not_finite"
+SKIPPED = "optimizer/skipped"
 """Names that are shared by all objectives: the mean loss, how many examples a step had, where an
 objective decides between two videos, how often it is right and by how much, and how many examples
-were left out because their numbers are not finite. Other names have a prefix of the objective's
-own."""
+were left out because their numbers are not finite; and whether the step made no update. Other
+names have a prefix of the objective's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ class RewardObjective(Objective):
     gradient_steps: int = 1
     """Calls of the model, the last ones before a chain stops, that carry gradient, >= 1."""
     checkpoint_decode: bool = False
-    """Decode and score one video at a time, and once more in the backward pass: less memory."""
+    """Decode and score one video at a time, and each again in the backward pass, there a few frames
+    at a time: less memory, more time, same result. For videos of real size."""
 
     def first_stop(self, num_steps: int) -> int:
         """Return the earliest of the sampler's steps, counted from 0, at which a chain may stop."""

@@ -54,13 +54,15 @@ def load_pipeline_policy(
         float32_layers = float32_linears(pipeline.transformer)
         trained = _prepare_transformer(
             family,
-            pipeline.transformer.to(device) if config.lora.rank == 0 else pipeline.transformer,
+            pipeline.transformer,
             config,
             seed=seed,
             trainable=trainable,
             keep_base="base" in roles,
         )
         pipeline.transformer.to(device)
+        if config.lora.rank == 0:
+            _place_frozen(trained, roles, config.frozen_device, device)
         if autocast:
             prepare_for_autocast(trained, float32_layers, device.type)
     if "text_encoder" in parts:
@@ -166,7 +168,10 @@ def _prepare_transformer(
     trainable: bool,
     keep_base: bool,
 ) -> TrainedWeights:
-    """Make adapters or all weights the trained ones."""
+    """Make adapters or all weights the trained ones, on the CPU.
+
+    There all weights are copied and upcast, so that no device ever holds two in float32.
+    """
     if trainable and config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     if config.lora.rank == 0:
@@ -174,6 +179,19 @@ def _prepare_transformer(
     source = config.lora.initial
     initial = None if source is None else _read_adapter(family, transformer, source)
     return train_adapters(transformer, config.lora, seed=seed, trainable=trainable, initial=initial)
+
+
+def _place_frozen(
+    trained: TrainedWeights, roles: frozenset[Role], where: str, device: torch.device
+) -> None:
+    """Bring frozen copies of the model to the device, or have it fetch their blocks one by one."""
+    for role in roles - {"policy"}:
+        with trained.using(role) as module:
+            if where == "auto":
+                module.to(device)
+                continue
+            model: Any = module
+            model.enable_group_offload(device, offload_type="block_level", num_blocks_per_group=1)
 
 
 def _read_adapter(family: Family, transformer: Any, source: str) -> dict[str, LayerAdapter]:

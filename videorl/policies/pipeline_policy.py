@@ -155,16 +155,12 @@ class PipelinePolicy:
         """Decode latents as the stock pipeline does, in small batches if the videos are large."""
         return self._codec().decode(latents_BCTHW)
 
-    def pixels(self, latents_BCTHW: Tensor) -> Tensor:
-        """Decode latents to pixels [B, F, 3, H, W] in [0, 1], differentiably, in float32."""
-        return self._codec().pixels(latents_BCTHW)
+    def pixels(self, latents_BCTHW: Tensor, *, in_pieces: bool = False) -> Tensor:
+        """Decode latents to pixels [B, F, 3, H, W] in [0, 1]; see `DifferentiablePolicy`."""
+        return self._codec().pixels(latents_BCTHW, in_pieces=in_pieces)
 
     def encode_video(self, video: Video) -> Tensor:
-        """Return the latents [C, T, H, W] of a video in float32, on the CPU.
-
-        Raises:
-            VideoError: The video has another size than `sampling` says.
-        """
+        """Return the latents [C, T, H, W] of a video on the CPU; see `VideoCodec.encode`."""
         return self._codec().encode(video)
 
     def predict(
@@ -237,6 +233,10 @@ class PipelinePolicy:
         """Return the transformer; in LoRA mode only the policy adapter requires gradients."""
         return self._part("transformer")
 
+    def live(self, role: Role) -> list[torch.nn.Parameter]:
+        """Return the live parameters of `weights`, or for the reference of `reference_weights`."""
+        return self._weights().live(role)
+
     def weights(self) -> dict[str, Tensor]:
         """Return copies of the policy's trained tensors as they are published.
 
@@ -267,11 +267,11 @@ class PipelinePolicy:
         LoRA: `load_lora_weights(directory)` of the family's pipeline, which is tried. Full fine-
         tuning: `from_pretrained(directory, subfolder="transformer")` of its transformer's class.
         """
-        transformer, weights = self._part("transformer"), self.weights()
         if self._is_lora:
+            weights = self.weights()
             export_adapter(self._family, self._pipeline, weights, directory, self._sampling)
         else:
-            transformer.save_pretrained(directory / "transformer")
+            self._part("transformer").save_pretrained(directory / "transformer")
 
     def _part(self, name: str) -> Any:
         part = getattr(self._pipeline, name)

@@ -22,6 +22,18 @@ def float32_linears(model: nn.Module) -> list[str]:
     ]
 
 
+def hold_frozen_layers(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the frozen large layers of `model` in `dtype`, to which autocast would cast them anyway.
+
+    All else, such as norms, stays as it is: a model run under autocast gives the same numbers.
+    """
+    for layer in model.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv3d)):
+            for parameter in layer.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+
+
 def prepare_for_autocast(
     trained: TrainedWeights, float32_layers: Iterable[str], device_type: str
 ) -> None:

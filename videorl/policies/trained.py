@@ -30,6 +30,10 @@ class TrainedWeights:
     has_own_base: bool = False
     """The role `base` is a module of its own, not this one without its adapters."""
 
+    def live(self, role: Role) -> list[nn.Parameter]:
+        """Return the live parameters of the policy or the reference; the base has none."""
+        return [*{"policy": self.policy, "reference": self.reference, "base": {}}[role].values()]
+
     def published(self) -> dict[str, Tensor]:
         """Return copies of the policy's tensors on the CPU, in their publication types."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from videorl.config import SamplingConfig
 from videorl.errors import VideoError
+from videorl.policies.decoding import checkpointed
 from videorl.policies.family import Family, swapped
 from videorl.types import Video
 
@@ -44,11 +46,17 @@ class VideoCodec:
             videos += as_videos(pixels_BF3HW, sampling.fps)
         return videos
 
-    def pixels(self, latents_BCTHW: Tensor) -> Tensor:
-        """Decode latents to pixels [B, F, 3, H, W] in [0, 1], differentiably, in float32."""
+    def pixels(self, latents_BCTHW: Tensor, *, in_pieces: bool = False) -> Tensor:
+        """Decode latents to pixels [B, F, 3, H, W] in [0, 1], differentiably, in float32.
+
+        Args:
+            latents_BCTHW: Of the policy.
+            in_pieces: Keep no activations for the gradient, see `decoding.checkpointed`.
+        """
         vae = self.pipeline.vae
         x0 = swapped(self.family, latents_BCTHW.to(vae.device, vae.dtype))
-        pixels = self.family.decode(self.pipeline, x0, self.sampling.num_frames)
+        with checkpointed(vae.decoder) if in_pieces else nullcontext():
+            pixels = self.family.decode(self.pipeline, x0, self.sampling.num_frames)
         return self.pipeline.video_processor.postprocess_video(pixels, "pt").float()
 
     @torch.no_grad()

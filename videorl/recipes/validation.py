@@ -28,6 +28,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 DIFFUSION_FAMILIES = ("cogvideox",)
 """Families that are no rectified flows; repeated here, since their files import torch, and compared
 by a contract test."""
+FROZEN_DEVICES = ("auto", "cpu")
 LONG_PROMPTS = ("skip", "truncate")
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
 
@@ -87,6 +88,12 @@ def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:
     yield problem_of_family("policy.family", policy.family)
     yield one_of("policy.dtype", policy.dtype, DTYPES)
     yield at_least("policy.lora.rank", policy.lora.rank, 0)
+    yield one_of("policy.frozen_device", policy.frozen_device, FROZEN_DEVICES)
+    if policy.lora.rank > 0 and policy.frozen_device != "auto":
+        yield (
+            "policy.frozen_device must be auto unless policy.lora.rank is 0 (the reference of an "
+            f"adapter is an adapter, not another model), got {policy.frozen_device!r}"
+        )
     if policy.lora.rank > 0:
         yield at_least("policy.lora.alpha", policy.lora.alpha, 1)
         if not policy.lora.target_modules:

@@ -88,7 +88,7 @@ class RewardTrainer:
     def export(self, folder: Path) -> None:
         """Write the model in its published layout."""
         predictions_NK = self.predictions()
-        with self._engine.gathered(self._task.module, write=False):
+        with self._engine.gathered(self._task.module.parameters(), write=False):
             if self._engine.rank == 0:
                 self._task.export(folder, self._step, predictions_NK)
 

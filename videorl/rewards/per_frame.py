@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from videorl.errors import ConfigError, VideoError
 from videorl.rewards.videos import (
@@ -110,16 +111,26 @@ class PerFrameReward:
     def score_pixels(self, videos_BF3HW: Tensor, fps: float, prompts: Sequence[str]) -> Tensor:
         """Return the scores [B, 1] of pixels in [0, 1]; see `DifferentiableReward`.
 
-        All frames of the batch are in memory at once.
+        All frames are in memory at once. Of the network's activations those of `batch_frames` are:
+        where there are more, each batch is computed again in the backward pass.
         """
         check_pixels(videos_BF3HW, prompts)
         texts = torch.stack(self._read_prompts(prompts))
         indices = pick_frames(videos_BF3HW.shape[1], self._num_frames)
         frames = videos_BF3HW[:, indices].flatten(0, 1).to(self.scorer.device)
-        scores = self.scorer.network(
-            self.scorer.preprocess_floats(frames), texts.repeat_interleave(len(indices), dim=0)
-        )
+        texts = texts.repeat_interleave(len(indices), dim=0)
+        size = self._batch_frames
+        if len(frames) <= size:
+            scores = self._scores(frames, texts)
+        else:
+            batches = zip(frames.split(size), texts.split(size), strict=True)
+            scores = torch.cat(
+                [checkpoint(self._scores, *batch, use_reentrant=False) for batch in batches]
+            )
         return scores.view(-1, len(indices)).mean(1, keepdim=True)
+
+    def _scores(self, frames_B3HW: Tensor, texts: Tensor) -> Tensor:
+        return self.scorer.network(self.scorer.preprocess_floats(frames_B3HW), texts)
 
     def _read_prompts(self, prompts: Sequence[str]) -> list[Tensor]:
         """Return what the network takes for each prompt; equal prompts are read once."""

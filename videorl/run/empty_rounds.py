@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from videorl.objectives.objective import EXAMPLES
+from videorl.objectives.objective import EXAMPLES, SKIPPED
 from videorl.types import StepRecord
 
 LOST = 3
@@ -71,13 +71,16 @@ def reasons(records: Sequence[StepRecord]) -> Counter[str]:
 
 
 def steps_learned(metrics: Iterable[Mapping[str, Any]]) -> int | None:
-    """Count the steps that had something to learn from; None if no row says so.
+    """Count the steps that changed the weights; None if no row says how many examples it had.
+
+    Not among them are steps without anything to learn from, nor those whose gradient was not
+    finite.
 
     Args:
         metrics: The rows of `metrics.jsonl`.
     """
-    examples = [row[EXAMPLES] for row in metrics if row.get(EXAMPLES) is not None]
-    return sum(number > 0 for number in examples) if examples else None
+    rows = [row for row in metrics if row.get(EXAMPLES) is not None]
+    return sum(row[EXAMPLES] > 0 and not row.get(SKIPPED) for row in rows) if rows else None
 
 
 def nothing_learned(metrics: Iterable[Mapping[str, Any]]) -> str:
@@ -88,9 +91,15 @@ def nothing_learned(metrics: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         named = {name: number for name, number in row.items() if name.startswith(prefix)}
         counter.update({name.removeprefix(prefix): int(number) for name, number in named.items()})
-    counted = _listed(counter) or "no examples"
+    if num_skipped := sum((row.get(EXAMPLES) or 0) > 0 for row in rows):
+        found = (
+            f"none of {len(rows)} steps changed the weights: in {num_skipped} the gradient was not "
+            "finite (optimizer/skipped), the others had nothing to learn from"
+        )
+    else:
+        found = f"none of {len(rows)} steps had anything to learn from"
     return (
-        f"none of {len(rows)} steps had anything to learn from ({counted}): the "
+        f"{found} ({_listed(counter) or 'no examples'}): the "
         "aligned weights are those that the run started from. See docs/metrics.md for what the "
         "reasons mean; often rewards that tie (weights, selection.min_margin) or a short run"
     )

@@ -38,6 +38,10 @@ class PolicyConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time, same result."""
+    frozen_device: str = "auto"
+    """Of full fine-tuning: where the reference, a whole second model, lies. auto = beside the
+    policy; cpu = in host memory, each block on the GPU only while it computes: less memory, more
+    time, same result."""
 
 
 @dataclass

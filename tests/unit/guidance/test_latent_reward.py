@@ -23,6 +23,7 @@ from videorl.guidance.latent_reward import (
 from videorl.policies import FAMILIES, load_family, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
+from videorl.policies.precision import hold_frozen_layers
 from videorl.pretraining.checkpoint import build_components, save_checkpoint
 from videorl.settings.model import LoraConfig, PolicyConfig
 
@@ -107,6 +108,32 @@ def test_features_are_those_of_the_whole_model_s_first_block(tmp_path: Path) -> 
     assert torch.equal(layers.features(*inputs(config)), seen[0])
     with pytest.raises(ConfigError, match=r"num_layers must be 1 \.\.\. 2.* got 3"):
         first_layers(config, tiny_sampling(), 3)
+
+
+def test_only_the_layers_that_are_kept_go_to_the_device(tmp_path: Path) -> None:
+    """The meta device has no numbers: had they gone there first, no digest could be compared."""
+    components = build_components(0, width=32, layers=3, vae_width=16, text_width=16)
+    save_checkpoint(components, tmp_path / "policy", torch.float32)
+    policy = tiny_policy(tmp_path / "policy")
+    build(policy).save(tmp_path / "reward")
+    opened = load_latent_reward(
+        tmp_path / "reward", policy, tiny_sampling(), device=torch.device("meta")
+    )
+    assert {parameter.device.type for parameter in opened.parameters()} == {"meta"}
+    whole = sum(parameter.numel() for parameter in components["transformer"].parameters())
+    block = sum(parameter.numel() for parameter in components["transformer"].blocks[0].parameters())
+    assert sum(parameter.numel() for parameter in opened.trunk.parameters()) == whole - 2 * block
+
+
+def test_frozen_layers_held_in_the_compute_type_give_the_same_scores(policy: PolicyConfig) -> None:
+    reward, given = build(policy, train="lora"), inputs(policy)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = reward.policy.features(*given)
+        num_bytes = sum(parameter.nbytes for parameter in reward.parameters())
+        hold_frozen_layers(reward.trunk, torch.bfloat16)
+        assert torch.equal(reward.policy.features(*given), expected)
+    assert sum(parameter.nbytes for parameter in reward.parameters()) < 0.7 * num_bytes
+    assert {p.dtype for p in reward.trained_weights().values()} == {torch.float32}
 
 
 def test_the_gradient_is_that_of_the_weighted_reward(policy: PolicyConfig) -> None:

@@ -97,6 +97,28 @@ def test_the_gradient_is_that_of_finite_differences(model: DifferentiableReward)
         assert (slope * towards).sum().item() == pytest.approx(expected, rel=0.05, abs=2e-5)
 
 
+@pytest.mark.parametrize("name", IMAGE_REWARDS)
+def test_frames_in_batches_have_the_gradient_of_all_at_once(
+    name: str, load_tiny: Callable[..., Any]
+) -> None:
+    pixels_BF3HW = waves(SIDE_PX, SIDE_PX) / 255
+    found: list[tuple[Tensor, Tensor]] = []
+    sizes: list[int] = []
+    for batch_frames in (32, 3):
+        model = load_tiny(name, batch_frames=batch_frames)
+        count = model.scorer.network.register_forward_pre_hook(
+            lambda _, given: sizes.append(len(given[0]))
+        )
+        leaf = pixels_BF3HW.clone().requires_grad_()
+        scores_BK = model.score_pixels(leaf, FPS, PROMPTS)
+        (slope,) = torch.autograd.grad(scores_BK.sum(), leaf)
+        found.append((scores_BK.detach(), slope))
+        count.remove()
+    assert sizes == [10, 3, 3, 3, 1, 1, 3, 3, 3], "each batch again, the last first"
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_the_combination_is_that_of_scores(learned: DifferentiableReward) -> None:
     weights = {"visual_quality": 2.0, "text_alignment": -1.0}
     configs = [

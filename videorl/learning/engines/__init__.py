@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 
@@ -31,8 +30,13 @@ class Engine(Protocol):
         """Return the element-wise sum of `values` over all ranks."""
         ...
 
-    def gathered(self, module: torch.nn.Module, *, write: bool) -> AbstractContextManager[None]:
-        """Make whole parameters visible where they are sharded; `write` keeps changes to them."""
+    def gathered(
+        self, parameters: Iterable[Tensor], *, write: bool
+    ) -> AbstractContextManager[None]:
+        """Make parameters whole where they are sharded; `write` keeps changes to them.
+
+        Every rank calls it, and holds them all at once: name no more than are needed.
+        """
         ...
 
     def state(self) -> dict[str, Tensor]:

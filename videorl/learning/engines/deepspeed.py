@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -119,15 +119,15 @@ class DeepSpeedEngine:
         return total.to(values.device)
 
     @contextmanager
-    def gathered(self, module: torch.nn.Module, *, write: bool) -> Iterator[None]:
-        """Gather ZeRO-3 shards of `module`; with `write`, rank 0's changes are kept everywhere."""
+    def gathered(self, parameters: Iterable[Tensor], *, write: bool) -> Iterator[None]:
+        """Gather ZeRO-3 shards; with `write`, rank 0's changes are kept everywhere."""
         import deepspeed
 
         if self._zero_stage < 3:
             yield
             return
         with deepspeed.zero.GatheredParameters(
-            list(module.parameters()), modifier_rank=0 if write else None
+            list(parameters), modifier_rank=0 if write else None
         ):
             yield
 

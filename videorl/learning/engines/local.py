@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -66,7 +66,9 @@ class LocalEngine:
         """Return `values`: there is one rank."""
         return values
 
-    def gathered(self, module: torch.nn.Module, *, write: bool) -> AbstractContextManager[None]:
+    def gathered(
+        self, parameters: Iterable[Tensor], *, write: bool
+    ) -> AbstractContextManager[None]:
         """Do nothing: parameters are whole here."""
         return nullcontext()
 

@@ -97,6 +97,14 @@ def test_a_checkpoint_serves_another_number_of_ranks_and_another_stage(
             assert one[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
 
 
+def test_only_trained_tensors_are_made_whole(ran: Path) -> None:
+    """Publication, checkpoint and swap, at ZeRO 3; `engine_ranks` adds a large frozen layer."""
+    found = json.loads((ran / "found.json").read_text())
+    for stage in STAGES:
+        kept = found[str(stage)]["kept"]
+        assert kept["gathered"] == (kept["trained"] if stage == 3 else 0)
+
+
 def test_nothing_is_compiled_and_little_is_said(ran: Path) -> None:
     said = (ran / "said.txt").read_text()
     assert "ninja" not in said
