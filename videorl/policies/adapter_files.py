@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from videorl.errors import CheckpointError
+from videorl.files import hub
 
 _PUBLISHED = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and peft call the file in a folder."""
@@ -21,7 +21,7 @@ _PEFT_CONFIG = "adapter_config.json"
 _HEADER = "lora_adapter_metadata"
 """Where diffusers keeps peft's configuration in the header of a file, as JSON."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[\w./ -]+\.safetensors)?")
+_WHERE = "policy.lora.initial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,13 @@ def open_adapter(source: str) -> AdapterFile:
 
     Args:
         source: A safetensors file, a folder with an adapter of diffusers, peft or a trainer, a hub
-            id (`owner/name`), or a file of a hub id (`owner/name/file.safetensors`).
+            id (`owner/name`), or a file of a hub id (`owner/name/file.safetensors`), each with
+            `@revision` after it where another than the main branch is meant.
 
     Raises:
         CheckpointError: It is not there, is no safetensors file, or the folder holds several.
     """
-    path = Path(source).expanduser()
+    path = hub.local_path(source)
     if path.is_dir():
         path = _file_in(path)
     elif not path.is_file():
@@ -86,45 +87,36 @@ def _file_in(folder: Path) -> Path:
 
 
 def _from_hub(source: str) -> Path:
-    """Return the local copy of an adapter on the hub; without a network, one that is cached."""
-    if not _HUB_ID.fullmatch(source):
+    """Return the local copy of an adapter on the hub; without a network, what is cached."""
+    name = hub.parse(source)
+    if name is None or (name.file and not name.file.endswith(".safetensors")):
         raise CheckpointError(f"there is no file or folder {source}, and it is no hub id either")
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError
-    from huggingface_hub.utils import HFValidationError
+    wanted = files_needed(name)
+    folder = hub.download(name, wanted, _WHERE)
+    return folder / wanted[0]
 
-    repository, name = "/".join(source.split("/")[:2]), "/".join(source.split("/")[2:])
-    try:
-        if name:
-            return Path(hf_hub_download(repository, name))
-        folder = snapshot_download(repository, allow_patterns=[*_PUBLISHED, _PEFT_CONFIG])
-        if any((Path(folder) / each).is_file() for each in _PUBLISHED):
-            return _file_in(Path(folder))
-        return _other_name(repository, Path(folder))
-    except (CheckpointError, HFValidationError, EntryNotFoundError, OSError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+
+def files_needed(name: hub.HubId) -> list[str]:
+    """Return the files of an adapter on the hub: its tensors first, then what belongs to them.
+
+    Raises:
+        CheckpointError: The hub does not know it or does not answer; it has no safetensors file,
+            or several.
+    """
+    names = hub.file_names(name, _WHERE)
+    if name.file and name.file not in names:
+        where = "what was downloaded before (HF_HUB_OFFLINE=1)" if hub.is_offline() else "the hub"
+        raise CheckpointError(f"{_WHERE}: {name.repository} has no file {name.file} in {where}")
+    found = [name.file] if name.file else [each for each in _PUBLISHED if each in names]
+    found = found or sorted(each for each in names if each.endswith(".safetensors"))
+    if len(found) != 1:
         raise CheckpointError(
-            f"{source} is neither a file or folder here nor a readable hub id "
-            f"({_first_line(error)}); check the spelling, the network (HF_HUB_OFFLINE=1 reads only "
-            "what was downloaded before), and HF_TOKEN for a gated model"
-        ) from error
-
-
-def _other_name(repository: str, cached: Path) -> Path:
-    """Return the only safetensors file of a hub repository that calls it by a name of its own."""
-    from huggingface_hub import constants, hf_hub_download, list_repo_files
-
-    names = [path.name for path in sorted(cached.glob("*.safetensors"))]
-    if not constants.is_offline_mode():
-        names = [name for name in list_repo_files(repository) if name.endswith(".safetensors")]
-    if len(names) != 1:
-        raise CheckpointError(
-            f"the hub's {repository} has {len(names)} safetensors files"
-            + (f" ({_listed(names)}): name one, as {repository}/{names[0]}" if names else "")
-            + (" among those downloaded before" if constants.is_offline_mode() else "")
+            f"the hub's {name.repository} has {len(found)} safetensors files"
+            + (f" ({_listed(found)}): name one, as {name.repository}/{found[0]}" if found else "")
+            + (" among those downloaded before" if hub.is_offline() else "")
         )
-    return Path(hf_hub_download(repository, names[0]))
+    config = str(Path(found[0]).with_name(_PEFT_CONFIG))
+    return [*found, *([config] if config in names else [])]
 
 
 def _config(path: Path, header: Mapping[str, str]) -> dict[str, Any] | None:
@@ -154,7 +146,3 @@ def _config(path: Path, header: Mapping[str, str]) -> dict[str, Any] | None:
 def _listed(names: Sequence[str] | Any) -> str:
     names = list(names)
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

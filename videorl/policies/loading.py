@@ -11,7 +11,7 @@ from videorl.config import PolicyConfig, SamplingConfig
 from videorl.errors import CheckpointError, ConfigError
 from videorl.policies.adapter_files import open_adapter
 from videorl.policies.adapter_layouts import LayerAdapter, read_layers
-from videorl.policies.checkpoints import PARTS, check, locate, read_json
+from videorl.policies.checkpoints import PARTS, check, locate, read_json, weights_variant
 from videorl.policies.devices import Devices, compute_type, own_devices
 from videorl.policies.family import Family
 from videorl.policies.full import train_everything
@@ -43,8 +43,9 @@ def load_pipeline_policy(
     trainable = "reference" in roles
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = _compute_dtype(config.dtype, device, trainable=trainable)
-    folder = locate(config.path, parts)
-    index = check(folder, family.pipeline_class.__name__, parts)
+    pipeline_name = family.pipeline_class.__name__
+    folder = locate(config.path, parts, pipeline_name)
+    index = check(folder, pipeline_name, parts)
     pipeline = _read_parts(family, folder, index, parts, dtype)
     autocast = trainable and dtype != torch.float32
     trained = None
@@ -146,7 +147,9 @@ def _read_model(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
         CheckpointError: The weights do not fill the model that `config.json` describes.
     """
     try:
-        model, report = model_class.from_pretrained(folder, output_loading_info=True, dtype=dtype)
+        model, report = model_class.from_pretrained(
+            folder, output_loading_info=True, dtype=dtype, variant=weights_variant(folder)
+        )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder} does not open as a {model_class.__name__}: {error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from videorl.errors import CheckpointError
+from videorl.files import hub
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,6 +26,8 @@ SHIPPED = {
 }
 """Checkpoints that are part of this repository, by the bare name that recipes use."""
 WHOLE = ("model.safetensors", "pytorch_model.bin")
+_FOREIGN = re.compile(r"Unsupported global: GLOBAL (\S+)|Unsupported (?:class|operand) (\S+)")
+"""What torch says of a pickle with other objects than tensors."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -160,24 +164,18 @@ def find_folder(path: str, patterns: Sequence[str] | None = None) -> Path:
     """Return a checkpoint's folder, downloading it if `path` is a Hugging Face hub id.
 
     Args:
-        path: A folder, a name in `SHIPPED`, or a hub id.
+        path: A folder, a name in `SHIPPED`, or a hub id, perhaps with `@revision`.
         patterns: Globs of the files to download; None = all. Not used for local folders.
 
     Raises:
         CheckpointError: There is no such folder, and it cannot be downloaded.
     """
-    if (folder := SHIPPED.get(path, Path(path))).is_dir():
+    if (folder := SHIPPED.get(path, hub.local_path(path))).is_dir():
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(path, allow_patterns=list(patterns) if patterns else None))
-    except (OSError, HFValidationError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path} is not a folder, and cannot be downloaded from the Hugging Face hub: {reason}"
-        ) from error
+    name = hub.parse(path)
+    if name is None or name.file:
+        raise CheckpointError(f"{path} is not a folder, and no hub id (owner/name) either")
+    return hub.download(name, patterns, "a reward model's checkpoint")
 
 
 def empty_parameters() -> Any:
@@ -193,6 +191,12 @@ def _read_file(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if foreign := _FOREIGN.search(str(error)):
+            raise CheckpointError(
+                f"{path} is a pickle that holds {foreign[1]} besides tensors, and is not opened, "
+                "as that would run its code: if you trust it, save its tensors alone "
+                "(safetensors.torch.save_file) and give that"
+            ) from error
         raise _unreadable(path, error) from error
     if entry is not None:
         tensors = tensors.get(entry) if isinstance(tensors, dict) else None

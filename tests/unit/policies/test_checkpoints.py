@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.hub_server import Hub, serve
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.errors import CheckpointError, ConfigError
 from videorl.policies import FAMILIES, load_policy
@@ -42,7 +44,7 @@ def test_the_shipped_checkpoint_is_found_by_its_bare_name(
 
 def test_an_unreachable_hub_id_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="nobody/nothing is neither a folder here"):
+    with pytest.raises(CheckpointError, match=r"policy\.path: nobody/nothing is neither a"):
         locate("nobody/nothing", PARTS)
 
 
@@ -125,3 +127,104 @@ def test_an_unknown_family_or_part_is_refused(folder: Path) -> None:
     config.family = "won"
     with pytest.raises(ConfigError, match=f"{', '.join(FAMILIES)}, or module:attribute, got won"):
         load_policy(config, tiny_sampling(), parts=PARTS)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with serve(monkeypatch, tmp_path / "cache") as server:
+        yield server
+
+
+def test_only_what_is_needed_comes_from_the_hub(hub: Hub, folder: Path) -> None:
+    for name in ("transformer/diffusion_pytorch_model.bin", "transformer/x.fp16.safetensors"):
+        (folder / name).write_bytes(b"")
+    (folder / "README.md").write_text("")
+    old = hub.add_folder("a/wan", folder, "v1")
+    shutil.rmtree(folder / "transformer")
+    hub.add_folder("a/wan", folder)
+    here = locate("a/wan@v1", frozenset({"transformer"}), "WanPipeline")
+    assert here.name == old
+    check(here, "WanPipeline", frozenset({"transformer"}))
+    found = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
+    assert found == {
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "transformer/config.json",
+        "vae/config.json",
+        WEIGHTS,
+    }
+
+
+ORIGINAL_WAN = {"config.json": '{"_class_name": "WanModel"}', "Wan2.1_VAE.pth": "x"}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (ORIGINAL_WAN, r"Wan in its original layout.*-Diffusers at the end"),
+        ({"hunyuan-video-t2v-720p/transformers/x.pt": "x"}, "HunyuanVideo in its original"),
+        ({"ltx-video-2b-v0.9.safetensors": "x"}, "LTX-Video is none"),
+        ({"dit.safetensors": "x", "vae.safetensors": "x"}, "Mochi is none"),
+        ({"config.json": '{"model_type": "STDiT3"}', "model.safetensors": "x"}, "Open-Sora is"),
+        ({"pytorch_lora_weights.safetensors": "x"}, "an adapter.*as policy.lora.initial"),
+        ({"notes.txt": "x"}, r"holds notes.txt but no model_index.json"),
+        ({"model_index.json": '{"_class_name": "LTXPipeline"}'}, r"a LTXPipeline, .*extending.md"),
+        (
+            {"model_index.json": '{"_class_name": "CogVideoXPipeline"}'},
+            "set policy.family=cogvideox",
+        ),
+        (
+            {
+                "model_index.json": json.dumps(
+                    {
+                        "_class_name": "WanPipeline",
+                        "transformer_2": ["diffusers", "WanTransformer3DModel"],
+                        "boundary_ratio": 0.875,
+                    }
+                )
+            },
+            "two transformers",
+        ),
+        (
+            {
+                "model_index.json": '{"_class_name": "WanPipeline"}',
+                "transformer/diffusion_pytorch_model.bin": "x",
+            },
+            r"transformer holds its weights only as pickles .*safe_serialization=True",
+        ),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused_before_its_weights_come(
+    hub: Hub, tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    hub.add("a/b", files)
+    for name, text in files.items():
+        (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "local" / name).write_text(text)
+    parts = frozenset({"transformer"})
+    with pytest.raises((CheckpointError, ConfigError), match=f"policy.path: a/b.*{said}") as error:
+        locate("a/b", parts, "WanPipeline")
+    assert {name.removeprefix("a/b/") for name in hub.asked} <= {"config.json", "model_index.json"}
+    if "pickles" not in said:
+        with pytest.raises((CheckpointError, ConfigError), match=f"local.*{said}"):
+            check(tmp_path / "local", "WanPipeline", parts)
+    assert "half-written" not in str(error.value)
+
+
+def test_a_variant_is_read_where_there_is_nothing_else(folder: Path) -> None:
+    for part, stem in (("transformer", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        file = folder / part / f"{stem}.safetensors"
+        file.rename(folder / part / f"{stem}.fp16.safetensors")
+    load_policy(tiny_policy(folder), tiny_sampling(), parts=PARTS)  # which wants every parameter
+    (folder / "transformer/diffusion_pytorch_model.fp16.safetensors").rename(
+        folder / "transformer/other.safetensors"
+    )
+    with pytest.raises(CheckpointError, match=r"only as other.safetensors, which diffusers does"):
+        check(folder, "WanPipeline", PARTS)
+
+
+def test_pickles_alone_are_named_in_a_folder_too(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "transformer/diffusion_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="only as pickles") as raised:
+        check(folder, "WanPipeline", PARTS)
+    assert "half-written" not in str(raised.value)

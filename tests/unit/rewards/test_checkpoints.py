@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from videorl.rewards.checkpoints import (
     read_json,
     read_tensors,
 )
+from videorl.rewards.video_reward.checkpoint import find_step
 
 LAYER = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.tensor([1.0, 2.0])}
 
@@ -45,7 +47,7 @@ def test_torch_files_are_read_without_running_code(tmp_path: Path) -> None:
     torch.save(LAYER, tmp_path / "good.pth")
     assert torch.equal(read_tensors(tmp_path / "good.pth")["bias"], LAYER["bias"])
     torch.save({"weight": Path("x")}, tmp_path / "code.pth")
-    with pytest.raises(CheckpointError, match=r"code\.pth cannot be read"):
+    with pytest.raises(CheckpointError, match=r"code\.pth is a pickle that holds pathlib"):
         read_tensors(tmp_path / "code.pth")
     torch.save(LAYER["bias"], tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth does not hold a plain mapping"):
@@ -109,3 +111,27 @@ def test_what_is_neither_folder_nor_reachable_is_refused(tmp_path: Path) -> None
     assert find_folder(str(tmp_path)) == tmp_path
     with pytest.raises(CheckpointError, match=r"absent is not a folder"):
         find_folder(str(tmp_path / "absent"))
+
+
+def test_a_pickle_with_other_objects_is_refused_by_their_name(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1), "b": OrderedDict(x=Path("y"))}, tmp_path / "model.pth")
+    with pytest.raises(
+        CheckpointError, match=r"pickle that holds pathlib\.\w+.*save_file"
+    ) as raised:
+        read_tensors(tmp_path / "model.pth")
+    assert "incomplete" not in str(raised.value)
+
+
+def test_an_unfinished_checkpoint_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (5, 10, 100, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    torch.save({"a": torch.zeros(100)}, tmp_path / "checkpoint-10/model.pth")
+    whole = (tmp_path / "checkpoint-10/model.pth").read_bytes()
+    (tmp_path / "checkpoint-100/model.pth").write_bytes(whole[:-50])
+    assert find_step(tmp_path)[1].name == "checkpoint-10"
+    assert "checkpoint-200 has no whole model.pth" in caplog.text
+    assert "checkpoint-100 has no whole model.pth" in caplog.text
+    (tmp_path / "checkpoint-10/model.pth").unlink()
+    assert find_step(tmp_path)[1].name == "checkpoint-200"  # whose own error says what it lacks

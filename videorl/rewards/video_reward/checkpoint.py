@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from videorl.rewards.video_reward.network import (
 )
 from videorl.rewards.video_reward.qwen_video import MIN_PIXELS, Patches, read_patches, read_pixels
 from videorl.rewards.videos import OpenVideo
+
+logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "model_config.json"
 PEFT_PREFIX = "base_model.model."
@@ -76,15 +80,37 @@ class Settings:
 def find_step(folder: Path) -> tuple[Path, Path]:
     """Return the settings file and the newest `checkpoint-N` of a folder, or `folder` if it is one.
 
+    The newest that is whole: others are passed over, and logged.
+
     Raises:
         CheckpointError: There is none.
     """
     if re.fullmatch(r"checkpoint-\d+", folder.name) and not (folder / SETTINGS_FILE).is_file():
         return folder.parent / SETTINGS_FILE, folder
     steps = [path for path in folder.glob("checkpoint-*") if path.name.split("-")[-1].isdigit()]
+    steps.sort(key=lambda path: int(path.name.split("-")[-1]), reverse=True)
     if not steps:
         raise CheckpointError(f"{folder} holds no checkpoint-N folder")
-    return folder / SETTINGS_FILE, max(steps, key=lambda path: int(path.name.split("-")[-1]))
+    chosen = next((step for step in steps if _is_whole(step)), steps[0])
+    for passed_over in steps[: steps.index(chosen)]:
+        logger.warning(
+            "%s has no whole model.pth (its writing or copying was cut short): %s is used instead",
+            passed_over, chosen.name,
+        )  # fmt: skip
+    return folder / SETTINGS_FILE, chosen
+
+
+def _is_whole(step: Path) -> bool:
+    """Tell whether a checkpoint's weights are there; torch's archive has its directory at the end.
+
+    What is older than torch's archives cannot be told so, and counts as whole.
+    """
+    weights = step / "model.pth"
+    if not weights.is_file() or weights.stat().st_size == 0:
+        return False
+    with weights.open("rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"
+    return not is_archive or zipfile.is_zipfile(weights)
 
 
 def read_settings(path: Path) -> Settings:
