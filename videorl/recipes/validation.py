@@ -29,6 +29,7 @@ DIFFUSION_FAMILIES = ("cogvideox",)
 """Families that are no rectified flows; repeated here, since their files import torch, and compared
 by a contract test."""
 LONG_PROMPTS = ("skip", "truncate")
+REHEARSALS = ("auto", "always", "never")
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
 
 
@@ -80,6 +81,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)
+    yield one_of("rehearsal", recipe.rehearsal, REHEARSALS)
 
 
 def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:
