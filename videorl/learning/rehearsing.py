@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -14,11 +14,25 @@ from videorl.errors import CheckpointError, VideoError
 from videorl.learning.engines import Engine
 from videorl.learning.engines.deepspeed_state import MOMENTS, moment_name
 from videorl.learning.gradient_step import with_last
-from videorl.learning.items import micro_batches
+from videorl.learning.items import Weighted, micro_batches
+from videorl.learning.passes import Pass
 from videorl.run.checkpoints import CheckpointFolder
 
-if TYPE_CHECKING:
-    from videorl.learning.learner import Method
+
+class Method(Protocol):
+    """What a rehearsal needs of a learner's method."""
+
+    def items(self, step: int, examples: Sequence[Any], /) -> tuple[Sequence[Weighted], int]:
+        """Return the items of all ranks, and how many examples are left out."""
+        ...
+
+    def shortened(self, items: Sequence[Any], /) -> Sequence[Any]:
+        """Return items that take as much memory, but no more time than a rehearsal has."""
+        ...
+
+    def passes(self, items: Sequence[Any], /) -> Sequence[Pass]:
+        """Return the passes of a micro-batch."""
+        ...
 
 
 def rehearse_step(
