@@ -6,14 +6,17 @@ import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from videorl.errors import ResourceError
+from videorl.run.node_facts import NodeFacts, facts_here
 
 _PACKAGES = ("videorl", "actors")
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
@@ -73,6 +76,30 @@ def connect(
         yield
     finally:
         ray.shutdown()
+
+
+def facts_of_nodes(run_dir: str, models: Mapping[str, str]) -> list[NodeFacts]:
+    """Return what every node of the connected cluster has, that of this process first.
+
+    Args:
+        run_dir: The folder of the run.
+        models: Setting -> folder, file, shipped name or hub id.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    order = sorted(alive, key=lambda node: node != here)
+    task: Any = ray.remote(facts_here)
+    refs = [
+        task.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(run_dir, models)
+        for node in order
+    ]
+    # A task without a GPU does not see those of its node.
+    return [
+        replace(facts, resources=alive[node])
+        for node, facts in zip(order, ray.get(refs), strict=True)
+    ]
 
 
 def _why_not(error: Exception, address: str) -> str:

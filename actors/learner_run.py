@@ -18,6 +18,7 @@ from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources, resources_for
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
+from actors.rehearsal import cluster_devices
 from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
@@ -102,7 +103,7 @@ def _from_prompts(
     stream = open_prompts(recipe.prompts, recipe.seed)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = RayLearner(recipe, folder.root, None, resources)
-    return run_learner(recipe, folder, learner, prompts, should_stop)
+    return run_learner(recipe, folder, learner, prompts, should_stop, devices=cluster_devices())
 
 
 def _from_pairs(
@@ -124,7 +125,7 @@ def _from_pairs(
         check_shape(preferences, learner.sample(request, embeds, embeds))
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
-    return run_learner(recipe, folder, learner, pairs, should_stop, check)
+    return run_learner(recipe, folder, learner, pairs, should_stop, check, cluster_devices())
 
 
 def _encode_archive(recipe: Recipe, folder: RunFolder, role: Role) -> None:

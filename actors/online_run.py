@@ -11,6 +11,7 @@ from typing import Any
 from actors.assembly import Assembly, assemble
 from actors.pool.control import controlled
 from actors.pool.metrics import PoolSizesSink
+from actors.rehearsal import rehearse
 from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.evaluation.held_out import sample_and_score
@@ -32,6 +33,7 @@ def run_online(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool
         controlled(folder, assembly.pools),
     ):
         sinks.truncate(assembly.progress.step)
+        rehearse(recipe, folder, assembly)
         if not _evaluate(recipe, folder, assembly, "before", should_stop):
             return False
         parts = replace(assembly.parts, sink=PoolSizesSink(sinks, assembly.pools))

@@ -1,4 +1,13 @@
-"""Check this machine: what is installed, what works, and what to do about the rest."""
+"""Check this machine: what is installed, what works, and what to do about the rest.
+
+    videorl doctor
+    videorl doctor --recipe moving_shapes
+    videorl doctor --recipe my_recipe.yaml run_dir=/shared/runs/first --address auto
+
+With a recipe, its models, prompts, workers, memory and disk are compared with this machine, or with
+every node of the cluster at --address, whose versions must agree. Nothing is downloaded. Exit code
+1 = something is broken.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +18,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from jobs import command
+from jobs.recipe_checks import CHECKS, Finding, models_of
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 """The tested versions; only a checkout has the file, an installed wheel does not."""
@@ -25,23 +33,16 @@ _REINSTALL_VIDEO = f"pip install --force-reinstall{_PINNED} av"
 _RESTORE = "git checkout -- videorl/worlds" if CONSTRAINTS.is_file() else "install videorl again"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found. `fix` says what to do unless all is well."""
-
-    name: str
-    status: Literal["ok", "warning", "broken"]
-    found: str
-    fix: str = ""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table of findings; return 1 if something is broken."""
     parser = command.new_parser("videorl doctor", __doc__)
     default = os.environ.get("RAY_ADDRESS", "local")
     text = "Ray cluster to reach, e.g. auto or 10.0.0.1:6379; local starts one"
     command.add_option(parser, "--address", default, text)
-    address = parser.parse_args(argv).address
+    parser.add_argument("--recipe", help="check what this recipe needs too")
+    command.add_overrides(parser, "settings of the recipe to change")
+    options = parser.parse_intermixed_args(argv)
+    address = options.address
     findings = [
         check_python(),
         *check_packages(),
@@ -52,8 +53,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         attempt("checkpoint", check_checkpoint, _RESTORE),
         attempt("Ray", lambda: check_ray(address), "see the message; `ray status` tells more"),
     ]
+    if options.recipe:
+        findings += check_recipe(options.recipe, options.overrides, address)
+    elif options.overrides:
+        parser.error("settings belong to a recipe: give --recipe")
     show(findings)
     return int(any(finding.status == "broken" for finding in findings))
+
+
+def check_recipe(name: str, overrides: Sequence[str], address: str) -> list[Finding]:
+    """Compare a recipe with this machine, or with every node of the cluster at `address`.
+
+    Raises:
+        ConfigError: The recipe is wrong.
+        ResourceError: There is no cluster at `address`.
+    """
+    from videorl.recipes.reading import load_recipe
+    from videorl.run.node_facts import facts_here
+
+    recipe = load_recipe(name, overrides)
+    asked = (recipe.run_dir, models_of(recipe))
+    if address == "local":
+        nodes = [facts_here(*asked)]
+    else:
+        from actors.cluster import connect, facts_of_nodes
+
+        with connect(address):
+            nodes = facts_of_nodes(*asked)
+    findings: list[Finding] = []
+    for check in CHECKS:
+        try:
+            findings += check(recipe, nodes)
+        except Exception as error:
+            name = check.__name__.removeprefix("check_")
+            findings.append(Finding(name, "broken", f"{type(error).__name__}: {error}", "see it"))
+    return findings
 
 
 def show(findings: Sequence[Finding]) -> None:

@@ -218,6 +218,10 @@ class Recipe:
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    rehearsal: str = "auto"
+    """Whether everything is done once at full size before the run begins, so that what does not fit
+    ends it within minutes: `always`, `never`; auto = where the transformer has more than 500
+    million parameters. It changes no number of the run."""
 
     @property
     def learns_online(self) -> bool:

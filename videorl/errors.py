@@ -64,6 +64,10 @@ class CanaryError(VideorlError, RuntimeError):
     """No generator samples what the learner samples, although their weights are the same."""
 
 
+class RehearsalError(VideorlError, RuntimeError):
+    """A part of a run cannot do its work once at full size, before anything long has begun."""
+
+
 class RoundsLostError(VideorlError, RuntimeError):
     """Round after round gave nothing to learn from; going on would only count steps up."""
 

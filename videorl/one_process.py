@@ -36,6 +36,7 @@ from videorl.loop import Parts, Progress, train
 from videorl.policies import load_policy
 from videorl.policies.devices import own_devices
 from videorl.protocols import DifferentiablePolicy, MetricSink
+from videorl.rehearsal import Rehearsal, release
 from videorl.report.ending import (
     finish,
     keep_evaluation,
@@ -85,6 +86,10 @@ def train_online(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> 
         parts, progress, learner = local_parts(recipe, folder, sinks)
         with closing(learner):
             sinks.truncate(progress.step)
+            rehearsal = Rehearsal(recipe, folder)
+            rehearsal.whole_run(
+                parts.generator, parts.scorer, learner, progress.versions[-1], lambda _: release()
+            )
             if train(recipe, parts, progress, should_stop).step < recipe.num_steps:
                 return False
             learner.export(folder.export)

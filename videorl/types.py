@@ -56,6 +56,8 @@ class SampleRequest:
     prompt: Prompt
     seeds: tuple[int, ...]
     version: WeightVersion
+    num_steps: int = 0
+    """Stop after so many of the solver's steps, with noisy latents (a rehearsal); 0 = take all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,11 +71,31 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class RehearseStep:
+    """Go forward and backward once, without an update."""
+
+    examples: tuple[TrainingExample | PromptExample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RehearseCheckpoint:
+    """Write a checkpoint, read it and remove it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Do nothing: takes the place of a rehearsal, which is not replayed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the ranks."""
 
 
-Command: TypeAlias = Step | Train | Sample | UpdateReference | Save | Export | Stop
+Rehearse: TypeAlias = RehearseStep | RehearseCheckpoint
+Command: TypeAlias = (
+    Step | Train | Sample | UpdateReference | Save | Export | Rehearse | Nothing | Stop
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +107,8 @@ class Restored:
     versions: tuple[WeightVersion, ...]
     """Published versions still in use, the newest last."""
     loop_state: dict[str, Any] | None
+    num_parameters: int = 0
+    """Of a policy's transformer."""
 
 
 class LearnerFailedError(VideorlError, RuntimeError):

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from ray.actor import ActorHandle
 
-from actors.learner.command_log import Export, Restored, Sample, Step, UpdateReference
+from actors.learner.command_log import (
+    Export,
+    RehearseCheckpoint,
+    RehearseStep,
+    Restored,
+    Sample,
+    Step,
+    UpdateReference,
+)
 from actors.learner.policy_rank import make_policy_rank
 from actors.learner.rank_group import LearnerResources, RankGroup
 from videorl.config import Recipe
@@ -47,6 +55,7 @@ class RayLearner:
         make = partial(make_policy_rank, recipe, run_dir, weight_store)
         self._ranks = RankGroup(make, run_dir, resources, recipe.learner.max_failures)
         self._newest: WeightVersion | None = None
+        self._num_parameters = 0
 
     def begin(self) -> None:
         """Start the worker group without waiting for it."""
@@ -55,7 +64,7 @@ class RayLearner:
     def restored(self) -> Restored:
         """Wait until the learner is up; return where it stands."""
         restored = self._ranks.restored()
-        self._newest = restored.versions[-1]
+        self._newest, self._num_parameters = restored.versions[-1], restored.num_parameters
         return restored
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
@@ -86,6 +95,18 @@ class RayLearner:
     def export(self, directory: Path) -> None:
         """Write the policy for diffusers pipelines."""
         self._ranks.call(Export(str(directory)))
+
+    def num_parameters(self) -> int:
+        """Return how many weights the policy's transformer has, once it is up."""
+        return self._num_parameters
+
+    def rehearse_step(self, examples: Sequence[TrainingExample | PromptExample]) -> float:
+        """Go forward and backward on all ranks; return the peak of rank 0's GPU in GiB."""
+        return self._ranks.rehearse(RehearseStep(tuple(examples)))
+
+    def rehearse_checkpoint(self) -> float:
+        """Write, read and remove a checkpoint; return the peak of rank 0's GPU in GiB."""
+        return self._ranks.rehearse(RehearseCheckpoint())
 
     def newest(self) -> WeightVersion:
         """Return the version of the policy."""

@@ -13,10 +13,22 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from actors.learner.command_log import Command, Export, Restored, Sample, Step, UpdateReference
+from actors.learner.command_log import (
+    Command,
+    Export,
+    Nothing,
+    Rehearse,
+    RehearseCheckpoint,
+    RehearseStep,
+    Restored,
+    Sample,
+    Step,
+    UpdateReference,
+)
 from actors.learner.rank_worker import is_first
 from actors.store.weights import publish
 from videorl.config import Recipe
+from videorl.errors import RehearsalError
 from videorl.learning.build import build_learner
 from videorl.learning.engines.deepspeed import DeepSpeedEngine
 from videorl.learning.learner import Learner
@@ -60,10 +72,10 @@ class PolicyRank:
         if self._weight_store and is_first():
             for version in self._learner.in_use():
                 publish(self._weight_store, version, self._learner.published(version))
-        versions = tuple(self._learner.in_use())
+        versions, size = tuple(self._learner.in_use()), self._learner.num_parameters()
         if state is None:
-            return Restored(0, versions, None)
-        return Restored(int(state["command"]) + 1, versions, state["loop"])
+            return Restored(0, versions, None, size)
+        return Restored(int(state["command"]) + 1, versions, state["loop"], size)
 
     def apply(self, command: Command) -> Any:
         """Apply one command on this rank; return what rank 0 answers."""
@@ -76,6 +88,10 @@ class PolicyRank:
                 return self._learner.update_reference(version)
             case Export(directory):
                 return self._learner.export(Path(directory))
+            case RehearseStep() | RehearseCheckpoint():
+                return self._rehearsed(command)
+            case Nothing():
+                return None
         raise AssertionError(f"unknown command {command!r}")
 
     def save(self, index: int, loop_state: dict[str, Any]) -> Future[None]:
@@ -85,6 +101,15 @@ class PolicyRank:
     def close(self) -> None:
         """Return when everything begun is written."""
         self._learner.close()
+
+    def _rehearsed(self, command: Rehearse) -> float:
+        """Do it, and make any error one that ends the learner: the same would come again."""
+        try:
+            if isinstance(command, RehearseStep):
+                return self._learner.rehearse_step(command.examples)
+            return self._learner.rehearse_checkpoint()
+        except Exception as error:
+            raise RehearsalError(f"{type(error).__name__}: {error}") from error
 
     def _published(self, output: LearnerOutput) -> LearnerOutput:
         if not self._weight_store or not is_first():

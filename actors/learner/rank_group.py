@@ -16,7 +16,16 @@ import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from actors.learner.command_log import Command, CommandLog, LearnerFailedError, Restored, Save, Stop
+from actors.learner.command_log import (
+    Command,
+    CommandLog,
+    LearnerFailedError,
+    Nothing,
+    Rehearse,
+    Restored,
+    Save,
+    Stop,
+)
 from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
 from actors.placement import Role, beside_driver, start_actor
@@ -98,6 +107,14 @@ class RankGroup:
             LearnerFailedError: The group keeps failing.
         """
         return self._wait(self._send(command))
+
+    def rehearse(self, command: Rehearse) -> Any:
+        """Apply a command as `call` does, but never again: a group that starts anew skips it."""
+        index = self._next
+        result = self.call(command)
+        # Its examples are released too.
+        ray.get(self._log.append.remote(index, Nothing()))
+        return result
 
     def save(self, loop_state: Mapping[str, Any]) -> Future[None]:
         """Write a checkpoint in the background; the future fails with the error of the write."""

@@ -17,7 +17,7 @@ import torch
 from ray.exceptions import ObjectLostError
 
 from actors.learner.command_log import Command, Restored, Save, Stop
-from videorl.errors import CheckpointError, VideorlError
+from videorl.errors import CheckpointError, RehearsalError, VideorlError
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ def run_rank(settings: RankSettings) -> None:
     """Serve commands until `Stop`; report any error to the log before it ends this rank.
 
     An error raised on purpose while starting would come again at every start, so would that of a
-    checkpoint or an export that proved wrong, and media that are lost stay lost: these end the
-    learner. This rank then returns without an error, so that Ray Train does not start it again.
+    rehearsal, or of a checkpoint or an export that proved wrong, and media that are lost stay lost:
+    these end the learner. This rank then returns without an error, so that Ray Train does not start
+    it again.
     """
     log = settings.command_log
     try:
@@ -79,7 +80,7 @@ def run_rank(settings: RankSettings) -> None:
         # The same command, started again, samples the media again.
         lost = f"latents are gone with the node that held them ({type(error).__name__})"
         ray.get(log.failed.remote(f"{lost}; start the same command again", is_final=True))
-    except CheckpointError as error:
+    except (CheckpointError, RehearsalError) as error:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}", is_final=True))
     except Exception as error:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from actors.learner.command_log import CommandLog, LearnerFailedError, Restored, Save, Step
-from videorl.errors import CheckpointError
+from actors.learner.command_log import (
+    CommandLog,
+    LearnerFailedError,
+    Nothing,
+    RehearseStep,
+    Restored,
+    Save,
+    Step,
+)
+from actors.learner.policy_rank import PolicyRank
+from tests.learners import tiny_learner, tiny_pairs, tiny_recipe
+from videorl.errors import CheckpointError, RehearsalError
 from videorl.types import WeightVersion
+from videorl.weights import digest
 
 VERSION = WeightVersion(0, "digest")
 
@@ -205,3 +219,27 @@ def test_an_error_that_would_come_again_is_final_at_once() -> None:
             await log.wait_restored()
 
     with_log()(story)
+
+
+def test_a_rehearsal_is_not_replayed() -> None:
+    async def story(log: CommandLog) -> None:
+        await start(log)
+        assert await give(log, 0, RehearseStep(()), 1.5) == 1.5
+        await log.append(0, Nothing())
+        await start(log, 0)
+        assert await log.command(0) == Nothing()
+
+    with_log()(story)
+
+
+def test_a_rank_that_fails_in_a_rehearsal_says_that_it_would_fail_again(tmp_path: Path) -> None:
+    learner, policy = tiny_learner(tiny_recipe(), tmp_path)
+    rank = PolicyRank(learner, None)
+    before = digest(policy.weights())
+    assert rank.apply(RehearseStep(tuple(tiny_pairs(0)))) == 0.0
+    assert rank.apply(Nothing()) is None
+    assert digest(policy.weights()) == before
+    with pytest.raises(RehearsalError, match=r"VideoError: .*different shapes"):
+        pair, other = tiny_pairs(0, 2)
+        small = replace(other.chosen.candidate, latents=torch.zeros(2, 1, 4, 4))
+        rank.apply(RehearseStep((replace(pair, chosen=replace(pair.chosen, candidate=small)),)))

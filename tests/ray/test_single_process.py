@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from actors.assembly import assemble
+from actors.rehearsal import rehearse
 from videorl.audit import audit
 from videorl.config import Recipe
 from videorl.data.archive import read_table
@@ -58,6 +60,7 @@ def on_a_cluster(chosen: Recipe) -> RunFolder:
         open_run(chosen) as folder,
         assemble(chosen, folder, JsonlSink(folder.metrics)) as assembly,
     ):
+        rehearse(chosen, folder, assembly)
         train(chosen, assembly.parts, assembly.progress, lambda: False)
         return folder
 
@@ -72,7 +75,15 @@ def test_two_generators_and_a_learner_rank_give_what_one_process_gives(
     tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     local = in_one_process(recipe(tiny_checkpoints["wan"], tmp_path / "local"))
-    remote = on_a_cluster(recipe(tiny_checkpoints["wan"], tmp_path / "remote"))
+    rehearsed = recipe(tiny_checkpoints["wan"], tmp_path / "remote")
+    rehearsed.rehearsal = "always"
+    remote = on_a_cluster(rehearsed)
+    assert json.loads(remote.rehearsal.read_text()).keys() == {
+        "generator",
+        "rewards",
+        "learner",
+        "checkpoint",
+    }
     published = read_table(local.archive, "steps")["published_digest"].to_pylist()
     assert len(set(published)) == STEPS, "every step changed the weights"
     for name in SCHEMAS:

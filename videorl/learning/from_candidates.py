@@ -60,6 +60,10 @@ class FromCandidates:
         items = make_items(usable, times, self._policy.process)
         return items, len(opened) - len(usable)
 
+    def shortened(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items: each is one call of the model."""
+        return items
+
     def passes(self, items: Sequence[Item]) -> list[Pass]:
         """Return the forward and backward passes of one micro-batch."""
         device = next(self._policy.trainable_module().parameters()).device

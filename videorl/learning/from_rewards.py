@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -106,6 +106,11 @@ class FromRewards:
             for number in usable
         ]
         return chains, len(examples) - len(usable)
+
+    def shortened(self, chains: Sequence[Chain]) -> list[Chain]:
+        """Return chains that stop as early as they can: after one step without gradient."""
+        stop = self._objective.gradient_steps
+        return [replace(chain, stop=stop, longest=1) for chain in chains]
 
     def passes(self, chains: Sequence[Chain]) -> list[Pass]:
         """Return the only pass of one micro-batch."""

@@ -27,8 +27,10 @@ from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step, learning_rate
 from videorl.learning.items import Weighted, micro_batches
 from videorl.learning.passes import Pass
+from videorl.learning.rehearsing import rehearse_checkpoint, rehearse_step
 from videorl.objectives.objective import EXAMPLES, NOT_FINITE, SKIPPED
 from videorl.protocols import Policy
+from videorl.rehearsal import release
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.types import LearnerOutput, Media, SampleRequest, WeightVersion
 from videorl.weights import digest
@@ -49,6 +51,10 @@ class Method(Protocol):
 
     reference_is_policy: bool
     """Set by the learner: both have the same weights in this step."""
+
+    def shortened(self, items: Sequence[Any], /) -> Sequence[Any]:
+        """Return items that take as much memory, but no more time than a rehearsal has."""
+        ...
 
     def passes(self, items: Sequence[Any], /) -> Sequence[Pass]:
         """Return the passes of a micro-batch, whose losses and sums to log are all weighted.
@@ -179,15 +185,22 @@ class Learner:
             Done when it is written, at once on ranks other than 0. It fails with an OSError if it
             could not be (full disk, for instance); older checkpoints are untouched then.
         """
-        optimizer, reference = self._engine.state(), self._reference_weights()
+        tensors, state = self._contents(loop_state)
         if self._engine.rank > 0:
             return completed(lambda: None)
-        tensors = {"optimizer": optimizer, "reference": reference}
+        return self._writer.submit(self._checkpoints.write, self._newest().step, tensors, state)
+
+    def _contents(
+        self, loop_state: Mapping[str, Any]
+    ) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+        """Return tensors and state of a checkpoint, whole on rank 0; every rank calls it."""
+        optimizer, reference = self._engine.state(), self._reference_weights()
+        tensors: dict[str, Mapping[str, Tensor]] = {"optimizer": optimizer, "reference": reference}
         for version, weights in self._published.items():
             tensors[f"published-{version.step}"] = weights
         digests = {str(version.step): version.digest for version in self._published}
         state = {"published": digests, "loop": dict(loop_state), "is_swapped": self._is_swapped}
-        return self._writer.submit(self._checkpoints.write, self._newest().step, tensors, state)
+        return tensors, state
 
     def close(self) -> None:
         """Return when everything begun is written."""
@@ -198,6 +211,22 @@ class Learner:
         with self._engine.gathered(self._policy.trainable_module().parameters(), write=False):
             if self._engine.rank == 0:
                 self._policy.export(directory)
+
+    def num_parameters(self) -> int:
+        """Return how many weights the policy's transformer has, frozen ones included."""
+        parameters: Any = self._policy.trainable_module().parameters()
+        return sum(getattr(one, "ds_numel", one.numel()) for one in parameters)  # ZeRO 3 has slices
+
+    def rehearse_step(self, examples: Sequence[Any]) -> float:
+        """Go forward and backward on a micro-batch; see `videorl.learning.rehearsing`."""
+        self._method.reference_is_policy = False
+        rehearse_step(self._method, self._engine, self._settings.micro_batch_size, examples)
+        return release()
+
+    def rehearse_checkpoint(self) -> float:
+        """Write, read and remove a checkpoint; see `videorl.learning.rehearsing`."""
+        rehearse_checkpoint(self._checkpoints, self._engine, *self._contents({}))
+        return release()
 
     def _update(self, step: int, examples: Sequence[Any]) -> dict[str, float]:
         engine, settings = self._engine, self._settings

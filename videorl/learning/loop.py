@@ -6,7 +6,7 @@ Offline DPO and ReFL run so, in one process or with the learner's ranks on Ray.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from videorl.config import Recipe
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.protocols import Learner, MetricSink, ReferenceUpdater
+from videorl.rehearsal import Rehearsal, RehearsingLearner
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.folder import RunFolder
@@ -35,7 +36,7 @@ class Examples(Protocol):
         ...
 
 
-class StandaloneLearner(Learner, Protocol):
+class StandaloneLearner(Learner, RehearsingLearner, Protocol):
     """A learner that nothing else of a run looks after."""
 
     def export(self, directory: Path) -> None:
@@ -104,6 +105,7 @@ def run_learner(
     examples: Examples,
     should_stop: Callable[[], bool],
     check: Callable[[WeightVersion], None] = lambda version: None,
+    devices: Sequence[str] | None = None,
 ) -> bool:
     """Start a learner, train it, or go on, and close it; return whether it reached its last step.
 
@@ -116,6 +118,7 @@ def run_learner(
         examples: What it learns from.
         should_stop: Asked between steps.
         check: Called with the version that the learner starts from; may refuse to go on.
+        devices: What it learns on; None = what this machine has.
     """
     with open_sinks(recipe, folder) as sinks, closing(learner):
         version, state = learner.start()
@@ -127,6 +130,8 @@ def run_learner(
             curriculum.restore(state["reference"])
         reference = LocalReferenceUpdater(learner, curriculum)
         sinks.truncate(version.step)
+        rehearsal = Rehearsal(recipe, folder, devices)
+        rehearsal.learner_alone(learner, examples, version.step)
         parts = LearnerParts(examples, learner, reference, sinks, note)
         if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
             return False

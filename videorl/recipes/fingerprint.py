@@ -29,7 +29,8 @@ class RunRecipe(Protocol):
 
 
 _MAY_CHANGE_ON_RESUME = (
-    r"num_steps|run_dir|policy\.(gradient_checkpointing|frozen_device)|sampling\.batch_size"
+    r"num_steps|run_dir|rehearsal|policy\.(gradient_checkpointing|frozen_device)"
+    r"|sampling\.batch_size"
     r"|rewards\.\d+\.(num_workers|max_workers|num_cpus|num_gpus|max_retries|worker_timeout_s)"
     r"|rewards\.\d+\.(idle_release_s|runtime_env\..*)"
     r"|learner\..*"

@@ -30,6 +30,7 @@ DIFFUSION_FAMILIES = ("cogvideox",)
 by a contract test."""
 FROZEN_DEVICES = ("auto", "cpu")
 LONG_PROMPTS = ("skip", "truncate")
+REHEARSALS = ("auto", "always", "never")
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
 
 
@@ -81,6 +82,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)
+    yield one_of("rehearsal", recipe.rehearsal, REHEARSALS)
 
 
 def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:

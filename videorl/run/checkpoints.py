@@ -63,6 +63,7 @@ class CheckpointFolder:
 
     def __init__(self, location: str | Path, keep: int) -> None:
         self._keep = keep
+        self._location = str(location).rstrip("/")
         self._remote = RemoteFolder(str(location)) if "://" in str(location) else None
         self._directory = self._remote.copy if self._remote else Path(location)
 
@@ -124,6 +125,21 @@ class CheckpointFolder:
     def abandon(self, step: int) -> None:
         """Remove what `begin` made, after a failed write."""
         shutil.rmtree(self._name(step).with_suffix(".partial"), ignore_errors=True)
+
+    def trial(self) -> CheckpointFolder:
+        """Return a folder inside this one, for a checkpoint that is none of the run."""
+        return CheckpointFolder(f"{self._location}/rehearsal", 1)
+
+    def remove(self) -> None:
+        """Remove all checkpoints of this folder, and the folder.
+
+        Raises:
+            CheckpointError: The object store cannot be reached.
+        """
+        if self._remote:
+            for step in self.steps():
+                self._remote.delete(self._name(step).name)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""

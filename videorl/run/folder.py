@@ -69,6 +69,11 @@ class RunFolder:
         return self.root / "summary.json"
 
     @property
+    def rehearsal(self) -> Path:
+        """What was rehearsed, see `videorl.rehearsal`."""
+        return self.root / "rehearsal.json"
+
+    @property
     def pools(self) -> Path:
         """How the worker pools are, see `videorl.run.pool_sizes`."""
         return self.root / "pools.json"

@@ -6,11 +6,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import cast
 
+import torch
 from torch import Tensor
 
 from videorl.errors import VideoError, WeightMismatchError
-from videorl.protocols import Policy
+from videorl.protocols import DifferentiablePolicy, Policy
 from videorl.types import Candidate, CandidateGroup, Media, SampleRequest, Video, WeightVersion
 from videorl.weights import verify
 
@@ -106,7 +108,16 @@ class CandidateSampler:
             )
         if self._verify_every_request:
             verify(self._policy.weights(), self._version)
+        if request.num_steps:
+            return self._few_steps(request, prompt_embeds_LD, negative_prompt_embeds_LD)
         return self._policy.sample(prompt_embeds_LD, negative_prompt_embeds_LD, request.seeds)
+
+    @torch.no_grad()
+    def _few_steps(self, request: SampleRequest, embeds_LD: Tensor, negative_LD: Tensor) -> Tensor:
+        policy = cast(DifferentiablePolicy, self._policy)  # as `load_policy` returns it
+        num, steps = len(request.seeds), request.num_steps
+        embeds = [embeds_LD] * num, [negative_LD] * num
+        return policy.sample_partly(*embeds, request.seeds, [steps] * num, steps)[0]
 
 
 def _name(version: WeightVersion | None) -> str:
