@@ -10,6 +10,7 @@ from jobs import command
 from videorl import __version__
 
 COMMANDS = {
+    "plan": ("jobs.plan", "memory, time and split of GPUs of a run, before it starts"),
     "train": ("jobs.train", "align a policy: RECIPE [key=value ...]"),
     "sample": ("jobs.sample", "sample videos from a policy, aligned or not"),
     "evaluate": ("jobs.evaluate", "score a policy on fixed prompts and seeds, before and after"),
