@@ -4,8 +4,9 @@
     videorl recipes moving_shapes_refl optimizer.learning_rate=3e-4
     videorl recipes path/to/recipe.yaml > resolved.yaml
 
-A printed recipe is YAML. After each value a comment says where it comes from: `default`, the file
-that sets it (the recipe's own or one of its bases), or `override`.
+A printed recipe is YAML. After each value a comment says where it comes from: `default`, `family`
+with its name where the policy's has a default of its own, the file that sets it (the recipe's own
+or one of its bases), or `override`.
 """
 
 from __future__ import annotations

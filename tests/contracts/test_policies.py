@@ -6,6 +6,7 @@ Everything runs for low-rank adapters and for full fine-tuning, on a tiny genuin
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from tests.tiny import BUILDERS, LATENT_SHAPES, TIMES, tiny_policy, tiny_sampling
 from videorl.errors import CheckpointError, ConfigError, PromptError, WeightMismatchError
-from videorl.policies import FAMILIES, load_policy
+from videorl.policies import FAMILIES, load_family, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.protocols import Policy
+from videorl.settings.model import LoraConfig, PolicyConfig
 from videorl.weights import digest
 
 SAMPLER = frozenset({"transformer", "vae"})
@@ -274,19 +276,46 @@ def test_a_missing_part_is_named(load: Load) -> None:
         learner.decode(torch.zeros(1))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_gradient_checkpointing_changes_no_gradient(
-    family: str, tiny_checkpoints: dict[str, Path]
+    family: str, tiny_checkpoints: dict[str, Path], dtype: str
 ) -> None:
     gradients = []
     for checkpointing in (False, True):
         config = tiny_policy(tiny_checkpoints[family], family)
-        config.gradient_checkpointing = checkpointing
+        config.dtype, config.gradient_checkpointing = dtype, checkpointing
         policy = load_policy(config, tiny_sampling(), parts=PARTS, trainable=True)
         policy.predict(*noisy_input(policy), "policy").square().sum().backward()
         gradients.append([one.grad for one in policy.trainable_module().parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         assert (plain is None) == (checkpointed is None)
-        assert plain is None or torch.allclose(plain, checkpointed)
+        assert plain is None or torch.equal(plain, checkpointed)
+    assert sum(plain is not None and plain.any().item() for plain in gradients[0]) > 1
+
+
+def test_only_large_models_recompute_activations_unless_told(
+    family: str, tiny_checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_policy(tiny_checkpoints[family], family)
+
+    def recomputes(*, trainable: bool = True) -> bool:
+        policy = load_policy(config, tiny_sampling(), parts=LEARNER, trainable=trainable)
+        return bool(policy.trainable_module().is_gradient_checkpointing)
+
+    assert not recomputes()
+    size = sum(parameter.numel() for parameter in load_base(config).parameters())
+    monkeypatch.setattr(type(load_family(family)), "checkpointed_above", size)
+    assert not recomputes()
+    monkeypatch.setattr(type(load_family(family)), "checkpointed_above", size - 1)
+    assert recomputes()
+    assert not recomputes(trainable=False)
+    config.gradient_checkpointing = False
+    assert not recomputes()
+
+
+def load_base(config: PolicyConfig) -> torch.nn.Module:
+    full = replace(config, lora=LoraConfig(rank=0))
+    return load_policy(full, tiny_sampling(), parts=LEARNER).trainable_module()
 
 
 def test_the_adapter_depends_on_the_seed_alone(

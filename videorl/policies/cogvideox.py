@@ -39,6 +39,8 @@ class CogVideoX:
     vae_dtype: torch.dtype | None = None
     frames_first = True
     attends_to_padding = True
+    checkpointed_above = 500_000_000
+    """The published ones have 1.7 billion parameters and more."""
 
     def pipeline_options(self, folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
         """Return an empty dict: the pipeline takes only its parts."""

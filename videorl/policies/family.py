@@ -13,6 +13,10 @@ from videorl.config import SamplingConfig
 from videorl.errors import ConfigError
 from videorl.protocols import Process
 
+CHECKPOINTED_ABOVE = 500_000_000
+"""Parameters of a transformer above which `policy.gradient_checkpointing: auto` is on, unless the
+family has a number of its own as `checkpointed_above`."""
+
 
 class Family(Protocol):
     """What the file of a family provides; `loading` and `PipelinePolicy` do the rest."""

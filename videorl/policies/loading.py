@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from videorl.config import PolicyConfig, SamplingConfig
 from videorl.errors import CheckpointError, ConfigError
 from videorl.policies.adapter_files import open_adapter
 from videorl.policies.adapter_layouts import LayerAdapter, read_layers
-from videorl.policies.checkpoints import PARTS, check, locate, read_json, weights_variant
+from videorl.policies.calls import call_options, read_scheduler
+from videorl.policies.checkpoints import (
+    PARTS,
+    check,
+    locate,
+    read_json,
+    weight_files,
+    weights_variant,
+)
 from videorl.policies.devices import Devices, compute_type, own_devices
-from videorl.policies.family import Family
+from videorl.policies.family import CHECKPOINTED_ABOVE, Family
 from videorl.policies.full import train_everything
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
@@ -21,6 +31,8 @@ from videorl.policies.precision import float32_linears, prepare_for_autocast
 from videorl.policies.texts import check_negative_prompt
 from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,7 +58,12 @@ def load_pipeline_policy(
     pipeline_name = family.pipeline_class.__name__
     folder = locate(config.path, parts, pipeline_name)
     index = check(folder, pipeline_name, parts)
-    pipeline = _read_parts(family, folder, index, parts, dtype)
+    scheduler = None
+    if "transformer" in parts:  # what is refused here, is before weights are read
+        scheduler = read_scheduler(folder, index, sampling)
+        call_options(family.pipeline_class, sampling)
+        _mention_float16(config.path, folder, dtype)
+    pipeline = _read_parts(family, folder, index, parts, dtype, scheduler)
     autocast = trainable and dtype != torch.float32
     trained = None
     if "transformer" in parts:
@@ -94,12 +111,26 @@ def _compute_dtype(name: str, device: torch.device, *, trainable: bool) -> torch
     return _DTYPES[name]
 
 
+def _mention_float16(path: str, folder: Path, dtype: torch.dtype) -> None:
+    """Say that a model computes in another half precision than that it was published in."""
+    with safe_open(weight_files(folder / "transformer")[0], "pt") as tensors:
+        is_float16 = all(tensors.get_slice(n).get_dtype() == "F16" for n in tensors.keys())  # noqa: SIM118
+    if is_float16 and dtype == torch.bfloat16:
+        logger.warning(
+            "policy.path: %s was published in float16, but computes in bfloat16, to which its "
+            "weights are rounded: float16 loses small gradients, and learner and generators must "
+            "compute alike. policy.dtype=float32 keeps every bit, with twice the memory",
+            path,
+        )
+
+
 def _read_parts(
     family: Family,
     folder: Path,
     index: dict[str, Any],
     parts: frozenset[str],
     dtype: torch.dtype,
+    scheduler: Any,
 ) -> Any:
     """Return the stock pipeline around `parts`; the others are None."""
     from transformers import AutoTokenizer
@@ -108,12 +139,10 @@ def _read_parts(
     disable_progress_bar()
     options = family.pipeline_options(folder, index)
     dtypes = {"vae": family.vae_dtype or dtype}
-    loaded: dict[str, Any] = dict.fromkeys(("tokenizer", "scheduler", *PARTS))
+    loaded: dict[str, Any] = {**dict.fromkeys(("tokenizer", *PARTS)), "scheduler": scheduler}
     for part in parts:
         model_class = family.model_classes[part]
         loaded[part] = _read_model(model_class, folder / part, dtypes.get(part, dtype))
-    if "transformer" in parts:
-        loaded["scheduler"] = _read_scheduler(folder, index)
     if "text_encoder" in parts:
         loaded["tokenizer"] = AutoTokenizer.from_pretrained(
             folder / "tokenizer", trust_remote_code=False
@@ -125,19 +154,6 @@ def _read_parts(
         strides = family.strides(read_json(folder / "vae/config.json"))
         pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial = strides
     return pipeline
-
-
-def _read_scheduler(folder: Path, index: dict[str, Any]) -> Any:
-    import diffusers
-
-    kind = getattr(diffusers, index["scheduler"][1], None)
-    # Pipelines of diffusers, which have a `from_pretrained` too, run code that lies in the folder.
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise CheckpointError(
-            f"{folder / 'model_index.json'}: scheduler must be one of diffusers' schedulers, got "
-            f"{index['scheduler'][1]!r}"
-        )
-    return kind.from_pretrained(folder / "scheduler")
 
 
 def _read_model(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -175,8 +191,8 @@ def _prepare_transformer(
 
     There all weights are copied and upcast, so that no device ever holds two in float32.
     """
-    if trainable and config.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+    if trainable and _is_checkpointed(family, transformer, config.gradient_checkpointing):
+        transformer.enable_gradient_checkpointing()  # not reentrant, so that adapters learn
     if config.lora.rank == 0:
         return train_everything(transformer, trainable=trainable, keep_base=keep_base)
     source = config.lora.initial
@@ -195,6 +211,13 @@ def _place_frozen(
                 continue
             model: Any = module
             model.enable_group_offload(device, offload_type="block_level", num_blocks_per_group=1)
+
+
+def _is_checkpointed(family: Family, transformer: Any, setting: bool | str) -> bool:
+    if setting != "auto":
+        return bool(setting)
+    limit: int = getattr(family, "checkpointed_above", CHECKPOINTED_ABOVE)
+    return transformer.num_parameters() > limit
 
 
 def _read_adapter(family: Family, transformer: Any, source: str) -> dict[str, LayerAdapter]:

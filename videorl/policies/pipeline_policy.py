@@ -13,6 +13,7 @@ from torch import Tensor
 from videorl.config import SamplingConfig
 from videorl.errors import ConfigError
 from videorl.policies.adapter_export import export_adapter
+from videorl.policies.calls import call_options
 from videorl.policies.family import Family, swapped
 from videorl.policies.full import train_everything
 from videorl.policies.steps import Change, StepCallback, changed_steps, kept_latents
@@ -134,17 +135,13 @@ class PipelinePolicy:
     ) -> Tensor:
         """Call the stock pipeline; return its latents [B, C, T, H, W] in float32."""
         self._part("transformer")
-        sampling, negative = self._sampling, [e for e in negative_prompt_embeds if e is not None]
+        negative = [embeds for embeds in negative_prompt_embeds if embeds is not None]
         with self._mixed_precision():
             latents = self._pipeline(
                 prompt_embeds=self._padded(prompt_embeds),
                 negative_prompt_embeds=self._padded(negative) if negative else None,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                num_frames=sampling.num_frames,
-                height=sampling.height,
-                width=sampling.width,
-                num_inference_steps=sampling.num_inference_steps,
-                guidance_scale=sampling.guidance_scale,
+                **call_options(type(self._pipeline), self._sampling),
                 callback_on_step_end=after_step,
                 output_type="latent",
                 return_dict=False,

@@ -36,9 +36,15 @@ class Wan:
     """As diffusers advises for Wan."""
     frames_first = False
     attends_to_padding = False
+    checkpointed_above = 500_000_000
+    """The published ones have 1.3 billion parameters and more."""
 
     def pipeline_options(self, folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-        """Return whether every token has its own time (Wan 2.2 TI2V).
+        """Return an empty dict: the pipeline takes only its parts.
+
+        Wan 2.2 TI2V's `expand_timesteps` is left out. It gives every token its own time, for an
+        input image's sake; without such an image all are equal, and a time per video makes the
+        same video with gigabytes less in each block.
 
         Raises:
             ConfigError: The model has two transformers.
@@ -48,7 +54,7 @@ class Wan:
                 f"policy.path: {folder} has two transformers (Wan 2.2 A14B); training only one of "
                 "them would silently give wrong results, so use Wan 2.1 or Wan 2.2 TI2V-5B"
             )
-        return {"expand_timesteps": index.get("expand_timesteps", False)}
+        return {}
 
     def strides(self, vae_config: Mapping[str, Any]) -> tuple[int, int]:
         """Return the VAE's scale factors."""
@@ -81,12 +87,7 @@ class Wan:
 
     def conditions(self, pipeline: Any, x_t: Tensor, t_B: Tensor) -> dict[str, Any]:
         """Return the times, in units of training timesteps."""
-        timestep = t_B * pipeline.scheduler.config["num_train_timesteps"]
-        if pipeline.config["expand_timesteps"]:
-            # Wan 2.2 TI2V has a time per token; without an input image they are all equal.
-            batch, _, frames, height, width = x_t.shape
-            timestep = timestep[:, None].expand(batch, frames * (height // 2) * (width // 2))
-        return {"timestep": timestep}
+        return {"timestep": t_B * pipeline.scheduler.config["num_train_timesteps"]}
 
     def times(self, pipeline: Any, timestep: Tensor) -> Tensor:
         """Return the timesteps divided by the number of training timesteps."""

@@ -14,11 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from videorl.errors import ConfigError
 from videorl.recipes.choices import choices
+from videorl.recipes.family_defaults import left_to_family
 from videorl.recipes.inheritance import fits, layers
 from videorl.recipes.kinds import FOLDERS, RECIPES, shipped
 from videorl.recipes.overrides import Overrides, read_overrides
 from videorl.recipes.reading import find_recipe, merged_recipe
-from videorl.recipes.schema import dotted, literal
+from videorl.recipes.schema import dotted, leaves, literal
 from videorl.recipes.secrets import redacted
 
 COMMENT_COLUMN = 56
@@ -61,8 +62,9 @@ def find_any(kinds: Sequence[Kind], name_or_path: str) -> tuple[Kind, Path]:
 
 
 def explained(kind: Kind, path: Path, overrides: Overrides = ()) -> str:
-    """Return every setting of a recipe as YAML; comments say `default`, a file, or `override`.
+    """Return every setting of a recipe as YAML, with the place it comes from as a comment.
 
+    That is `default`, `family NAME`, a file, or `override`.
     References (`${...}`) are resolved, secrets are left out as in a run folder's `config.yaml`, and
     a required key that nothing sets is `???`.
 
@@ -78,7 +80,11 @@ def explained(kind: Kind, path: Path, overrides: Overrides = ()) -> str:
     if is_complete:
         kind.load(str(path), overrides)  # for its errors: values out of range, contradictions
     text = OmegaConf.to_yaml(OmegaConf.create(redacted(literal(settings))))
-    return _commented(text, _sources(kind, path, overrides))
+    sources = _sources(kind, path, overrides)
+    of_family = left_to_family(merged, kind.schema, sources)
+    for key, value in of_family.items():
+        sources |= dict.fromkeys(leaves(value, key), f"family {merged.policy.family}")
+    return _commented(text, sources)
 
 
 def _reads(kind: Kind, path: Path) -> bool:
@@ -95,32 +101,21 @@ def _sources(kind: Kind, path: Path, overrides: Overrides) -> dict[str, str]:
     """
     sources: dict[str, str] = {}
     for layer in layers(path, kind.schema):
-        sources |= dict.fromkeys(_leaves(layer.given), _label(layer.path))
-        kept = set(_leaves(layer.settings))
+        sources |= dict.fromkeys(leaves(layer.given), _label(layer.path))
+        kept = set(leaves(layer.settings))
         sources = {key: place for key, place in sources.items() if key in kept}
     for override in read_overrides(overrides):
         key, value = override.key, override.plain()
         if isinstance(value, list) or key in choices(kind.schema):
             replaced = f"{key}."
             sources = {k: place for k, place in sources.items() if not k.startswith(replaced)}
-        sources |= dict.fromkeys(_leaves(value, key), "override")
+        sources |= dict.fromkeys(leaves(value, key), "override")
     return sources
 
 
 def _label(path: Path) -> str:
     """Return how a file is called: a shipped one by its place among them."""
     return str(path.relative_to(RECIPES) if path.is_relative_to(RECIPES) else path)
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[str]:
-    """Yield the dotted keys of plain settings that hold no others."""
-    items = value.items() if isinstance(value, Mapping) else ()
-    if isinstance(value, list):
-        items = enumerate(value)
-    for name, item in items:
-        yield from _leaves(item, dotted(key, str(name)))
-    if not items:
-        yield key
 
 
 def _commented(text: str, sources: Mapping[str, str]) -> str:

@@ -41,7 +41,7 @@ class Override:
         if not self.is_typed:
             return self.value
         options = get_args(annotation) if _is_union(annotation) else (annotation,)
-        if str in options:
+        if str in options and not {bool, int, float} & {*options}:
             is_none = type(None) in options and self.value in ("", "null")
             return None if is_none else self.value
         found = self._yaml()

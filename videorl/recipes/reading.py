@@ -14,11 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 from videorl.config import Recipe, RewardConfig
 from videorl.errors import ConfigError
 from videorl.recipes.choices import specialised
+from videorl.recipes.family_defaults import left_to_family
 from videorl.recipes.fingerprint import RunRecipe
 from videorl.recipes.inheritance import Source, layers, place_of
 from videorl.recipes.kinds import RECIPES
 from videorl.recipes.overrides import Override, Overrides, read_overrides
-from videorl.recipes.schema import Origin, check, dotted, field_type, literal
+from videorl.recipes.schema import Origin, check, dotted, field_type, leaves, literal
 from videorl.recipes.secrets import redacted
 from videorl.recipes.validation import validate, validate_rewards
 
@@ -67,6 +68,8 @@ def read_recipe(schema: type[R], source: Source, overrides: Overrides = ()) -> R
 def merged_recipe(schema: type, source: Source, overrides: Overrides = ()) -> DictConfig:
     """Return the settings of one recipe over its bases and the defaults, with overrides.
 
+    What it leaves out and its policy's family has a default of its own for, has that.
+
     Required keys may still be missing, and references (`${...}`) are not followed yet.
 
     Raises:
@@ -77,8 +80,11 @@ def merged_recipe(schema: type, source: Source, overrides: Overrides = ()) -> Di
     special, settings, left = specialised(schema, settings, read_overrides(overrides), place)
     check(settings, special, "", Origin(place, special))
     merged: Any = OmegaConf.merge(OmegaConf.structured(special), settings)
+    stated = {*leaves(settings)}
     for override in left:
-        _apply(merged, override, special)
+        stated |= {*leaves(_apply(merged, override, special), override.key)}
+    for key, value in left_to_family(merged, schema, stated).items():
+        OmegaConf.update(merged, key, value)
     return merged
 
 
@@ -141,8 +147,8 @@ def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
     )
 
 
-def _apply(recipe: Any, override: Override, schema: type) -> None:
-    """Set one key in the merged recipe."""
+def _apply(recipe: Any, override: Override, schema: type) -> Any:
+    """Set one key in the merged recipe; return its plain value."""
     key, origin = override.key, Origin(str(override), schema)
     if key == "base":
         raise ConfigError(f"base is set in a recipe's file alone, got the {override}")
@@ -156,3 +162,4 @@ def _apply(recipe: Any, override: Override, schema: type) -> None:
     value = override.plain(annotation)
     check(value, annotation, key, origin)
     OmegaConf.update(recipe, key, value)
+    return value

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from videorl.errors import ConfigError
@@ -61,9 +61,12 @@ def check(value: Any, annotation: Any, key: str, origin: Origin) -> None:
     if annotation is Any or (isinstance(value, str) and re.search(r"^\?\?\?$|\$\{", value)):
         return
     if get_origin(annotation) in (Union, types.UnionType):
-        if value is None:
+        options = get_args(annotation)
+        if value is None and type(None) in options:
             return
-        annotation = next(a for a in get_args(annotation) if a is not type(None))
+        accepted = [option for option in options if option is not type(None)]
+        # Of several, such as a number or a word, the one that the value is of.
+        annotation = next((a for a in accepted if type(value) is a), accepted[0])
     if annotation in _SCALARS:
         accepted, wanted = _SCALARS[annotation]
         if not isinstance(value, accepted) or (isinstance(value, bool) and annotation is not bool):
@@ -91,6 +94,17 @@ def literal(settings: Any) -> Any:
     if isinstance(settings, dict):
         return {name: literal(value) for name, value in settings.items()}
     return settings
+
+
+def leaves(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys of plain settings that hold no others."""
+    items = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, list):
+        items = enumerate(value)
+    for name, item in items:
+        yield from leaves(item, dotted(key, str(name)))
+    if not items:
+        yield key
 
 
 def dotted(prefix: str, part: str) -> str:

@@ -89,6 +89,8 @@ def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:
     """Yield what is wrong with a `policy` section."""
     yield problem_of_family("policy.family", policy.family)
     yield one_of("policy.dtype", policy.dtype, DTYPES)
+    checkpointing = policy.gradient_checkpointing
+    yield one_of("policy.gradient_checkpointing", checkpointing, ("auto", True, False))
     yield at_least("policy.lora.rank", policy.lora.rank, 0)
     yield one_of("policy.frozen_device", policy.frozen_device, FROZEN_DEVICES)
     if policy.lora.rank > 0 and policy.frozen_device != "auto":
@@ -115,6 +117,8 @@ def sampling_problems(sampling: SamplingConfig) -> Iterator[Problem]:
     yield above("sampling.fps", sampling.fps, 0)
     yield at_least("sampling.num_inference_steps", sampling.num_inference_steps, 1)
     yield at_least("sampling.guidance_scale", sampling.guidance_scale, 0)
+    if sampling.flow_shift is not None:
+        yield above("sampling.flow_shift", sampling.flow_shift, 0)
     yield at_least("sampling.max_sequence_length", sampling.max_sequence_length, 1)
     yield one_of("sampling.long_prompts", sampling.long_prompts, LONG_PROMPTS)
     yield at_least("sampling.batch_size", sampling.batch_size, 0)

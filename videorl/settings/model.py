@@ -36,8 +36,9 @@ class PolicyConfig:
     """Compute type of frozen weights: float32, bfloat16, float16. auto = bfloat16 where learner or
     generators have GPUs with it, float32 elsewhere; a run decides it once, in `compute.json`."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time, same result."""
+    gradient_checkpointing: bool | str = "auto"
+    """Compute activations again in the backward pass: less memory, more time, same result. `auto` =
+    for models above a size that their family states: 500 million parameters of the transformer."""
     frozen_device: str = "auto"
     """Of full fine-tuning: where the reference, a whole second model, lies. auto = beside the
     policy; cpu = in host memory, each block on the GPU only while it computes: less memory, more
@@ -46,7 +47,11 @@ class PolicyConfig:
 
 @dataclass
 class SamplingConfig:
-    """How candidates are sampled; the words are those of the diffusers pipelines."""
+    """How candidates are sampled; the words are those of the diffusers pipelines.
+
+    What a recipe leaves out is as published for the model: `videorl.policies.defaults`. The values
+    here are for what is said nowhere there, and for tiny checkpoints.
+    """
 
     num_frames: int = 81
     height: int = 480
@@ -55,6 +60,12 @@ class SamplingConfig:
     num_inference_steps: int = 30
     guidance_scale: float = 5.0
     """Classifier-free guidance; 1 = none, at half the cost."""
+    dynamic_guidance: bool = False
+    """Change the guidance from step to step, as CogVideoX's authors do with the DPM scheduler, and
+    not with the DDIM scheduler that their checkpoints name (diffusers: `use_dynamic_cfg`)."""
+    flow_shift: float | None = None
+    """How much of sampling is spent near pure noise (Wan, with the schedulers of its checkpoints);
+    null = as the checkpoint says."""
     negative_prompt: str = ""
     max_sequence_length: int = 512
     """Tokens of a prompt that the transformer is given."""

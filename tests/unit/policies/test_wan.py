@@ -65,18 +65,37 @@ def test_a_process_without_vae_samples_at_the_vae_s_size(folder: Path) -> None:
     assert latents.shape == (1, 12, 3, 4, 4)
 
 
-def test_wan22_ti2v_gives_every_token_its_own_time(folder: Path, tmp_path: Path) -> None:
+def test_wan22_ti2v_s_time_per_video_is_its_time_per_token(folder: Path, tmp_path: Path) -> None:
     expanded = copy_with_index(folder, tmp_path, expand_timesteps=True)
-    policy, plain = (
-        load_policy(tiny_policy(path), tiny_sampling(), parts=PARTS) for path in (expanded, folder)
+    policy = load_policy(tiny_policy(expanded), tiny_sampling(), parts=PARTS)
+    shapes: list[torch.Size] = []
+    policy.trainable_module().register_forward_pre_hook(
+        lambda _, __, named: shapes.append(named["timestep"].shape), with_kwargs=True
     )
     prompt, negative = policy.encode([PROMPT, ""])
-    x_t_BCTHW = policy.sample(prompt, negative, [1, 2])
-    inputs = x_t_BCTHW, torch.tensor([0.2, 0.9]), [prompt, negative]
-    # With equal times for all tokens the two ways to pass them are the same function.
-    torch.testing.assert_close(
-        policy.predict(*inputs, "policy"), plain.predict(*inputs, "policy"), atol=1e-5, rtol=0
-    )
+    x_t_BCTHW, t_B = policy.sample(prompt, negative, [11]), torch.tensor([0.2])
+    stock = WanPipeline.from_pretrained(expanded)
+    stock.set_progress_bar_config(disable=True)
+    sampled = stock(
+        prompt=PROMPT,
+        height=16,
+        width=16,
+        num_frames=5,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        max_sequence_length=16,
+        generator=torch.Generator().manual_seed(11),
+        output_type="latent",
+        return_dict=False,
+    )[0]
+    torch.testing.assert_close(x_t_BCTHW, sampled, atol=1e-6, rtol=1e-6)
+    padded = torch.zeros(1, 16, prompt.shape[1])
+    padded[0, : len(prompt)] = prompt
+    with torch.no_grad():
+        expected = stock.transformer(x_t_BCTHW, (1000 * t_B).expand(1, 12), padded).sample
+    found = policy.predict(x_t_BCTHW, t_B, [prompt], "policy")
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    assert {*shapes} == {(1,)}
 
 
 def test_two_transformers_are_refused(folder: Path, tmp_path: Path) -> None:

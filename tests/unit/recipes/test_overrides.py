@@ -155,3 +155,11 @@ def test_any_setting_is_resolved_as_typed(data: st.DataObject) -> None:
     value = data.draw(VALUES[hint])
     merged = merged_recipe(Recipe, find_recipe("moving_shapes"), [f"{key}={as_typed(value)}"])
     assert OmegaConf.select(merged, key) == value
+
+
+@pytest.mark.parametrize("value", [True, False, "auto"])
+def test_a_setting_may_be_a_word_or_a_truth_value(value: bool | str) -> None:
+    typed = f"policy.gradient_checkpointing={str(value).lower()}"
+    assert load_recipe("moving_shapes", [typed]).policy.gradient_checkpointing == value
+    with pytest.raises(ConfigError, match="gradient_checkpointing must be true or false, got 1"):
+        load_recipe("moving_shapes", ["policy.gradient_checkpointing=1"])

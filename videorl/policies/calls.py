@@ -1,0 +1,75 @@
+"""How the settings of a recipe reach the stock pipeline and the solver of its checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from videorl.config import SamplingConfig
+from videorl.errors import CheckpointError, ConfigError
+from videorl.policies.checkpoints import read_json
+
+
+def read_scheduler(folder: Path, index: Mapping[str, Any], sampling: SamplingConfig) -> Any:
+    """Return the scheduler of a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        index: Content of its `model_index.json`.
+        sampling: Its `flow_shift` replaces the checkpoint's, unless it is None.
+
+    Raises:
+        CheckpointError: It is none of diffusers' schedulers.
+        ConfigError: A shift is set, but the scheduler has none.
+    """
+    import diffusers
+
+    kind = getattr(diffusers, index["scheduler"][1], None)
+    # Pipelines of diffusers, which have a `from_pretrained` too, run code that lies in the folder.
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise CheckpointError(
+            f"{folder / 'model_index.json'}: scheduler must be one of diffusers' schedulers, got "
+            f"{index['scheduler'][1]!r}"
+        )
+    shift: dict[str, Any] = (
+        {} if sampling.flow_shift is None else _shift(folder, kind, sampling.flow_shift)
+    )
+    return kind.from_pretrained(folder / "scheduler", **shift)
+
+
+def _shift(folder: Path, kind: Any, shift: float) -> dict[str, Any]:
+    config = read_json(folder / "scheduler/scheduler_config.json")
+    known = inspect.signature(kind).parameters
+    if "flow_shift" in known and config.get("use_flow_sigmas"):
+        return {"flow_shift": shift}
+    if "shift" in known and not config.get("use_dynamic_shifting"):
+        return {"shift": shift}
+    raise ConfigError(
+        f"sampling.flow_shift must be null for this checkpoint, whose {kind.__name__} has no fixed "
+        f"shift of its noise levels, got {shift:g}"
+    )
+
+
+def call_options(pipeline_class: Any, sampling: SamplingConfig) -> dict[str, Any]:
+    """Return what of the settings every call of the stock pipeline takes.
+
+    Raises:
+        ConfigError: Guidance shall be dynamic, but this pipeline has none such.
+    """
+    options: dict[str, Any] = {
+        "num_frames": sampling.num_frames,
+        "height": sampling.height,
+        "width": sampling.width,
+        "num_inference_steps": sampling.num_inference_steps,
+        "guidance_scale": sampling.guidance_scale,
+    }
+    if not sampling.dynamic_guidance:
+        return options
+    if "use_dynamic_cfg" not in inspect.signature(pipeline_class.__call__).parameters:
+        raise ConfigError(
+            "sampling.dynamic_guidance must be false for this model: only the pipeline of "
+            f"CogVideoX has it, and this is a {pipeline_class.__name__}"
+        )
+    return {**options, "use_dynamic_cfg": True}
