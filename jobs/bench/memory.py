@@ -1,4 +1,4 @@
-"""How much memory a learner needs: DPO, one video at a time or a pair at once, and ReFL.
+"""How much memory a learner needs: DPO, one video at a time or a pair at once, and ReFL, in pieces.
 
     python -m jobs.bench.memory
     python -m jobs.bench.memory --frames 9 17 33 --sides 32 64 --svg memory.svg
@@ -8,7 +8,8 @@ The shape of OnlineVPO's scalability figure (arXiv 2412.15159): DPO reads latent
 the gradient needs of the model, of the VAE's decoder and of the reward. Each number is the peak of
 torch's allocations over one whole optimizer step on one example, above what was held before it, so
 without the policy's weights. DPO holds the activations of both videos of a pair
-(`learner.micro_batch_size=2`), or of one after the other (`1`); ReFL samples one video.
+(`learner.micro_batch_size=2`), or of one after the other (`1`); ReFL samples one video, and decodes
+it whole or in pieces (`objective.checkpoint_decode`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Point:
     dpo: int
     """DPO, both videos of a pair at once."""
     refl: int
+    pieces: int
+    """ReFL, the clip decoded a few frames at a time."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,14 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "is measured with both objectives"
         )
     points: list[Point] = []
-    titles = ("one MiB", "pair MiB", "ReFL MiB", "pair/one", "ReFL/pair")
+    titles = ("one MiB", "pair MiB", "ReFL MiB", "pieces", "pair/one", "ReFL/pair")
     print(f"{'frames':>6} {'pixels':>9} " + " ".join(f"{title:>9}" for title in titles))
     for side in options.sides:
         for frames in options.frames:
             points.append(point := measure(recipe, frames, side))
             print(
                 f"{frames:>6} {side:>4}×{side:<4} {point.one / MIB:>9.1f} {point.dpo / MIB:>9.1f} "
-                f"{point.refl / MIB:>9.1f} {point.dpo / point.one:>9.2f} "
+                f"{point.refl / MIB:>9.1f} {point.pieces / MIB:>9.1f} "
+                f"{point.dpo / point.one:>9.2f} "
                 f"{point.refl / point.dpo:>9.1f}",
                 flush=True,
             )
@@ -132,13 +136,16 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
             return peak_bytes(lambda: learner.step(0, [example]), device)
 
     dpo = replace(recipe, objective=FlowDPO(timesteps_per_pair=1))
-    pair = _pair(recipe, embeds_LD)
+    pair, prompt = _pair(recipe, embeds_LD), PromptExample(PROMPT, embeds_LD, negative_LD)
+    ways = [replace(recipe.objective, checkpoint_decode=in_pieces) for in_pieces in (False, True)]
+    whole, pieces = (peak_of(replace(recipe, objective=way), prompt) for way in ways)
     point = Point(
         frames,
         side,
         one=peak_of(replace(dpo, learner=replace(dpo.learner, micro_batch_size=1)), pair),
         dpo=peak_of(dpo, pair),
-        refl=peak_of(recipe, PromptExample(PROMPT, embeds_LD, negative_LD)),
+        refl=whole,
+        pieces=pieces,
     )
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -162,6 +169,14 @@ def _pair(recipe: Recipe, embeds_LD: Tensor) -> PreferencePair:
     return PreferencePair(PROMPT, embeds_LD, chosen, rejected, margin=1.0)
 
 
+_LABELS = {
+    "one": "DPO, one video at a time",
+    "dpo": "DPO",
+    "refl": "ReFL",
+    "pieces": "ReFL in pieces",
+}
+
+
 def draw(points: Sequence[Point]) -> str:
     """Return an SVG: memory over frames, a line for each objective and resolution."""
     from videorl.report.plots import Line, line_plot
@@ -172,7 +187,7 @@ def draw(points: Sequence[Point]) -> str:
             [(at.frames, getattr(at, name) / MIB) for at in points if at.side == side],
         )
         for side in dict.fromkeys(point.side for point in points)
-        for name, label in (("one", "DPO, one video at a time"), ("dpo", "DPO"), ("refl", "ReFL"))
+        for name, label in _LABELS.items()
     ]
     return line_plot("Memory of one learner step", lines, x_name="frames", y_name="peak, MiB")
 

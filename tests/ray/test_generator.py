@@ -46,6 +46,16 @@ class DyingPolicy(FakePolicy):
         return super().decode(latents_BCTHW)
 
 
+class SpoiledPolicy(FakePolicy):
+    """Samples NaN for the second seed of every request."""
+
+    def sample(self, *args: Any) -> torch.Tensor:
+        """Sample, and spoil."""
+        latents_BCTHW = super().sample(*args)
+        latents_BCTHW[1, 0, 0, 0, 0] = torch.nan
+        return latents_BCTHW
+
+
 Make = Callable[[Callable[[torch.device], FakePolicy]], RayGenerator]
 VERSIONS = [published(1.5, 0), published(-2.0, 1)]
 
@@ -178,6 +188,15 @@ def test_generators_that_all_sample_something_else_end_the_run(make: Make) -> No
     wanted = r"canary of step 1: no generator agrees with the learner .*WeightMismatchError"
     with pytest.raises(CanaryError, match=wanted):
         canary_of(make(lambda device: OtherBase()))
+
+
+def test_a_latent_that_is_not_finite_costs_its_candidate_as_in_one_process(make: Make) -> None:
+    version, weights = VERSIONS[0]
+    local = LocalGenerator(SpoiledPolicy(), "", lambda _: weights)
+    for generator in (local, make(lambda device: SpoiledPolicy())):
+        group = generator.submit(request_of(version)).result()
+        assert group.dropped == {"latents_not_finite": 1}
+        assert [candidate.index for candidate in group.candidates] == [0, 2]
 
 
 def test_a_prompt_that_is_too_long_fails_its_own_group_only(make: Make) -> None:
