@@ -1,0 +1,120 @@
+"""The benchmark of real sizes: a trial at tiny ones, and what it must not need."""
+
+from __future__ import annotations
+
+import ast
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.bench import gpu, real_configs
+from jobs.bench.real_models import Scale, dpo_step, policy
+from tests.unit.test_house import ROOT, arrows, modules
+from videorl.rewards.checkpoints import empty_parameters
+from videorl.rewards.vision_reward.cogvlm2_video import CogVLM2Video
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than these models, on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_trial_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main(["--tiny", "--out", str(tmp_path / "gpu.json")]) == 0
+    found, printed = json.loads((tmp_path / "gpu.json").read_text()), capsys.readouterr().out
+    assert (found["failed"], found["skipped"]) == ({}, [])
+    assert len(found["rows"]) == 11
+    for row in found["rows"]:
+        assert row["seconds"] > 0 and row["teraflops"] > 0 and row["name"] in printed
+        share = row["teraflops"] / row["seconds"] / found["matrix_teraflops_per_s"]
+        assert row["share"] == pytest.approx(share)
+    by_name = {row["name"]: row for row in found["rows"]}
+    for family in gpu.FAMILIES.values():
+        one, both = (
+            next(r for name, r in by_name.items() if name.startswith(family) and how in name)
+            for how in ("one video at a time", "both videos")
+        )
+        assert one["teraflops"] > both["teraflops"], "one more forward of the policy"
+    steps = {name.split()[0]: value for name, value in found["seconds_per_video"].items()}
+    few = next(r["seconds"] for n, r in by_name.items() if n.startswith("Wan") and "few" in n)
+    assert steps["Wan-1.3B"] > few / 3 * 30
+
+
+def test_half_precision_trains_float32_adapters_on_frozen_weights() -> None:
+    scale = Scale(True, torch.device("cpu"), torch.bfloat16)
+    made = policy(scale, "wan", trainable=True)
+    dtypes = {parameter.dtype for parameter in made.trainable_module().parameters()}
+    trained = {p.dtype for p in made.trainable_module().parameters() if p.requires_grad}
+    assert (dtypes, trained) == ({torch.bfloat16, torch.float32}, {torch.float32})
+    dpo_step(scale, "wan", 1)()
+
+
+def test_what_no_time_is_left_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    scale = Scale(True, torch.device("cpu"), torch.bfloat16)
+    found = gpu.measure_all(scale, time.monotonic() - 1)
+    assert found["rows"] == [] and len(found["skipped"]) == 11
+    assert "no time was left for: Wan-1.3B" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_told_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> Any:
+        raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
+
+    monkeypatch.setattr(gpu, "measurements", lambda _: {"full": full, "fine": lambda: lambda: 0})
+    scale = Scale(True, torch.device("cpu"), torch.bfloat16)
+    found = gpu.measure_all(scale, time.monotonic() + 60)
+    assert found["failed"] == {"full": "OutOfMemoryError: Tried to allocate 20 GiB"}
+    assert [row["name"] for row in found["rows"]] == ["fine"]
+
+
+def test_it_imports_neither_ray_nor_deepspeed_nor_what_needs_them() -> None:
+    uses: dict[str, set[str]] = {}
+    for arrow in arrows(ROOT):
+        if arrow.runs:
+            uses.setdefault(arrow.source, set()).add(arrow.target)
+    reached, known = set[str](), modules(ROOT)
+    waiting = ["jobs.bench.gpu"]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += uses.get(name, ())
+    assert "videorl.policies.pipeline_policy" in reached
+    assert not [name for name in reached if name.startswith("actors")]
+    for name in reached & known.keys():
+        for node in ast.parse(known[name].read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert not {n.partition(".")[0] for n in names} & {"ray", "deepspeed"}, name
+
+
+def test_the_configurations_are_those_of_the_published_models() -> None:
+    from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
+    from transformers import Idefics2Config, Qwen2VLConfig
+
+    from videorl.rewards.video_reward.network import VideoRewardNetwork
+    from videorl.rewards.video_score.network import VideoScoreNetwork
+
+    with torch.device("meta"):
+        score = VideoScoreNetwork(Idefics2Config.from_dict(real_configs.VIDEO_SCORE))
+        reward = VideoRewardNetwork(Qwen2VLConfig.from_dict(real_configs.VIDEO_REWARD))
+        wan = WanTransformer3DModel(**real_configs.WAN_1_3B)
+        cogvideox = CogVideoXTransformer3DModel(**real_configs.COGVIDEOX_2B)
+    with empty_parameters():
+        vision = CogVLM2Video(real_configs.VISION_REWARD)
+
+    def size(model: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    assert (size(score), size(vision)) == (8_271_704_309, 12_507_530_496)
+    wanted = (2_208_987_136, 1_418_996_800, 1_693_783_872)
+    assert (size(reward), size(wan), size(cogvideox)) == wanted
