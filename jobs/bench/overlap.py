@@ -15,7 +15,7 @@ from jobs.bench.stand_ins import Pace
 from videorl.loop import train
 from videorl.run.folder import open_run
 
-_PER_ROUND = 4
+PER_ROUND = 4
 _WARM_UP = 2
 
 MIXES = {
@@ -51,7 +51,7 @@ def overlap(pace: Pace, max_staleness: int, num_steps: int) -> dict[str, Any]:
         recipe = stand_in_recipe(
             folder,
             num_steps=_WARM_UP + num_steps + max_staleness,
-            prompts__per_round=_PER_ROUND,
+            prompts__per_round=PER_ROUND,
             rollouts__max_staleness=max_staleness,
         )
         with open_run(recipe) as run, stand_in_run(recipe, run, clock, pace) as parts:
@@ -59,8 +59,8 @@ def overlap(pace: Pace, max_staleness: int, num_steps: int) -> dict[str, Any]:
     measured = clock.times[_WARM_UP - 1 : _WARM_UP + num_steps]
     step_s = median(after - before for before, after in pairwise(measured))
     stages = {
-        "generate": _PER_ROUND * pace.generate_s,
-        "score": _PER_ROUND * pace.score_s,
+        "generate": PER_ROUND * pace.generate_s,
+        "score": PER_ROUND * pace.score_s,
         "learn": pace.learn_s,
     }
     # Stages that share one core cannot overlap: their best is the sum.

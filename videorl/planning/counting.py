@@ -53,16 +53,19 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator, and note what it made."""
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):  # was there before: a view of it is nothing new
+                self._note(leaf.untyped_storage(), is_new=False)
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self._note(leaf.untyped_storage())
+                self._note(leaf.untyped_storage(), is_new=True)
         if (formula := _FORMULAS.get(func.overloadpacket)) is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
-    def _note(self, storage: Any) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def _note(self, storage: Any, *, is_new: bool) -> None:
+        key, size = storage._cdata, storage.nbytes() if is_new else 0
         if key in self._seen:
             return
         self._seen.add(key)
