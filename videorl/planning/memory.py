@@ -195,7 +195,7 @@ class PolicyCounts:
         if not isinstance(objective, CandidateObjective):
             raise ConfigError(
                 f"objective.name={objective.name} samples and decodes in the learner, which is "
-                "not planned; `python -m jobs.bench.memory` measures it"
+                "not planned; docs/benchmarks.md has what was measured"
             )
         frozen = sorted(objective.frozen_roles(self.recipe.video_pixels))
         shadow = self._shadow(layers, trainable=True, checkpointing=checkpointing)
