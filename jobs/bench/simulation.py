@@ -18,12 +18,12 @@ from jobs.bench.measuring import add_json, keep_priority, write_json
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every mix; print one line for each as soon as it is there."""
     parser = command.new_parser("python -m jobs.bench.simulation", __doc__)
-    command.add_option(parser, "--steps", 8, "steps measured")
+    command.add_option(parser, "--steps", 5, "steps measured")
     command.add_option(parser, "--staleness", [0, 1], "values of rollouts.max_staleness")
     mixes = ["generation-bound", "reward-bound", "learner-bound", "balanced"]
     command.add_option(parser, "--mixes", mixes, "of jobs/bench/overlap.py")
     text = "how many times longer every stage is; Ray's own work counts less"
-    command.add_option(parser, "--stretch", 2.0, text)
+    command.add_option(parser, "--stretch", 8.0, text)
     add_json(parser)
     options = parser.parse_args(argv)
     keep_priority()

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from videorl.config import Recipe
-from videorl.errors import ConfigError
 from videorl.learning.passes import make_passes
-from videorl.objectives.objective import CandidateObjective, LossInputs
+from videorl.objectives.objective import LossInputs
 from videorl.planning.cards import GIB
 from videorl.planning.counting import Counted, count, held, make_fake, without_numbers
 from videorl.planning.models import Configs
 from videorl.planning.shadow import LARGE, batch_of, build_shadow, compute_dtype, latent_shape
 from videorl.policies import load_family
+from videorl.protocols import Role
 
 _BUCKET = 5e8
 """Numbers in DeepSpeed's buffer for gradients (`reduce_bucket_size`), from stage 1 on."""
@@ -84,11 +84,13 @@ class PolicyCounts:
     Args:
         recipe: Its policy, sampling and objective.
         configs: Of its checkpoint.
+        frozen_roles: Whose predictions the objective looks at beside the policy's.
         on_gpu: Where it runs; decides what `policy.dtype=auto` is.
     """
 
     recipe: Recipe
     configs: Configs
+    frozen_roles: frozenset[Role] = frozenset({"reference"})
     on_gpu: bool = True
 
     def sizes(self) -> Sizes:
@@ -101,9 +103,6 @@ class PolicyCounts:
         """Return activations and work of one video in the learner: reference, policy, backward.
 
         Several at once need as many times as much.
-
-        Raises:
-            ConfigError: The objective samples by itself (ReFL), which is not counted here.
         """
         one, two = (self._learner(layers, checkpointing) for layers in _BLOCKS)
         return one.towards(two, self._num_layers - _BLOCKS[0])
@@ -191,13 +190,6 @@ class PolicyCounts:
         )
 
     def _learner(self, layers: int, checkpointing: bool) -> Counted:
-        objective = self.recipe.objective
-        if not isinstance(objective, CandidateObjective):
-            raise ConfigError(
-                f"objective.name={objective.name} samples and decodes in the learner, which is "
-                "not planned; docs/benchmarks.md has what was measured"
-            )
-        frozen = sorted(objective.frozen_roles(self.recipe.video_pixels))
         shadow = self._shadow(layers, trainable=True, checkpointing=checkpointing)
         with without_numbers():
             modules = [shadow.module("policy"), shadow.module("reference")]
@@ -206,7 +198,7 @@ class PolicyCounts:
                 if parameter.requires_grad:  # gradients are counted by themselves
                     parameter.grad = torch.zeros_like(parameter)
             batch = batch_of(shadow, self.recipe, latent_shape(self.recipe, self.configs), 1, 1)
-            (run,) = make_passes(shadow.policy, batch, frozen, _loss, 1)
+            (run,) = make_passes(shadow.policy, batch, sorted(self.frozen_roles), _loss, 1)
             return count(lambda: run()[0].backward())
 
     def _forward(self, layers: int, num_videos: int) -> Counted:

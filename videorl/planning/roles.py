@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 from videorl.config import Recipe
+from videorl.errors import ConfigError
+from videorl.objectives.objective import CandidateObjective
 from videorl.planning.cards import GIB, Card
 from videorl.planning.memory import Memory, PolicyCounts, Sizes, has_checkpointing
 from videorl.planning.models import Configs
@@ -75,7 +77,13 @@ def count_needs(recipe: Recipe, configs: Configs, card: Card) -> Needs:
     Raises:
         ConfigError: The recipe does not fit the model, or its objective cannot be planned.
     """
-    counts = PolicyCounts(recipe, configs)
+    objective = recipe.objective
+    if not isinstance(objective, CandidateObjective):
+        raise ConfigError(
+            f"objective.name={objective.name} samples and decodes in the learner, which is not "
+            "planned; `python -m jobs.bench.memory` measures it"
+        )
+    counts = PolicyCounts(recipe, configs, frozenset(objective.frozen_roles(recipe.video_pixels)))
     sizes = counts.sizes()
     generator, step, decode, vae_bytes = counts.generator(_at_once(recipe))
     forward_flops = step.flops / (_at_once(recipe) * _guided(recipe))
@@ -122,7 +130,7 @@ def count_needs(recipe: Recipe, configs: Configs, card: Card) -> Needs:
         roles["encoder"] = _role(
             "encoder", encoder, recipe.encoder.num_gpus, 1, ("a prompt", card.seconds(prompt.flops))
         )
-    items = _examples(recipe) * recipe.objective.timesteps_per_pair  # pyright: ignore
+    items = _examples(recipe) * objective.timesteps_per_pair
     return Needs(
         sizes,
         choices[True],
