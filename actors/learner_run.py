@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
 from actors.assembly import loader
 from actors.encoder import RayEncoder
@@ -130,5 +131,10 @@ def _from_pairs(
 
 def _encode_archive(recipe: Recipe, folder: RunFolder, role: Role) -> None:
     """Turn stored videos into latents with the resources of the text encoder, before it starts."""
-    encoding: Any = ray.remote(encode_archive)
+    encoding: Any = ray.remote(_encode_in_worker)
     ray.get(encoding.options(**role.options()).remote(recipe, folder))
+
+
+def _encode_in_worker(recipe: Recipe, folder: RunFolder) -> None:
+    # Ray does not hide the GPUs from a task that was given none: they belong to others.
+    encode_archive(recipe, folder, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))

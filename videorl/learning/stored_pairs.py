@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -173,8 +174,13 @@ def check_shape(preferences: Preferences, probe_BCTHW: Tensor) -> None:
         )
 
 
-def encode_archive(recipe: Recipe, folder: RunFolder) -> None:
+def encode_archive(recipe: Recipe, folder: RunFolder, device: torch.device | None = None) -> None:
     """Encode the videos of the recipe's archive with the policy's VAE, unless that is done.
+
+    Args:
+        recipe: The run.
+        folder: Its folder, which has the latents then.
+        device: Where the VAE lies; None = the GPU if there is one.
 
     Raises:
         ArchiveError: The table is unusable, or a video is damaged or of another size than
@@ -183,5 +189,5 @@ def encode_archive(recipe: Recipe, folder: RunFolder) -> None:
     if folder.latents.exists():
         return
     pairs = read_video_pairs(Path(recipe.offline.archive))
-    policy = load_policy(recipe.policy, recipe.sampling, parts=frozenset({"vae"}))
+    policy = load_policy(recipe.policy, recipe.sampling, parts=frozenset({"vae"}), device=device)
     write_latents(pairs, policy.encode_video, folder.latents)

@@ -34,7 +34,7 @@ def with_compute_type(
     Args:
         recipe: The run; if it states a type, it is returned as it is.
         root: Its folder.
-        find_devices: Asked where the folder does not say the type yet.
+        find_devices: Asked where neither the folder's note nor its checkpoints say the type.
         note: Whether to write down in the folder, whose lock must be held, what was found then.
 
     Raises:
@@ -45,13 +45,10 @@ def with_compute_type(
     if (noted := noted_type(root)) is not None:
         logger.info("policy.dtype=auto is %s, as %s says", noted, root / FILE)
         return _with(recipe, noted)
-    devices = find_devices()
-    dtype = compute_type(devices)
-    if devices.on_gpu and not devices.has_bfloat16:
-        logger.warning("policy.dtype=auto is %s: the GPUs here lack bfloat16", dtype)
+    if (dtype := _published_type(root)) is not None:
+        logger.info("policy.dtype=auto is %s: the type of the checkpoints in %s", dtype, root)
     else:
-        where = "GPUs" if devices.on_gpu else "CPUs"
-        logger.info("policy.dtype=auto is %s: the policy computes on %s", dtype, where)
+        dtype = _type_on(find_devices())
     if note:
         write_json(root / FILE, {_KEY: dtype})
     return _with(recipe, dtype)
@@ -94,6 +91,29 @@ def noted_type(root: Path) -> str | None:
             f"{path} is damaged ({error}); remove it to let {_KEY}=auto be decided anew"
         ) from error
     return found
+
+
+def _type_on(devices: Devices) -> str:
+    dtype = compute_type(devices)
+    if devices.on_gpu and not devices.has_bfloat16:
+        logger.warning("policy.dtype=auto is %s: the GPUs here lack bfloat16", dtype)
+    else:
+        where = "GPUs" if devices.on_gpu else "CPUs"
+        logger.info("policy.dtype=auto is %s: the policy computes on %s", dtype, where)
+    return dtype
+
+
+def _published_type(root: Path) -> str | None:
+    """Return the type of the weights that a run published before types were noted."""
+    files = sorted(root.glob("checkpoints/step-*[0-9]/published-*.safetensors"))
+    if not files:
+        return None
+    from safetensors import safe_open
+
+    with safe_open(files[-1], "np") as tensors:
+        types = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    # Layers that a half-precision model keeps in float32 are in it too.
+    return "bfloat16" if "BF16" in types else "float32"
 
 
 def _with(recipe: Recipe, dtype: str) -> Recipe:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.config import Recipe
@@ -14,7 +15,7 @@ from videorl.errors import RunFolderError
 from videorl.policies import load_policy
 from videorl.policies.devices import Devices, compute_type
 from videorl.recipes.reading import load_recipe
-from videorl.run.compute_type import FILE, as_in_run_of, with_compute_type
+from videorl.run.compute_type import FILE, as_in_run_of, noted_type, with_compute_type
 from videorl.run.folder import open_run
 from videorl.weights import digest
 
@@ -66,6 +67,22 @@ def test_an_evaluation_notes_nothing(tmp_path: Path) -> None:
     made = with_compute_type(recipe(), tmp_path, lambda: GPUS, note=False)
     assert made.policy.dtype == "bfloat16"
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize(("half", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_an_older_run_has_the_type_of_its_checkpoints(
+    tmp_path: Path, expected: str, *, half: bool
+) -> None:
+    folder = tmp_path / "checkpoints/step-000010"
+    folder.mkdir(parents=True)
+    dtype = torch.bfloat16 if half else torch.float32
+    weights = {"blocks": torch.zeros(2, dtype=dtype), "time": torch.zeros(2)}
+    save_file(weights, folder / "published-10.safetensors")
+    torn = tmp_path / "checkpoints/step-000020.partial"
+    torn.mkdir()
+    (torn / "published-20.safetensors").write_bytes(b"")
+    assert with_compute_type(recipe(), tmp_path, never).policy.dtype == expected
+    assert noted_type(tmp_path) == expected
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"policy.dtype": "auto"}'])
