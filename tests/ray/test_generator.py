@@ -49,9 +49,9 @@ class DyingPolicy(FakePolicy):
 class SpoiledPolicy(FakePolicy):
     """Samples NaN for the second seed of every request."""
 
-    def sample(self, *args: Any) -> torch.Tensor:
+    def sample(self, *args: Any, **named: Any) -> torch.Tensor:
         """Sample, and spoil."""
-        latents_BCTHW = super().sample(*args)
+        latents_BCTHW = super().sample(*args, **named)
         latents_BCTHW[1, 0, 0, 0, 0] = torch.nan
         return latents_BCTHW
 
