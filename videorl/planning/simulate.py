@@ -3,7 +3,7 @@
 It has what decides a run's pace: rounds enter as `max_staleness` admits them, requests of several
 rounds queue for generators in order, each group goes to all reward pools at once, and a step begins
 when the last group of its round is scored and the step before it is done. Ray's own work is not in
-it; `python -m jobs.bench.simulation` compares both.
+it; docs/planning.md compares both.
 """
 
 from __future__ import annotations
