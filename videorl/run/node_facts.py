@@ -11,15 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-PACKAGES = (
-    __name__.partition(".")[0],
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "ray",
-    "deepspeed",
-)
+_OWN = __name__.partition(".")[0]
+PACKAGES = (_OWN, "torch", "diffusers", "transformers", "peft", "ray", "deepspeed")
 """Versions that must be the same on all nodes, beside Python's."""
 
 Presence: TypeAlias = Literal["here", "cached", "to download", "missing"]
