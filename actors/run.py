@@ -12,6 +12,7 @@ from videorl.data.prompts import check_sources
 from videorl.report.ending import show_finished
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
+from videorl.run.object_store import free_memory_bytes, object_store_bytes
 from videorl.run.stopping import stop_on_signal
 
 
@@ -22,7 +23,8 @@ def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
     check_sources(recipe)
     work = run_online if recipe.learns_online else run_learner_only
     # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
-    with connect(address), stop_on_signal() as should_stop:
+    store_bytes = object_store_bytes(recipe, free_memory_bytes())
+    with connect(address, object_store_bytes=store_bytes), stop_on_signal() as should_stop:
         made = with_compute_type(
             recipe, folder.root, lambda: computing_devices(recipe, live_nodes())
         )

@@ -29,6 +29,7 @@ COMMANDS = {
         "jobs.train_latent_reward",
         "train a reward on noisy latents: RECIPE [key=value ...]",
     ),
+    "fetch": ("jobs.fetch", "download what a recipe needs of the hub: RECIPE [key=value ...]"),
     "recipes": ("jobs.recipes", "list the shipped recipes, or print a recipe with every setting"),
     "doctor": ("jobs.doctor", "check this machine and say how to fix what is broken"),
 }

@@ -35,6 +35,10 @@ class Hub:
         self.repositories.setdefault(name, {})[revision] = content
         return _commit(content)
 
+    def commit(self, name: str, revision: str = "main") -> str:
+        """Return the commit of a revision."""
+        return _commit(self.repositories[name][revision])
+
     def add_folder(self, name: str, folder: Path, revision: str = "main") -> str:
         """Put the files of a folder under a revision; return its commit."""
         files = {

@@ -53,7 +53,8 @@ class RewardConfig:
     label: str = ""
     """What its scores are called; empty = `name`. Needed where one model is used twice."""
     path: str | None = None
-    """Folder or hub id of its checkpoint; null = the published one, where there is one."""
+    """Folder or hub id (`owner/name@revision`) of its checkpoint; null = the published
+    model, where there is one."""
     weight: float = 1.0
     """Its factor in the total of a candidate; 0 = scored and logged, but not optimised."""
     dimension_weights: dict[str, float] = field(default_factory=dict[str, float])

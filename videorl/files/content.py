@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videorl.files import hub
+
 logger = logging.getLogger(__name__)
 
 _REMEMBERED_FROM = 2**20
@@ -29,7 +31,6 @@ _SETTLED_S = 2.0
 """A file may change again within one tick of its clock: so fresh a hash is not kept."""
 _IS_NO_CONTENT = re.compile(r"\.|__pycache__$|.*\.(md|rst|png|jpe?g|gif|html|log|lock)$", re.I)
 """Names of files and folders that no model is loaded from."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def file_digest(path: Path, *, fresh: bool = False) -> str:
 def content_of(place: Path, *, fresh: bool = False) -> Content:
     """Return the content of a file, or of all files in a folder; see `content_of_files`."""
     if place.is_file():
-        return Content(file_digest(place, fresh=fresh), _bytes(place.stat().st_size))
+        return Content(file_digest(place, fresh=fresh), bytes_in_words(place.stat().st_size))
     files = {path.relative_to(place).as_posix(): path for path in _files(place)}
     return content_of_files(files, fresh=fresh)
 
@@ -98,7 +99,7 @@ def content_of_files(files: Mapping[str, Path], *, fresh: bool = False) -> Conte
     with ThreadPoolExecutor(4) as threads:  # hashing lets other threads run
         digests = list(threads.map(lambda name: file_digest(files[name], fresh=fresh), names))
     parts = dict(zip(names, digests, strict=True))
-    size = _bytes(sum(path.stat().st_size for path in files.values()))
+    size = bytes_in_words(sum(path.stat().st_size for path in files.values()))
     return Content(digest_of(parts.items()), f"{len(parts)} files, {size}", parts)
 
 
@@ -107,24 +108,19 @@ def content_of_checkpoint(
 ) -> Content | None:
     """Return the content of a checkpoint as recipes name it; None if it is not on this machine.
 
-    A model of the Hugging Face hub is known by the commit that was downloaded.
+    A model of the Hugging Face hub is known by its commit: that in the id, or what was downloaded.
 
     Args:
         path: A key of `shipped`, a file or folder, or a hub id.
         shipped: Name -> folder of checkpoints that are part of this package.
         fresh: As for `file_digest`.
     """
-    place = shipped.get(path, Path(path).expanduser())
+    place = shipped.get(path, hub.local_path(path))
     if place.exists():
         return content_of(place, fresh=fresh)
-    if not _HUB_ID.fullmatch(path):
-        return None
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    head = Path(HF_HUB_CACHE) / f"models--{path.replace('/', '--')}" / "refs/main"
-    if not head.is_file():
-        return None
-    return Content(head.read_text().strip(), f"{path} of the Hugging Face hub")
+    name = hub.parse(path)
+    commit = None if name is None else name.revision if name.is_commit else hub.cached_commit(name)
+    return None if commit is None else Content(commit, f"{path} of the Hugging Face hub")
 
 
 def content_of_code(name: str, file: Path | None, *, fresh: bool = False) -> Content | None:
@@ -180,7 +176,8 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _bytes(size: float) -> str:
+def bytes_in_words(size: float) -> str:
+    """Return a number of bytes in words, such as `2.84 GB`."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.4g} {unit}"

@@ -100,6 +100,23 @@ def resolved(name: HubId, where: str) -> HubId:
     return HubId(name.repository, commit, name.file)
 
 
+def file_sizes(name: HubId, where: str) -> dict[str, int]:
+    """Return the bytes of every file of a repository, by name; the hub is asked.
+
+    Raises:
+        CheckpointError: As `resolved`.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        found = HfApi().model_info(
+            name.repository, revision=name.revision, timeout=_TIMEOUT_S, files_metadata=True
+        )
+    except _errors() as error:
+        raise refusal(error, name, where) from error
+    return {sibling.rfilename: sibling.size or 0 for sibling in found.siblings or ()}
+
+
 def file_names(name: HubId, where: str) -> Collection[str]:
     """Return the names of all files of a repository; offline, of those downloaded before.
 

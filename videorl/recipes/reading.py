@@ -16,6 +16,7 @@ from videorl.errors import ConfigError
 from videorl.recipes.choices import specialised
 from videorl.recipes.family_defaults import left_to_family
 from videorl.recipes.fingerprint import RunRecipe
+from videorl.recipes.home import expand_paths
 from videorl.recipes.inheritance import Source, layers, place_of
 from videorl.recipes.kinds import RECIPES
 from videorl.recipes.overrides import Override, Overrides, read_overrides
@@ -62,7 +63,9 @@ def read_recipe(schema: type[R], source: Source, overrides: Overrides = ()) -> R
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     # Not of the specialised class, which other processes could not import.
     fields: Any = dataclasses.fields(schema)  # pyright: ignore[reportArgumentType]
-    return schema(**{field.name: getattr(recipe, field.name) for field in fields})
+    made = schema(**{field.name: getattr(recipe, field.name) for field in fields})
+    expand_paths(made)
+    return made
 
 
 def merged_recipe(schema: type, source: Source, overrides: Overrides = ()) -> DictConfig:
@@ -116,6 +119,8 @@ def load_rewards(
         rewards: Any = OmegaConf.to_object(merged.rewards)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path or '--reward'}: {str(error).splitlines()[0]}") from error
+    for reward in rewards:
+        expand_paths(reward)
     validate_rewards(rewards)
     return rewards
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from videorl.config import RewardConfig
 from videorl.files.content import (
@@ -13,6 +12,7 @@ from videorl.files.content import (
     content_of_checkpoint,
     content_of_code,
 )
+from videorl.files.hub import local_path, parse
 from videorl.files.inputs import CODE
 from videorl.rewards import MODELS
 from videorl.rewards.checkpoints import SHIPPED
@@ -39,15 +39,22 @@ def reward_inputs(
             content = content_of_checkpoint(path, SHIPPED, fresh=fresh)
             yield f"rewards.{number}.path", path, content
         for name, value in reward.options.items():
-            if isinstance(value, str) and _is_place(value):
-                content = content_of(Path(value).expanduser(), fresh=fresh)
+            if isinstance(value, str) and (content := _content(value, fresh)) is not None:
                 yield f"rewards.{number}.options.{name}", value, content
+
+
+def _content(value: str, fresh: bool) -> Content | None:
+    """Return the content of an option that names a place here, or a commit of the hub."""
+    if _is_place(value):
+        return content_of(local_path(value), fresh=fresh)
+    name = parse(value)
+    return None if name is None or not name.is_commit else content_of_checkpoint(value, {})
 
 
 def _is_place(value: str) -> bool:
     """Tell whether an option names a file or folder; a bare word such as `all` names no folder."""
     try:
-        path = Path(value).expanduser()
+        path = local_path(value)
         return path.is_file() or (os.sep in value and path.is_dir())
     except (OSError, ValueError, RuntimeError):
         return False

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import write_text
-from videorl.files.inputs import moved
+from videorl.files.inputs import Input, moved
 from videorl.recipes.fingerprint import RunRecipe, differences, recipe_fingerprint
 from videorl.recipes.reading import to_yaml
 from videorl.run.lock import hold
@@ -88,6 +88,8 @@ class RunFolder:
 def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
     """Create or reopen the recipe's run folder and hold its lock; the system frees it at any end.
 
+    Hub ids in the recipe get their commit, see `videorl.run.pins`.
+
     Raises:
         RunFolderError: It cannot be written to, another driver works in it, it was made by a
             recipe that differs in what a resumed run must share or from other inputs, its
@@ -97,14 +99,24 @@ def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
     # Here, as they import torch, which those who only look for files can spare.
     from videorl.run.checkpoint_note import CheckpointNote
     from videorl.run.inputs import inputs_of, keep_inputs, read_inputs
+    from videorl.run.pins import pin
 
     if "://" in recipe.run_dir:
         raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")
     folder = RunFolder(Path(recipe.run_dir).absolute())
     with full_disk_explained(folder.root), hold(folder.root):
         is_new = not folder.config.exists()
-        inputs = {} if is_finished(folder, recipe.num_steps) else inputs_of(recipe)
-        _check_recipe(recipe, folder, moved(read_inputs(folder.root), inputs))
+        then, inputs, asked = read_inputs(folder.root), dict[str, Input](), dict[str, str]()
+        # Of the ids as they are asked for, which say no commit.
+        as_asked = recipe_fingerprint(recipe), to_yaml(recipe)
+        if not is_finished(folder, recipe.num_steps):
+            asked = pin(recipe, then)
+            inputs = inputs_of(recipe)
+        _check_recipe(recipe, folder, as_asked, moved(then, inputs))
+        # By the ids that were asked for: the same ones mean the same commits when the run goes on.
+        inputs = {
+            key: replace(found, place=asked.get(key, found.place)) for key, found in inputs.items()
+        }
         keep_inputs(folder.root, inputs, is_new=is_new)
         CheckpointNote(folder.root, recipe.checkpoint).check_location()
         write_text(folder.config, to_yaml(recipe))
@@ -136,17 +148,20 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_recipe(recipe: RunRecipe, folder: RunFolder, moved: Collection[str]) -> None:
-    fingerprint, path = recipe_fingerprint(recipe), folder.root / "fingerprint"
-    if (
-        path.exists()
-        and path.read_text() != fingerprint
-        and (
-            changed := differences(folder.config.read_text(), to_yaml(recipe), type(recipe), moved)
+def _check_recipe(
+    recipe: RunRecipe, folder: RunFolder, as_asked: tuple[str, str], moved: Collection[str]
+) -> None:
+    """Refuse other settings; `as_asked` are fingerprint and text before hub ids had commits."""
+    (fingerprint, text), path = as_asked, folder.root / "fingerprint"
+    if path.exists() and path.read_text() != fingerprint:
+        then = folder.config.read_text()
+        # A run from before commits were noted has the ids as they are asked for.
+        changed, changed_in_ids = (
+            differences(then, now, type(recipe), moved) for now in (to_yaml(recipe), text)
         )
-    ):
-        raise RunFolderError(
-            f"{folder.root} holds a run with other settings ({'; '.join(changed)}); use the same "
-            "settings to go on with it, or set another run_dir"
-        )
+        if changed and changed_in_ids:
+            raise RunFolderError(
+                f"{folder.root} holds a run with other settings ({'; '.join(changed)}); use the "
+                "same settings to go on with it, or set another run_dir"
+            )
     write_text(path, fingerprint)

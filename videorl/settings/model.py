@@ -20,8 +20,9 @@ class LoraConfig:
     """Module-name suffixes; the default adapts attention and feed-forward layers of Wan. Those of
     CogVideoX are called `ff` instead of `ffn`."""
     initial: str | None = None
-    """File, folder or hub id of a trained adapter to start from, whoever wrote it; it is the first
-    reference then. Its effect is kept, whatever its own alpha; `rank` must be its largest."""
+    """File, folder or hub id (`owner/name/file@revision`) of a trained adapter to start from;
+    it is the first reference then. Its effect is kept, whatever its own alpha; `rank` must be its
+    largest."""
 
 
 @dataclass
@@ -31,7 +32,8 @@ class PolicyConfig:
     family: str = "wan"
     """One of `videorl.policies.FAMILIES`, `wan` or `cogvideox`, or `module:attribute`."""
     path: str = MISSING
-    """Folder or hub id of a diffusers pipeline; `moving_shapes_wan` is the one we ship."""
+    """Folder or hub id (`owner/name` or `owner/name@revision`) of a diffusers pipeline;
+    `moving_shapes_wan` is the one we ship."""
     dtype: str = "auto"
     """Compute type of frozen weights: float32, bfloat16, float16. auto = bfloat16 where learner or
     generators have GPUs with it, float32 elsewhere; a run decides it once, in `compute.json`."""

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 FILE = "ImageReward.pt"
+CHECKPOINT_FILES = (FILE, "med_config.json")
 BERT = "google-bert/bert-base-uncased"
+BASE_FILES = ("*.json", "*.txt")
+"""What is read of BERT: all weights are in the checkpoint."""
 BLIP_TOKENS = ("[DEC]", "[ENC]")
 """Tokens that BLIP adds to BERT's; ImageReward uses neither in prompts."""
 MAX_TOKENS = 35
@@ -71,11 +74,11 @@ def load_image_reward(
     from transformers import BertTokenizer
 
     where, kind = placement("an image reward", device, dtype)
-    folder = find_folder(path, (FILE, "med_config.json"))
+    folder = find_folder(path, CHECKPOINT_FILES)
     if not (folder / FILE).is_file():
         raise CheckpointError(f"{folder / FILE} is missing from the checkpoint")
     network = load_network(folder, folder / FILE, kind).to(where)
-    base_folder = find_folder(base, ("*.json", "*.txt"))
+    base_folder = find_folder(base, BASE_FILES)
     tokenizer = pretrained_tokenizer(BertTokenizer, base_folder, ("tokenizer.json", "vocab.txt"))
     prompts = BertPrompts(tokenizer, where)
     config: Any = network.vision.config

@@ -35,7 +35,7 @@ from videorl.types import Score, Video
 DTYPES = ("float32", "bfloat16")
 MAX_PADDING = 1.1
 """Largest ratio of padded to real tokens in a forward; other lengths get another forward."""
-_BASE_FILES = ("*.json", "*.txt")
+BASE_FILES = ("*.json", "*.txt")
 """What is read of the base model: all weights are in the checkpoint."""
 
 
@@ -258,7 +258,7 @@ def load_video_reward(
     beside = settings_file.parent / "base"
     if base is None and (beside / "config.json").is_file():
         base = str(beside)
-    base_folder = find_folder(str(base or settings.base), _BASE_FILES)
+    base_folder = find_folder(str(base or settings.base), BASE_FILES)
     questionnaire = read_questionnaire(checkpoint / "tokenizer", base_folder)
     config = _base_config(base_folder)
     config.text_config.vocab_size = questionnaire.tokenizer.get_vocab_size()
