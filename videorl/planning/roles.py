@@ -81,7 +81,7 @@ def count_needs(recipe: Recipe, configs: Configs, card: Card) -> Needs:
     if not isinstance(objective, CandidateObjective):
         raise ConfigError(
             f"objective.name={objective.name} samples and decodes in the learner, which is not "
-            "planned; `python -m jobs.bench.memory` measures it"
+            "planned: see docs/planning.md"
         )
     counts = PolicyCounts(recipe, configs, frozenset(objective.frozen_roles(recipe.video_pixels)))
     sizes = counts.sizes()
