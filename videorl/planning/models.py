@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import CheckpointError
+from videorl.files import hub
 from videorl.planning.published import PUBLISHED
 from videorl.policies.checkpoints import PARTS, SHIPPED, read_json, weight_files
 
@@ -17,7 +18,7 @@ _FILES = {
     **{part: f"{part}/config.json" for part in sorted(PARTS)},
 }
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_TIMEOUT_S = 20.0
+_WHERE = "policy.path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +47,29 @@ def read_configs(path: str) -> Configs:
     Raises:
         CheckpointError: There is none, or the hub does not answer.
     """
-    folder = SHIPPED.get(path, Path(path).expanduser())
+    folder = SHIPPED.get(path, hub.local_path(path))
     if folder.is_dir():
         return _of_folder(folder)
-    if (known := PUBLISHED.get(path.lower())) is not None:
+    name = None if path.startswith((".", "/", "~")) else hub.parse(path)
+    if name is None:
+        raise CheckpointError(
+            f"policy.path: there is no folder {folder}; give a diffusers pipeline folder, a hub id "
+            f"such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or one of {sorted(SHIPPED)}"
+        )
+    if (known := PUBLISHED.get(name.repository.lower())) is not None:
         return Configs(
-            f"our copy of the configurations of {path}",
+            f"our copy of the configurations of {name.repository}",
             known["index"],
             known["scheduler"],
             {part: known[part] for part in PARTS},
             known["stored"],
         )
-    if path.count("/") != 1 or path.startswith((".", "/", "~")):
-        raise CheckpointError(
-            f"policy.path: there is no folder {folder}; give a diffusers pipeline folder, a hub id "
-            f"such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers, or one of {sorted(SHIPPED)}"
-        )
-    return _parsed(
-        f"hub configurations of {path}", {k: _download(path, f) for k, f in _FILES.items()}
-    )
+    files = {key: hub.read_json(name, file, _WHERE) for key, file in _FILES.items()}
+    return _parsed(f"hub configurations of {name}", files)
 
 
 def _of_folder(folder: Path) -> Configs:
-    found = _parsed(str(folder), {key: folder / name for key, name in _FILES.items()})
+    found = _parsed(str(folder), {key: read_json(folder / file) for key, file in _FILES.items()})
     try:
         sizes = {
             part: float(sum(file.stat().st_size for file in weight_files(folder / part)))
@@ -79,45 +80,10 @@ def _of_folder(folder: Path) -> Configs:
     return Configs(found.source, found.index, found.scheduler, found.parts, sizes, is_exact=True)
 
 
-def _parsed(source: str, files: Mapping[str, Path]) -> Configs:
-    read = {key: read_json(file) for key, file in files.items()}
+def _parsed(source: str, read: Mapping[str, Mapping[str, Any]]) -> Configs:
     parts = {part: read[part] for part in PARTS}
     stored = {
         part: float(_BYTES.get(config.get("dtype") or config.get("torch_dtype") or "float32", 4))
         for part, config in parts.items()
     }
     return Configs(source, read["index"], read["scheduler"], parts, stored)
-
-
-def _download(repository: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    try:
-        return Path(hf_hub_download(repository, file, etag_timeout=_TIMEOUT_S))
-    except GatedRepoError as error:
-        reason = "is gated: accept its terms on the hub and set HF_TOKEN (401 or 403)"
-        raise _unreadable(repository, file, reason) from error
-    except RepositoryNotFoundError as error:
-        reason = "does not exist, or HF_TOKEN may not read it (404 or 401): check the spelling"
-        raise _unreadable(repository, file, reason) from error
-    except LocalEntryNotFoundError as error:
-        reason = (
-            "is not in the cache and the hub does not answer (offline, or a timeout): try again, "
-            "or give a folder that holds its config.json files"
-        )
-        raise _unreadable(repository, file, reason) from error
-    except EntryNotFoundError as error:
-        reason = "has no such file: it is no diffusers pipeline"
-        raise _unreadable(repository, file, reason) from error
-    except (OSError, ValueError) as error:
-        raise _unreadable(repository, file, f"cannot be read ({error})") from error
-
-
-def _unreadable(repository: str, file: str, reason: str) -> CheckpointError:
-    return CheckpointError(f"policy.path: {file} of {repository}: this hub id {reason}")
