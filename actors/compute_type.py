@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+import ray
 
 from actors.placement import Node, place, place_learner_and_encoder
 from videorl.config import Recipe
+from videorl.planning.fitting import own_memory_gib
 from videorl.policies.devices import Devices
 
 # NVIDIA's cards before Ampere, as Ray names them.
@@ -41,3 +45,19 @@ def computing_devices(recipe: Recipe, nodes: Sequence[Node]) -> Devices:
         on_gpu=any(share > 0 for share in gpus),
         has_bfloat16=not cards or not cards <= _WITHOUT_BFLOAT16,
     )
+
+
+def learner_memory_gib(recipe: Recipe, nodes: Sequence[Node]) -> float:
+    """Return the GPU memory that a learner rank has to itself, in GiB; 0 = it has no GPU.
+
+    Args:
+        recipe: The run.
+        nodes: All nodes of its cluster.
+    """
+    placement = place if recipe.learns_online else place_learner_and_encoder
+    role = placement(recipe, nodes).learner
+    if not role.num_gpus:
+        return 0.0
+    options = {"num_cpus": 0, "num_gpus": role.num_gpus, "resources": dict(role.custom)}
+    probe: Any = ray.remote(own_memory_gib).options(**options)
+    return float(ray.get(probe.remote())) * min(role.num_gpus, 1.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from actors.cluster import connect
-from actors.compute_type import computing_devices
+from actors.compute_type import computing_devices, learner_memory_gib
 from actors.learner_run import run_learner_only
 from actors.online_run import run_online
 from actors.placement import live_nodes
 from videorl.config import Recipe
 from videorl.data.prompts import check_sources
+from videorl.planning.fitting import with_micro_batch
 from videorl.report.ending import show_finished
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
@@ -28,4 +29,6 @@ def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
         made = with_compute_type(
             recipe, folder.root, lambda: computing_devices(recipe, live_nodes())
         )
+        if made.learner.micro_batch_size == "auto":
+            made = with_micro_batch(made, learner_memory_gib(made, live_nodes()))
         return work(made, folder, should_stop)

@@ -33,6 +33,7 @@ from videorl.learning.stored_pairs import (
     probe_sampling,
 )
 from videorl.loop import Parts, Progress, train
+from videorl.planning.fitting import own_memory_gib, with_micro_batch
 from videorl.policies import load_policy
 from videorl.policies.devices import own_devices
 from videorl.protocols import DifferentiablePolicy, MetricSink
@@ -67,6 +68,7 @@ def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
         return True
     check_sources(recipe)
     recipe = with_compute_type(recipe, folder.root, own_devices)
+    recipe = with_micro_batch(recipe, own_memory_gib())
     started = time.perf_counter()
     work = train_online if recipe.learns_online else train_alone
     if not work(recipe, folder, should_stop):

@@ -46,7 +46,7 @@ def make_policy_rank(
             DeepSpeedEngine,
             config=recipe.optimizer,
             zero_stage=recipe.learner.zero_stage,
-            micro_batch_size=recipe.learner.micro_batch_size,
+            micro_batch_size=recipe.learner.videos_at_once,
         ),
         device=device,
         fetch=ray.get,

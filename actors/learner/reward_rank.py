@@ -27,7 +27,7 @@ def make_reward_rank(recipe: RewardRecipe, run_dir: Path, device: torch.device) 
         task.module,
         recipe.optimizer,
         zero_stage=recipe.learner.zero_stage,
-        micro_batch_size=recipe.learner.micro_batch_size,
+        micro_batch_size=recipe.learner.videos_at_once,
     )
     checkpoints = open_checkpoints(recipe.checkpoint, run_dir)
     return RewardRank(RewardTrainer(task, engine, recipe, checkpoints))

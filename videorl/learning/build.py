@@ -78,7 +78,7 @@ def build_method(recipe: Recipe, policy: DifferentiablePolicy, fetch: Fetch = li
     """Return what turns the examples of the recipe's objective into a loss."""
     objective = recipe.objective
     if isinstance(objective, CandidateObjective):
-        videos = recipe.learner.micro_batch_size
+        videos = recipe.learner.videos_at_once
         return FromCandidates(policy, objective, recipe.seed, recipe.video_pixels, videos, fetch)
     assert isinstance(objective, RewardObjective)
     reward = load_differentiable(recipe.rewards)
@@ -89,5 +89,5 @@ def build_method(recipe: Recipe, policy: DifferentiablePolicy, fetch: Fetch = li
 def step_settings(recipe: Recipe) -> StepSettings:
     """Return what of a recipe decides how a step is taken."""
     return StepSettings(
-        recipe.optimizer, recipe.learner.micro_batch_size, recipe.rollouts.max_staleness
+        recipe.optimizer, recipe.learner.videos_at_once, recipe.rollouts.max_staleness
     )

@@ -32,8 +32,9 @@ class Plan:
 
     @property
     def asked(self) -> int:
-        """Videos of the recipe's micro-batch."""
-        return self.recipe.learner.micro_batch_size
+        """Videos of the recipe's micro-batch; `auto` takes as many as fit, and one in any case."""
+        asked = self.recipe.learner.micro_batch_size
+        return max(1, self.needs.learner.micro_batch_size) if asked == "auto" else int(asked)
 
     @property
     def candidates_per_hour(self) -> float:

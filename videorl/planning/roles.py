@@ -77,13 +77,7 @@ def count_needs(recipe: Recipe, configs: Configs, card: Card) -> Needs:
     Raises:
         ConfigError: The recipe does not fit the model, or its objective cannot be planned.
     """
-    objective = recipe.objective
-    if not isinstance(objective, CandidateObjective):
-        raise ConfigError(
-            f"objective.name={objective.name} samples and decodes in the learner, which is not "
-            "planned; docs/benchmarks.md has what was measured"
-        )
-    counts = PolicyCounts(recipe, configs, frozenset(objective.frozen_roles(recipe.video_pixels)))
+    objective, counts = _counts(recipe, configs)
     sizes = counts.sizes()
     generator, step, decode, vae_bytes = counts.generator(_at_once(recipe))
     forward_flops = step.flops / (_at_once(recipe) * _guided(recipe))
@@ -143,6 +137,27 @@ def count_needs(recipe: Recipe, configs: Configs, card: Card) -> Needs:
     )
 
 
+def choose_learner(recipe: Recipe, configs: Configs, card: Card) -> LearnerChoice:
+    """Count the learner alone, as the recipe asks for it; `item_s` is not counted.
+
+    Raises:
+        ConfigError: As `count_needs`.
+    """
+    _, counts = _counts(recipe, configs)
+    return _choice(counts, card, has_checkpointing(recipe, counts.sizes().transformer), 0.0)
+
+
+def _counts(recipe: Recipe, configs: Configs) -> tuple[CandidateObjective, PolicyCounts]:
+    objective = recipe.objective
+    if not isinstance(objective, CandidateObjective):
+        raise ConfigError(
+            f"objective.name={objective.name} samples and decodes in the learner, which is not "
+            "planned; docs/benchmarks.md has what was measured"
+        )
+    frozen = frozenset(objective.frozen_roles(recipe.video_pixels))
+    return objective, PolicyCounts(recipe, configs, frozen)
+
+
 def _role(
     name: str,
     memory: Memory,
@@ -166,7 +181,8 @@ def _choice(
     most = max(0, min(int(room), MOST_VIDEOS))
     if most > roles:
         most -= most % roles
-    used = max(1, min(most, counts.recipe.learner.micro_batch_size))
+    asked = counts.recipe.learner.micro_batch_size
+    used = max(1, most if asked == "auto" else min(most, int(asked)))
     # Videos of a pair one after the other cost one more forward each.
     extra = forward_flops if used < roles else 0.0
     return LearnerChoice(

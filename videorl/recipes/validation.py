@@ -275,7 +275,11 @@ def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
         yield above(f"learner.resources.{name}", amount, 0)
     yield one_of("learner.zero_stage", learner.zero_stage, (0, 1, 2, 3))
     yield from _resources("learner", learner.num_cpus, learner.num_gpus)
-    yield at_least("learner.micro_batch_size", learner.micro_batch_size, 1)
+    if learner.micro_batch_size != "auto":
+        if isinstance(learner.micro_batch_size, str):
+            yield f"learner.micro_batch_size must be auto or >= 1, got {learner.micro_batch_size!r}"
+        else:
+            yield at_least("learner.micro_batch_size", learner.micro_batch_size, 1)
     yield at_least("learner.max_failures", learner.max_failures, -1)
 
 

@@ -62,7 +62,7 @@ class RewardTrainer:
         """Apply one optimizer step on all ranks; evaluate where that is due."""
         started = time.perf_counter()
         indices = self._batch(step)[self._engine.rank :: self._engine.world_size]
-        size = self._recipe.learner.micro_batch_size
+        size = self._recipe.learner.videos_at_once
         micro_batches = [indices[start : start + size] for start in range(0, len(indices), size)]
         self._task.module.train()
         optimizer = self._recipe.optimizer
@@ -98,7 +98,7 @@ class RewardTrainer:
         if count == 0:
             return None
         self._task.module.eval()
-        size = self._recipe.learner.micro_batch_size
+        size = self._recipe.learner.videos_at_once
         # Ranks make equally many forwards of equal sizes, which sharded parameters need.
         share = -(-count // world_size)
         mine = [min(self._engine.rank * share + one, count - 1) for one in range(share)]

@@ -54,8 +54,14 @@ class LearnerConfig:
     3 = weights too."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
-    micro_batch_size: int = 16
+    micro_batch_size: int | str = "auto"
     """Videos per forward on each worker, of reward training examples; smaller = less memory, same
-    result. 1 takes the videos of a pair one after the other, for one more forward of the policy."""
+    result. 1 takes the videos of a pair one after the other, for one more forward of the policy.
+    auto = as many as `videorl plan` says fit the learner's GPU; 16 on a CPU and for rewards."""
     max_failures: int = 5
     """Failures of the worker group without progress in between before the run fails; -1 = never."""
+
+    @property
+    def videos_at_once(self) -> int:
+        """`micro_batch_size`; 16 where no GPU has decided what `auto` is."""
+        return 16 if self.micro_batch_size == "auto" else int(self.micro_batch_size)

@@ -11,6 +11,7 @@ from videorl.errors import CheckpointError
 from videorl.planning.models import read_configs
 from videorl.planning.published import PUBLISHED
 
+
 def test_without_a_hub_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the hub itself may answer is tried in `tests/unit/files/test_hub.py`."""
     from huggingface_hub import constants

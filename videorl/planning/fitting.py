@@ -1,0 +1,61 @@
+"""`learner.micro_batch_size: auto`: as many videos as fit the GPU of a learner rank."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from videorl.config import Recipe
+from videorl.errors import CheckpointError, ConfigError
+from videorl.planning.cards import Card
+from videorl.planning.models import read_configs
+from videorl.planning.roles import choose_learner
+
+logger = logging.getLogger(__name__)
+
+
+def with_micro_batch(recipe: Recipe, memory_gib: float) -> Recipe:
+    """Return the recipe with a number in place of `auto`, if the learner has a GPU.
+
+    What cannot be planned, such as ReFL or a policy of one's own, takes one video at a time.
+
+    Args:
+        recipe: The run.
+        memory_gib: Of a learner rank's GPU, or of its share of one; 0 = it has none.
+    """
+    if recipe.learner.micro_batch_size != "auto" or not memory_gib:
+        return recipe
+    card = Card("the learner's GPU", memory_gib, tflops=1.0)
+    try:
+        choice = choose_learner(recipe, read_configs(recipe.policy.path), card)
+    except (ConfigError, CheckpointError) as error:
+        logger.info("learner.micro_batch_size=auto is 1, as the plan cannot say more: %s", error)
+        return _with(recipe, 1)
+    if choice.micro_batch_size == 0:
+        logger.warning(
+            "learner.micro_batch_size=auto is 1, but by the plan a video needs %.1f GiB and %.1f "
+            "are usable: see `videorl plan` for what to change",
+            choice.one_video.peak_gib,
+            card.usable_gib,
+        )
+        return _with(recipe, 1)
+    logger.info(
+        "learner.micro_batch_size=auto is %d: %.1f of %.1f usable GiB by the plan",
+        choice.micro_batch_size,
+        choice.memory.peak_gib,
+        card.usable_gib,
+    )
+    return _with(recipe, choice.micro_batch_size)
+
+
+def own_memory_gib() -> float:
+    """Return the memory of this process's GPU in GiB; 0 = it has none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.0
+    return torch.cuda.get_device_properties(0).total_memory / 2**30
+
+
+def _with(recipe: Recipe, number: int) -> Recipe:
+    return replace(recipe, learner=replace(recipe.learner, micro_batch_size=number))
