@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 FAMILIES = {"wan": "Wan-1.3B", "cogvideox": "CogVideoX-2B"}
+_TOGETHER = {1: "one video at a time", 2: "both videos"}
 _SOLVER, _DECODING = "a few solver steps", "decoding"
 
 
@@ -106,12 +107,18 @@ def measure_all(scale: Scale, deadline: float) -> dict[str, Any]:
         print(f"{title}: about {seconds:.1f} s")
     if skipped:
         print(f"no time was left for: {', '.join(skipped)}")
+    plans = {} if scale.is_tiny else planned_gib(scale)
+    for row in rows:
+        if row.name in plans:
+            ratio = row.peak_gib / plans[row.name]
+            print(f"{row.name}: {ratio:.2f} of the {plans[row.name]:.1f} GiB of the plan")
     return {
         "device": name,
         "torch": torch.__version__,
         "matrix_teraflops_per_s": rate,
         "rows": [asdict(row) for row in rows],
         "seconds_per_video": videos,
+        "planned_gib": plans,
         "failed": failed,
         "skipped": skipped,
     }
@@ -124,13 +131,31 @@ def measurements(scale: Scale) -> dict[str, Callable[[], Work]]:
     found: dict[str, Callable[[], Work]] = {}
     for family in FAMILIES:
         name = _title(scale, family)
-        for videos, how in ((1, "one video at a time"), (2, "both videos")):
+        for videos, how in _TOGETHER.items():
             found[f"{name} DPO, {how}"] = partial(real.dpo_step, scale, family, videos)
         found[f"{name}, {_SOLVER}"] = partial(real.solver_steps, scale, family)
         found[f"{name}, {_DECODING}"] = partial(real.decode, scale, family)
     found["VideoReward, a clip of 5 s"] = partial(real.video_reward, scale)
     found["VideoScore, 16 frames"] = partial(real.video_score, scale)
     found["VisionReward, a clip of 5 s"] = partial(real.vision_reward, scale)
+    return found
+
+
+def planned_gib(scale: Scale) -> dict[str, float]:
+    """Return what `videorl plan` says of the learner's peak, by the title of the measurement."""
+    from videorl.planning.cards import Card
+    from videorl.planning.models import read_configs
+    from videorl.planning.roles import choose_learner
+
+    unlimited = Card("any", memory_gib=1e6, tflops=1.0)
+    found: dict[str, float] = {}
+    for family in FAMILIES:
+        recipe = scale.recipe(family)
+        configs = read_configs(recipe.policy.path)
+        for videos, how in _TOGETHER.items():
+            recipe.learner = replace(recipe.learner, micro_batch_size=videos, zero_stage=0)
+            peak_gib = choose_learner(recipe, configs, unlimited).memory.peak_gib
+            found[f"{_title(scale, family)} DPO, {how}"] = peak_gib
     return found
 
 
