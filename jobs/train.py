@@ -15,8 +15,13 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs import command
+from videorl.errors import RehearsalError
+
+if TYPE_CHECKING:
+    from videorl.config import Recipe
 
 _logger = logging.getLogger(__name__)
 
@@ -46,11 +51,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     with open_run(recipe) as folder:
         from actors.run import run
 
-        finished = run(recipe, folder, options.address)
+        try:
+            finished = run(recipe, folder, options.address)
+        except RehearsalError as error:
+            raise _with_plan(error, recipe) from error
     if not finished:
         return command.stopped(folder.root)
     learned = json.loads(folder.summary.read_text()).get("steps_learned")
     return command.LEARNED_NOTHING if learned == 0 else 0
+
+
+def _with_plan(error: RehearsalError, recipe: Recipe) -> RehearsalError:
+    """Add what the plan says where memory was too small."""
+    if not error.is_memory:
+        return error
+    from videorl.planning.fitting import peaks
+
+    return RehearsalError(f"{error}. {peaks(recipe)}", is_memory=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,11 @@ class CanaryError(VideorlError, RuntimeError):
 class RehearsalError(VideorlError, RuntimeError):
     """A part of a run cannot do its work once at full size, before anything long has begun."""
 
+    def __init__(self, message: str, *, is_memory: bool = False) -> None:
+        super().__init__(message)
+        self.is_memory = is_memory
+        """Whether a device was too small."""
+
 
 class RoundsLostError(VideorlError, RuntimeError):
     """Round after round gave nothing to learn from; going on would only count steps up."""

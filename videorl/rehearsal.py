@@ -62,6 +62,8 @@ _RESTS_ON = {
 }
 """Part -> the sections that it is rehearsed again for."""
 
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|allocate memory|MemoryError", re.IGNORECASE)
+
 
 class RehearsingLearner(Protocol):
     """What a learner does in a rehearsal, on all ranks; both return the peak of its GPU in GiB."""
@@ -196,21 +198,21 @@ class Rehearsal:
         try:
             peak_gib = work()
         except Exception as error:
-            raise RehearsalError(
-                self._explained(part, error, time.perf_counter() - started)
-            ) from error
+            said = f"{type(error).__name__}: {error}"
+            is_memory = bool(_OUT_OF_MEMORY.search(said))
+            seconds = time.perf_counter() - started
+            explained = self._explained(part, said, seconds, is_memory=is_memory)
+            raise RehearsalError(explained, is_memory=is_memory) from error
         seconds = time.perf_counter() - started
         peak = f", {peak_gib:.1f} GiB of GPU memory at most" if peak_gib else ""
         logger.info("rehearsal of the %s passed in %.1f s%s", part, seconds, peak)
         self._passed[part] = {"key": self._keys[part], "seconds": seconds, "peak_gib": peak_gib}
         write_json(self._file, self._passed)
 
-    def _explained(self, part: str, error: Exception, seconds: float) -> str:
-        said = f"{type(error).__name__}: {error}"
-        asked = self._asked(part)
-        what = "ran out of memory" if _is_memory(said) else "failed"
-        advice = f"It was asked for {asked}"
-        if _is_memory(said):
+    def _explained(self, part: str, said: str, seconds: float, *, is_memory: bool) -> str:
+        what = "ran out of memory" if is_memory else "failed"
+        advice = f"It was asked for {self._asked(part)}"
+        if is_memory:
             advice += "; lower these, turn policy.gradient_checkpointing on, or use a larger device"
         return (
             f"rehearsal: the {part} {what} after {seconds:.0f} s: {said}. {advice}. Nothing was "
@@ -275,7 +277,3 @@ def _value(settings: Any, key: str) -> Any:
     for name in key.split("."):
         settings = settings[name]
     return settings
-
-
-def _is_memory(said: str) -> bool:
-    return bool(re.search(r"out ?of ?memory|allocate memory|MemoryError", said, re.IGNORECASE))

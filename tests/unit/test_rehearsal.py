@@ -176,7 +176,7 @@ def full(*_: Any, **__: Any) -> Any:
             "predict",
             out_of_memory,
             r"the learner ran out of memory .*learner\.micro_batch_size=64, "
-            r"policy\.gradient_checkpointing=False",
+            r"policy\.gradient_checkpointing=auto",
         ),
     ],
 )
@@ -192,6 +192,7 @@ def test_a_part_that_does_not_fit_is_named_with_what_to_change(
     with pytest.raises(RehearsalError, match=said) as caught:
         finish(recipe)
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert caught.value.is_memory
     assert not RunFolder(Path(recipe.run_dir)).metrics.exists(), "no step was taken"
 
 

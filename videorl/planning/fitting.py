@@ -1,4 +1,4 @@
-"""`learner.micro_batch_size: auto`: as many videos as fit the GPU of a learner rank."""
+"""What runs ask of the plan: how many videos fit at once, and what each role needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from videorl.config import Recipe
 from videorl.errors import CheckpointError, ConfigError
 from videorl.planning.cards import Card
 from videorl.planning.models import read_configs
-from videorl.planning.roles import choose_learner
+from videorl.planning.roles import choose_learner, count_needs
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,17 @@ def with_micro_batch(recipe: Recipe, memory_gib: float) -> Recipe:
         card.usable_gib,
     )
     return _with(recipe, choice.micro_batch_size)
+
+
+def peaks(recipe: Recipe) -> str:
+    """Return a sentence with the peak of every role by the plan; empty if it cannot be planned."""
+    card = Card("any", memory_gib=1e6, tflops=1.0)
+    try:
+        roles = count_needs(recipe, read_configs(recipe.policy.path), card).roles
+    except (ConfigError, CheckpointError):
+        return ""
+    named = ", ".join(f"{name} {role.memory.peak_gib:.1f} GiB" for name, role in roles.items())
+    return f"By the plan they need, of one GPU each: {named} (`videorl plan` says more)"
 
 
 def own_memory_gib() -> float:

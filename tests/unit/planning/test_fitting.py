@@ -8,7 +8,7 @@ import pytest
 
 from videorl.config import Recipe
 from videorl.errors import ConfigError
-from videorl.planning.fitting import with_micro_batch
+from videorl.planning.fitting import peaks, with_micro_batch
 from videorl.recipes.reading import load_recipe
 
 
@@ -35,6 +35,13 @@ def test_as_many_videos_as_fit_and_whole_pairs(caplog: pytest.LogCaptureFixture)
 def test_what_does_not_fit_is_tried_one_by_one_and_said(caplog: pytest.LogCaptureFixture) -> None:
     assert with_micro_batch(recipe(), 0.5).learner.micro_batch_size == 1
     assert "by the plan a video needs" in caplog.text
+
+
+def test_the_peaks_of_all_roles_are_named() -> None:
+    said = peaks(recipe())
+    for role in ("learner", "generator", "encoder"):
+        assert f"{role} " in said
+    assert peaks(recipe("moving_shapes_refl")) == ""
 
 
 def test_what_cannot_be_planned_takes_one_video_at_a_time() -> None:
