@@ -18,6 +18,7 @@ COMMANDS = {
         "jobs.evaluate_reward",
         "compare reward models with people, on a benchmark",
     ),
+    "export": ("jobs.export", "write an aligned LoRA for ComfyUI or kohya's trainers"),
     "scale": ("jobs.scale", "resize the worker pools of a run while it works"),
     "score": ("jobs.score", "score videos of a folder or a Parquet file with reward models"),
     "audit": ("jobs.audit", "account for every prompt of a run, and look for contradictions"),

@@ -28,6 +28,7 @@ _WHERE = "policy.lora.initial"
 class AdapterFile:
     """The content of an adapter's file."""
 
+    path: Path
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any] | None
     """peft's configuration, from the header of the file or from `adapter_config.json` beside it."""
@@ -59,7 +60,7 @@ def open_adapter(source: str) -> AdapterFile:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error})") from error
-    return AdapterFile(tensors, _config(path, header))
+    return AdapterFile(path, tensors, _config(path, header))
 
 
 def _file_in(folder: Path) -> Path:
