@@ -48,7 +48,7 @@ def tiny_learner(
     engine = make_engine(module) if make_engine else LocalEngine(module, recipe.optimizer)
     checkpoints = CheckpointFolder(folder, recipe.checkpoint.keep)
     assert isinstance(recipe.objective, CandidateObjective)
-    videos = recipe.learner.micro_batch_size
+    videos = recipe.learner.videos_at_once
     method = FromCandidates(policy, recipe.objective, recipe.seed, videos_per_forward=videos)
     return Learner(policy, method, engine, step_settings(recipe), checkpoints), policy
 

@@ -35,11 +35,12 @@ def checkpoint(tiny_checkpoints: dict[str, Path]) -> Path:
 
 def effect(model: Any) -> dict[str, Tensor]:
     """Return what peft adds to each layer."""
-    return {
-        name: module.get_delta_weight("default")
+    layers: list[tuple[str, Any]] = [
+        (name, module)
         for name, module in model.named_modules()
         if isinstance(module, peft.tuners.lora.LoraLayer)
-    }
+    ]
+    return {name: layer.get_delta_weight("default") for name, layer in layers}
 
 
 def opened(checkpoint: Path, file: Path) -> dict[str, Tensor]:
