@@ -68,7 +68,7 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path:
 def test_the_archive_of_another_run_is_refused_before_a_model_loads(recipe: Recipe) -> None:
     frames = recipe.sampling.num_frames
     recipe.policy.family, recipe.sampling.num_frames = "cogvideox", 5
-    recipe.policy.path = "there/is/no/model"
+    recipe.policy.path = "/there/is/no/model"
     with pytest.raises(
         ArchiveError,
         match=rf"a run with policy\.family=wan, sampling\.num_frames={frames}, but this recipe has "

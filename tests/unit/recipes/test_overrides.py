@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, get_origin, get_type_hints
@@ -58,7 +59,9 @@ def test_a_text_setting_is_taken_literally(text: str) -> None:
     keys = ("name", "run_dir", "sampling.negative_prompt", "checkpoint.location")
     made = load_recipe("moving_shapes", [f"{key}={text}" for key in keys])
     found = (made.name, made.run_dir, made.sampling.negative_prompt, made.checkpoint.location)
-    assert found == (text,) * 4
+    is_in_shell = text.startswith(("~", "$"))  # in paths these stand for what they do there
+    path = os.path.expanduser(os.path.expandvars(text)) if is_in_shell else text
+    assert found == (text, path, text, path)
     (reward,) = load_rewards(["vision_reward"], None, [f"rewards.0.label={text}"])
     assert reward.label == text
 
@@ -81,7 +84,7 @@ def test_an_optional_text_is_none_only_if_null_is_typed() -> None:
     assert initial("null") is None
     assert initial("") is None
     assert initial("l#/style #2") == "l#/style #2"
-    assert initial("~") == "~"
+    assert initial("~") == os.path.expanduser("~"), "the home folder, and not YAML's null"
 
 
 def test_texts_of_options_are_not_cut_either() -> None:
