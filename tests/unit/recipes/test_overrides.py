@@ -136,6 +136,8 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False),
     float | None: st.none() | st.floats(allow_nan=False),
     bool: st.booleans(),
+    int | str: st.integers(-(2**40), 2**40) | st.just("auto"),
+    bool | str: st.booleans() | st.just("auto"),
     list[float]: st.lists(st.floats(allow_nan=False), max_size=3),
     list[str]: st.lists(lines, max_size=3),
     dict[str, float]: st.dictionaries(lines, st.floats(allow_nan=False), max_size=3),
