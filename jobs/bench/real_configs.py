@@ -5,85 +5,16 @@ The models with these values have random weights: they cost what the published o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from videorl.planning.published import PUBLISHED
 
 Settings = dict[str, Any]
 
-WAN_1_3B: Settings = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 12,
-    "attention_head_dim": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "ffn_dim": 8960,
-    "num_layers": 30,
-    "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads",
-    "eps": 1e-6,
-    "rope_max_seq_len": 1024,
-}
-"""Wan-AI/Wan2.1-T2V-1.3B-Diffusers, transformer."""
-WAN_VAE: Settings = {
-    "base_dim": 96,
-    "z_dim": 16,
-    "dim_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2,
-    "attn_scales": [],
-    "temperal_downsample": [False, True, True],
-}
-"""The same, VAE."""
-WAN_SCHEDULER: Settings = {
-    "prediction_type": "flow_prediction",
-    "use_flow_sigmas": True,
-    "num_train_timesteps": 1000,
-    "flow_shift": 3.0,
-}
-"""The same, `UniPCMultistepScheduler`."""
-
-COGVIDEOX_2B: Settings = {
-    "num_attention_heads": 30,
-    "attention_head_dim": 64,
-    "in_channels": 16,
-    "out_channels": 16,
-    "time_embed_dim": 512,
-    "text_embed_dim": 4096,
-    "num_layers": 30,
-    "sample_width": 90,
-    "sample_height": 60,
-    "sample_frames": 49,
-    "patch_size": 2,
-    "temporal_compression_ratio": 4,
-    "max_text_seq_length": 226,
-    "spatial_interpolation_scale": 1.875,
-    "use_rotary_positional_embeddings": False,
-}
-"""THUDM/CogVideoX-2b, transformer."""
-COGVIDEOX_VAE: Settings = {
-    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
-    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
-    "block_out_channels": (128, 256, 256, 512),
-    "latent_channels": 16,
-    "layers_per_block": 3,
-    "norm_num_groups": 32,
-    "temporal_compression_ratio": 4,
-    "sample_height": 480,
-    "sample_width": 720,
-    "scaling_factor": 1.15258426,
-}
-"""The same, VAE."""
-COGVIDEOX_SCHEDULER: Settings = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
-    "snr_shift_scale": 3.0,
-    "timestep_spacing": "trailing",
-}
-"""The same, `CogVideoXDDIMScheduler`."""
+WAN: Mapping[str, Settings] = PUBLISHED["wan-ai/wan2.1-t2v-1.3b-diffusers"]
+COGVIDEOX: Mapping[str, Settings] = PUBLISHED["thudm/cogvideox-2b"]
+"""Part -> its configuration, as the plan has it."""
 
 VIDEO_REWARD: Settings = {
     "model_type": "qwen2_vl",

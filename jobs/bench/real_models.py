@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -38,9 +38,9 @@ class Scale:
     device: torch.device
     dtype: torch.dtype
 
-    def config(self, settings: real.Settings, name: str) -> real.Settings:
+    def config(self, settings: Mapping[str, Any], name: str) -> real.Settings:
         """Return published settings, or tiny ones."""
-        return settings | real.TINY[name] if self.is_tiny else dict(settings)
+        return {**settings, **(real.TINY[name] if self.is_tiny else {})}
 
     def recipe(self, family: str) -> Recipe:
         """Return the shipped recipe of a family, at its published size or a tiny one."""
@@ -176,9 +176,9 @@ def _wan(scale: Scale, with_vae: bool) -> tuple[Any, Any, Any]:
     from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
     with scale.device:
-        transformer = WanTransformer3DModel(**scale.config(real.WAN_1_3B, "wan"))
-        vae = AutoencoderKLWan(**scale.config(real.WAN_VAE, "wan_vae")) if with_vae else None
-    return transformer, vae, UniPCMultistepScheduler(**real.WAN_SCHEDULER)
+        transformer = WanTransformer3DModel(**scale.config(real.WAN["transformer"], "wan"))
+        vae = AutoencoderKLWan(**scale.config(real.WAN["vae"], "wan_vae")) if with_vae else None
+    return transformer, vae, UniPCMultistepScheduler(**real.WAN["scheduler"])
 
 
 def _cogvideox(scale: Scale, with_vae: bool) -> tuple[Any, Any, Any]:
@@ -187,10 +187,12 @@ def _cogvideox(scale: Scale, with_vae: bool) -> tuple[Any, Any, Any]:
     from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 
     with scale.device:
-        transformer = CogVideoXTransformer3DModel(**scale.config(real.COGVIDEOX_2B, "cogvideox"))
-        config = scale.config(real.COGVIDEOX_VAE, "cogvideox_vae")
+        transformer = CogVideoXTransformer3DModel(
+            **scale.config(real.COGVIDEOX["transformer"], "cogvideox")
+        )
+        config = scale.config(real.COGVIDEOX["vae"], "cogvideox_vae")
         vae = AutoencoderKLCogVideoX(**config) if with_vae else None
-    return transformer, vae, CogVideoXDDIMScheduler(**real.COGVIDEOX_SCHEDULER)
+    return transformer, vae, CogVideoXDDIMScheduler(**real.COGVIDEOX["scheduler"])
 
 
 def _cast(model: Any, dtype: torch.dtype) -> None:

@@ -1,7 +1,8 @@
 """Copies of the published configurations of known models, so that they are planned offline.
 
-They were copied by hand from the repositories named here; only what decides sizes is kept. Latent
-statistics are left out: they are numbers, not sizes.
+They were written down without the hub at hand, so they have not been compared with the files there;
+`tests/unit/jobs/test_gpu_benchmark.py` holds the parameter counts of two.
+Only what decides sizes is kept: latent statistics are numbers, not sizes.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def _cogvideox(heads: int, layers: int, shift: float, is_rotary: bool) -> dict[s
         "vae": _COGVIDEOX_VAE,
         "text_encoder": {**_T5, "vocab_size": 32128},
         "scheduler": {
+            "clip_sample": False,
             "prediction_type": "v_prediction",
             "rescale_betas_zero_snr": True,
             "snr_shift_scale": shift,

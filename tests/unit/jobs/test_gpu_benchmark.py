@@ -107,8 +107,8 @@ def test_the_configurations_are_those_of_the_published_models() -> None:
     with torch.device("meta"):
         score = VideoScoreNetwork(Idefics2Config.from_dict(real_configs.VIDEO_SCORE))
         reward = VideoRewardNetwork(Qwen2VLConfig.from_dict(real_configs.VIDEO_REWARD))
-        wan = WanTransformer3DModel(**real_configs.WAN_1_3B)
-        cogvideox = CogVideoXTransformer3DModel(**real_configs.COGVIDEOX_2B)
+        wan = WanTransformer3DModel(**real_configs.WAN["transformer"])
+        cogvideox = CogVideoXTransformer3DModel(**real_configs.COGVIDEOX["transformer"])
     with empty_parameters():
         vision = CogVLM2Video(real_configs.VISION_REWARD)
 
