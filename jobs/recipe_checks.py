@@ -50,7 +50,7 @@ def check_models(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
 _FIX = {
     "missing": "",
     "to download": "it is downloaded when the run starts: check the network, the disk, and "
-    "HF_TOKEN for a gated model; or download it before",
+    "HF_TOKEN for a gated model; or let `videorl fetch` bring it before",
 }
 
 
