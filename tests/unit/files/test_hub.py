@@ -31,9 +31,9 @@ def test_an_id_has_a_revision_and_perhaps_a_file() -> None:
 def test_home_and_variables_stand_for_what_they_do_in_a_shell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HOME", "/people/me")
+    monkeypatch.setenv("HOME", "/user/me")
     assert (
-        local_path("~/m") == local_path("$HOME/m") == local_path("${HOME}/m") == Path("/people/me/m")
+        local_path("~/m") == local_path("$HOME/m") == local_path("${HOME}/m") == Path("/user/me/m")
     )
 
 

@@ -9,7 +9,7 @@ from videorl.recipes.reading import load_recipe, load_rewards
 
 @pytest.mark.parametrize("home", ["~", "$HOME", "${oc.env:HOME}"])
 def test_home_is_found_in_every_path(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
-    monkeypatch.setenv("HOME", "/people/me")
+    monkeypatch.setenv("HOME", "/user/me")
     keys = [
         "run_dir",
         "policy.path",
@@ -45,11 +45,11 @@ def test_home_is_found_in_every_path(monkeypatch: pytest.MonkeyPatch, home: str)
                 value = value[int(word)]
             else:
                 value = value[word] if isinstance(value, dict) else getattr(value, word)
-        assert value == "/people/me/a", key
+        assert value == "/user/me/a", key
     assert recipe.sampling.negative_prompt == "~ $HOME"
 
 
 def test_home_is_found_in_a_reward_that_is_named_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/people/me")
+    monkeypatch.setenv("HOME", "/user/me")
     [reward] = load_rewards(["video_reward=~/VideoReward"], None)
-    assert reward.path == "/people/me/VideoReward"
+    assert reward.path == "/user/me/VideoReward"
