@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,6 @@ from jobs.bench.real_models import Scale, dpo_step, policy
 from tests.unit.test_house import ROOT, arrows, modules
 from videorl.rewards.checkpoints import empty_parameters
 from videorl.rewards.vision_reward.cogvlm2_video import CogVLM2Video
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other cost more than these models, on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_trial_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
