@@ -1,0 +1,1 @@
+"""A policy and reward models as Ray Serve deployments."""

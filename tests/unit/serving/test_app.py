@@ -1,0 +1,269 @@
+"""The HTTP side, over a policy and a reward model in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.serving import HEADERS, SMALL, TOKEN, LocalEngine, local_app, small_recipe
+from videorl.rewards import load
+from videorl.serving.errors import RequestError
+from videorl.serving.guards import Guard
+from videorl.serving.policy import Served, ServedPolicy
+from videorl.serving.requests import Offer
+from videorl.serving.scorer import UploadScorer
+from videorl.serving.uploads import UploadDecoder
+
+TEXT = "a large red circle moving left"
+OFFER = Offer("shapes", small_recipe().sampling, rewards=("moving_shapes",))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[LocalEngine]:
+    decoder = UploadDecoder(SMALL)
+    scorer = UploadScorer(load("moving_shapes"), decoder)
+    yield LocalEngine(ServedPolicy(Served(small_recipe())), {"moving_shapes": scorer})
+    decoder.close()
+
+
+@pytest.fixture
+def client(engine: LocalEngine, tmp_path: Path) -> Iterator[TestClient]:
+    app = local_app(engine, OFFER, tmp_path / "served")
+    with TestClient(app, headers=HEADERS, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def mp4(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    app = local_app(engine, OFFER, tmp_path_factory.mktemp("mp4"))
+    with TestClient(app, headers=HEADERS) as client:
+        answer = client.post("/v1/videos/sync", json={"prompt": TEXT, "seed": 1})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
+    return answer.content
+
+
+def error(answer: Any) -> tuple[int, str | None]:
+    """Return status and code; every refusal has OpenAI's shape."""
+    found = answer.json()["error"]
+    assert found.keys() == {"message", "type", "param", "code"}
+    assert found["message"]
+    return answer.status_code, found["code"]
+
+
+@pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
+def test_a_video_is_made_listed_and_deleted(client: TestClient, mp4: bytes, form: bool) -> None:
+    fields = {"prompt": TEXT, "seed": "1"}
+    files = {name: (None, value) for name, value in fields.items()}
+    made = (
+        client.post("/v1/videos", files=files) if form else client.post("/v1/videos", json=fields)
+    )
+    video_id = made.json()["id"]
+    found: dict[str, Any] = {}
+    for _ in range(100):
+        if (found := client.get(f"/v1/videos/{video_id}").json())["status"] == "completed":
+            break
+    assert (found["progress"], found["model"], found["size"]) == (100, "base", "32x32")
+    assert client.get(f"/v1/videos/{video_id}/content").content == mp4
+    listed = client.get("/v1/videos", params={"limit": 1}).json()
+    assert [video["id"] for video in listed["data"]] == [video_id]
+    assert not listed["has_more"]
+    assert client.delete(f"/v1/videos/{video_id}").json()["deleted"]
+    for answer in (
+        client.get(f"/v1/videos/{video_id}"),
+        client.get(f"/v1/videos/{video_id}/content"),
+        client.delete(f"/v1/videos/{video_id}"),
+        client.get("/v1/videos", params={"after": video_id}),
+    ):
+        assert error(answer) == (404, "video_not_found")
+
+
+def test_a_prompt_that_is_too_long_for_the_model_is_said_in_the_video(client: TestClient) -> None:
+    video_id = client.post("/v1/videos", json={"prompt": "red " * 100}).json()["id"]
+    found = client.get(f"/v1/videos/{video_id}").json()
+    assert found["status"] == "failed"
+    assert "tokens" in found["error"]["message"]
+    assert error(client.get(f"/v1/videos/{video_id}/content")) == (409, "video_failed")
+    answer = client.post("/v1/videos/sync", json={"prompt": "red " * 100})
+    assert error(answer) == (422, "prompt_unusable")
+
+
+def test_uploads_are_scored_as_the_model_scores_the_file(
+    client: TestClient, mp4: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "video.mp4").write_bytes(mp4)
+    model: Any = load("moving_shapes")
+    (expected,) = model.score([tmp_path / "video.mp4"], [TEXT])
+    answer = client.post("/v1/rewards", files={"video": mp4}, data={"prompt": TEXT})
+    (found,) = answer.json()["scores"].values()
+    assert found == {"total": expected.total, "dimensions": dict(expected.dimensions)}
+
+
+@pytest.mark.parametrize(
+    ("data", "video", "said"),
+    [
+        ({"prompt": TEXT, "models": "video_reward"}, b"x", (404, "reward_not_loaded")),
+        ({"prompt": TEXT, "models": "../x"}, b"x", (404, "reward_not_loaded")),
+        ({"prompt": TEXT}, b"corrupt" * 100, (422, "video_unreadable")),
+        ({"prompt": TEXT}, b"", (422, "video_unreadable")),
+        ({"prompt": "no such thing"}, None, (422, "unscorable")),
+        ({"prompt": ""}, b"x", (422, None)),
+        ({"prompt": "x" * 20_000}, b"x", (422, None)),
+        ({"prompt": TEXT, "path": "/etc/passwd"}, b"x", (422, None)),
+        ({"prompt": TEXT}, b"x" * 3 * 2**20, (413, "request_too_large")),
+    ],
+)
+def test_uploads_that_cannot_be_scored(
+    client: TestClient,
+    mp4: bytes,
+    data: dict[str, str],
+    video: bytes | None,
+    said: tuple[int, str | None],
+) -> None:
+    files = {"video": ("../../x.mp4", mp4 if video is None else video)}
+    assert error(client.post("/v1/rewards", data=data, files=files)) == said
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[1]", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b"prompt=a&prompt=b", "application/x-www-form-urlencoded", 422),
+        (b"x", "multipart/form-data; boundary=y", 400),
+        (b"x", "multipart/form-data", 400),
+        (b"x", "text/plain", 415),
+        (b" " * (2**20 + 1), "application/json", 413),
+    ],
+)
+def test_bodies_that_cannot_be_read(
+    client: TestClient, content: bytes, kind: str, status: int
+) -> None:
+    for route in ("/v1/videos", "/v1/videos/sync"):
+        answer = client.post(route, content=content, headers={"content-type": kind})
+        assert error(answer)[0] == status, answer.text
+
+
+def test_a_picture_is_refused(client: TestClient) -> None:
+    files = {"input_reference": ("a.png", b"x"), "prompt": (None, TEXT)}
+    answer = client.post("/v1/videos", files=files)
+    assert answer.json()["error"]["param"] == "input_reference"
+
+
+@pytest.mark.parametrize(
+    "header", ["", TOKEN, f"Basic {TOKEN}", "Bearer ", f"Bearer {TOKEN}x", "Bearer \xff"]
+)
+def test_without_the_token_nothing_is_answered_but_health(client: TestClient, header: str) -> None:
+    headers = {b"Authorization": header.encode("latin-1")}
+    for method, path in (("GET", "/v1/videos"), ("POST", "/v1/rewards"), ("GET", "/openapi.json")):
+        assert error(client.request(method, path, headers=headers)) == (401, "invalid_api_key")
+    for path in ("/health", "/ready"):
+        assert client.get(path, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["../etc/passwd", "%2e%2e%2f%2e%2e%2fx", "..%5cx", "%00", "x" * 5000]
+)
+def test_ids_that_are_paths_lead_nowhere(client: TestClient, tmp_path: Path, path: str) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"secret")
+    for answer in (
+        client.get(f"/v1/videos/{path}"),
+        client.get(f"/v1/videos/{path}/content"),
+        client.delete(f"/v1/videos/{path}"),
+    ):
+        assert answer.status_code in (404, 405)
+    assert (tmp_path / "x.mp4").exists()
+
+
+def test_a_full_queue_is_429_with_when_to_come_again(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = asyncio.Event()
+
+    async def hold(tasks: Any) -> Any:
+        await held.wait()
+        return []
+
+    monkeypatch.setattr(engine, "sample", hold)
+    limits = SMALL.__class__(**{**vars(SMALL), "max_queued": 2})
+    with TestClient(local_app(engine, OFFER, tmp_path, limits), headers=HEADERS) as client:
+        answers = [client.post("/v1/videos", json={"prompt": TEXT}) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429]
+        assert error(answers[4]) == (429, "queue_full")
+        assert int(answers[4].headers["Retry-After"]) >= 1
+        first, *_, last = [answer.json()["id"] for answer in answers[:4]]
+        assert client.get(f"/v1/videos/{first}").json()["status"] == "in_progress"
+        assert error(client.get(f"/v1/videos/{first}/content")) == (409, "video_not_ready")
+        client.delete(f"/v1/videos/{last}")  # which makes room
+        assert client.post("/v1/videos", json={"prompt": TEXT}).status_code == 200
+
+
+def test_a_client_that_sends_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> list[int]:
+        seen: list[int] = []
+        limits = SMALL.__class__(**{**vars(SMALL), "upload_s": 0.05})
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            while (await receive()).get("more_body"):
+                pass
+
+        async def slow() -> dict[str, Any]:
+            await asyncio.sleep(0.02)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def nobody(message: Any) -> None:
+            raise AssertionError(message)
+
+        guard = Guard(app, limits, None, lambda route, status, seconds: seen.append(status))
+        scope = {"type": "http", "path": "/v1/videos", "headers": []}
+        with pytest.raises(RequestError, match=r"did not come within 0\.05 s"):
+            await guard(scope, slow, nobody)
+        return seen
+
+    assert asyncio.run(check()) == [500]
+
+
+def test_a_fault_is_500_without_its_reason(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(tasks: Any) -> Any:
+        raise ValueError("secret of ours")
+
+    monkeypatch.setattr(engine, "sample", fail)
+    app = local_app(engine, OFFER, tmp_path)
+    with TestClient(app, headers=HEADERS, raise_server_exceptions=False) as client:
+        answer = client.post("/v1/videos/sync", json={"prompt": TEXT})
+        assert error(answer) == (500, "server_error")
+        assert "secret" not in answer.text
+        video_id = client.post("/v1/videos", json={"prompt": TEXT}).json()["id"]
+        found = client.get(f"/v1/videos/{video_id}").json()
+    assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
+
+
+def test_routes_are_counted_by_few_names(client: TestClient, engine: LocalEngine) -> None:
+    engine.seen.clear()
+    for path in (f"/v1/videos/video_{'0' * 32}", "/v1/videos/other", "/favicon.ico", "/health"):
+        client.get(path)
+    assert engine.seen == [
+        ("/v1/videos/{video_id}", 404),
+        ("other", 404),
+        ("other", 404),
+        ("/health", 200),
+    ]
+    assert "/health 200" in client.get("/metrics").text
+
+
+def test_openapi_says_what_requests_may_have(client: TestClient) -> None:
+    found = client.get("/openapi.json").json()
+    body = found["paths"]["/v1/videos"]["post"]["requestBody"]["content"]
+    assert body["application/json"] == body["multipart/form-data"]
+    assert {"prompt", "size", "lora"} <= body["application/json"]["schema"]["properties"].keys()
+    assert "$ref" not in json.dumps(body)
+    assert "429" in found["paths"]["/v1/rewards"]["post"]["responses"]

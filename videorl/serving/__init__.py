@@ -1,0 +1,1 @@
+"""A policy and reward models behind HTTP: all of it that needs no Ray."""

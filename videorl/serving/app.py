@@ -1,0 +1,249 @@
+"""The HTTP side: which routes there are, and what they answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from videorl import __version__
+from videorl.serving.bodies import read_body, read_form
+from videorl.serving.engine import Engine
+from videorl.serving.errors import RequestError
+from videorl.serving.guards import Guard, broken, refusal
+from videorl.serving.limits import MAX_PROMPT, ServingLimits
+from videorl.serving.openapi import BODY, ERRORS, UPLOAD, may
+from videorl.serving.requests import Offer, invalid, read_fields
+from videorl.serving.results import COMPLETED, FAILED, Record, Results
+from videorl.serving.work import Replicas, Work
+
+logger = logging.getLogger(__name__)
+
+
+def build_app(
+    engine: Engine,
+    offer: Offer,
+    results: Results,
+    *,
+    token: bytes | None,
+    limits: ServingLimits,
+    replicas: Replicas,
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        engine: Computes.
+        offer: What is served.
+        results: Keeps videos.
+        token: SHA-256 of the token that requests must bring; None = they need none.
+        limits: What requests may ask for.
+        replicas: How much `engine` does at once.
+    """
+    work = Work(engine, offer, results, limits, replicas)
+    # No pages of FastAPI: they load scripts from other hosts.
+    app = FastAPI(title="videorl serve", version=__version__, docs_url=None, redoc_url=None)
+    if token is not None:
+        app.router.dependencies.append(Depends(HTTPBearer(auto_error=False)))
+    app.add_middleware(Guard, limits=limits, token=token, observe=engine.observe)
+    app.add_exception_handler(RequestError, lambda _, error: refusal(_as(RequestError, error)))
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _bad_query)
+    app.add_exception_handler(Exception, _fault)
+    _add_state(app, engine, offer)
+    _add_videos(app, work)
+    _add_results(app, work, results)
+    _add_rewards(app, work, offer)
+    return app
+
+
+def _add_state(app: FastAPI, engine: Engine, offer: Offer) -> None:
+    started = int(time.time())
+
+    @app.get("/health", summary="Whether the HTTP side answers")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready", summary="Whether the model and every reward are loaded", responses=may(503))
+    async def ready() -> JSONResponse:
+        is_ready = await engine.is_ready()
+        return JSONResponse(
+            {"status": "ready" if is_ready else "loading"}, 200 if is_ready else 503
+        )
+
+    @app.get("/metrics", summary="What is measured, for Prometheus")
+    async def metrics() -> Response:
+        return Response(await engine.metrics(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models", summary="The model and its adapters")
+    async def models() -> dict[str, Any]:
+        names = dict.fromkeys([offer.model, *offer.adapters])
+        listed = [
+            {"id": name, "object": "model", "created": started, "owned_by": "videorl"}
+            for name in names
+        ]
+        return {"object": "list", "data": listed, "rewards": [*offer.rewards]}
+
+
+def _add_videos(app: FastAPI, work: Work) -> None:
+    @app.post("/v1/videos", summary="Ask for a video", responses=ERRORS, openapi_extra=BODY)
+    async def create(request: Request) -> dict[str, Any]:
+        task = await work.task(read_fields(await read_body(request)))
+        return work.begin(task).answer()
+
+    @app.post(
+        "/v1/videos/sync",
+        summary="Sample a video and wait for it",
+        responses={**ERRORS, 200: {"content": {"video/mp4": {}}}},
+        openapi_extra=BODY,
+        response_class=Response,
+    )
+    async def sync(request: Request) -> Response:
+        task = await work.task(read_fields(await read_body(request)))
+        content = await work.sample(task)
+        headers = {"x-videorl-seed": str(task.seed), "x-videorl-adapter": task.adapter}
+        return Response(content, media_type="video/mp4", headers=headers)
+
+
+def _add_results(app: FastAPI, work: Work, results: Results) -> None:
+    @app.get("/v1/videos", summary="List videos, the newest first", responses=ERRORS)
+    async def listed(
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> dict[str, Any]:
+        records = results.all()
+        if order == "desc":
+            records.reverse()
+        ids = [record.id for record in records]
+        if after is not None and after not in ids:
+            raise _not_found("after")
+        start = 0 if after is None else ids.index(after) + 1
+        page = [record.answer() for record in records[start : start + limit]]
+        ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
+        more = len(records) > start + limit
+        return {"object": "list", "data": page, "has_more": more, **ends}
+
+    @app.get("/v1/videos/{video_id}", summary="What became of a video", responses=ERRORS)
+    async def retrieve(video_id: str) -> dict[str, Any]:
+        return _found(results, video_id).answer()
+
+    @app.get(
+        "/v1/videos/{video_id}/content",
+        summary="The mp4",
+        responses={**ERRORS, 200: {"content": {"video/mp4": {}}}},
+        response_class=Response,
+    )
+    async def content(video_id: str, variant: Literal["video"] = "video") -> Response:
+        record = _found(results, video_id)
+        if record.status == FAILED:
+            reason = (record.error or {}).get("message", "")
+            raise RequestError(f"this video failed: {reason}", status=409, code="video_failed")
+        if record.status != COMPLETED or (mp4 := results.content(video_id)) is None:
+            raise RequestError(
+                f"this video is {record.status}: ask for it again once it is completed",
+                status=409,
+                code="video_not_ready",
+            )
+        return Response(mp4, media_type="video/mp4")
+
+    @app.delete("/v1/videos/{video_id}", summary="Delete or cancel a video", responses=ERRORS)
+    async def delete(video_id: str) -> dict[str, Any]:
+        if not work.delete(video_id):
+            raise _not_found("video_id")
+        return {"id": video_id, "object": "video.deleted", "deleted": True}
+
+
+def _add_rewards(app: FastAPI, work: Work, offer: Offer) -> None:
+    @app.post("/v1/rewards", summary="Score a video", responses=ERRORS, openapi_extra=UPLOAD)
+    async def rewards(request: Request) -> dict[str, Any]:
+        with work.taking_upload():
+            fields = await read_form(request)
+            upload, prompt, models = _upload(fields, offer)
+            scores = await work.score(await upload.read(), prompt, models)
+        found = {
+            name: {"total": score.total, "dimensions": dict(score.dimensions)}
+            for name, score in scores.items()
+        }
+        return {"object": "reward.scores", "prompt": prompt, "scores": found}
+
+
+def _upload(fields: dict[str, Any], offer: Offer) -> tuple[UploadFile, str, list[str]]:
+    if unknown := sorted(set(fields) - {"video", "prompt", "models"}):
+        raise RequestError(
+            f"there is no field {unknown[0][:80]}; there are video, prompt and models",
+            param=unknown[0][:80],
+        )
+    upload, prompt = fields.get("video"), fields.get("prompt")
+    if not isinstance(upload, UploadFile):
+        raise RequestError("video must be an uploaded file", param="video")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise RequestError("prompt must say what the video is to show", param="prompt")
+    if len(prompt) > MAX_PROMPT:
+        raise RequestError(
+            f"prompt may have {MAX_PROMPT} characters, got {len(prompt)}", param="prompt"
+        )
+    asked = fields.get("models", "")
+    if not isinstance(asked, str):
+        raise RequestError("models must be names with commas between them", param="models")
+    names = [name.strip() for name in asked.split(",") if name.strip()] or [*offer.rewards]
+    if unknown := [name for name in names if name not in offer.rewards]:
+        known = ", ".join(offer.rewards) or "none"
+        raise RequestError(
+            f"reward {unknown[0][:80]!r} is not loaded here; loaded are: {known}. Rewards are "
+            "loaded when the server starts (--reward NAME)",
+            status=404,
+            param="models",
+            code="reward_not_loaded",
+        )
+    if not names:
+        raise RequestError(
+            "no reward is loaded here: start the server with --reward NAME",
+            status=404,
+            param="models",
+            code="reward_not_loaded",
+        )
+    return upload, prompt, [*dict.fromkeys(names)]
+
+
+def _found(results: Results, video_id: str) -> Record:
+    if (record := results.get(video_id)) is None:
+        raise _not_found("video_id")
+    return record
+
+
+def _not_found(param: str) -> RequestError:
+    return RequestError(
+        "there is no such video; it may have been deleted, or been too old to keep",
+        status=404,
+        param=param,
+        code="video_not_found",
+    )
+
+
+def _as(kind: type[Any], error: Exception) -> Any:
+    assert isinstance(error, kind)
+    return error
+
+
+def _http_error(_: Request, error: Exception) -> Response:
+    found: HTTPException = _as(HTTPException, error)
+    answer = refusal(RequestError(str(found.detail), status=found.status_code))
+    answer.headers.update(found.headers or {})
+    return answer
+
+
+def _bad_query(_: Request, error: Exception) -> Response:
+    problems = _as(RequestValidationError, error).errors()
+    return refusal(invalid([{**each, "loc": each["loc"][1:]} for each in problems]))
+
+
+def _fault(_: Request, error: Exception) -> Response:
+    logger.error("a request failed", exc_info=error)
+    return broken()
