@@ -1,0 +1,92 @@
+"""`videorl runs`: list the runs of a folder: state, step, reward, and what they take on disk.
+
+    videorl runs
+    videorl runs /shared/runs --json
+
+`reward` is the mean total of the newest step's candidates, `held-out` that of the base and of the
+aligned policy on held-out prompts. Nothing is written, and runs that are working are not disturbed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs import command
+from videorl.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from videorl.run.overview import RunOverview
+
+_COLUMNS = ("run", "state", "step", "reward", "held-out", "disk", "updated")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table, or JSON."""
+    parser = command.new_parser("videorl runs", __doc__)
+    text = "folder of run folders, or one run (default: runs)"
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead")
+    options = parser.parse_args(argv)
+
+    from videorl.run.overview import overview, run_folders
+
+    if not options.folder.is_dir():
+        raise RunFolderError(f"there is no folder {options.folder}; name the folder of your runs")
+    found = [overview(folder) for folder in run_folders(options.folder)]
+    if options.json:
+        print(json.dumps([dataclasses.asdict(run) for run in found], indent=2))
+        return 0
+    if not found:
+        print(f"no run in {options.folder}: `videorl train RECIPE` makes one")
+        return 0
+    rows = [_COLUMNS, *(_row(run, options.folder) for run in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    for row in rows:
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
+    for run in found:
+        if run.problem:
+            print(f"{run.folder}: {run.problem}")
+    return 0
+
+
+def _row(run: RunOverview, root: Path) -> tuple[str, ...]:
+    folder = Path(run.folder)
+    name = run.name if folder == root else str(folder.relative_to(root))
+    held_out = "" if run.before is None or run.after is None else _change(run.before, run.after)
+    return (
+        name,
+        run.state,
+        f"{run.step}/{run.num_steps}" if run.num_steps else str(run.step),
+        "" if run.reward is None else f"{run.reward:+.3f}",
+        held_out,
+        _bytes(run.bytes_on_disk),
+        _when(run.updated),
+    )
+
+
+def _change(before: float, after: float) -> str:
+    return f"{before:+.3f} to {after:+.3f}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _when(seconds: float) -> str:
+    from datetime import datetime
+
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}" if seconds else ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(command.run(main))

@@ -1,0 +1,203 @@
+"""The pages of `videorl watch` in a real browser, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import sync_playwright
+
+from jobs.watching import CHROMIUM, served
+from tests.watched_runs import make_run, write_step
+from videorl.errors import ConfigError, RunFolderError, VideorlError
+from videorl.pages.frame import serve
+from videorl.pages.watch.app import watch_app
+
+PREFIX = "/lab/watch"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs, of which the first is still short."""
+    folder = tmp_path_factory.mktemp("runs")
+    make_run(folder / "first", 2)
+    make_run(folder / "deep/second", 1, num_frames=2)
+    (folder / "secret.txt").write_text("secret")
+    (folder / "first/out.mp4").symlink_to("/etc/hostname")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[str]:
+    """The address of the page, without the prefix, as a proxy that cuts it off would ask."""
+    with served(root, "--prefix", PREFIX) as url:
+        assert url.endswith(f"{PREFIX}/")
+        yield url.removesuffix(f"{PREFIX}/")
+
+
+def get(url: str, **headers: str) -> tuple[int, bytes]:
+    try:
+        with urlopen(Request(url, headers=headers), timeout=30) as answer:
+            return answer.status, answer.read()
+    except HTTPError as error:
+        return error.code, error.read()
+
+
+def test_files_come_whole_or_in_ranges_and_only_videos_of_the_folder(
+    server: str, root: Path
+) -> None:
+    path = "files/first/archive/videos/step-000000/r000000-p000000-c00.mp4"
+    content = (root / path.removeprefix("files/")).read_bytes()
+    for url in (f"{server}/{path}", f"{server}{PREFIX}/{path}"):
+        assert get(url) == (200, content)
+    assert get(f"{server}/{path}", Range="bytes=5-9") == (206, content[5:10])
+    for wrong in (
+        "secret.txt",
+        "first/config.yaml",
+        "first/out.mp4",
+        "..%2f..%2f..%2fetc/passwd",
+        "%00.mp4",
+        "x" * 3000 + ".mp4",
+        "first/none.mp4",
+    ):
+        assert get(f"{server}/files/{wrong}")[0] == 404, wrong
+
+
+def open_the_gallery(page: Any, url: str) -> None:
+    page.goto(url)
+    page.get_by_role("link", name="first").click()
+    page.wait_for_url(f"{url}run/first")
+    page.wait_for_selector(".chart canvas")
+    assert page.evaluate("document.body.classList.contains('body--dark')")
+    page.keyboard.press("2")
+    page.wait_for_selector("text=page 1 of 2 · 8 groups")
+    assert page.locator(".group").count() == 6
+
+
+def see_candidates_play(page: Any) -> None:
+    """In step with one another, until a key stops them."""
+    playing = "[...document.querySelector('.group:has(video)').querySelectorAll('video')]"
+    page.wait_for_function(f"{playing}.every(video => video.currentTime > 0.2)")
+    times = page.evaluate(f"{playing}.map(video => video.currentTime)")
+    assert len(times) == 2
+    assert abs(times[0] - times[1]) < 0.2
+    page.keyboard.press(" ")
+    page.wait_for_function(f"{playing}.every(video => video.paused)")
+
+
+def turn_pages_and_filter(page: Any, root: Path) -> None:
+    """By keyboard; what is on the screen stays, as the run goes on, until it is asked for."""
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("text=page 2 of 2")
+    page.keyboard.press("/")
+    page.keyboard.type("100 %")
+    page.wait_for_selector("text=page 1 of 1 · 2 groups")
+    assert page.locator(".group header b").all_inner_texts() == ["a 100 % green ball"] * 2
+    assert "margin 0.750 · rule: best vs worst · 1 lost: score_not_finite" in (
+        page.locator(".why").first.inner_text()
+    )
+    page.get_by_label("from step").fill("1e300")
+    page.wait_for_selector("text=No group matches: clear a filter")
+    page.get_by_label("from step").fill("")
+    page.wait_for_selector("text=page 1 of 1 · 2 groups")
+    write_step(root / "first", 2)
+    page.get_by_role("button", name="show new steps").click()
+    page.wait_for_selector("text=page 1 of 1 · 3 groups")
+    page.wait_for_selector('.group[data-step="2"]')
+    assert "step 3 of 6" in page.locator(".facts-row").first.inner_text()
+
+
+def see_the_other_tabs(page: Any, url: str, root: Path) -> None:
+    """Film strips, before and after, pools and settings, each with what was written."""
+    run = root / "first"
+    content = (run / "archive/videos/step-000000/r000000-p000000-c00.mp4").read_bytes()
+    strip = run / "fixed_prompts"
+    strip.mkdir()
+    prompt = {"index": 0, "prompt": "a <b>held-out</b> ball", "seed": 5}
+    (strip / "prompts.json").write_text(json.dumps([prompt]))
+    for step in (0, 50):
+        folder = strip / f"step-{step:06d}"
+        folder.mkdir()
+        (folder / "000.mp4").write_bytes(content)
+        (folder / "scores.json").write_text(json.dumps({"scores": [{"total": 0.25}]}))
+    page.goto(f"{url}run/first?tab=fixed prompts")
+    played = "[...document.querySelectorAll('.strips video')]"
+    page.wait_for_function(f"{played}.length == 2 && {played}.every(v => v.currentTime > 0)")
+    said = page.locator(".strips").inner_text()
+    assert "a <b>held-out</b> ball" in said
+    assert "step 50" in said
+    assert "+0.250" in said
+    (run / "evaluation/before").mkdir(parents=True)
+    (run / "evaluation/before/000000.mp4").write_bytes(content)
+    pair = {"prompt": "a pair", "seed": 1, "before": "before/000000.mp4", "after": None}
+    pair |= {"before_score": -1.0, "after_score": 1.5}
+    (run / "evaluation/videos.json").write_text(json.dumps([pair]))
+    (run / "summary.json").write_text('{"num_steps": 6, "evaluation": {"totals": 1}}')
+    page.goto(f"{url}run/first?tab=before and after")
+    page.wait_for_function("document.querySelector('.pair video').currentTime > 0")
+    assert "missing" in page.locator(".pair").inner_text()
+    page.wait_for_selector("text=an evaluation of another version")
+    page.keyboard.press("5")
+    page.wait_for_selector("text=Faults: none so far")
+    page.keyboard.press("6")
+    page.wait_for_selector("text=best_vs_worst")
+
+
+def see_what_is_damaged(page: Any, url: str, root: Path) -> None:
+    """It is named, and costs nothing else."""
+    (root / "deep/second/archive/pairs/step-000000.parquet").write_bytes(b"PAR1")
+    (root / "deep/second/archive/videos").rename(root / "deep/second/archive/gone")
+    page.goto(f"{url}run/deep/second?tab=gallery")
+    page.wait_for_selector("text=page 1 of 1 · 4 groups")
+    assert "second/archive/pairs/step-000000.parquet" in page.locator(".alert").inner_text()
+    page.wait_for_selector("text=99 <tokens>")
+    assert page.locator("text=the file is missing").count() == 6
+    page.goto(f"{url}run/nowhere")
+    page.wait_for_selector("text=there is no run nowhere")
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
+def test_a_person_watches_a_run_that_is_writing(server: str, root: Path) -> None:
+    asked: list[str] = []
+    errors: list[str] = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        page = browser.new_page(color_scheme="dark")
+        page.set_default_timeout(30_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("websocket", lambda socket: asked.append(socket.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        open_the_gallery(page, f"{server}{PREFIX}/")
+        see_candidates_play(page)
+        turn_pages_and_filter(page, root)
+        see_the_other_tabs(page, f"{server}{PREFIX}/", root)
+        see_what_is_damaged(page, f"{server}{PREFIX}/", root)
+        browser.close()
+    assert not errors
+    hosts = {url.split("/")[2] for url in asked if not url.startswith(("data:", "blob:"))}
+    assert hosts == {server.split("/")[2]}
+
+
+def test_a_port_in_use() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(VideorlError, match=rf"port {port}: something else listens"):
+            serve(FastAPI(), "127.0.0.1", port)
+    with pytest.raises(ConfigError, match="must look like /lab/watch, got 'lab/'"):
+        serve(FastAPI(), "127.0.0.1", 0, prefix="lab/")
+
+
+def test_no_run_there(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"there is no folder .*none"):
+        watch_app(tmp_path / "none")
+    with pytest.raises(RunFolderError, match=r"holds no run: a run folder has a config\.yaml"):
+        watch_app(tmp_path)

@@ -1,0 +1,1 @@
+"""The pages of `videorl watch`: all runs of a folder, and one run."""

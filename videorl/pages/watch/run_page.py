@@ -1,0 +1,222 @@
+"""The page of one run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+from nicegui import ui
+
+from videorl.errors import RunFolderError
+from videorl.pages.frame import address, layout
+from videorl.pages.watch.cards import strip_rows, video
+from videorl.pages.watch.curves import Curves, draw_timeline
+from videorl.pages.watch.gallery import Gallery
+from videorl.pages.watch.watched import WatchedRun
+from videorl.report.charts import fixed, signed
+from videorl.report.contents import RunContents
+from videorl.run.progress import duration
+from videorl.watch.alerts import Alert, alerts
+from videorl.watch.fixed_prompts import read_strips
+from videorl.watch.run_state import RunState
+
+LOOK_S = 2.0
+"""How often a page looks whether the run wrote more."""
+MOST_FRAMES = 10
+"""Steps that a film strip shows at most."""
+TABS = ("curves", "gallery", "fixed prompts", "before and after", "time line", "settings")
+
+
+async def show_run(watched: WatchedRun, tab: str, back: str = "") -> None:
+    """Build the page of a run.
+
+    Args:
+        watched: The run.
+        tab: The one that is open first, of `TABS`; another name = the first.
+        back: Path of the page of all runs, if there is one.
+    """
+    try:
+        state = await asyncio.to_thread(watched.reader.read)
+    except RunFolderError as error:
+        with layout(watched.root.name, back=back):
+            ui.label(str(error)).classes("note")
+        return
+    await asyncio.to_thread(watched.refresh)
+    with layout(state.contents.name, back=back):
+        page = RunPage(watched, state, tab if tab in TABS else TABS[0])
+    await page.open()
+
+
+class RunPage:
+    """What one browser sees of one run; made where it is called."""
+
+    def __init__(self, watched: WatchedRun, state: RunState, tab: str) -> None:
+        self._watched, self._state = watched, state
+        self._facts = ui.row().classes("facts-row")
+        self._alerts = ui.column().classes("alerts")
+        self._shown_alerts: list[Alert] | None = None
+        # A name will do, as its docstring says.
+        self._tabs = ui.tabs(value=tab, on_change=self._switch)  # pyright: ignore[reportArgumentType]
+        self._tabs.props("align=left dense no-caps inline-label").classes("run-tabs")
+        with self._tabs:
+            for name in TABS:
+                ui.tab(name)
+        with ui.tab_panels(self._tabs, value=tab, animated=False):
+            with ui.tab_panel("curves"):
+                self._curves = Curves(state.contents)
+            with ui.tab_panel("gallery"):
+                self._gallery = Gallery(watched)
+            self._panels: dict[str, ui.column] = {}
+            for name in TABS[2:]:
+                with ui.tab_panel(name):
+                    self._panels[name] = ui.column().classes("full-width")
+        self._draw: dict[str, Callable[[], None]] = {
+            "fixed prompts": self._draw_strips,
+            "before and after": self._draw_ends,
+            "time line": lambda: draw_timeline(self._state.contents),
+            "settings": self._draw_settings,
+        }
+
+    async def open(self) -> None:
+        """Fill the page, and keep it up to date while it is open."""
+        self._show_heading()
+        await self._gallery.show()
+        self._switch()
+        ui.timer(LOOK_S, self._look, immediate=False)
+
+    async def _look(self) -> None:
+        try:
+            state = await asyncio.to_thread(self._watched.reader.read)
+            await asyncio.to_thread(self._watched.refresh)
+        except (RunFolderError, OSError) as error:
+            self._show_alerts([Alert("The run cannot be read now", str(error))])
+            return
+        is_new = state.contents is not self._state.contents
+        self._state = state
+        self._show_heading()
+        if is_new and self._tabs.value == "curves":
+            self._curves.update(state.contents)
+        if is_new and self._tabs.value == "time line":
+            self._switch()
+        await self._gallery.look(is_open=self._tabs.value == "gallery")
+
+    def _switch(self) -> None:
+        """Draw the tab that is open, unless it keeps itself up to date."""
+        name = str(self._tabs.value)
+        if name == "curves":
+            self._curves.update(self._state.contents)
+        if draw := self._draw.get(name):
+            panel = self._panels[name]
+            panel.clear()
+            with panel:
+                draw()
+
+    def _show_heading(self) -> None:
+        state, contents = self._state, self._state.contents
+        rewards = [value for _, value in contents.series("reward/total") if value is not None]
+        facts = [("step", f"{state.num_done} of {contents.num_steps or '?'}")]
+        if rewards:
+            change = f" ({signed(rewards[-1] - rewards[0])})"
+            facts.append(("reward", fixed(rewards[-1]) + change))
+        if state.updated:
+            facts.append(("last step", f"{duration(max(0.0, time.time() - state.updated))} ago"))
+        listed = " ".join(f"<span>{name} <b>{escape(text)}</b></span>" for name, text in facts)
+        self._facts.clear()
+        with self._facts:
+            ui.html(f'<span class="state {state.state}">{state.state}</span>', sanitize=False)
+            ui.html(listed, sanitize=False).classes("row facts-row soft")
+        damaged = [
+            Alert("A damaged file", f"{file}: {why}. Only its rows are missing here.")
+            for file, why in sorted(self._watched.index.problems.items())
+        ]
+        self._show_alerts([*alerts(state), *damaged])
+
+    def _show_alerts(self, found: list[Alert]) -> None:
+        if found == self._shown_alerts:
+            return
+        self._shown_alerts = found
+        self._alerts.clear()
+        with self._alerts:
+            for alert in found:
+                text = f"<b>{escape(alert.title)}</b>{escape(alert.reason)}"
+                ui.html(text, sanitize=False).classes("note alert")
+
+    def _draw_strips(self) -> None:
+        strips, count, problems = read_strips(self._watched.root, MOST_FRAMES)
+        for problem in problems:
+            ui.label(problem).classes("note")
+        if not strips:
+            ui.label(
+                "This run keeps no videos of fixed prompts: it is of an older version, or its "
+                "recipe asks for none."
+            ).classes("soft")
+            return
+        shown = len(strips[0].frames)
+        some = f"; {shown} of {count} steps are shown" if shown < count else ""
+        ui.label(f"The same held-out prompts and seeds during training{some}.").classes("soft")
+        ui.html(strip_rows(strips, address(self._watched.files)), sanitize=False).classes(
+            "full-width"
+        )
+
+    def _draw_ends(self) -> None:
+        contents = self._state.contents
+        if not contents.videos:
+            ui.label(
+                "There is nothing to compare yet: held-out prompts are sampled again when the run "
+                "ends, if its recipe has an evaluation."
+            ).classes("soft")
+            return
+        ui.html(_scores(contents), sanitize=False)
+        ui.html(_pairs(contents, self._watched), sanitize=False).classes("pairs")
+
+    def _draw_settings(self) -> None:
+        ui.label(f"The resolved recipe of {self._watched.root}:").classes("soft")
+        text = escape(self._state.contents.config)
+        ui.html(f'<pre class="settings card">{text}</pre>', sanitize=False).classes("full-width")
+
+
+def _scores(contents: RunContents) -> str:
+    evaluation = contents.summary.get("evaluation")
+    if not evaluation:
+        return ""
+    try:
+        return _score_table(evaluation)
+    except (KeyError, TypeError, AttributeError):
+        return '<p class="note">summary.json holds an evaluation of another version.</p>'
+
+
+def _score_table(evaluation: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{fixed(row['before'])}</td><td>→</td>"
+        f"<td><b>{fixed(row['after'])}</b></td><td>{signed(row['difference']['mean'])}</td></tr>"
+        for name, row in {"total": evaluation["total"], **evaluation["dimensions"]}.items()
+    )
+    num = evaluation["num_prompts"]
+    return (
+        f'<p class="soft">Means over {num} held-out prompts; intervals and verdicts are in '
+        f'report.html.</p><table class="facts-table">{rows}</table>'
+    )
+
+
+def _pairs(contents: RunContents, watched: WatchedRun) -> str:
+    files = address(watched.files)
+
+    def side(name: str, path: str | None, score: float | None) -> str:
+        shown = video(f"{files}/{path}") if path else '<div class="missing">missing</div>'
+        return f'<div>{shown}<div class="soft small">{name} {fixed(score)}</div></div>'
+
+    cards = []
+    for pair in contents.videos:
+        before, after = (
+            str(path.relative_to(watched.root.resolve())) if path else None
+            for path in (pair.before, pair.after)
+        )
+        cards.append(
+            f'<div class="pair group card"><p>{escape(pair.prompt)}</p><div class="sides">'
+            f"{side('before', before, pair.before_score)}{side('after', after, pair.after_score)}"
+            "</div></div>"
+        )
+    return "".join(cards)

@@ -1,0 +1,54 @@
+"""A run that is being watched: what all browsers that look at it share."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from videorl.watch.index import CHUNK, FIRST, Index
+from videorl.watch.run_state import RunReader
+
+logger = logging.getLogger(__name__)
+
+
+class WatchedRun:
+    """One run folder.
+
+    Args:
+        root: The folder.
+        files: Address of its files on this server, such as `/files/my_run`.
+    """
+
+    def __init__(self, root: Path, files: str) -> None:
+        self.root = root
+        self.files = files
+        self.reader = RunReader(root)
+        self.archive = self.reader.folder.archive
+        self.index = Index(self.archive)
+        self.num_left = 0
+        """Steps of the archive that are not in the index yet."""
+        self._thread: threading.Thread | None = None
+
+    def refresh(self) -> None:
+        """Read the newest steps, and see to it that the others are read meanwhile."""
+        self.num_left = self.index.refresh(FIRST)
+        if self.num_left and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._catch_up, daemon=True, name="index")
+            self._thread.start()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the resolved recipe, as it was written."""
+        content = yaml.safe_load(self.reader.read().contents.config)
+        return content if isinstance(content, dict) else {}
+
+    def _catch_up(self) -> None:
+        while self.num_left:
+            try:
+                self.num_left = self.index.refresh(CHUNK)
+            except Exception:
+                logger.exception("the archive %s cannot be read further", self.archive)
+                return

@@ -1,0 +1,200 @@
+"""An index of the groups of an archive, kept up to date while the run writes.
+
+It holds a row per group and one per group and dimension, in memory; candidates, their scores and
+videos stay in the files, and are read for the groups of a page alone (`videorl.watch.groups`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from videorl.watch.filters import ORDERS, Filter
+from videorl.watch.parquet import load
+
+CHUNK = 64
+"""Steps that are read at once: few enough that the first page does not wait for the rest."""
+FIRST = 4
+"""Steps that are read first, the newest: enough for a page."""
+
+_TABLES = """
+CREATE TABLE groups (
+    step BIGINT, prompt_index BIGINT, prompt VARCHAR, outcome VARCHAR, error VARCHAR,
+    num_candidates BIGINT, best DOUBLE, worst DOUBLE, margin DOUBLE, dropped VARCHAR[]
+);
+CREATE TABLE spans (
+    step BIGINT, prompt_index BIGINT, kind VARCHAR, dimension VARCHAR, low DOUBLE, high DOUBLE
+);
+"""
+
+_GROUPS = """
+INSERT INTO groups
+WITH sampled AS (
+    SELECT step, prompt_index, any_value(prompt) AS prompt, count(*) AS num_candidates,
+           max(total) AS best, min(total) AS worst
+    FROM staged_candidates GROUP BY ALL
+), paired AS (
+    SELECT step, prompt_index, max(margin) AS margin FROM staged_pairs GROUP BY ALL
+), lost AS (
+    SELECT step, prompt_index, list(DISTINCT reason) AS dropped FROM staged_dropped GROUP BY ALL
+)
+SELECT step, prompt_index, coalesce(p.prompt, c.prompt), p.outcome, p.error,
+       coalesce(c.num_candidates, 0), c.best, c.worst, x.margin, coalesce(d.dropped, [])
+FROM sampled c FULL JOIN staged_prompts p USING (step, prompt_index)
+LEFT JOIN paired x USING (step, prompt_index) LEFT JOIN lost d USING (step, prompt_index)
+"""
+
+_SPANS = """
+INSERT INTO spans
+SELECT step, c.prompt_index, any_value(s.kind), s.dimension, min(s.value), max(s.value)
+FROM staged_scores s JOIN staged_candidates c USING (step, candidate_id)
+GROUP BY step, c.prompt_index, s.dimension
+"""
+
+_COLUMNS = {
+    "candidates": ("candidate_id", "step", "prompt_index", "prompt", "total"),
+    "scores": ("candidate_id", "step", "kind", "dimension", "value"),
+    "pairs": ("step", "prompt_index", "margin"),
+    "dropped": ("step", "prompt_index", "reason"),
+    "prompts": ("step", "prompt_index", "prompt", "outcome", "error"),
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which group."""
+
+    step: int
+    prompt_index: int
+
+
+class Index:
+    """The groups of one archive; may be used by several threads.
+
+    Args:
+        directory: The archive folder; it need not be there yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._database = duckdb.connect()
+        self._database.execute(_TABLES)
+        self._known: dict[int, tuple[int, int]] = {}
+        self._writing = threading.Lock()
+        self.problems: dict[str, str] = {}
+        """File -> why its rows are missing."""
+
+    def refresh(self, most: int | None = None) -> int:
+        """Read steps that are new or were written again, newest first; return how many are left.
+
+        Steps that are gone, as a resumed run went back, are forgotten.
+
+        Args:
+            most: Read so many steps; None = all.
+        """
+        with self._writing:
+            there = self._committed()
+            stale = [step for step, sign in self._known.items() if there.get(step) != sign]
+            self._forget(stale)
+            new = sorted(there.keys() - self._known.keys(), reverse=True)
+            taken = new if most is None else new[:most]
+            for start in range(0, len(taken), CHUNK):
+                chunk = taken[start : start + CHUNK]
+                self._read(chunk)
+                self._known |= {step: there[step] for step in chunk}
+            return len(new) - len(taken)
+
+    def count(self, wanted: Filter) -> int:
+        """Return the number of groups that match."""
+        where, given = wanted.where()
+        found = self._ask(f"SELECT count(*) FROM groups g WHERE {where}", given)
+        return int(found[0][0])
+
+    def page(self, wanted: Filter, number: int, size: int) -> list[Key]:
+        """Return the groups of a page that match, in the order that the filter asks for.
+
+        Args:
+            wanted: The filter.
+            number: Of the page, from 0.
+            size: Groups per page.
+        """
+        where, given = wanted.where()
+        rows = self._ask(
+            f"SELECT step, prompt_index FROM groups g WHERE {where} "
+            f"ORDER BY {ORDERS[wanted.order]} LIMIT {int(size)} OFFSET {int(number * size)}",
+            given,
+        )
+        return [Key(step, prompt_index) for step, prompt_index in rows]
+
+    def facts(self, keys: list[Key]) -> dict[Key, dict[str, Any]]:
+        """Return prompt, outcome, error and dropped reasons of groups."""
+        if not keys:
+            return {}
+        listed = ", ".join(f"({key.step}, {key.prompt_index})" for key in keys)
+        rows = self._ask(
+            "SELECT step, prompt_index, prompt, outcome, error, dropped FROM groups "
+            f"WHERE (step, prompt_index) IN ({listed})"
+        )
+        names = ("prompt", "outcome", "error", "dropped")
+        return {Key(*row[:2]): dict(zip(names, row[2:], strict=True)) for row in rows}
+
+    def reasons(self) -> list[str]:
+        """Return what became of prompts, and why candidates were dropped, by name."""
+        rows = self._ask(
+            "SELECT outcome FROM groups WHERE outcome IS NOT NULL "
+            "UNION SELECT unnest(dropped) FROM groups ORDER BY 1"
+        )
+        return [row[0] for row in rows]
+
+    def dimensions(self) -> list[tuple[str, str]]:
+        """Return (kind, dimension) of all scores; kind is `reward` or `unseen`."""
+        rows = self._ask("SELECT DISTINCT kind, dimension FROM spans ORDER BY kind, dimension")
+        return [(kind, name) for kind, name in rows]
+
+    def num_steps(self) -> int:
+        """Return the number of steps that were read."""
+        return len(self._known)
+
+    def _ask(self, query: str, given: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        return self._database.cursor().execute(query, given or {}).fetchall()
+
+    def _committed(self) -> dict[int, tuple[int, int]]:
+        """Return step -> what changes when its candidates file, which commits it, is replaced."""
+        found: dict[int, tuple[int, int]] = {}
+        try:
+            entries = list(os.scandir(self._directory / "candidates"))
+        except FileNotFoundError:
+            return found
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            number = stem.removeprefix("step-")
+            if suffix == ".parquet" and number.isdecimal():
+                try:
+                    facts = entry.stat()
+                except FileNotFoundError:
+                    continue  # it was just superseded
+                found[int(number)] = facts.st_ino, facts.st_mtime_ns
+        return found
+
+    def _forget(self, steps: list[int]) -> None:
+        for step in steps:
+            self._known.pop(step, None)
+            for table in ("groups", "spans"):
+                self._database.cursor().execute(f"DELETE FROM {table} WHERE step = ?", [step])
+            for file in [file for file in self.problems if Path(file).stem == f"step-{step:06d}"]:
+                del self.problems[file]
+
+    def _read(self, steps: list[int]) -> None:
+        cursor = self._database.cursor()
+        for name, columns in _COLUMNS.items():
+            files = [self._directory / name / f"step-{step:06d}.parquet" for step in steps]
+            self.problems |= load(cursor, name, columns, files)
+        cursor.begin()
+        cursor.execute(_GROUPS)
+        cursor.execute(_SPANS)
+        cursor.commit()

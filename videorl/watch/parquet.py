@@ -1,0 +1,80 @@
+"""Tables of an archive read by DuckDB, where a damaged file costs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from videorl.data.archive_tables import SCHEMAS
+
+TYPES = {"int64": "BIGINT", "double": "DOUBLE", "string": "VARCHAR", "list<": "VARCHAR[]"}
+"""Arrow's names of the types that our tables have -> DuckDB's."""
+
+
+def load(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    columns: Sequence[str],
+    files: Sequence[Path],
+) -> dict[str, str]:
+    """Make a temporary table `staged_NAME` with columns of an archive's table; return what is lost.
+
+    Columns that a file lacks, as it is of an older version, are null where the schema allows that;
+    columns that are unknown are left alone.
+
+    Args:
+        connection: Gets the table; one of that name is replaced.
+        name: A key of `archive_tables.SCHEMAS`.
+        columns: Some of its columns.
+        files: Those that are not there count as empty.
+
+    Returns:
+        File -> why it cannot be read. Its rows are missing, those of all others are not.
+    """
+    schema = SCHEMAS[name]
+    made = ", ".join(
+        f"{column} {_type(name, column)}{'' if schema.field(column).nullable else ' NOT NULL'}"
+        for column in columns
+    )
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_{name} ({made})")
+    present = [str(file) for file in files if file.exists()]
+    if not present:
+        return {}
+    try:
+        _insert(connection, name, columns, present)
+        return {}
+    except duckdb.Error as error:
+        if len(present) == 1:
+            return {present[0]: str(error).splitlines()[0]}
+    lost: dict[str, str] = {}
+    for file in present:
+        try:
+            _insert(connection, name, columns, [file])
+        except duckdb.Error as error:
+            lost[file] = str(error).splitlines()[0]
+    return lost
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str], files: Sequence[str]
+) -> None:
+    """Add rows of files; all or none.
+
+    Raises:
+        duckdb.Error: A file is damaged, or lacks a column that every version has.
+    """
+    listed = ", ".join(columns)
+    # The second part of the union is empty: it adds the columns that no file has, as nulls.
+    connection.execute(
+        f"INSERT INTO staged_{name} BY NAME SELECT {listed} FROM ("
+        "SELECT * FROM read_parquet(?, union_by_name = true, hive_partitioning = false) "
+        f"UNION ALL BY NAME (SELECT * FROM staged_{name} LIMIT 0))",
+        [files],
+    )
+
+
+def _type(name: str, column: str) -> str:
+    arrow = str(SCHEMAS[name].field(column).type)
+    return next(made for start, made in TYPES.items() if arrow.startswith(start))

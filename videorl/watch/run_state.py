@@ -1,0 +1,74 @@
+"""The small files of a run folder, read again only when they change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from videorl.errors import RunFolderError
+from videorl.report.contents import RunContents, read_run
+from videorl.run.folder import RunFolder
+from videorl.run.lock import is_held
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run says of itself now."""
+
+    contents: RunContents
+    state: str
+    """`running` = a driver holds the folder, `finished`, or `stopped` before the end."""
+    updated: float
+    """When its metrics were last written, in seconds since 1970; 0 = never."""
+
+    @property
+    def num_done(self) -> int:
+        """Steps that are done."""
+        return self.contents.rows[-1]["step"] + 1 if self.contents.rows else 0
+
+
+class RunReader:
+    """Reads one run folder; what did not change is not read again.
+
+    Args:
+        root: The run folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = RunFolder(root)
+        self._sign: tuple[object, ...] | None = None
+        self._contents: RunContents | None = None
+
+    def read(self) -> RunState:
+        """Return the state of the run.
+
+        Raises:
+            RunFolderError: A file cannot be read.
+        """
+        folder = self.folder
+        files = (
+            folder.config, folder.metrics, folder.summary, folder.evaluation / "videos.json"
+        )  # fmt: skip
+        sign = tuple(_sign(file) for file in files)
+        if self._contents is None or sign != self._sign:
+            try:
+                self._contents = read_run(folder.root)
+            except OSError as error:
+                raise RunFolderError(f"{folder.root} cannot be read: {error}") from error
+            self._sign = sign
+        contents = self._contents
+        is_over = bool(contents.summary) and contents.summary.get("num_steps", 0) >= (
+            contents.num_steps or 0
+        )
+        state = "running" if is_held(folder.root) else "finished" if is_over else "stopped"
+        metrics = _sign(folder.metrics)
+        return RunState(contents, state, metrics[1] / 1e9 if metrics else 0.0)
+
+
+def _sign(file: Path) -> tuple[int, int] | None:
+    """Return what changes when a file does; None = it is not there."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns
