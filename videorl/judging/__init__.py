@@ -1,0 +1,1 @@
+"""People compare videos, blind and in pairs; their answers train rewards and compare models."""
