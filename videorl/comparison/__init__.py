@@ -1,0 +1,1 @@
+"""Several finished or unfinished runs side by side: scores, settings, cost, videos."""
