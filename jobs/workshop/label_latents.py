@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         vae_digest,
         write_pairs,
     )
+    from videorl.guidance.task import refuse_pictures
     from videorl.policies import load_policy
     from videorl.policies.checkpoints import PARTS
     from videorl.rewards import load
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.run.progress import progress
     from videorl.worlds.grammar import Split
 
+    refuse_pictures(recipe.policy.family)
     settings = {**settings_of_samples(recipe), "seed": recipe.seed, "--seed": options.seed}
     settings[VAE] = vae_digest(recipe.policy.path)
     check_settings(options.out, settings)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from videorl.errors import ConfigError
+from videorl.planning.rates import RATES, Work
 
 GIB = 2**30
 USABLE = 0.93
 """Share of a card's memory that tensors may fill: CUDA, NCCL and fragmentation take the rest."""
-SHARE = 0.45
-"""Share of a card's bfloat16 rate that large models reach; from published training runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +26,9 @@ class Card:
         """GiB that tensors may fill."""
         return self.memory_gib * USABLE
 
-    def seconds(self, flops: float) -> float:
-        """Return how long so many bfloat16 operations take on one card."""
-        return flops / (SHARE * self.tflops * 1e12)
+    def seconds(self, flops: float, work: Work) -> float:
+        """Return how long so many bfloat16 operations of a kind of work take on one card."""
+        return flops / (RATES[work].share * self.tflops * 1e12)
 
 
 CARDS = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from videorl.config import Recipe
 from videorl.errors import CheckpointError, ConfigError
 from videorl.planning.cards import Card
-from videorl.planning.models import read_configs
+from videorl.planning.models import Configs, read_configs
 from videorl.planning.roles import choose_learner, count_needs
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def with_micro_batch(recipe: Recipe, memory_gib: float) -> Recipe:
     """Return the recipe with a number in place of `auto`, if the learner has a GPU.
 
-    What cannot be planned, such as ReFL or a policy of one's own, takes one video at a time.
+    What cannot be planned, such as a policy of your own, takes one video at a time.
 
     Args:
         recipe: The run.
@@ -41,16 +41,48 @@ def with_micro_batch(recipe: Recipe, memory_gib: float) -> Recipe:
         return _with(recipe, 1)
     logger.info(
         "learner.micro_batch_size=auto is %d: %.1f of %.1f usable GiB by the plan",
-        choice.micro_batch_size,
+        choice.auto,
         choice.memory.peak_gib,
         card.usable_gib,
     )
-    return _with(recipe, choice.micro_batch_size)
+    return _with(recipe, choice.auto)
+
+
+def check_sharing_of(recipe: Recipe, configs: Configs | None = None) -> None:
+    """Check that learner ranks and generators can share videos as the recipe says.
+
+    Args:
+        recipe: The run.
+        configs: Of its policy; None = they are read, if any are shared.
+
+    Raises:
+        ConfigError: The family cannot, or a number of processes does not divide heads and tokens.
+    """
+    settings = {
+        "learner.context_parallel": recipe.learner.context_parallel,
+        "generators.context_parallel": recipe.generators.context_parallel,
+    }
+    if all(degree == 1 for degree in settings.values()):
+        return
+    from videorl.policies.parallel import check_sharing
+
+    try:
+        parts = (configs or read_configs(recipe.policy.path)).parts
+    except CheckpointError as error:  # the workers may have it all the same
+        logger.warning("whether processes can share videos is not checked: %s", error)
+        return
+    for setting, degree in settings.items():
+        check_sharing(recipe.policy.family, parts, recipe.sampling, degree, setting)
 
 
 def peaks(recipe: Recipe) -> str:
-    """Return a sentence with the peak of every role by the plan; empty if it cannot be planned."""
+    """Return a sentence with the peak of every role by the plan; empty if it cannot be planned.
+
+    Where the recipe leaves the learner's videos at once open, it is that of one.
+    """
     card = Card("any", memory_gib=1e6, tflops=1.0)
+    if recipe.learner.micro_batch_size == "auto":
+        recipe = _with(recipe, 1)  # so large a card would take as many as there may be
     try:
         roles = count_needs(recipe, read_configs(recipe.policy.path), card).roles
     except (ConfigError, CheckpointError):

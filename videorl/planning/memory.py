@@ -1,80 +1,54 @@
 """Memory and work of the learner, a generator and the encoder; docs/planning.md has the formulas.
 
-Every count is linear in the number of blocks, so two small models give that of the whole one.
+Every count is linear in the number of blocks of each kind, so a few small models give that of the
+whole one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from videorl.config import Recipe
+from videorl.errors import ConfigError
 from videorl.learning.passes import make_passes
 from videorl.objectives.objective import LossInputs
-from videorl.planning.cards import GIB
 from videorl.planning.counting import Counted, count, held, make_fake, without_numbers
+from videorl.planning.linear import from_few
 from videorl.planning.models import Configs
-from videorl.planning.shadow import LARGE, batch_of, build_shadow, compute_dtype, latent_shape
+from videorl.planning.shadow import (
+    LARGE,
+    Shadow,
+    batch_of,
+    build_shadow,
+    compute_dtype,
+    latent_shape,
+)
+from videorl.planning.sizes import Memory, Sizes
+from videorl.planning.vae import count_decoding, count_picture
 from videorl.policies import load_family
+from videorl.policies.checkpoints import models
+from videorl.policies.family import Family, is_guided
+from videorl.policies.parallel import num_tokens
 from videorl.protocols import Role
 
 _BUCKET = 5e8
 """Numbers in DeepSpeed's buffer for gradients (`reduce_bucket_size`), from stage 1 on."""
 _LIVE = 1e9
 """Numbers that ZeRO-3 gathers at one time, at the most (`stage3_max_live_parameters`)."""
-_BLOCKS = (2, 3)
-"""Blocks of the two small models; with one block alone the peak may lie elsewhere."""
-_SHORT = (5, 7)
-"""Latent frames of the two short videos from which a VAE is counted; both families decode them in
-pieces, whose number the count is linear in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes of one process on its GPU, by what they are for."""
-
-    weights: float
-    reference: float = 0.0
-    gradients: float = 0.0
-    optimizer: float = 0.0
-    buffers: float = 0.0
-    """Of DeepSpeed: gradients on their way, and gathered weights."""
-    activations: float = 0.0
-    """The most that is held beside the above."""
-
-    @property
-    def peak(self) -> float:
-        """All of it."""
-        held_always = self.weights + self.reference + self.gradients + self.optimizer
-        return held_always + self.buffers + self.activations
-
-    @property
-    def peak_gib(self) -> float:
-        """All of it, in GiB."""
-        return self.peak / GIB
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Numbers and bytes of a policy, without its activations."""
-
-    frozen_bytes: float
-    """Weights that are not trained."""
-    trained: float
-    """Numbers that are trained."""
-    reference_bytes: float
-    transformer: float
-    """Parameters of the transformer, without adapters."""
 
 
 def has_checkpointing(recipe: Recipe, num_parameters: float) -> bool:
     """Tell whether activations are computed again; where the recipe leaves it open, by size."""
     asked: Any = recipe.policy.gradient_checkpointing
-    return asked if isinstance(asked, bool) else num_parameters > LARGE
+    family: Any = load_family(recipe.policy.family)
+    limit: float = getattr(family, "checkpointed_above", LARGE)
+    return asked if isinstance(asked, bool) else num_parameters > limit
 
 
 @dataclass(frozen=True)
@@ -93,33 +67,71 @@ class PolicyCounts:
     frozen_roles: frozenset[Role] = frozenset({"reference"})
     on_gpu: bool = True
 
+    @cached_property
     def sizes(self) -> Sizes:
-        """Return the learner's sizes."""
-        one, two = (self._sizes(layers) for layers in _BLOCKS)
-        steps = self._num_layers - _BLOCKS[0]
-        return Sizes(*(a + steps * (b - a) for a, b in zip(one, two, strict=True)))
+        """The learner's sizes."""
+        one = self.of_one_transformer
+        config, names = self.recipe.policy, self.transformers
+        number = len(self._family.trained_transformers(names, config))
+        away = self._family.offloads_transformers(config) * (number - 1) * one.frozen_bytes
+        others = len(names) - number  # held to sample, as the published model
+        frozen = others * (one.frozen_bytes or one.transformer * self.dtype.itemsize)
+        return replace(
+            one,
+            frozen_bytes=number * one.frozen_bytes - away + frozen,
+            trained=number * one.trained,
+            reference_bytes=number * one.reference_bytes,
+            num_transformers=number,
+            away_bytes=away,
+        )
+
+    @cached_property
+    def of_one_transformer(self) -> Sizes:
+        """The learner's sizes if it trained one transformer alone."""
+        at = from_few(self.blocks, self._sizes)
+        none = dict.fromkeys(self.blocks, 0)
+        single = max(at({**none, kind: 1})[2] for kind in self.blocks)
+        return Sizes(*at(self.blocks), one_block_bytes=single)
+
+    @cached_property
+    def transformers(self) -> list[str]:
+        """The names of the checkpoint's transformers, which must be alike."""
+        names = models(self.configs.index, {"transformer"})
+        first, *others = ({**self.configs.parts[name], "_name_or_path": ""} for name in names)
+        if any(each != first for each in others):
+            raise ConfigError(
+                f"{self.configs.source}: {' and '.join(names)} are not alike, but only alike ones "
+                "can be planned"
+            )
+        return names
 
     def learner(self, checkpointing: bool) -> Counted:
         """Return activations and work of one video in the learner: reference, policy, backward.
 
         Several at once need as many times as much.
         """
-        one, two = (self._learner(layers, checkpointing) for layers in _BLOCKS)
-        return one.towards(two, self._num_layers - _BLOCKS[0])
+        whole = self._whole(lambda blocks: self._learner(blocks, checkpointing))
+        return self._shared_by(self.recipe.learner.context_parallel, whole)
 
     def memory(self, activations: float, num_ranks: int) -> Memory:
         """Return the learner's memory on one of `num_ranks` ranks."""
-        sizes, stage = self.sizes(), self.recipe.learner.zero_stage
+        sizes, stage = self.sizes, self.recipe.learner.zero_stage
         share = [1.0 if stage < at else 1 / num_ranks for at in range(4)]
         trained_bytes = 4 * sizes.trained
         all_bytes = sizes.frozen_bytes + trained_bytes
         # ZeRO 1 and 2 update a float32 copy of their share; 3 has no other.
         copy = trained_bytes * share[1] if stage in (1, 2) else 0.0
-        live = min(all_bytes, _LIVE * all_bytes / (sizes.transformer + sizes.trained))
+        numbers = sizes.num_transformers * sizes.transformer + sizes.trained
+        live = min(all_bytes, _LIVE * all_bytes / numbers)
         buffers = 0.0 if not stage else (4 * _BUCKET if self.on_gpu else 0.0)
+        policy = self.recipe.policy
+        copies = 1 if policy.lora.rank else len(self.frozen_roles | {"reference"})
+        is_away = policy.frozen_device == "cpu" and not policy.lora.rank
+        frozen = copies * sizes.reference_bytes * (1.0 if is_away else share[3])
         return Memory(
             weights=all_bytes * share[3],
-            reference=sizes.reference_bytes,
+            reference=sizes.one_block_bytes if is_away else frozen,
+            host=(frozen if is_away else 0.0) + sizes.away_bytes,
             gradients=trained_bytes * share[2],
             optimizer=2 * trained_bytes * share[1] + copy,
             buffers=buffers + (live if stage == 3 and num_ranks > 1 else 0.0),
@@ -127,31 +139,68 @@ class PolicyCounts:
             activations=max(activations, trained_bytes * share[1]),
         )
 
-    def generator(self, num_videos: int) -> tuple[Memory, Counted, Counted, float]:
-        """Return a generator's memory, the work of a step and of decoding, the VAE's bytes.
+    def generator(self, num_videos: int) -> Memory:
+        """Return a generator's memory.
 
         Args:
             num_videos: Candidates that are denoised at once.
         """
-        guided = 2 if self.recipe.sampling.guidance_scale > 1 else 1
-        one, two = (self._forward(layers, num_videos * guided) for layers in _BLOCKS)
-        step = one.towards(two, self._num_layers - _BLOCKS[0])
-        decode, vae_bytes = self._decode()
-        sizes = self.sizes()
-        itemsize = self._dtype.itemsize
-        trained = sizes.trained * itemsize if self.recipe.policy.lora.rank else 0.0
-        base = sizes.frozen_bytes or sizes.transformer * itemsize
-        peak = max(step.num_bytes, decode.num_bytes)
-        return Memory(weights=base + trained + vae_bytes, activations=peak), step, decode, vae_bytes
+        itemsize, one = self.dtype.itemsize, self.of_one_transformer
+        number, policy = len(self.transformers), self.recipe.policy
+        trained = number * one.trained * itemsize if policy.lora.rank else 0.0
+        base = one.frozen_bytes or one.transformer * itemsize
+        away = self._family.offloads_transformers(policy) * (number - 1) * base
+        degree = self.recipe.generators.context_parallel
+        step = self._shared_by(degree, self.denoise(num_videos), num_videos * self.guided)
+        peak = max(step.num_bytes, self.decoding.num_bytes)
+        weights = number * base - away + trained + self.vae_bytes
+        return Memory(weights=weights, activations=peak, host=away)
 
-    def encoder(self) -> tuple[Memory, Counted]:
-        """Return the text encoder's memory, and its work for one prompt."""
-        layers = self.configs.parts["text_encoder"]["num_layers"]
-        (one, size), (two, larger) = (self._encode(count) for count in (1, 2))
-        size += (layers - 1) * (larger - size)
-        # Without gradient a block's activations are gone before the next one's.
-        counted = Counted(one.num_bytes, one.towards(two, layers - 1).flops)
-        return Memory(weights=size, activations=counted.num_bytes), counted
+    def denoise(self, num_videos: int) -> Counted:
+        """Return what a step of the sampler needs for so many videos, without gradient."""
+        if num_videos not in self._steps:
+            count_at_once = num_videos * self.guided
+            self._steps[num_videos] = self._whole(
+                lambda blocks: self._forward(blocks, count_at_once)
+            )
+        return self._steps[num_videos]
+
+    @cached_property
+    def _steps(self) -> dict[int, Counted]:
+        return {}
+
+    @property
+    def without_adapters(self) -> Counted:
+        """One forward of a video where adapters are merged into the weights, or where none are."""
+        policy = self.recipe.policy
+        merged = replace(policy, lora=replace(policy.lora, rank=0))
+        plain = replace(self, recipe=replace(self.recipe, policy=merged))
+        return self._whole(lambda blocks: plain._forward(blocks, 1))
+
+    @cached_property
+    def vae_bytes(self) -> float:
+        """Bytes of the VAE."""
+        vae = self.vae_shadow().pipeline.vae
+        return held([*vae.parameters(), *vae.buffers()])
+
+    @property
+    def guided(self) -> int:
+        """Forwards of a step of the sampler for one video."""
+        return 2 if is_guided(self._family, self.recipe.sampling) else 1
+
+    def _shared_by(self, degree: int, whole: Counted, num_videos: int = 1) -> Counted:
+        """Return what each of `degree` processes needs that share the videos that `whole` counts.
+
+        The hidden states that go into the first block are whole in each.
+        """
+        if degree == 1:
+            return whole
+        transformer = self.configs.parts["transformer"]
+        _, frames, height, width = latent_shape(self.recipe, self.configs)
+        tokens = num_tokens(transformer, (frames, height, width))
+        inner = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+        kept = num_videos * tokens * inner * self.dtype.itemsize * (1 - 1 / degree)
+        return Counted(whole.num_bytes / degree + kept, whole.flops / degree)
 
     @property
     def num_roles(self) -> int:
@@ -161,18 +210,29 @@ class PolicyCounts:
     @property
     def vae_dtype(self) -> torch.dtype:
         """The type that decoding computes in."""
-        return load_family(self.recipe.policy.family).vae_dtype or self._dtype
+        return self._family.vae_dtype or self.dtype
 
     @property
-    def _dtype(self) -> torch.dtype:
+    def dtype(self) -> torch.dtype:
+        """The compute type of the transformer."""
         return compute_dtype(self.recipe, self.on_gpu)
 
-    @property
-    def _num_layers(self) -> int:
-        return self.configs.parts["transformer"]["num_layers"]
+    @cached_property
+    def blocks(self) -> dict[str, int]:
+        """Blocks of the whole transformer, of each kind."""
+        return self._family.num_blocks(self.configs.parts["transformer"])
 
-    def _sizes(self, layers: int) -> tuple[float, ...]:
-        shadow = self._shadow(layers, trainable=True)
+    @property
+    def _family(self) -> Family:
+        return load_family(self.recipe.policy.family)
+
+    def _whole(self, measure: Callable[[Mapping[str, int]], Counted]) -> Counted:
+        """Return of all blocks what can be counted of a few."""
+        at = from_few(self.blocks, lambda blocks: astuple(measure(blocks)))
+        return Counted(*at(self.blocks))
+
+    def _sizes(self, blocks: Mapping[str, int]) -> tuple[float, ...]:
+        shadow = self.shadow(blocks, trainable=True)
         assert shadow.trained is not None
         trained = list(shadow.trained.policy.values())
         reference = list(shadow.trained.reference.values())
@@ -183,14 +243,15 @@ class PolicyCounts:
         transformer = sum(each.numel() for each in frozen) or sum(p.numel() for p in trained)
         return held(frozen), sum(p.numel() for p in trained), reference_bytes, transformer
 
-    def _shadow(self, layers: int, **options: Any) -> Any:
+    def shadow(self, blocks: Mapping[str, int], **options: Any) -> Shadow:
+        """Return the policy with so many blocks, in its compute type."""
         parts = frozenset({"transformer"})
         return build_shadow(
-            self.recipe, self.configs, parts, dtype=self._dtype, num_layers=layers, **options
+            self.recipe, self.configs, parts, dtype=self.dtype, blocks=blocks, **options
         )
 
-    def _learner(self, layers: int, checkpointing: bool) -> Counted:
-        shadow = self._shadow(layers, trainable=True, checkpointing=checkpointing)
+    def _learner(self, blocks: Mapping[str, int], checkpointing: bool) -> Counted:
+        shadow = self.shadow(blocks, trainable=True, checkpointing=checkpointing)
         with without_numbers():
             modules = [shadow.module("policy"), shadow.module("reference")]
             make_fake(modules)
@@ -201,8 +262,8 @@ class PolicyCounts:
             (run,) = make_passes(shadow.policy, batch, sorted(self.frozen_roles), _loss, 1)
             return count(lambda: run()[0].backward())
 
-    def _forward(self, layers: int, num_videos: int) -> Counted:
-        shadow = self._shadow(layers)
+    def _forward(self, blocks: Mapping[str, int], num_videos: int) -> Counted:
+        shadow = self.shadow(blocks)
         with without_numbers(), torch.no_grad():
             make_fake([shadow.module("policy")])
             shape = latent_shape(self.recipe, self.configs)
@@ -213,42 +274,20 @@ class PolicyCounts:
                 )
             )
 
-    def _decode(self) -> tuple[Counted, float]:
-        """Return the work of decoding one video, and the bytes of the VAE."""
-        channels, frames, height, width = latent_shape(self.recipe, self.configs)
-        shadow = build_shadow(self.recipe, self.configs, frozenset({"vae"}), dtype=self._dtype)
-        vae, family = shadow.pipeline.vae, load_family(self.recipe.policy.family)
-        lengths = [frames] if frames <= _SHORT[1] else list(_SHORT)
-        found: list[Counted] = []
-        with without_numbers(), torch.no_grad():
-            make_fake([vae])
-            for length in lengths:
-                x0 = torch.zeros(1, channels, length, height, width, dtype=vae.dtype)
-                x0 = x0.transpose(1, 2) if family.frames_first else x0
-                pixels = (length - 1) * shadow.pipeline.vae_scale_factor_temporal + 1
-                found.append(count(_decoder(family, shadow.pipeline, x0, pixels)))
-        whole = found[0]
-        if len(found) == 2:
-            whole = found[0].towards(found[1], (frames - _SHORT[0]) / (_SHORT[1] - _SHORT[0]))
-        return whole, held([*vae.parameters(), *vae.buffers()])
+    def vae_shadow(self) -> Shadow:
+        """Return the policy with its VAE alone."""
+        return build_shadow(self.recipe, self.configs, frozenset({"vae"}), dtype=self.dtype)
 
-    def _encode(self, layers: int) -> tuple[Counted, float]:
-        kind = load_family(self.recipe.policy.family).model_classes["text_encoder"]
-        config = kind.config_class.from_dict(
-            {**self.configs.parts["text_encoder"], "num_layers": layers}
-        )
-        with torch.device("meta"):
-            model = kind(config).to(self._dtype)
-        size = held(model.parameters())
-        with without_numbers(), torch.no_grad():
-            make_fake([model])
-            tokens = torch.zeros(1, self.recipe.sampling.max_sequence_length, dtype=torch.long)
-            mask = torch.ones_like(tokens)
-            return count(lambda: model(input_ids=tokens, attention_mask=mask)), size
+    @cached_property
+    def picture(self) -> Counted:
+        """Encoding the picture of a prompt with the VAE, for families that take pictures."""
+        pipeline = self.shadow(dict.fromkeys(self.blocks, 1)).pipeline
+        return count_picture(self.recipe, self.configs, self.vae_shadow(), pipeline)
 
-
-def _decoder(family: Any, pipeline: Any, x0: Tensor, num_frames: int) -> Callable[[], object]:
-    return lambda: family.decode(pipeline, x0, num_frames)
+    @cached_property
+    def decoding(self) -> Counted:
+        """Decoding one video without gradient, in tiles where the recipe says so."""
+        return count_decoding(self.recipe, self.configs, self.vae_shadow())
 
 
 def _frozen_copy(shadow: Any, recipe: Recipe) -> list[Tensor]:

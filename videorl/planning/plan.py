@@ -6,13 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from videorl.config import Recipe
-from videorl.planning.cards import GIB, SHARE, Card
+from videorl.config import Recipe, RewardConfig
+from videorl.objectives.objective import RewardObjective
+from videorl.planning.alternatives import Alternative, alternatives
+from videorl.planning.cards import GIB, Card
+from videorl.planning.checkpoints import checkpoints_bytes
+from videorl.planning.fitting import check_sharing_of
 from videorl.planning.models import Configs, read_configs
-from videorl.planning.rewards import is_known
+from videorl.planning.rates import RATES
+from videorl.planning.rewards import is_known, reward_memory
 from videorl.planning.roles import Needs, count_needs
-from videorl.planning.simulate import GENERATOR, LEARNER, simulate
-from videorl.planning.split import Split, as_recipe, best_split, stages_of
+from videorl.planning.shadow import compute_dtype
+from videorl.planning.simulate import GENERATOR, LEARNER
+from videorl.planning.split import Split, as_recipe, best_split, split_at
+from videorl.policies import load_family
+from videorl.policies.family import pipeline_kind
 
 _WORTH = 1.15
 """A change is advised where steps take so many times longer without it."""
@@ -34,16 +42,22 @@ class Plan:
     def asked(self) -> int:
         """Videos of the recipe's micro-batch; `auto` takes as many as fit, and one in any case."""
         asked = self.recipe.learner.micro_batch_size
-        return max(1, self.needs.learner.micro_batch_size) if asked == "auto" else int(asked)
+        return max(1, self.needs.learner.auto) if asked == "auto" else int(asked)
 
     @property
     def candidates_per_hour(self) -> float:
-        """Videos sampled and scored; 0 offline."""
-        if GENERATOR not in self.needs.roles:
-            return 0.0
-        prompts = self.recipe.prompts
-        per_step = prompts.per_round * prompts.candidates_per_prompt
+        """Videos sampled and scored, by generators or by a learner that samples; 0 offline."""
+        prompts, per_step = self.recipe.prompts, 0
+        if GENERATOR in self.needs.roles:
+            per_step = prompts.per_round * prompts.candidates_per_prompt
+        elif isinstance(self.recipe.objective, RewardObjective):
+            per_step = prompts.per_round
         return 3600 * per_step / self.split.pace.step_s
+
+    @property
+    def alternatives(self) -> list[Alternative]:
+        """Changes whose gain follows from counts, and the pace with each on the same workers."""
+        return alternatives(self.recipe, self.needs, self.split)
 
     @property
     def hours(self) -> float:
@@ -57,22 +71,16 @@ class Plan:
         if configs.is_exact:
             policy = sum(configs.stored.values())
         else:
-            encoder = needs.roles.get("encoder")
-            numbers = {
-                "transformer": needs.sizes.transformer,
-                "text_encoder": encoder.memory.weights / 2 if encoder else 0.0,
-                "vae": needs.vae_parameters,
-            }
-            policy = sum(numbers[part] * configs.stored[part] for part in numbers)
-        rewards = (role.memory.weights for role in needs.roles.values() if role.is_estimate)
-        return policy + sum(rewards)
+            policy = sum(
+                needs.stored_numbers[name] * configs.stored[name] for name in configs.parts
+            )
+        return policy + sum(reward_memory(each, self.recipe)[0].weights for each in self._rewards)
 
     @property
     def checkpoint_bytes(self) -> float:
-        """Of the checkpoints that are kept: masters, both moments, reference, versions in use."""
-        sizes, recipe = self.needs.sizes, self.recipe
-        versions = (recipe.rollouts.max_staleness + 1) * 2 * sizes.trained
-        return recipe.checkpoint.keep * (12 * sizes.trained + sizes.reference_bytes + versions)
+        """Of the checkpoints that are kept, and the one that is being written."""
+        itemsize = compute_dtype(self.recipe, on_gpu=True).itemsize
+        return checkpoints_bytes(self.recipe, self.needs.sizes, itemsize)
 
     def problems(self) -> list[str]:
         """Return why the run cannot work as it stands; empty if it can."""
@@ -102,33 +110,74 @@ class Plan:
             )
 
     def _remedy(self, name: str) -> str:
-        needs = self.needs
-        if name == LEARNER and not needs.learner.checkpointing:
-            checked = needs.with_checkpointing
-            if checked.micro_batch_size:
-                return f"; policy.gradient_checkpointing=true needs {checked.memory.peak_gib:.1f}"
         if name == LEARNER:
-            return "; fewer frames or pixels, a lower lora.rank, learner.zero_stage=3 on more ranks"
+            return self._learner_remedy()
         if name == GENERATOR:
-            return "; sampling.batch_size=1, fewer frames or pixels"
+            return (
+                "; sampling.batch_size=1, generators.context_parallel=2 or more, fewer frames or "
+                "pixels"
+            )
         return "; give its workers a whole GPU, or one with more memory"
 
+    def _learner_remedy(self) -> str:
+        needs, objective = self.needs, self.recipe.objective
+        limit = f"; {needs.learner.limit} takes the most" if needs.learner.limit else ""
+        if isinstance(objective, RewardObjective) and needs.learner.limit != "the policy":
+            if not objective.checkpoint_decode:
+                return f"{limit}: objective.checkpoint_decode=true"
+            if needs.learner.limit == "decoding" and not objective.decode_tile_px:
+                return f"{limit}: objective.decode_tile_px=256"
+        checked = needs.with_checkpointing
+        if not needs.learner.checkpointing and checked.micro_batch_size:
+            needed = f"policy.gradient_checkpointing=true needs {checked.memory.peak_gib:.1f}"
+            return f"{limit}; {needed}"
+        if isinstance(objective, RewardObjective):
+            return f"{limit}; fewer frames or pixels, a lower lora.rank"
+        is_copied = not self.recipe.policy.lora.rank and self.recipe.policy.frozen_device == "auto"
+        if is_copied:
+            limit += "; policy.frozen_device=cpu"
+        return (
+            f"{limit}; learner.context_parallel=2 or more, fewer frames or pixels, a lower "
+            "lora.rank, learner.zero_stage=3 on more ranks"
+        )
+
     def _advice(self) -> Iterator[str]:
-        most = self.needs.learner.micro_batch_size
-        if self.asked < most and self.asked < self.needs.num_roles:
+        needs = self.needs
+        most = needs.learner.micro_batch_size
+        if self.asked < min(most, needs.num_roles):
             yield (
-                f"learner.micro_batch_size={self.needs.num_roles}: both videos of a pair fit at "
+                f"learner.micro_batch_size={needs.num_roles}: both videos of a pair fit at "
                 "once, which saves a forward of each"
             )
-        if self.split.bottleneck == LEARNER or GENERATOR not in self.needs.roles:
-            return
-        step_s = self.split.pace.step_s
-        stages = stages_of(self.recipe, self.needs, self.split.workers)
-        ahead = simulate(replace(stages, staleness=stages.staleness + 1)).step_s
-        if step_s > _WORTH * ahead:
+        if needs.learner.takes_one and self.asked > 1:
             yield (
-                f"rollouts.max_staleness={stages.staleness + 1}: roles work at the same time, "
-                f"{ahead:.0f} s per step instead of {step_s:.0f}"
+                "learner.micro_batch_size=1: with objective.checkpoint_decode more at once cost a "
+                "forward of decoding and reward"
+            )
+        step_s = self.split.pace.step_s
+        if self.split.bottleneck == LEARNER or GENERATOR not in needs.roles:
+            yield from self._more_ranks(step_s)
+            return
+        ahead = f"rollouts.max_staleness={self.recipe.rollouts.max_staleness + 1}"
+        (pace,) = (each.pace for each in self.alternatives if each.name == ahead)
+        if step_s > _WORTH * pace.step_s:
+            yield (
+                f"{ahead}: roles work at the same time, "
+                f"{pace.step_s:.0f} s per step instead of {step_s:.0f}"
+            )
+
+    def _more_ranks(self, step_s: float) -> Iterator[str]:
+        """Say what twice as many ranks give, where nobody asked for the best split."""
+        ranks = self.split.workers[LEARNER]
+        if self.num_gpus != self.split.used or ranks >= self.needs.items_per_step:
+            return
+        more = min(2 * ranks, self.needs.items_per_step)
+        workers = {**self.split.workers, LEARNER: more}
+        faster = split_at(self.recipe, self.needs, workers).pace.step_s
+        if step_s > _WORTH * faster:
+            yield (
+                f"learner.num_workers={more}: the learner limits the run, "
+                f"{faster:.3g} s per step instead of {step_s:.3g}"
             )
 
     def as_json(self) -> dict[str, Any]:
@@ -140,7 +189,7 @@ class Plan:
             "configs": self.configs.source,
             "gpu": self.card.name,
             "usable_gib": self.card.usable_gib,
-            "share_of_rate": SHARE,
+            "share_of_rate": {work: rate.share for work, rate in RATES.items()},
             "num_gpus": self.num_gpus,
             "roles": {
                 name: {
@@ -151,6 +200,7 @@ class Plan:
                     "optimizer_gib": role.memory.optimizer / GIB,
                     "buffers_gib": role.memory.buffers / GIB,
                     "activations_gib": role.memory.activations / GIB,
+                    "host_gib": role.memory.host / GIB,
                     "workers": split.workers[name],
                     "gpus": split.gpus[name],
                     "unit": role.unit,
@@ -169,11 +219,22 @@ class Plan:
                 for name, choice in choices.items()
             },
             "micro_batch_size": needs.learner.micro_batch_size,
-            "learn_seconds": needs.learn_s(split.workers[LEARNER]),
+            "learner_limit": needs.learner.limit,
+            "item_seconds": dict(needs.learner.parts_s),
+            "learn_seconds": needs.learn_s(
+                split.workers[LEARNER], self.recipe.learner.updates_per_round
+            ),
             "step_seconds": split.pace.step_s,
             "candidates_per_hour": self.candidates_per_hour,
             "hours": self.hours,
             "bottleneck": split.bottleneck,
+            "alternatives": {
+                each.name: {
+                    "step_seconds": each.pace.step_s,
+                    "bottleneck": each.pace.bottleneck,
+                }
+                for each in self.alternatives
+            },
             "download_gib_per_node": self.download_bytes / GIB,
             "checkpoints_gib": self.checkpoint_bytes / GIB,
             "not_counted": self.not_counted(),
@@ -183,8 +244,14 @@ class Plan:
 
     def not_counted(self) -> list[str]:
         """Return rewards of which nothing is known, which are taken to need nothing."""
-        rewards = self.recipe.rewards if GENERATOR in self.needs.roles else []
-        return [reward.key for reward in rewards if not is_known(reward)]
+        return [reward.key for reward in self._rewards if not is_known(reward)]
+
+    @property
+    def _rewards(self) -> list[RewardConfig]:
+        """Those that some process loads."""
+        recipe = self.recipe
+        is_used = recipe.learns_online or recipe.objective.learns_from == "prompts"
+        return recipe.rewards if is_used else []
 
 
 def make_plan(recipe: Recipe, card: Card, num_gpus: int | None = None) -> Plan:
@@ -199,7 +266,24 @@ def make_plan(recipe: Recipe, card: Card, num_gpus: int | None = None) -> Plan:
         ConfigError: The recipe cannot be planned, or there are too few GPUs.
         CheckpointError: The policy's configurations cannot be read.
     """
-    configs = read_configs(recipe.policy.path)
+    pipeline = pipeline_kind(load_family(recipe.policy.family))
+    configs = read_configs(recipe.policy.path, pipeline)
+    check_sharing_of(recipe, configs)
     needs = count_needs(recipe, configs, card)
-    split = as_recipe(recipe, needs) if num_gpus is None else best_split(recipe, needs, num_gpus)
-    return Plan(recipe, configs, card, needs, split, num_gpus or split.used)
+    split = as_recipe(recipe, needs)
+    plan = Plan(recipe, configs, card, needs, split, split.used)
+    return plan if num_gpus is None else with_gpus(plan, num_gpus)
+
+
+def with_gpus(plan: Plan, num_gpus: int) -> Plan:
+    """Return the plan with the best split of so many GPUs.
+
+    Raises:
+        ConfigError: There are too few GPUs.
+    """
+    recipe, needs = plan.recipe, plan.needs
+    split = best_split(recipe, needs, num_gpus)
+    if needs.at_ranks is not None:  # what ZeRO shares out depends on the split
+        needs = needs.at_ranks(split.workers[LEARNER])
+        split = split_at(recipe, needs, split.workers)
+    return replace(plan, needs=needs, split=split, num_gpus=num_gpus)

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from videorl.config import Recipe
 from videorl.errors import ConfigError
 from videorl.learning.items import Batch
 from videorl.planning.models import Configs
 from videorl.policies import load_family
+from videorl.policies.checkpoints import PARTS, components
+from videorl.policies.family import latent_size, pipeline_kind
 from videorl.policies.full import train_everything
+from videorl.policies.images import example
+from videorl.policies.layouts import problem_of_index
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import float32_linears, prepare_for_autocast
+from videorl.policies.stock_pipeline import set_strides
 from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
 
@@ -55,7 +59,7 @@ def build_shadow(
     parts: frozenset[str],
     *,
     dtype: torch.dtype,
-    num_layers: int = 1,
+    blocks: Mapping[str, int] | None = None,
     trainable: bool = False,
     checkpointing: bool = False,
 ) -> Shadow:
@@ -66,7 +70,7 @@ def build_shadow(
         configs: Of the checkpoint.
         parts: Some of `transformer` and `vae`.
         dtype: Compute type.
-        num_layers: Blocks of the transformer.
+        blocks: Of the transformer, by the keys of the family's `num_blocks`; None = all.
         trainable: With float32 masters and the reference, as the learner has them.
         checkpointing: Compute activations again in the backward pass.
 
@@ -74,36 +78,36 @@ def build_shadow(
         ConfigError: The checkpoint is of another family, or the video size does not fit it.
     """
     family = load_family(recipe.policy.family)
-    if (found := configs.index.get("_class_name")) != family.pipeline_class.__name__:
-        raise ConfigError(
-            f"policy.path: {recipe.policy.path} holds a {found}, but policy.family="
-            f"{recipe.policy.family} needs a {family.pipeline_class.__name__}"
-        )
-    loaded: dict[str, Any] = dict.fromkeys(
-        ("tokenizer", "text_encoder", "transformer", "vae", "scheduler")
-    )
+    wanted = pipeline_kind(family)
+    if problem := problem_of_index(recipe.policy.path, configs.index, wanted):
+        raise ConfigError(f"policy.path: {problem}")
+    loaded: dict[str, Any] = dict.fromkeys(("tokenizer", *components(configs.index, PARTS)))
     trained, autocast = None, trainable and dtype != torch.float32
     with torch.device("meta"):
         if "vae" in parts:
             vae = family.model_classes["vae"].from_config(dict(configs.parts["vae"]))
             loaded["vae"] = _cast(vae, family.vae_dtype or dtype).requires_grad_(False)
         if "transformer" in parts:
-            sizes = {**configs.parts["transformer"], "num_layers": num_layers}
+            whole = configs.parts["transformer"]
+            sizes = family.shortened(whole, blocks or family.num_blocks(whole))
             transformer = family.model_classes["transformer"].from_config(sizes)
             loaded["transformer"] = _cast(transformer, dtype)
             linears = float32_linears(transformer)
             if checkpointing:
                 transformer.enable_gradient_checkpointing()
             trained = _trained(recipe, transformer, trainable)
+            if not trainable and recipe.policy.lora.rank:
+                for parameter in trained.policy.values():  # as peft has them on real devices
+                    parameter.data = parameter.data.to(dtype)
             if autocast:
                 prepare_for_autocast(trained, linears, "cpu")
     loaded["scheduler"] = _scheduler(configs)
     options = family.pipeline_options(Path(recipe.policy.path), configs.index)
     pipeline = family.pipeline_class(**loaded, **options)
-    strides = family.strides(configs.parts["vae"])
-    pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial = strides
+    set_strides(pipeline, *family.strides(configs.parts["vae"]))
     if "transformer" in parts:
         family.check_size(pipeline, recipe.sampling)
+        family.prepare(pipeline, recipe.sampling)
     is_lora = recipe.policy.lora.rank > 0
     policy = PipelinePolicy(
         family,
@@ -119,12 +123,11 @@ def build_shadow(
 
 def latent_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
     """Return [C, T, H, W] of the latents of one video."""
-    sampling, transformer = recipe.sampling, configs.parts["transformer"]
-    temporal, spatial = load_family(recipe.policy.family).strides(configs.parts["vae"])
-    frames = (sampling.num_frames - 1) // temporal + 1
+    family, transformer = load_family(recipe.policy.family), configs.parts["transformer"]
+    frames, rows, columns = latent_size(family, configs.parts["vae"], recipe.sampling)
     patch = transformer.get("patch_size_t") or 1
     frames = -(-frames // patch) * patch  # CogVideoX 1.5 pads
-    return transformer["in_channels"], frames, sampling.height // spatial, sampling.width // spatial
+    return family.latent_channels(transformer), frames, rows, columns
 
 
 def batch_of(
@@ -133,15 +136,15 @@ def batch_of(
     """Return a batch without numbers: `items` items of `roles` videos with latents of `shape`."""
     latents = torch.zeros(items, roles, *shape)
     ones = torch.ones(items)
-    width = load_family(recipe.policy.family).text_width(shadow.pipeline.transformer)
-    embeds: list[Tensor] = [torch.zeros(recipe.sampling.max_sequence_length, width)] * items
+    family = load_family(recipe.policy.family)
+    embedding = example(family, shadow.pipeline, recipe.sampling)
     return Batch(
         x_t_NRCTHW=latents,
         target_NRCTHW=torch.zeros_like(latents),
         clean_NRCTHW=torch.zeros_like(latents),
         noise_NRCTHW=torch.zeros_like(latents),
         t_N=ones,
-        prompt_embeds=embeds,
+        prompt_embeds=[embedding] * items,
         weight_N=ones,
         example_weight_N=ones,
     )

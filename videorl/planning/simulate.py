@@ -28,16 +28,18 @@ class Stages:
     staleness: int
     """`rollouts.max_staleness`."""
     generate_s: float
-    """One request: all candidates of a prompt."""
+    """All candidates of a prompt, on one worker."""
     score_s: Mapping[str, float]
     """Reward -> seconds for the candidates of a prompt."""
     learn_s: float
-    """One optimizer step."""
+    """One step, with all updates that it makes of its round."""
     generators: int
     scorers: Mapping[str, int]
     """Reward -> workers; the names of `score_s`."""
     spread: float = 0.1
-    """Requests take (1 ± spread) × `generate_s`, evenly spread."""
+    """Requests take (1 ± spread) × their share of `generate_s`, evenly spread."""
+    parts: int = 1
+    """Requests of a prompt; each has an equal share of the candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ class Pace:
     busy: Mapping[str, float]
     """Role -> share of the time that its workers work."""
 
+    @property
+    def bottleneck(self) -> str:
+        """The role whose workers work most of the time."""
+        return max(self.busy, key=lambda name: self.busy[name])
+
 
 def simulate(stages: Stages, num_rounds: int = 0) -> Pace:
     """Run the model of the loop; return seconds per step and how busy each role is.
@@ -56,7 +63,7 @@ def simulate(stages: Stages, num_rounds: int = 0) -> Pace:
         stages: Times and workers; at least one worker of each role.
         num_rounds: Rounds that are measured, after a warm-up; 0 = 40, or fewer large ones.
     """
-    events = stages.per_round * (1 + len(stages.score_s))
+    events = stages.per_round * (stages.parts + len(stages.score_s))
     measured = num_rounds or min(40, max(8, _MOST_EVENTS // events))
     warm_up = stages.staleness + 2
     # Beside the measured rounds, enough follow that sampling ahead goes on.
@@ -70,7 +77,7 @@ def simulate(stages: Stages, num_rounds: int = 0) -> Pace:
 
 
 class _Loop:
-    """Events are (time, number, pool, prompt): a worker of a pool has finished a prompt."""
+    """Events are (time, number, pool, place): a worker has finished a prompt, or a part of it."""
 
     def __init__(self, stages: Stages, num_rounds: int) -> None:
         self._stages = stages
@@ -80,6 +87,7 @@ class _Loop:
         self._num_events = 0
         self._free = {GENERATOR: stages.generators, **stages.scorers, LEARNER: 1}
         self._queues = {name: deque[int]() for name in self._free}
+        self._parts_left: dict[int, int] = {}
         self._left = [stages.per_round * max(1, len(stages.scorers)) for _ in range(num_rounds)]
         self._ends: list[float] = []
         self._next_round = self._num_complete = 0
@@ -99,15 +107,22 @@ class _Loop:
         for number in range(self._next_round, last):
             first = number * self._stages.per_round
             for prompt in range(first, first + self._stages.per_round):
-                self._put(GENERATOR, prompt)
+                self._parts_left[prompt] = parts = self._stages.parts
+                for part in range(prompt * parts, (prompt + 1) * parts):
+                    self._put(GENERATOR, part)
         self._next_round = last
 
     def _finished(self, pool: str, place: int) -> None:
-        """Send on what a worker has finished: a prompt, or the learner's step."""
+        """Send on what a worker has finished: a prompt, a part of it, or the learner's step."""
         if pool == LEARNER:
             self._ends.append(self._now)
             self._admit()
             return
+        if pool == GENERATOR:
+            place //= self._stages.parts
+            self._parts_left[place] -= 1
+            if self._parts_left[place]:
+                return
         if pool == GENERATOR and self._stages.scorers:
             for name in self._stages.scorers:
                 self._put(name, place)
@@ -138,4 +153,5 @@ class _Loop:
         if pool != GENERATOR:
             return self._stages.score_s[pool]
         share = place * _GOLDEN % 1.0
-        return self._stages.generate_s * (1 + self._stages.spread * (2 * share - 1))
+        whole_s = self._stages.generate_s * (1 + self._stages.spread * (2 * share - 1))
+        return whole_s / self._stages.parts

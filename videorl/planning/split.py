@@ -30,12 +30,12 @@ class Split:
     @property
     def bottleneck(self) -> str:
         """The role whose workers work most of the time."""
-        return max(self.pace.busy, key=lambda name: self.pace.busy[name])
+        return self.pace.bottleneck
 
 
 def as_recipe(recipe: Recipe, needs: Needs) -> Split:
     """Return the split that the recipe states."""
-    return _split(recipe, needs, {name: role.workers for name, role in needs.roles.items()})
+    return split_at(recipe, needs, {name: role.workers for name, role in needs.roles.items()})
 
 
 def best_split(recipe: Recipe, needs: Needs, num_gpus: int) -> Split:
@@ -47,16 +47,19 @@ def best_split(recipe: Recipe, needs: Needs, num_gpus: int) -> Split:
     Raises:
         ConfigError: There are too few GPUs for one worker of each role.
     """
-    least = sum(role.gpus for role in needs.roles.values())
+    group = needs.roles[LEARNER].gpus * needs.ranks_per_item
+    others = sum(role.gpus for name, role in needs.roles.items() if name != LEARNER)
+    least = group + others
     if num_gpus < math.ceil(least):
         shares = ", ".join(f"{name} {role.gpus:g}" for name, role in needs.roles.items())
         raise ConfigError(
             f"--gpus must be at least {math.ceil(least)}, one worker of each role ({shares}), "
             f"got {num_gpus}"
         )
+    items = math.ceil(needs.items_per_step / recipe.learner.updates_per_round)
     found = [
-        _split(recipe, needs, _filled(recipe, needs, num_gpus, ranks))
-        for ranks in _ranks(needs, num_gpus - (least - needs.roles[LEARNER].gpus))
+        split_at(recipe, needs, _filled(recipe, needs, num_gpus, ranks))
+        for ranks in _ranks(needs, num_gpus - others, items)
     ]
     return min(found, key=lambda split: (round(split.pace.step_s, 6), split.used))
 
@@ -70,39 +73,44 @@ def stages_of(recipe: Recipe, needs: Needs, workers: Mapping[str, int]) -> Stage
         staleness=recipe.rollouts.max_staleness,
         generate_s=generator.unit_s if generator else 0.0,
         score_s={name: needs.roles[name].unit_s for name in rewards},
-        learn_s=needs.learn_s(workers[LEARNER]),
+        learn_s=needs.learn_s(workers[LEARNER], recipe.learner.updates_per_round),
         generators=workers.get(GENERATOR, 1),
         scorers={name: workers[name] for name in rewards},
+        parts=recipe.parts_per_prompt(workers.get(GENERATOR, 1)),
     )
 
 
-def _split(recipe: Recipe, needs: Needs, workers: Mapping[str, int]) -> Split:
+def split_at(recipe: Recipe, needs: Needs, workers: Mapping[str, int]) -> Split:
+    """Return the split with so many workers of each role."""
     gpus = {name: role.gpus * workers[name] for name, role in needs.roles.items()}
     return Split(workers, gpus, simulate(stages_of(recipe, needs, workers)))
 
 
-def _ranks(needs: Needs, room: float) -> list[int]:
-    """Return numbers of learner ranks to try: no more than the items of a step keep busy."""
-    most = min(int(room / (needs.roles[LEARNER].gpus or 1.0)), needs.items_per_step)
-    found, ranks = {1}, 1
+def _ranks(needs: Needs, room: float, items: int) -> list[int]:
+    """Return numbers of learner ranks to try: no more than the items of an update keep busy."""
+    size = needs.ranks_per_item
+    most = min(int(room / (needs.roles[LEARNER].gpus * size or 1.0)), items)
+    found, ranks = {1}, 1  # groups of ranks that share videos
     while ranks < most:
         ranks = min(max(ranks + 1, math.ceil(ranks * 1.25)), most)
         found.add(ranks)
     # As many items per rank with fewer ranks: the others would only wait.
-    rounds = {math.ceil(needs.items_per_step / ranks) for ranks in found}
-    return sorted({math.ceil(needs.items_per_step / count) for count in rounds})
+    rounds = {math.ceil(items / ranks) for ranks in found}
+    return sorted({size * math.ceil(items / count) for count in rounds})
 
 
 def _filled(recipe: Recipe, needs: Needs, num_gpus: int, ranks: int) -> dict[str, int]:
     workers = {name: ranks if name == LEARNER else 1 for name in needs.roles}
     left = num_gpus - sum(needs.roles[name].gpus * count for name, count in workers.items())
-    most = recipe.prompts.per_round * (recipe.rollouts.max_staleness + 1)
     growing = {n: r for n, r in needs.roles.items() if n not in (LEARNER, "encoder")}
+    most = dict.fromkeys(growing, recipe.prompts_in_flight)
+    if GENERATOR in most:
+        most[GENERATOR] *= recipe.parts_per_prompt(num_gpus)
     heap = [(-role.unit_s, name) for name, role in growing.items()]
     heapq.heapify(heap)
     while heap:
         _, name = heapq.heappop(heap)
-        if growing[name].gpus > left or workers[name] >= most or not growing[name].gpus:
+        if growing[name].gpus > left or workers[name] >= most[name] or not growing[name].gpus:
             continue  # no room, or no use, for more of these
         workers[name] += 1
         left -= growing[name].gpus

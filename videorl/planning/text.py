@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from videorl.planning.cards import GIB, SHARE
+from videorl.planning.cards import GIB
 from videorl.planning.plan import Plan
+from videorl.planning.rates import ACCELERATORS, RATES
 from videorl.planning.simulate import LEARNER
 
 
@@ -12,7 +13,8 @@ def as_text(plan: Plan) -> str:
     needs, split, card = plan.needs, plan.split, plan.card
     lines = [
         f"{plan.recipe.name} on {card.name} ({card.usable_gib:.1f} of {card.memory_gib:g} GiB "
-        f"usable, {SHARE:.0%} of {card.tflops:g} TFLOPS), from {plan.configs.source}",
+        f"usable, {RATES['learning'].share:.0%} of {card.tflops:g} TFLOPS), from "
+        f"{plan.configs.source}",
         "",
         f"{'role':<18}{'workers':>8}{'GPUs':>6}{'weights':>9}{'training':>9}{'activ.':>8}"
         f"{'peak GiB':>10}{'busy':>6}  seconds",
@@ -46,17 +48,38 @@ def _learner_lines(plan: Plan) -> list[str]:
             + (f"micro_batch_size up to {most}" if most else "which does not fit")
             + chosen
         )
+    learner = needs.learner
+    if len(learner.parts_s) > 1:
+        parts = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in learner.parts_s.items())
+        lines.append(f"a video in the learner: {parts}; {learner.limit} takes the most memory")
+    if (number := needs.sizes.num_transformers) > 1:
+        away = needs.sizes.away_bytes
+        where = f"one on the GPU, {away / GIB:.1f} GiB in host memory" if away else "all on the GPU"
+        lines.append(
+            f"{number} transformers of {needs.sizes.transformer / 1e9:.3g} B are trained: {where}"
+        )
+    if learner.memory.host:
+        lines.append(f"host memory: {learner.memory.host / GIB:.1f} GiB for each learner rank")
     return lines
 
 
 def _pace_lines(plan: Plan) -> list[str]:
     split = plan.split
-    learn_s = plan.needs.learn_s(split.workers[LEARNER])
+    updates = plan.recipe.learner.updates_per_round
+    learn_s = plan.needs.learn_s(split.workers[LEARNER], updates)
+    unknown = [each.name for each in ACCELERATORS if not each.changes]
     return [
         f"{split.used:g} of {plan.num_gpus:g} GPUs work: a step takes {split.pace.step_s:.3g} s "
         f"({learn_s:.3g} s of it learning), {plan.candidates_per_hour:.0f} candidates per hour, "
         f"{plan.hours:.3g} hours for {plan.recipe.num_steps} steps without evaluation",
-        f"busiest: {split.bottleneck} ({split.pace.busy[split.bottleneck]:.0%})",
+        f"limited by {split.bottleneck}, which works {split.pace.busy[split.bottleneck]:.0%} of "
+        "the time",
+        *(
+            f"with {each.name}: {each.pace.step_s:.3g} s per step, limited by "
+            f"{each.pace.bottleneck}"
+            for each in plan.alternatives
+        ),
+        f"no gain is planned for {', '.join(unknown)}",
         f"files: {plan.download_bytes / GIB:.1f} GiB to download on a node with every role, "
         f"{plan.checkpoint_bytes / GIB:.2f} GiB of checkpoints",
     ]

@@ -18,10 +18,28 @@ if TYPE_CHECKING:
 
 FAMILIES: dict[str, str] = {
     "wan": "videorl.policies.wan:Wan",
+    "wan_2_2": "videorl.policies.wan_2_2:Wan22",
     "cogvideox": "videorl.policies.cogvideox:CogVideoX",
+    "ltx_video": "videorl.policies.ltx_video:LTXVideo",
+    "hunyuan_video": "videorl.policies.hunyuan_video:HunyuanVideo",
+    "wan_i2v": "videorl.policies.wan_i2v:WanImageToVideo",
+    "mochi": "videorl.policies.mochi:Mochi",
+    "hunyuan_video_1_5": "videorl.policies.hunyuan_video_1_5:HunyuanVideo15",
+    "open_sora": "videorl.policies.open_sora:OpenSora",
 }
 """Name in `policy.family` -> the family, imported when it is used, as diffusers is heavy;
 `module:attribute` there names one of your own."""
+
+
+FROM_IMAGES = frozenset({"wan_i2v"})
+"""Built-in families whose prompts carry a picture; one of your own says it by `takes_images`."""
+
+
+def takes_images(name: str) -> bool:
+    """Return whether the prompts of a family carry a picture; loads no family that is built in."""
+    if not is_plugin(name):
+        return name in FROM_IMAGES
+    return bool(getattr(find(name, FAMILIES, "policy.family"), "takes_images", False))
 
 
 def load_family(name: str) -> Family:
@@ -63,7 +81,7 @@ def load_policy(
         config: Which model, and what of it is trained.
         sampling: How candidates are sampled.
         parts: Some of `transformer`, `vae`, `text_encoder`. A learner needs the first, a generator
-            the first two, an encoder the last.
+            the first two, an encoder the last, which brings the second where prompts have images.
         device: Where to put them; None = the GPU if there is one.
         seed: Of newly initialised adapters; every process of a run must use the same.
         trainable: Hold trained weights in float32 with gradients, and a reference beside them.
@@ -82,6 +100,8 @@ def load_policy(
     if trainable:
         roles |= {"reference", "base"} if keep_base else {"reference"}
     family = load_family(config.family)
+    if family.takes_images and "text_encoder" in parts:
+        parts |= {"vae"}
     from videorl.policies.loading import load_pipeline_policy
 
     return load_pipeline_policy(

@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from torch import Tensor
 
 from videorl.config import SamplingConfig
 from videorl.errors import CheckpointError
+from videorl.policies.adapter_files import FILES, LOADING
+from videorl.policies.experts import FIRST
 from videorl.policies.family import Family
+from videorl.policies.images import example
 
 _TOLERANCE = 0.01
 """How far the file's effect may be from the policy's, as a part of it."""
@@ -38,18 +42,18 @@ _SEED = 0
 def export_adapter(
     family: Family,
     pipeline: Any,
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, Mapping[str, Tensor]],
     directory: Path,
     sampling: SamplingConfig,
 ) -> None:
     """Write the policy's adapter so that stock diffusers opens it, and check that it does.
 
-    The file appears under its name only once it was checked.
+    A model with two transformers has a file for each. All appear only once each was checked.
 
     Args:
         family: Of the policy.
         pipeline: Its pipeline; the transformer has the adapter, with whole (gathered) parameters.
-        weights: The adapter's tensors by published name.
+        weights: The adapter's tensors by name, of each transformer that has one.
         directory: Where to write.
         sampling: The size of the videos.
 
@@ -58,18 +62,21 @@ def export_adapter(
             the policy computes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".unchecked-") as name:
-        written = Path(name)
-        _save(family, pipeline.transformer, weights, written)
-        _check(family, pipeline, weights, written, sampling)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".unchecked-") as folder:
+        written = Path(folder)
+        for name, own in weights.items():
+            _save(family, getattr(pipeline, name), own, written / FILES[name])
+            with _only(pipeline, name):
+                _check(family, pipeline, name, own, written / FILES[name], sampling)
         for path in written.iterdir():
             os.replace(path, directory / path.name)
 
 
-def _save(family: Family, model: Any, weights: Mapping[str, Tensor], directory: Path) -> None:
+def _save(family: Family, model: Any, weights: Mapping[str, Tensor], file: Path) -> None:
     adapter = model.peft_config["policy"]
     family.pipeline_class.save_lora_weights(
-        directory,
+        file.parent,
+        weight_name=file.name,
         transformer_lora_layers=dict(weights),
         transformer_lora_adapter_metadata={
             "r": adapter.r,
@@ -83,8 +90,9 @@ def _save(family: Family, model: Any, weights: Mapping[str, Tensor], directory: 
 def _check(
     family: Family,
     pipeline: Any,
+    name: str,
     weights: Mapping[str, Tensor],
-    written: Path,
+    file: Path,
     sampling: SamplingConfig,
 ) -> None:
     """Compare a video of one step by the file in stock diffusers with the policy's.
@@ -92,16 +100,18 @@ def _check(
     The policy is computed as generators compute it, with what is published, so that both are equal
     bit for bit in every type; two calls tell how far a device repeats itself.
     """
-    live = pipeline.transformer
-    with _stock_pipeline(pipeline) as stock, warnings.catch_warnings():
+    live, options = getattr(pipeline, name), LOADING.get(name, {})
+    with _stock_pipeline(pipeline, name) as stock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
-        model = stock.transformer
+        model = getattr(stock, name)
         base = _one_step(family, stock, sampling)
         _add_policy(model, live.peft_config["policy"], weights)
         policy, again = (_one_step(family, stock, sampling) for _ in range(2))
         model.disable_lora()
         try:
-            stock.load_lora_weights(str(written), adapter_name="exported")
+            stock.load_lora_weights(
+                str(file.parent), weight_name=file.name, adapter_name="exported", **options
+            )
         except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"stock diffusers does not open {_FAILED} ({error})") from error
         model.enable_lora()
@@ -123,14 +133,27 @@ _FAILED = (
 
 
 @contextmanager
-def _stock_pipeline(pipeline: Any) -> Iterator[Any]:
+def _stock_pipeline(pipeline: Any, name: str) -> Iterator[Any]:
     """Give the pipeline a stock transformer on the same base for the length of a `with`."""
-    live = pipeline.transformer
-    pipeline.transformer = _without_adapters(live)
+    live = getattr(pipeline, name)
+    setattr(pipeline, name, _without_adapters(live))
     try:
         yield pipeline
     finally:
-        pipeline.transformer = live
+        setattr(pipeline, name, live)
+
+
+@contextmanager
+def _only(pipeline: Any, name: str) -> Iterator[None]:
+    """Let one transformer of a pipeline compute at all times for the length of a `with`."""
+    boundary = pipeline.config.get("boundary_ratio")
+    if boundary is not None:
+        pipeline.register_to_config(boundary_ratio=0.0 if name == FIRST else 2.0)
+    try:
+        yield
+    finally:
+        if boundary is not None:
+            pipeline.register_to_config(boundary_ratio=boundary)
 
 
 def _without_adapters(model: Any) -> Any:
@@ -161,19 +184,16 @@ def _add_policy(model: Any, config: Any, weights: Mapping[str, Tensor]) -> None:
 
 
 def _one_step(family: Family, pipeline: Any, sampling: SamplingConfig) -> Tensor:
-    """Return the latents of one step of the stock pipeline, in float32."""
-    model = pipeline.transformer
-    shape = (1, sampling.max_sequence_length, family.text_width(model))
-    embeds = torch.randn(shape, generator=torch.Generator().manual_seed(_SEED))
-    latents = pipeline(
-        prompt_embeds=embeds.to(model.device, model.dtype),
-        generator=torch.Generator().manual_seed(_SEED),
-        num_frames=sampling.num_frames,
-        height=sampling.height,
-        width=sampling.width,
-        num_inference_steps=1,
-        guidance_scale=1.0,
-        output_type="latent",
-        return_dict=False,
-    )[0]
-    return latents.float()
+    """Return the latents of one step of the stock pipeline, or of as many as it needs."""
+    model, generator = pipeline.transformer, torch.Generator().manual_seed(_SEED)
+    steps = getattr(family, "fewest_steps", 1)
+    zeros = example(family, pipeline, sampling)
+    embedding = zeros.map(lambda each: torch.randn(each.shape, generator=generator))
+    arguments = {
+        **family.text_arguments([embedding], sampling, model.dtype, model.device),
+        "generator": torch.Generator().manual_seed(_SEED),
+        **family.call_options(replace(sampling, num_inference_steps=steps, guidance_scale=1.0)),
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    return family.call(pipeline, arguments)[0].float()

@@ -15,6 +15,15 @@ from torch import Tensor
 from videorl.errors import CheckpointError
 from videorl.files import hub
 
+FILES = {
+    "transformer": "pytorch_lora_weights.safetensors",
+    "transformer_2": "pytorch_lora_weights_2.safetensors",
+}
+"""Part of a pipeline -> the file of its adapter in the folder of an export."""
+LOADING: Mapping[str, Mapping[str, Any]] = {"transformer_2": {"load_into_transformer_2": True}}
+"""What `load_lora_weights` of a stock pipeline must be told, beside the file."""
+_NOISE = {"transformer": "high", "transformer_2": "low"}
+"""What names of files, of ComfyUI's users and others, call the experts."""
 _PUBLISHED = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and peft call the file in a folder."""
 _PEFT_CONFIG = "adapter_config.json"
@@ -63,7 +72,72 @@ def open_adapter(source: str) -> AdapterFile:
     return AdapterFile(path, tensors, _config(path, header))
 
 
+def expert_file(source: str, name: str, trained: str) -> str:
+    """Return the file of the adapter of one of two experts.
+
+    Args:
+        source: A folder with `FILES`, with one file each that is called high and low (noise), or
+            with the folders `transformer` and `transformer_2`, as peft needs; where one expert
+            alone is trained, also anything that `open_adapter` takes.
+        name: `transformer` or `transformer_2`.
+        trained: `policy.experts`.
+
+    Raises:
+        CheckpointError: There is no adapter of that expert, or only a file of the other.
+    """
+    path, noise = hub.local_path(source), _NOISE[name]
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        found = [file for file in files if noise in _noises(file)]
+        found = found or [folder for folder in [path / name] if folder.is_dir()]
+        if len(found) == 1:
+            return str(found[0])
+        if trained == "both" or any(_noises(file) for file in files):
+            raise CheckpointError(
+                f"{_WHERE}: {source} must have one adapter of the {noise}-noise expert ({name}), "
+                f"but has {_listed(file.name for file in files) or 'no safetensors'}: give a "
+                f"folder with {' and '.join(FILES.values())}, or set policy.experts to the expert "
+                "that the adapter is of"
+            )
+    elif trained == "both":
+        raise CheckpointError(
+            f"{_WHERE}: {source} is not a folder with the adapters of both experts "
+            f"({' and '.join(FILES.values())}), which policy.experts=both needs"
+        )
+    elif _noises(path) - {noise}:
+        raise CheckpointError(
+            f"{_WHERE}: {source} is by its name the adapter of the other expert, but "
+            f"policy.experts={trained} trains the {noise}-noise one"
+        )
+    return source
+
+
+def by_noise(source: Path) -> dict[str, Path]:
+    """Return the adapters of an export by their expert, `high_noise` and `low_noise`.
+
+    Args:
+        source: What `open_adapter` opens, or a folder with the second expert's file of `FILES`;
+            only that tells that there are experts. Otherwise the expert is empty.
+    """
+    if not (source / FILES["transformer_2"]).is_file():
+        return {"": source}
+    found = {f"{noise}_noise": source / FILES[name] for name, noise in _NOISE.items()}
+    return {noise: file for noise, file in found.items() if file.is_file()}
+
+
+def _noises(file: Path) -> set[str]:
+    """Return which experts a file is of, by its name; empty if that does not say."""
+    if file.name in FILES.values():
+        return {noise for name, noise in _NOISE.items() if FILES[name] == file.name}
+    return {noise for noise in _NOISE.values() if noise in file.name.lower()}
+
+
 def _file_in(folder: Path) -> Path:
+    if (folder / FILES["transformer_2"]).is_file():
+        raise CheckpointError(
+            f"{folder} holds adapters of a model with two transformers (Wan 2.2 A14B), which are "
+            "for policy.family=wan_2_2; give a file of it for another use"
+        )
     found = [folder / name for name in _PUBLISHED if (folder / name).is_file()]
     found = found or sorted(folder.glob("*.safetensors"))
     if len(found) == 1:

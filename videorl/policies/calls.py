@@ -56,7 +56,7 @@ def call_options(pipeline_class: Any, sampling: SamplingConfig) -> dict[str, Any
     """Return what of the settings every call of the stock pipeline takes.
 
     Raises:
-        ConfigError: Guidance shall be dynamic, but this pipeline has none such.
+        ConfigError: A kind of guidance is on that this pipeline does not have.
     """
     options: dict[str, Any] = {
         "num_frames": sampling.num_frames,
@@ -65,9 +65,22 @@ def call_options(pipeline_class: Any, sampling: SamplingConfig) -> dict[str, Any
         "num_inference_steps": sampling.num_inference_steps,
         "guidance_scale": sampling.guidance_scale,
     }
+    known = inspect.signature(pipeline_class.__call__).parameters
+    if "true_cfg_scale" in known:
+        options["true_cfg_scale"] = sampling.true_guidance_scale
+    elif sampling.true_guidance_scale != 1:
+        raise ConfigError(
+            "sampling.true_guidance_scale must be 1 for this model, whose guidance by the negative "
+            f"prompt is sampling.guidance_scale, got {sampling.true_guidance_scale:g}"
+        )
+    if sampling.guidance_scale_2 is not None:
+        raise ConfigError(
+            "sampling.guidance_scale_2 must be null for this model: only Wan 2.2 A14B "
+            f"(policy.family=wan_2_2) has a second transformer, got {sampling.guidance_scale_2}"
+        )
     if not sampling.dynamic_guidance:
         return options
-    if "use_dynamic_cfg" not in inspect.signature(pipeline_class.__call__).parameters:
+    if "use_dynamic_cfg" not in known:
         raise ConfigError(
             "sampling.dynamic_guidance must be false for this model: only the pipeline of "
             f"CogVideoX has it, and this is a {pipeline_class.__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,72 @@ from videorl.errors import CheckpointError, ConfigError
 from videorl.files import hub
 from videorl.policies.layouts import (
     files_of_part,
+    first_weights,
     problem_of_index,
     problem_of_layout,
     problem_of_weights,
     variant_of,
 )
+from videorl.policies.quantized import problem_of_config, problem_of_types
 
 PARTS = frozenset({"transformer", "vae", "text_encoder"})
 SHIPPED = {"moving_shapes_wan": Path(__file__).resolve().parents[1] / "worlds/moving_shapes_wan"}
 """Checkpoints that are part of this repository, by the bare name that recipes use."""
 
 _WHERE = "policy.path"
-_SMALL_FILES = {
-    "model_index.json": PARTS,
-    "scheduler/scheduler_config.json": frozenset({"transformer"}),
-    "transformer/config.json": frozenset({"transformer"}),
-    # The VAE's config says how large latents are, so samplers need it too.
-    "vae/config.json": frozenset({"transformer", "vae"}),
-    "text_encoder/config.json": frozenset({"text_encoder"}),
-    "tokenizer/tokenizer_config.json": frozenset({"text_encoder"}),
+_CONFIGS = {
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    "guider": "guider_config.json",
+    "image_processor": "preprocessor_config.json",
 }
+"""Component of a pipeline without its number -> the file that describes it; else config.json."""
+_OWNERS = {
+    "scheduler": "transformer",
+    "guider": "transformer",
+    "tokenizer": "text_encoder",
+    "image_encoder": "text_encoder",
+    "image_processor": "text_encoder",
+}
+"""Component without its number -> the part that it is loaded with; models are parts of their own:
+`transformer_2` is loaded with the transformer."""
+
+
+def components(index: Mapping[str, Any], parts: Collection[str]) -> list[str]:
+    """Return the folders of a pipeline that `parts` need, such as `transformer_2`.
+
+    Args:
+        index: Content of its `model_index.json`.
+        parts: Some of `PARTS`.
+    """
+    named = [
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[0] is not None
+    ]
+    return sorted(
+        {*parts} | {name for name in named if _OWNERS.get(kind(name), kind(name)) in parts}
+    )
+
+
+def kind(component: str) -> str:
+    """Return what a component is, without its number: `tokenizer` of `tokenizer_2`."""
+    return component.rstrip("0123456789").rstrip("_")
+
+
+def models(index: Mapping[str, Any], parts: Collection[str]) -> list[str]:
+    """Return those of `components` that have weights."""
+    return [name for name in components(index, parts) if kind(name) not in _CONFIGS]
+
+
+def _small_files(index: Mapping[str, Any], parts: Collection[str]) -> list[str]:
+    """Return the descriptions that `parts` need."""
+    needed = components(index, parts)
+    # Every pipeline has these; the VAE's config says how large latents are, so samplers need it.
+    needed += [*({"scheduler", "vae"} if "transformer" in parts else ())]
+    needed += [*({"tokenizer"} if "text_encoder" in parts else ())]
+    files = {f"{name}/{_CONFIGS.get(kind(name), 'config.json')}" for name in needed}
+    return ["model_index.json", *sorted(files)]
 
 
 def locate(path: str, parts: frozenset[str], pipeline: str | None = None) -> Path:
@@ -70,12 +117,19 @@ def files_needed(name: hub.HubId, parts: frozenset[str], pipeline: str | None) -
     index = hub.read_json(name, "model_index.json", _WHERE)
     if pipeline is not None and (problem := problem_of_index(str(name), index, pipeline)):
         raise ConfigError(f"{_WHERE}: {problem}")
-    for part in sorted(parts):
+    for part in models(index, parts):
+        if problem := _problem_of_part(str(name), index, part, names):
+            raise CheckpointError(f"{_WHERE}: {problem}")
+        if (file := f"{part}/config.json") in names:
+            _refuse_quantized(f"{name}: {part}", hub.read_json(name, file, _WHERE))
         inside = {each.removeprefix(f"{part}/") for each in names if each.startswith(f"{part}/")}
         if problem := problem_of_weights(f"{name}: {part}", inside):
             raise CheckpointError(f"{_WHERE}: {problem}")
-    small = [file for file, needed_by in _SMALL_FILES.items() if needed_by & parts]
-    folders = sorted(parts | ({"tokenizer"} if "text_encoder" in parts else set()))
+        for file in first_weights(part, inside):
+            if problem := problem_of_types(f"{name}: {file}", hub.tensor_types(name, file, _WHERE)):
+                raise CheckpointError(f"{_WHERE}: {problem}")
+    small = _small_files(index, parts)
+    folders = {*components(index, parts), *({"tokenizer"} & {file.split("/")[0] for file in small})}
     own = [file for folder in folders for file in files_of_part(names, folder)]
     return sorted({*small, *own})
 
@@ -100,13 +154,36 @@ def check(folder: Path, pipeline: str, parts: frozenset[str]) -> dict[str, Any]:
     index = read_json(folder / "model_index.json")
     if problem := problem_of_index(str(folder), index, pipeline):
         raise ConfigError(f"{_WHERE}: {problem}")
-    for name, needed_by in _SMALL_FILES.items():
-        if needed_by & parts:
-            read_json(folder / name)
-    for part in sorted(parts):
+    names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+    for part in models(index, parts):
+        if problem := _problem_of_part(str(folder), index, part, names):
+            raise CheckpointError(f"{_WHERE}: {problem}")
+    for name in _small_files(index, parts):
+        read_json(folder / name)
+    for part in models(index, parts):
+        _refuse_quantized(str(folder / part), read_json(folder / part / "config.json"))
         for file in weight_files(folder / part):
-            check_safetensors(file)
+            if problem := problem_of_types(str(file), check_safetensors(file)):
+                raise CheckpointError(f"{_WHERE}: {problem}")
     return index
+
+
+def _problem_of_part(
+    place: str, index: Mapping[str, Any], part: str, names: Collection[str]
+) -> str | None:
+    """Return that a pipeline lacks a model that is needed of it; None if there is its folder."""
+    if any(name.startswith(f"{part}/") for name in names):
+        return None
+    there = sorted({name.split("/")[0] for name in names if "/" in name})
+    return (
+        f"{place} has no {part}, which a {index.get('_class_name')} needs; it holds "
+        f"{', '.join(there) or 'no models'}: give a whole pipeline"
+    )
+
+
+def _refuse_quantized(place: str, config: Mapping[str, Any]) -> None:
+    if problem := problem_of_config(place, config):
+        raise CheckpointError(f"{_WHERE}: {problem}")
 
 
 def _refuse_layout(folder: Path) -> None:
@@ -163,8 +240,11 @@ def weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder} holds none of {wanted}; {_REMEDY}")
 
 
-def check_safetensors(file: Path) -> None:
+def check_safetensors(file: Path) -> set[str]:
     """Check that a safetensors file is as long as its own header says, reading only the header.
+
+    Returns:
+        The types of its tensors, as safetensors names them.
 
     Raises:
         CheckpointError: It is missing or cut short.
@@ -172,8 +252,8 @@ def check_safetensors(file: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "pt"):
-            pass
+        with safe_open(file, "pt") as tensors:
+            return {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} is missing; {_REMEDY}") from error
     except (SafetensorError, OSError) as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
@@ -16,11 +14,13 @@ from transformers import T5EncoderModel
 
 from videorl.config import SamplingConfig
 from videorl.errors import ConfigError
+from videorl.policies.cogvideox_shared import PLAN, SharedAttention
 from videorl.policies.family import check_multiples
+from videorl.policies.plain_family import PlainFamily
 from videorl.processes.vp_diffusion import VPDiffusion
 
 
-class CogVideoX:
+class CogVideoX(PlainFamily):
     """Implements `videorl.policies.family.Family`.
 
     2B has absolute positions, 5B has rotary ones. 1.5 has rotary ones and patches of two latent
@@ -36,15 +36,10 @@ class CogVideoX:
             "text_encoder": T5EncoderModel,
         }
     )
-    vae_dtype: torch.dtype | None = None
-    frames_first = True
     attends_to_padding = True
+    guides_in_one_call = True
     checkpointed_above = 500_000_000
     """The published ones have 1.7 billion parameters and more."""
-
-    def pipeline_options(self, folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-        """Return an empty dict: the pipeline takes only its parts."""
-        return {}
 
     def strides(self, vae_config: Mapping[str, Any]) -> tuple[int, int]:
         """Return the VAE's compression."""
@@ -88,18 +83,16 @@ class CogVideoX:
         """Return the times of the timesteps that the scheduler visits."""
         return self.times(pipeline, pipeline.scheduler.timesteps)
 
-    def clean(self, prompt: str) -> str:
-        """Return the prompt as it is."""
-        return prompt
-
-    def conditions(self, pipeline: Any, x_t: Tensor, t_B: Tensor) -> dict[str, Any]:
+    def conditions(
+        self, pipeline: Any, x_t_BCTHW: Tensor, t_B: Tensor, sampling: SamplingConfig
+    ) -> dict[str, Any]:
         """Return the discrete timesteps, and the rotary embeddings if the model has them."""
         rotary = None
         if pipeline.transformer.config.use_rotary_positional_embeddings:
             stride = pipeline.vae_scale_factor_spatial
-            _, frames, _, height, width = x_t.shape
+            _, _, frames, height, width = x_t_BCTHW.shape
             rotary = pipeline._prepare_rotary_positional_embeddings(
-                height * stride, width * stride, frames, x_t.device
+                height * stride, width * stride, frames, x_t_BCTHW.device
             )
         timestep = self.process(pipeline.scheduler).timesteps(t_B)
         return {"timestep": timestep, "image_rotary_emb": rotary}
@@ -112,16 +105,30 @@ class CogVideoX:
         """Return the blocks; their second output is the text."""
         return transformer.transformer_blocks
 
+    def context_parallel_plan(self, transformer: Any, group: Any) -> dict[str, Any]:
+        """Return what to split and gather where a group shares a video; set its attention."""
+        transformer.set_attn_processor(SharedAttention(group))
+        return PLAN
+
     def text_width(self, transformer: Any) -> int:
         """Return the width of T5's embeddings."""
         return transformer.config.text_embed_dim
 
-    def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:
+    def packed(self, pipeline: Any, latents_BCTHW: Tensor) -> Tensor:
+        """Return latents [B, T, C, H, W]."""
+        return latents_BCTHW.transpose(1, 2)
+
+    def unpacked(self, pipeline: Any, latents: Tensor, sampling: SamplingConfig) -> Tensor:
+        """Return latents [B, C, T, H, W]."""
+        return latents.transpose(1, 2)
+
+    def decode(self, pipeline: Any, x0_BCTHW: Tensor, num_frames: int) -> Tensor:
         """Return the pixels, without those of the padding frames of 1.5."""
         num_latent_frames = (num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
+        x0 = x0_BCTHW.transpose(1, 2)
         return pipeline.decode_latents(x0[:, x0.shape[1] - num_latent_frames :])
 
     def encode(self, pipeline: Any, pixels_B3FHW: Tensor) -> Tensor:
         """Return the scaled latents, without the padding frames that 1.5 would need."""
         latents = pipeline.vae.encode(pixels_B3FHW).latent_dist.mode()
-        return (latents * pipeline.vae.config.scaling_factor).transpose(1, 2)
+        return latents * pipeline.vae.config.scaling_factor

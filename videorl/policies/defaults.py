@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from videorl.files.hub import local_path
 from videorl.policies.checkpoints import SHIPPED
 
 SMALL_BYTES = 10**9
@@ -55,36 +56,57 @@ _WAN_NEGATIVE_PROMPT = (
     "形态畸形的肢体,手指融合,静止不动的画面,杂乱的背景,三条腿,背景人很多,倒着走"
 ).replace(",", "\N{FULLWIDTH COMMA}")
 
+_TI2V = Variant(
+    file="model_index.json",
+    key="expand_timesteps",
+    value=True,
+    name="ti2v",
+    settings={
+        "sampling.num_frames": 121,
+        "sampling.height": 704,
+        "sampling.width": 1280,
+        "sampling.fps": 24.0,
+        "sampling.flow_shift": None,  # the checkpoint's own, 5, is right at any size
+    },
+)
+
+_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
+"""Attention and feed-forward of a block,"""
+_TEXT_LAYERS = [
+    *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+    *("ff_context.net.0.proj", "ff_context.net.2"),
+]
+"""and those that it has for the text alone."""
+
 DEFAULTS: dict[str, FamilyDefaults] = {
+    # Steps, guidance of either transformer and shift are said to be the authors'; not checked here.
+    "wan_2_2": FamilyDefaults(
+        settings={
+            "sampling.negative_prompt": _WAN_NEGATIVE_PROMPT,
+            "sampling.height": 720,
+            "sampling.width": 1280,
+            "sampling.num_inference_steps": 40,
+            "sampling.guidance_scale": 4.0,
+            "sampling.guidance_scale_2": 3.0,
+            "sampling.flow_shift": 12.0,
+        },
+    ),
     "wan": FamilyDefaults(
         settings={"sampling.negative_prompt": _WAN_NEGATIVE_PROMPT},
-        variants=(
-            Variant(
-                file="model_index.json",
-                key="expand_timesteps",
-                value=True,
-                name="ti2v",
-                settings={
-                    "sampling.num_frames": 121,
-                    "sampling.height": 704,
-                    "sampling.width": 1280,
-                    "sampling.fps": 24.0,
-                    "sampling.flow_shift": None,  # the checkpoint's own, 5, is right at any size
-                },
-            ),
-        ),
+        variants=(_TI2V,),
+        flow_shifts={480: 3.0, 720: 5.0},
+    ),
+    "wan_i2v": FamilyDefaults(
+        settings={
+            "sampling.negative_prompt": _WAN_NEGATIVE_PROMPT,
+            "sampling.num_inference_steps": 40,
+        },
+        variants=(replace(_TI2V, settings={**_TI2V.settings, "sampling.num_inference_steps": 50}),),
         flow_shifts={480: 3.0, 720: 5.0},
     ),
     "cogvideox": FamilyDefaults(
         settings={
-            "policy.lora.target_modules": [
-                "to_q",
-                "to_k",
-                "to_v",
-                "to_out.0",
-                "ff.net.0.proj",
-                "ff.net.2",
-            ],
+            "policy.lora.target_modules": _LAYERS,
             "sampling.num_frames": 49,
             "sampling.height": 480,
             "sampling.width": 720,
@@ -94,6 +116,13 @@ DEFAULTS: dict[str, FamilyDefaults] = {
             "sampling.max_sequence_length": 226,
         },
         variants=(
+            Variant(  # 2B alone has absolute positions, and was trained and published in float16
+                file="transformer/config.json",
+                key="use_rotary_positional_embeddings",
+                value=False,
+                name=r"cogvideox-?2b",
+                settings={"sampling.half_precision": "float16"},
+            ),
             Variant(
                 file="transformer/config.json",
                 key="patch_size_t",
@@ -113,6 +142,89 @@ DEFAULTS: dict[str, FamilyDefaults] = {
                 settings={"sampling.dynamic_guidance": True},
             ),
         ),
+    ),
+    "ltx_video": FamilyDefaults(
+        settings={
+            "policy.lora.target_modules": _LAYERS,
+            "sampling.num_frames": 161,
+            "sampling.height": 480,
+            "sampling.width": 704,
+            "sampling.fps": 25.0,
+            "sampling.num_inference_steps": 50,
+            "sampling.guidance_scale": 3.0,
+            "sampling.negative_prompt": (
+                "worst quality, inconsistent motion, blurry, jittery, distorted"
+            ),
+            "sampling.max_sequence_length": 128,
+        },
+    ),
+    "hunyuan_video": FamilyDefaults(
+        settings={
+            "policy.lora.target_modules": [*_LAYERS, *_TEXT_LAYERS, "proj_mlp", "proj_out"],
+            "sampling.num_frames": 129,
+            "sampling.height": 720,
+            "sampling.width": 1280,
+            "sampling.fps": 24.0,
+            "sampling.num_inference_steps": 50,
+            "sampling.guidance_scale": 6.0,
+            "sampling.max_sequence_length": 256,
+        },
+    ),
+    # Guidance and the shift, which is the checkpoint's own (5 at 480p, 9 at 720p), are those of
+    # diffusers' conversion script; frames, rate and steps could not be checked.
+    "hunyuan_video_1_5": FamilyDefaults(
+        settings={
+            "policy.lora.target_modules": [*_LAYERS, *_TEXT_LAYERS],
+            "sampling.num_frames": 121,
+            "sampling.height": 480,
+            "sampling.width": 848,
+            "sampling.fps": 24.0,
+            "sampling.num_inference_steps": 50,
+            "sampling.guidance_scale": 6.0,
+            "sampling.max_sequence_length": 1000,
+            "sampling.vae_tiling": True,  # its VAE attends to all places of all frames at once
+        },
+        variants=(
+            Variant(
+                file="transformer/config.json",
+                key="target_size",
+                value=960,
+                name=r"hunyuanvideo-1\.5.*720p",
+                settings={"sampling.height": 720, "sampling.width": 1280},
+            ),
+        ),
+    ),
+    "mochi": FamilyDefaults(
+        settings={
+            "policy.lora.target_modules": _LAYERS,
+            "sampling.num_frames": 85,
+            "sampling.height": 480,
+            "sampling.width": 848,
+            "sampling.fps": 30.0,
+            "sampling.num_inference_steps": 64,
+            "sampling.guidance_scale": 4.5,
+            "sampling.max_sequence_length": 256,
+        },
+    ),
+    "open_sora": FamilyDefaults(
+        settings={
+            "policy.lora.target_modules": [
+                "attn.qkv",
+                "attn.proj",
+                "cross_attn.q_linear",
+                "cross_attn.kv_linear",
+                "cross_attn.proj",
+                "mlp.fc1",
+                "mlp.fc2",
+            ],
+            "sampling.num_frames": 51,
+            "sampling.height": 240,
+            "sampling.width": 426,
+            "sampling.fps": 24.0,
+            "sampling.num_inference_steps": 30,
+            "sampling.guidance_scale": 7.0,
+            "sampling.max_sequence_length": 300,
+        },
     ),
 }
 """By `policy.family`. Here and not in the families' files, which import torch."""
@@ -149,6 +261,8 @@ def family_settings(
     for variant in defaults.variants:
         if _is(variant, path):
             found |= variant.settings
+    if "sampling.guidance_scale" in stated:  # both guidances are chosen together
+        found.pop("sampling.guidance_scale_2", None)
     sides = [settings[key] if key in stated else found.get(key, settings[key]) for key in SIZE]
     if min(sides) in defaults.flow_shifts:
         found.setdefault("sampling.flow_shift", defaults.flow_shifts[min(sides)])
@@ -172,4 +286,4 @@ def _is(variant: Variant, path: str) -> bool:
 
 
 def _folder(path: str) -> Path:
-    return SHIPPED.get(path, Path(path).expanduser())
+    return SHIPPED.get(path, local_path(path))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from videorl.config import SamplingConfig
+from videorl.config import PolicyConfig, SamplingConfig
+from videorl.embedding import Embedding
 from videorl.errors import ConfigError
+from videorl.policies.layouts import TWO_TRANSFORMERS
 from videorl.protocols import Process
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 CHECKPOINTED_ABOVE = 500_000_000
 """Parameters of a transformer above which `policy.gradient_checkpointing: auto` is on, unless the
@@ -19,11 +25,27 @@ family has a number of its own as `checkpointed_above`."""
 
 
 class Family(Protocol):
-    """What the file of a family provides; `loading` and `PipelinePolicy` do the rest."""
+    """What the file of a family provides; `loading` and `PipelinePolicy` do the rest.
+
+    `PlainFamily` has what most have in common. Latents are [B, C, T, H, W] wherever a family is
+    given them, but for what `unpacked` takes and `packed` returns.
+
+    One whose pipeline cannot take a single step says by an attribute `fewest_steps` how many.
+    For `sampling.guidance_in_one_batch` it says by an attribute `guides_in_one_call` whether its
+    pipeline itself calls the transformer once per step of guidance (CogVideoX), or twice (Wan).
+    """
 
     @property
     def pipeline_class(self) -> Any:
         """The stock text-to-video pipeline; checkpoints must name it in `model_index.json`."""
+        ...
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether every prompt carries a picture, which `encode_image` encodes.
+
+        A built-in family that does is also named in `videorl.policies.FROM_IMAGES`.
+        """
         ...
 
     @property
@@ -32,18 +54,23 @@ class Family(Protocol):
         ...
 
     @property
-    def frames_first(self) -> bool:
-        """Whether the pipeline's latents are [B, T, C, H, W] instead of [B, C, T, H, W]."""
+    def decodes_float32(self) -> bool:
+        """Whether `decode` is given float32, and rounds it where the pipeline does."""
         ...
 
     @property
-    def attends_to_padding(self) -> bool:
-        """Whether the transformer reads the padding of a prompt, which embeddings then include."""
+    def prediction_sign(self) -> int:
+        """1, or -1 if the transformer predicts the negative of `process.target`."""
+        ...
+
+    @property
+    def negative_guidance(self) -> str:
+        """The setting of `sampling` that guides by the negative prompt where it is above 1."""
         ...
 
     @property
     def model_classes(self) -> Mapping[str, Any]:
-        """The classes of `transformer`, `vae` and `text_encoder`."""
+        """The class of each model in `model_index.json`, `text_encoder_2` and the like included."""
         ...
 
     def pipeline_options(self, folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +89,69 @@ class Family(Protocol):
         """Return pixel frames per latent frame, and pixels per latent row or column."""
         ...
 
+    def latent_frames(self, num_frames: int, vae_config: Mapping[str, Any]) -> int:
+        """Return the latent frames of a video of `num_frames` >= 1 frames."""
+        ...
+
+    def latent_channels(self, transformer_config: Mapping[str, Any]) -> int:
+        """Return the channels C of latents, which are not all that a transformer reads."""
+        ...
+
+    def num_blocks(self, transformer_config: Mapping[str, Any]) -> dict[str, int]:
+        """Return the number of blocks of each kind, such as `{"num_layers": 30}`.
+
+        Plans count two or three blocks of each kind instead of all. Blocks of a kind must need the
+        same; the first and the last may differ from the others.
+        """
+        ...
+
+    def shortened(
+        self, transformer_config: Mapping[str, Any], blocks: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """Return the configuration of the same transformer with so many blocks of each kind.
+
+        Args:
+            transformer_config: Of the whole one.
+            blocks: With the keys of `num_blocks`.
+        """
+        ...
+
+    def encoder_tokens(
+        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig
+    ) -> int:
+        """Return the most tokens that a text encoder runs on, a template's included, for plans.
+
+        Args:
+            encoder: Its name in `model_index.json`, such as `text_encoder_2`.
+            config: Its configuration.
+            sampling: Its `max_sequence_length`.
+        """
+        ...
+
+    def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
+        """Return those of a checkpoint's transformers that a learner trains, for plans.
+
+        It holds the others too, frozen.
+
+        Args:
+            names: In `model_index.json`: `transformer`, and `transformer_2` where there is one.
+            config: Of the policy.
+        """
+        ...
+
+    def offloads_transformers(self, config: PolicyConfig) -> bool:
+        """Tell whether frozen weights of transformers not in use lie in host memory, for plans."""
+        ...
+
+    def prepare(self, pipeline: Any, sampling: SamplingConfig) -> None:
+        """Tell a new pipeline what `process` and `conditions` must know of the recipe's videos.
+
+        Args:
+            pipeline: Has its transformer and scheduler, and fits the recipe.
+            sampling: The size and frame rate of videos.
+        """
+        ...
+
     def check_size(self, pipeline: Any, sampling: SamplingConfig) -> None:
         """Refuse a video size that the pipeline would change silently; see `check_multiples`.
 
@@ -74,8 +164,126 @@ class Family(Protocol):
         """Return the noising process that the checkpoint was trained with."""
         ...
 
-    def clean(self, prompt: str) -> str:
-        """Return the text that the pipeline gives to its tokenizer."""
+    def call_options(self, sampling: SamplingConfig) -> dict[str, Any]:
+        """Return what every call of the stock pipeline takes beside prompts, noise and callbacks.
+
+        Raises:
+            ConfigError: A setting is on that this pipeline lacks.
+        """
+        ...
+
+    def encode_text(self, pipeline: Any, prompt: str, sampling: SamplingConfig) -> Embedding:
+        """Return what the model reads of one prompt, on the CPU; as the pipeline encodes it.
+
+        Args:
+            pipeline: Must have its tokenizers and text encoders.
+            prompt: Encoded alone: an embedding never depends on others in its batch.
+            sampling: Its `max_sequence_length` and `long_prompts`.
+
+        Raises:
+            PromptError: The prompt is longer than a text encoder reads, and is not to be cut.
+        """
+        ...
+
+    def encode_image(
+        self, pipeline: Any, image: Image, sampling: SamplingConfig
+    ) -> Mapping[str, Tensor]:
+        """Return what the model reads of a prompt's picture, on the CPU, without a batch's axis.
+
+        It is added to what `encode_text` returns, and called only if the family `takes_images`.
+
+        Args:
+            pipeline: Must have its VAE, and its image encoder if the model has one.
+            image: In RGB, of any size.
+            sampling: Size of the videos.
+        """
+        ...
+
+    def example_text(self, transformer: Any, num_tokens: int) -> Embedding:
+        """Return an embedding of zeros, of as many tokens, for plans and trials.
+
+        Args:
+            transformer: Of the family; may be on the meta device.
+            num_tokens: Of the first text encoder.
+        """
+        ...
+
+    def text_arguments(
+        self,
+        embeds: Sequence[Embedding],
+        sampling: SamplingConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> dict[str, Tensor]:
+        """Return the pipeline's arguments for some prompts, padded and stacked.
+
+        Those of the negative prompt are given under the same names after `negative_`.
+        """
+        ...
+
+    def transformer_text(self, arguments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the pipeline passes of `text_arguments` to its transformer."""
+        ...
+
+    def example_image(self, pipeline: Any, sampling: SamplingConfig) -> Mapping[str, Tensor]:
+        """Return zeros in the shapes that `encode_image` returns; empty without pictures."""
+        ...
+
+    def inputs(
+        self,
+        pipeline: Any,
+        x_t_BCTHW: Tensor,
+        t_B: Tensor,
+        arguments: Mapping[str, Tensor],
+        sampling: SamplingConfig,
+    ) -> dict[str, Any]:
+        """Return all that the transformer is called with at a step, as the pipeline calls it.
+
+        Args:
+            pipeline: Must have its transformer and scheduler.
+            x_t_BCTHW: Noisy latents, on the transformer's device and in its type.
+            t_B: Times in [0, 1], float32, on that device; 1 is pure noise.
+            arguments: What `text_arguments` returns.
+            sampling: Frame rate and the like, which some transformers are given.
+        """
+        ...
+
+    def given_frames(self, pipeline: Any) -> int:
+        """Return the latent frames at the beginning that prompts give, and no loss looks at."""
+        ...
+
+    def predicted(
+        self,
+        prediction_BCTHW: Tensor,
+        x_t_BCTHW: Tensor,
+        t_B: Tensor,
+        arguments: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Return a prediction of the process, completed where the model predicts nothing.
+
+        Args:
+            prediction_BCTHW: What the transformer put out, with the sign of the process.
+            x_t_BCTHW: Noisy latents in the type in which they came, on the same device.
+            t_B: Times in [0, 1], float32.
+            arguments: What `text_arguments` returns.
+        """
+        ...
+
+    def call(self, pipeline: Any, arguments: Mapping[str, Any]) -> Any:
+        """Return what the stock pipeline's own call returns.
+
+        Args:
+            pipeline: Must have its transformer and scheduler.
+            arguments: Of the call; those of the prompts are what `text_arguments` returns.
+        """
+        ...
+
+    def packed(self, pipeline: Any, latents_BCTHW: Tensor) -> Tensor:
+        """Return latents as the pipeline, its transformer and its scheduler have them."""
+        ...
+
+    def unpacked(self, pipeline: Any, latents: Tensor, sampling: SamplingConfig) -> Tensor:
+        """Return latents [B, C, T, H, W] of what `packed` returns."""
         ...
 
     def step_times(self, pipeline: Any) -> Tensor:
@@ -88,13 +296,16 @@ class Family(Protocol):
         """
         ...
 
-    def conditions(self, pipeline: Any, x_t: Tensor, t_B: Tensor) -> dict[str, Any]:
+    def conditions(
+        self, pipeline: Any, x_t_BCTHW: Tensor, t_B: Tensor, sampling: SamplingConfig
+    ) -> dict[str, Any]:
         """Return the transformer's arguments other than latents and text, as the pipeline does.
 
         Args:
             pipeline: Must have its transformer and scheduler.
-            x_t: Noisy latents in the pipeline's order of axes, on the transformer's device.
+            x_t_BCTHW: Noisy latents, on the transformer's device.
             t_B: Times in [0, 1], float32, on that device; 1 is pure noise.
+            sampling: Frame rate and the like, which some transformers are given.
         """
         ...
 
@@ -111,22 +322,22 @@ class Family(Protocol):
         """Return the transformer's blocks; their first output is the video tokens [B, N, D]."""
         ...
 
-    def text_width(self, transformer: Any) -> int:
-        """Return the width D of the prompt embeddings [L, D] that the transformer reads."""
+    def keep_blocks(self, transformer: Any, count: int) -> None:
+        """Remove all blocks after the first `count` of `blocks`."""
         ...
 
-    def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:
+    def decode(self, pipeline: Any, x0_BCTHW: Tensor, num_frames: int) -> Tensor:
         """Return pixels [B, 3, F, H, W] in [-1, 1], as the pipeline does.
 
         Args:
             pipeline: Must have its VAE.
-            x0: Latents in the pipeline's order of axes, on the VAE's device and in its type.
+            x0_BCTHW: Latents on the VAE's device and in its type.
             num_frames: Number F of pixel frames to return.
         """
         ...
 
     def encode(self, pipeline: Any, pixels_B3FHW: Tensor) -> Tensor:
-        """Return the latents of pixels in [-1, 1], in the pipeline's order of axes.
+        """Return the latents [B, C, T, H, W] of pixels in [-1, 1].
 
         They are the mean of the VAE's posterior, scaled like the pipeline's samples, so that
         `decode` inverts this.
@@ -134,9 +345,30 @@ class Family(Protocol):
         ...
 
 
-def swapped(family: Family, latents: Tensor) -> Tensor:
-    """Bring latents [B, C, T, H, W] into the axis order of the family's pipeline, or back."""
-    return latents.transpose(1, 2) if family.frames_first else latents
+def is_guided(family: Family, sampling: SamplingConfig) -> bool:
+    """Return whether videos are sampled with guidance by the negative prompt."""
+    return getattr(sampling, family.negative_guidance) > 1
+
+
+def pipeline_kind(family: Family) -> str:
+    """Return what `layouts.kind_of` must say of the checkpoints of a family."""
+    second = TWO_TRANSFORMERS if "transformer_2" in family.model_classes else ""
+    return family.pipeline_class.__name__ + second
+
+
+def latent_size(
+    family: Family, vae_config: Mapping[str, Any], sampling: SamplingConfig
+) -> tuple[int, int, int]:
+    """Return frames, rows and columns of a video's latents, without frames that fill up a patch."""
+    _, spatial = family.strides(vae_config)
+    frames = family.latent_frames(sampling.num_frames, vae_config)
+    return frames, sampling.height // spatial, sampling.width // spatial
+
+
+def pixel_frames(family: Family, vae_config: Mapping[str, Any], latent_frames: int) -> int:
+    """Return the frames of the shortest video that has so many latent frames, or more."""
+    lengths = itertools.count(1)
+    return next(n for n in lengths if family.latent_frames(n, vae_config) >= latent_frames)
 
 
 def check_multiples(sampling: SamplingConfig, *, frames_step: int, pixels_step: int) -> None:
@@ -155,4 +387,17 @@ def check_multiples(sampling: SamplingConfig, *, frames_step: int, pixels_step: 
         raise ConfigError(
             f"sampling.height and sampling.width must be multiples of {pixels_step} for this "
             f"model, got {sampling.height} and {sampling.width}"
+        )
+
+
+def check_steps(sampling: SamplingConfig, fewest: int) -> None:
+    """Check that the pipeline can take so few steps.
+
+    Raises:
+        ConfigError: `sampling.num_inference_steps` is less than `fewest`.
+    """
+    if sampling.num_inference_steps < fewest:
+        raise ConfigError(
+            f"sampling.num_inference_steps must be {fewest} or more for this model, whose schedule "
+            f"has two ends, got {sampling.num_inference_steps}"
         )

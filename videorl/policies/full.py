@@ -6,15 +6,24 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from videorl.errors import ConfigError
 from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
 
+IN_SHARDS = "shards"
+"""In the place of `policy.frozen_device`: policy and copies stay on the CPU, from where an engine
+brings to each rank's device its share."""
+
 
 def train_everything(
-    model: nn.Module, *, trainable: bool, keep_base: bool = False
+    model: nn.Module,
+    *,
+    trainable: bool,
+    keep_base: bool = False,
+    computed_in: torch.dtype | None = None,
 ) -> TrainedWeights:
     """Make every parameter of `model` the trained one.
 
@@ -25,6 +34,8 @@ def train_everything(
             both roles round alike and a reference just updated predicts exactly what the policy
             does.
         keep_base: Hold one more frozen copy, which no update changes: the role `base`.
+        computed_in: What training computes in, if it is not float32: frozen large layers that are
+            published in float16 are held in it, as the policy's are rounded to it directly.
     """
     model.requires_grad_(trainable)
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
@@ -36,7 +47,8 @@ def train_everything(
         reference = copy.deepcopy(model).requires_grad_(False)
         for name, layer in reference.named_modules():
             if isinstance(layer, (nn.Linear, nn.Conv3d)):
-                layer.to(dtypes[f"{name}.weight"])
+                dtype = dtypes[f"{name}.weight"]
+                layer.to(computed_in or dtype if dtype == torch.float16 else dtype)
         base = copy.deepcopy(reference) if keep_base else None
     frozen = {"reference": reference, "base": base}
 
@@ -56,4 +68,5 @@ def train_everything(
         dtypes=dtypes,
         using=using,
         has_own_base=base is not None,
+        copies=[module for module in frozen.values() if module is not None],
     )

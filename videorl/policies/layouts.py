@@ -6,8 +6,29 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-FAMILY_OF = {"WanPipeline": "wan", "CogVideoXPipeline": "cogvideox"}
-"""Class in `model_index.json` -> the built-in family that reads it."""
+from videorl.policies.quantized import problem_of_names
+
+TWO_TRANSFORMERS = " with two transformers"
+FAMILY_OF = {
+    "WanPipeline": "wan",
+    "WanPipeline" + TWO_TRANSFORMERS: "wan_2_2",
+    "CogVideoXPipeline": "cogvideox",
+    "LTXPipeline": "ltx_video",
+    "HunyuanVideoPipeline": "hunyuan_video",
+    "WanImageToVideoPipeline": "wan_i2v",
+    "MochiPipeline": "mochi",
+    "OpenSoraPipeline": "open_sora",
+    "HunyuanVideo15Pipeline": "hunyuan_video_1_5",
+}
+"""What `kind_of` says of a `model_index.json` -> the built-in family that reads it."""
+_REFUSED = {
+    "LTX2Pipeline": (
+        "its transformer denoises sound and picture together, each reading the other, so that "
+        "training one of them alone would silently give wrong results (docs/families.md says what "
+        "it would take); use LTX-Video"
+    ),
+}
+"""Class in `model_index.json` -> why there is no family for it."""
 _STEMS = ("diffusion_pytorch_model", "model")
 _VARIANT = re.compile(r"\.(fp16|bf16)(?=[.-])")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -20,28 +41,48 @@ _ORIGINAL: tuple[tuple[str, str, str], ...] = (
     (
         r"hunyuan-?video.*/|mp_rank_00_model_states\.pt",
         "HunyuanVideo in its original layout",
-        "a supported model: HunyuanVideo is none, in any layout",
+        "the diffusers repository, such as hunyuanvideo-community/HunyuanVideo",
     ),
     (
         r"\d+/mp_rank_00_model_states\.pt|transformer/latest",
         "CogVideoX in its original (SAT) layout",
         "the diffusers repository, such as THUDM/CogVideoX-2b",
     ),
-    (r"ltx.?video.*\.safetensors", "LTX-Video", "a supported model: LTX-Video is none"),
-    (r"dit\.safetensors|mochi.*\.safetensors", "Mochi", "a supported model: Mochi is none"),
+    (
+        r"ltx.?video.*\.safetensors",
+        "LTX-Video in its original layout",
+        "the diffusers repository, such as Lightricks/LTX-Video",
+    ),
+    (
+        r"dit\.safetensors|mochi.*\.safetensors",
+        "Mochi in its original layout",
+        "the diffusers files, such as those of genmo/mochi-1-preview",
+    ),
     (
         r"Open_Sora.*\.safetensors|hunyuan_vae\.safetensors",
-        "Open-Sora",
-        "a supported model: Open-Sora is none",
+        "Open-Sora in its original layout",
+        "Open-Sora 1.2, as docs/extending.md says",
     ),
     (
         r"pytorch_lora_weights\.safetensors|adapter_model\.safetensors",
         "an adapter, no whole model",
         "its base model, and the adapter as policy.lora.initial",
     ),
+    (
+        r"(?!)",  # its files are called as any model's: the class tells it
+        "a part of Open-Sora 1.2 as it is published",
+        "a folder that is made of its parts, as docs/recipe_files.md says",
+    ),
 )
 """Pattern of names that only this layout has -> what it is, what to give instead."""
-_CLASSES = {"WanModel": 0, "STDiT3": 5, "STDiT2": 5, "STDiT": 5, "MMDiT": 5}
+_CLASSES = {
+    "WanModel": 0,
+    "STDiT3": 7,
+    "VideoAutoencoderPipeline": 7,
+    "STDiT2": 5,
+    "STDiT": 5,
+    "MMDiT": 5,
+}
 """Class or type in a `config.json` at the top -> row of `_ORIGINAL`."""
 
 
@@ -76,6 +117,17 @@ def files_of_part(names: Collection[str], part: str) -> list[str]:
     ]
 
 
+def first_weights(part: str, names: Collection[str]) -> list[str]:
+    """Return one of the files with weights that are read of a model's folder; [] without any.
+
+    Args:
+        part: The folder.
+        names: Of the files in it.
+    """
+    files = files_of_part([f"{part}/{name}" for name in names], part)
+    return sorted(file for file in files if file.endswith(".safetensors"))[:1]
+
+
 def problem_of_weights(place: str, names: Collection[str]) -> str | None:
     """Return what is wrong with the weights in a model's folder; None if they can be read.
 
@@ -85,6 +137,8 @@ def problem_of_weights(place: str, names: Collection[str]) -> str | None:
     """
     if variant_of(names) is not None:
         return None
+    if problem := problem_of_names(place, names):
+        return problem
     if pickles := sorted(name for name in names if name.endswith(_PICKLES)):
         return (
             f"{place} holds its weights only as pickles ({_listed(pickles)}), which may run code "
@@ -110,6 +164,8 @@ def problem_of_layout(place: str, names: Collection[str], config: Mapping[str, A
     """
     told = {config.get(key) for key in ("_class_name", "model_type")}
     row = next((_ORIGINAL[_CLASSES[name]] for name in told if name in _CLASSES), None)
+    if row is None and (problem := problem_of_names(place, names)):
+        return problem
     row = row or next((row for row in _ORIGINAL if any(_has(row[0], name) for name in names)), None)
     if row is not None:
         return f"{place} holds {row[1]}, but a folder in diffusers format is needed: give {row[2]}"
@@ -120,23 +176,30 @@ def problem_of_layout(place: str, names: Collection[str], config: Mapping[str, A
     )
 
 
+def kind_of(index: Mapping[str, Any]) -> str:
+    """Return the class of a pipeline by its `model_index.json`, and whether it has two experts."""
+    second = index.get("transformer_2") or [None]
+    is_double = second[0] or index.get("boundary_ratio") is not None
+    return f"{index.get('_class_name')}{TWO_TRANSFORMERS if is_double else ''}"
+
+
 def problem_of_index(place: str, index: Mapping[str, Any], pipeline: str) -> str | None:
-    """Return why a pipeline's `model_index.json` is not one of the wanted class; None if it is."""
-    found = index.get("_class_name")
+    """Return why a pipeline's `model_index.json` is not of the wanted kind; None if it is."""
+    found = kind_of(index)
+    if pipeline == "WanImageToVideoPipeline" and found == "WanPipeline":
+        # Wan 2.2 TI2V is one model for both, published as this class.
+        found = pipeline if index.get("expand_timesteps") else found
     if found == pipeline:
-        second = index.get("transformer_2") or [None]
-        if second[0] or index.get("boundary_ratio") is not None:
-            return (
-                f"{place} has two transformers (Wan 2.2 A14B); training only one of them would "
-                "silently give wrong results, so use Wan 2.1 or Wan 2.2 TI2V-5B"
-            )
         return None
     said = f"{place} holds a {found}, but policy.family needs a {pipeline}"
-    if family := FAMILY_OF.get(str(found)):
+    if family := FAMILY_OF.get(found):
         return f"{said}: set policy.family={family}"
+    if reason := _REFUSED.get(str(found)):
+        return f"{place} holds a {found}, which cannot be aligned: {reason}"
+    families = ", ".join(f"{family} ({pipeline})" for pipeline, family in FAMILY_OF.items())
     return (
-        f"{said}; built in are {' and '.join(FAMILY_OF)}, and docs/extending.md says how to add a "
-        "family of your own"
+        f"{said}; no family reads a {found}: built in are {families}. Give a model of one of them, "
+        "or a family of your own (docs/extending.md)"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +13,41 @@ from safetensors import safe_open
 
 from videorl.config import PolicyConfig, SamplingConfig
 from videorl.errors import CheckpointError, ConfigError
-from videorl.policies.adapter_files import open_adapter
+from videorl.policies.adapter_files import expert_file, open_adapter
 from videorl.policies.adapter_layouts import LayerAdapter, read_layers
-from videorl.policies.calls import call_options, read_scheduler
+from videorl.policies.attention import check_backend, use_backend
+from videorl.policies.calls import read_scheduler
 from videorl.policies.checkpoints import (
-    PARTS,
     check,
     locate,
+    models,
     read_json,
     weight_files,
-    weights_variant,
 )
+from videorl.policies.compiling import check_compiler, compile_blocks
+from videorl.policies.coverage import coverage
 from videorl.policies.devices import Devices, compute_type, own_devices
-from videorl.policies.family import CHECKPOINTED_ABOVE, Family
-from videorl.policies.full import train_everything
+from videorl.policies.experts import (
+    MODELS,
+    TRAINED,
+    Experts,
+    denoiser,
+    joined,
+    models_of,
+    untrained,
+)
+from videorl.policies.family import CHECKPOINTED_ABOVE, Family, pipeline_kind
+from videorl.policies.full import IN_SHARDS, train_everything
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import float32_linears, prepare_for_autocast
+from videorl.policies.stock_pipeline import read_parts
 from videorl.policies.texts import check_negative_prompt
 from videorl.policies.trained import TrainedWeights
+from videorl.policies.video_codec import put_channels_last, tile_large_frames
 from videorl.protocols import Role
+from videorl.settings.acceleration import acceleration_problems
+from videorl.settings.model import LoraConfig
 
 logger = logging.getLogger(__name__)
 
@@ -54,39 +71,51 @@ def load_pipeline_policy(
     """
     trainable = "reference" in roles
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = _compute_dtype(config.dtype, device, trainable=trainable)
-    pipeline_name = family.pipeline_class.__name__
+    dtype, held, sampled = _types(config, sampling, device, trainable=trainable)
+    pipeline_name = pipeline_kind(family)
     folder = locate(config.path, parts, pipeline_name)
     index = check(folder, pipeline_name, parts)
     scheduler = None
     if "transformer" in parts:  # what is refused here, is before weights are read
         scheduler = read_scheduler(folder, index, sampling)
-        call_options(family.pipeline_class, sampling)
-        _mention_float16(config.path, folder, dtype)
-    pipeline = _read_parts(family, folder, index, parts, dtype, scheduler)
+        family.call_options(sampling)
+        _check_acceleration(config, sampling, folder, device, dtype, trainable=trainable)
+        _mention_float16(config.path, folder, sampled)
+    pipeline = read_parts(family, folder, index, parts, held, scheduler)
     autocast = trainable and dtype != torch.float32
     trained = None
     if "transformer" in parts:
         family.check_size(pipeline, sampling)
         family.process(pipeline.scheduler)  # refuses what cannot be trained, before it is
-        float32_layers = float32_linears(pipeline.transformer)
-        trained = _prepare_transformer(
+        family.prepare(pipeline, sampling)
+        model = denoiser(pipeline)
+        float32_layers = float32_linears(model)
+        trained = _prepare(
             family,
-            pipeline.transformer,
+            model,
             config,
             seed=seed,
             trainable=trainable,
             keep_base="base" in roles,
+            dtype=dtype,
         )
-        pipeline.transformer.to(device)
+        trained = _published_in(trained, {held: sampled})
+        if config.frozen_device != IN_SHARDS:
+            model.to(device)
         if config.lora.rank == 0:
             _place_frozen(trained, roles, config.frozen_device, device)
         if autocast:
             prepare_for_autocast(trained, float32_layers, device.type)
+        _use_kernels(family, trained, roles, config)
+    if "vae" in parts:
+        tile_large_frames(pipeline.vae, sampling)
+        if sampling.vae_channels_last:
+            put_channels_last(pipeline.vae)
+    for name in models(index, parts - {"transformer"}):
+        getattr(pipeline, name).requires_grad_(False).to(device)
     if "text_encoder" in parts:
-        check_negative_prompt(family, pipeline, sampling)
-    for part in parts - {"transformer"}:
-        getattr(pipeline, part).requires_grad_(False).to(device)
+        with torch.no_grad():
+            check_negative_prompt(family, pipeline, sampling)
     return PipelinePolicy(
         family,
         pipeline,
@@ -111,71 +140,109 @@ def _compute_dtype(name: str, device: torch.device, *, trainable: bool) -> torch
     return _DTYPES[name]
 
 
+def _check_acceleration(
+    config: PolicyConfig,
+    sampling: SamplingConfig,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    trainable: bool,
+) -> None:
+    """Refuse what cannot make this model faster here, before any weights are read."""
+    for problem in acceleration_problems(config, sampling):
+        raise ConfigError(problem)
+    check_compiler(config.compile)
+    head_width = read_json(folder / "transformer/config.json").get("attention_head_dim", 64)
+    check_backend(config.attention_backend, device, dtype, head_width, with_gradient=trainable)
+
+
+def _use_kernels(
+    family: Family,
+    trained: TrainedWeights,
+    roles: frozenset[Role],
+    config: PolicyConfig,
+) -> None:
+    """Choose and compile what computes, in every module that a role has of its own."""
+    own = roles if config.lora.rank == 0 else frozenset[Role](["policy"])
+    for role in own:
+        with trained.using(role) as module:
+            for model in models_of(module).values():
+                use_backend(model, config.attention_backend)
+                compile_blocks(family, model, config.compile)
+
+
+def _types(
+    config: PolicyConfig, sampling: SamplingConfig, device: torch.device, *, trainable: bool
+) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """Return what this process computes in, what weights are read in, what generators hold."""
+    dtype = _compute_dtype(config.dtype, device, trainable=trainable)
+    sampled = _DTYPES[sampling.half_precision] if dtype == torch.bfloat16 else dtype
+    if not trainable:
+        return sampled, sampled, sampled
+    # Where all weights are trained, training begins from them as they were published, and not from
+    # what bfloat16 leaves of them; frozen ones are held as they compute.
+    return dtype, sampled if config.lora.rank == 0 else dtype, sampled
+
+
+def _published_in(
+    trained: TrainedWeights, types: Mapping[torch.dtype, torch.dtype]
+) -> TrainedWeights:
+    """Let tensors be published in the types in which a generator holds them."""
+    dtypes = {name: types.get(dtype, dtype) for name, dtype in trained.dtypes.items()}
+    return replace(trained, dtypes=dtypes)
+
+
 def _mention_float16(path: str, folder: Path, dtype: torch.dtype) -> None:
-    """Say that a model computes in another half precision than that it was published in."""
+    """Say that a model samples in another half precision than that it was published in."""
     with safe_open(weight_files(folder / "transformer")[0], "pt") as tensors:
         is_float16 = all(tensors.get_slice(n).get_dtype() == "F16" for n in tensors.keys())  # noqa: SIM118
     if is_float16 and dtype == torch.bfloat16:
         logger.warning(
-            "policy.path: %s was published in float16, but computes in bfloat16, to which its "
-            "weights are rounded: float16 loses small gradients, and learner and generators must "
-            "compute alike. policy.dtype=float32 keeps every bit, with twice the memory",
+            "policy.path: %s was published in float16, but samples in bfloat16, to which its "
+            "weights are rounded: set sampling.half_precision=float16, or policy.dtype=float32, "
+            "which keeps every bit with twice the memory",
             path,
         )
 
 
-def _read_parts(
+def _prepare(
     family: Family,
-    folder: Path,
-    index: dict[str, Any],
-    parts: frozenset[str],
+    model: Any,
+    config: PolicyConfig,
+    *,
+    seed: int,
+    trainable: bool,
+    keep_base: bool,
     dtype: torch.dtype,
-    scheduler: Any,
-) -> Any:
-    """Return the stock pipeline around `parts`; the others are None."""
-    from transformers import AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    options = family.pipeline_options(folder, index)
-    dtypes = {"vae": family.vae_dtype or dtype}
-    loaded: dict[str, Any] = {**dict.fromkeys(("tokenizer", *PARTS)), "scheduler": scheduler}
-    for part in parts:
-        model_class = family.model_classes[part]
-        loaded[part] = _read_model(model_class, folder / part, dtypes.get(part, dtype))
-    if "text_encoder" in parts:
-        loaded["tokenizer"] = AutoTokenizer.from_pretrained(
-            folder / "tokenizer", trust_remote_code=False
-        )
-    pipeline = family.pipeline_class(**loaded, **options)
-    pipeline.set_progress_bar_config(disable=True)
-    if parts & {"transformer", "vae"}:
-        # The pipeline takes these from its VAE; a process without one samples at the same size.
-        strides = family.strides(read_json(folder / "vae/config.json"))
-        pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial = strides
-    return pipeline
-
-
-def _read_model(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """Read one model, refusing weights that leave a parameter at random.
+) -> TrainedWeights:
+    """Make the trained weights of a transformer, or of each trained one of two.
 
     Raises:
-        CheckpointError: The weights do not fill the model that `config.json` describes.
+        ConfigError: Some experts are to be trained of a model that has one transformer.
     """
-    try:
-        model, report = model_class.from_pretrained(
-            folder, output_loading_info=True, dtype=dtype, variant=weights_variant(folder)
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{folder} does not open as a {model_class.__name__}: {error}"
-        ) from error
-    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise CheckpointError(
-            f"{folder}: the weights lack {len(absent)} tensors of the {model_class.__name__} that "
-            f"its config.json describes, first: {', '.join(absent[:3])}; save or download it again"
-        )
-    return model
+    options = {"trainable": trainable, "keep_base": keep_base, "dtype": dtype}
+    if not isinstance(model, Experts):
+        if config.experts != "both":
+            raise ConfigError(
+                "policy.experts must be both for a model with one transformer, got "
+                f"{config.experts}"
+            )
+        return _prepare_transformer(family, model, config, seed=seed, **options)
+    parts = {name: untrained(part) for name, part in models_of(model).items()}
+    for number, name in enumerate(MODELS):
+        if name in TRAINED[config.experts]:
+            part = getattr(model, name)
+            own = replace(config, lora=_of_expert(config, name))
+            parts[name] = _prepare_transformer(family, part, own, seed=seed + number, **options)
+    return joined(model, parts)
+
+
+def _of_expert(config: PolicyConfig, name: str) -> LoraConfig:
+    """Return the settings of an expert's adapter, which name the file of its own."""
+    if config.lora.initial is None:
+        return config.lora
+    return replace(config.lora, initial=expert_file(config.lora.initial, name, config.experts))
 
 
 def _prepare_transformer(
@@ -186,6 +253,7 @@ def _prepare_transformer(
     seed: int,
     trainable: bool,
     keep_base: bool,
+    dtype: torch.dtype,
 ) -> TrainedWeights:
     """Make adapters or all weights the trained ones, on the CPU.
 
@@ -194,23 +262,38 @@ def _prepare_transformer(
     if trainable and _is_checkpointed(family, transformer, config.gradient_checkpointing):
         transformer.enable_gradient_checkpointing()  # not reentrant, so that adapters learn
     if config.lora.rank == 0:
-        return train_everything(transformer, trainable=trainable, keep_base=keep_base)
+        return train_everything(
+            transformer, trainable=trainable, keep_base=keep_base, computed_in=dtype
+        )
     source = config.lora.initial
     initial = None if source is None else _read_adapter(family, transformer, source)
-    return train_adapters(transformer, config.lora, seed=seed, trainable=trainable, initial=initial)
+    trained = train_adapters(
+        transformer, config.lora, seed=seed, trainable=trainable, initial=initial
+    )
+    if trainable:
+        adapted = {name.rpartition(".lora_")[0] for name in trained.policy}
+        numbers = sum(tensor.numel() for tensor in trained.policy.values())
+        logger.info("%s", coverage(transformer, adapted, numbers))
+    return trained
 
 
 def _place_frozen(
     trained: TrainedWeights, roles: frozenset[Role], where: str, device: torch.device
 ) -> None:
     """Bring frozen copies of the model to the device, or have it fetch their blocks one by one."""
+    with trained.using("policy") as module:
+        live = {id(model) for model in models_of(module).values()}
     for role in roles - {"policy"}:
         with trained.using(role) as module:
             if where == "auto":
                 module.to(device)
+            if where != "cpu":
                 continue
-            model: Any = module
-            model.enable_group_offload(device, offload_type="block_level", num_blocks_per_group=1)
+            for model in models_of(module).values():
+                if id(model) not in live:
+                    model.enable_group_offload(
+                        device, offload_type="block_level", num_blocks_per_group=1
+                    )
 
 
 def _is_checkpointed(family: Family, transformer: Any, setting: bool | str) -> bool:

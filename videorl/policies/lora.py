@@ -17,6 +17,7 @@ from torch import nn
 
 from videorl.errors import CheckpointError, ConfigError
 from videorl.policies.adapter_layouts import LayerAdapter
+from videorl.policies.coverage import linear_layers, nearest
 from videorl.policies.trained import TrainedWeights
 from videorl.protocols import Role
 from videorl.settings.model import LoraConfig
@@ -77,6 +78,15 @@ def train_adapters(
     return weights
 
 
+def filled(
+    fresh: Mapping[str, torch.Tensor], config: LoraConfig, initial: Mapping[str, LayerAdapter]
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of a new adapter with a trained one in them, see `train_adapters`."""
+    found = {name: tensor.clone() for name, tensor in fresh.items()}
+    _fill(found, config, initial)
+    return found
+
+
 def _target_layers(model: nn.Module, targets: list[str]) -> list[str]:
     matched: dict[str, list[str]] = {
         target: [
@@ -87,9 +97,11 @@ def _target_layers(model: nn.Module, targets: list[str]) -> list[str]:
         for target in targets
     }
     if absent := [target for target, names in matched.items() if not names]:
+        like = {target: ", ".join(nearest(target, linear_layers(model))) for target in absent}
+        said = "; ".join(f"{target} matches no layer, near are {like[target]}" for target in absent)
         raise ConfigError(
-            f"policy.lora.target_modules: {', '.join(absent)} matches no layer of "
-            f"{type(model).__name__}; give module-name suffixes such as to_q or ffn.net.2"
+            f"policy.lora.target_modules: {said}; give ends of names of linear layers of "
+            f"{type(model).__name__}"
         )
     adapted = {name for names in matched.values() for name in names}
     return [name for name, _ in model.named_modules() if name in adapted]
@@ -108,7 +120,7 @@ def _add_adapter(model: Any, config: LoraConfig) -> None:
 
 
 def _fill(
-    policy: Mapping[str, nn.Parameter], config: LoraConfig, initial: Mapping[str, LayerAdapter]
+    policy: Mapping[str, torch.Tensor], config: LoraConfig, initial: Mapping[str, LayerAdapter]
 ) -> None:
     """Put a trained adapter into a new one, with the same effect."""
     _check_fit(policy, config, initial)
@@ -121,7 +133,7 @@ def _fill(
 
 
 def _check_fit(
-    policy: Mapping[str, nn.Parameter], config: LoraConfig, initial: Mapping[str, LayerAdapter]
+    policy: Mapping[str, torch.Tensor], config: LoraConfig, initial: Mapping[str, LayerAdapter]
 ) -> None:
     layers = {name.removesuffix(".lora_A.weight") for name in policy if ".lora_A." in name}
     if foreign := sorted(initial.keys() - layers):

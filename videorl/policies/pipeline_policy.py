@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,23 @@ import torch
 from torch import Tensor
 
 from videorl.config import SamplingConfig
+from videorl.embedding import Embedding
 from videorl.errors import ConfigError
+from videorl.policies.acceleration import Acceleration
 from videorl.policies.adapter_export import export_adapter
-from videorl.policies.calls import call_options
-from videorl.policies.family import Family, swapped
+from videorl.policies.adapter_files import open_adapter
+from videorl.policies.adapter_layouts import read_layers
+from videorl.policies.experts import Experts, by_model, models_of
+from videorl.policies.family import Family, is_guided
 from videorl.policies.full import train_everything
+from videorl.policies.images import encode_condition
+from videorl.policies.lora import filled
 from videorl.policies.steps import Change, StepCallback, changed_steps, kept_latents
-from videorl.policies.texts import encode_text, pad
 from videorl.policies.trained import TrainedWeights
-from videorl.policies.video_codec import VideoCodec
+from videorl.policies.video_codec import VideoCodec, tile_large_frames
 from videorl.protocols import Process, Role
-from videorl.types import Video
+from videorl.settings.model import LoraConfig
+from videorl.types import Condition, Video
 
 
 class PipelinePolicy:
@@ -60,33 +68,41 @@ class PipelinePolicy:
         self._dtype = dtype
         self._is_lora = is_lora
         self._autocast = autocast
+        may_merge = is_lora and trained is not None and not trained.reference
+        self._fast = Acceleration(family, pipeline, sampling, may_merge=may_merge)
 
     @property
     def process(self) -> Process:
         """The noising process of the checkpoint; needs the transformer to be loaded."""
-        self._part("transformer")
-        return self._family.process(self._pipeline.scheduler)
+        times = self._weights().times
+        process: Any = self._family.process(self._pipeline.scheduler)
+        return process if times == (0.0, 1.0) else replace(process, start=times[0], end=times[1])
+
+    @property
+    def given_frames(self) -> int:
+        """Latent frames at the beginning that the model is given, and does not predict."""
+        return self._family.given_frames(self._pipeline)
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Return one embedding [L, D] per prompt, on the CPU; padded if the model reads padding.
+    def encode(self, prompts: Sequence[Condition]) -> list[Embedding]:
+        """Return one embedding per prompt, on the CPU; see `encode_condition`.
 
         Prompts are encoded one by one, so that an embedding never depends on its batch mates.
 
         Raises:
-            PromptError: A prompt has more tokens than `sampling.max_sequence_length`, unless
-                `sampling.long_prompts` cuts it off.
+            PromptError: A prompt is longer than a text encoder reads (the first at the most
+                `sampling.max_sequence_length`), unless `sampling.long_prompts` cuts it off; or
+                its picture cannot be read, or the model takes none.
         """
         self._part("text_encoder")
-        return [
-            encode_text(self._family, self._pipeline, prompt, self._sampling) for prompt in prompts
-        ]
+        encoded = partial(encode_condition, self._family, self._pipeline, self._sampling)
+        return [encoded(prompt) for prompt in prompts]
 
     @torch.no_grad()
     def sample(
         self,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> Tensor:
         """Return final latents [B, C, T, H, W] in float32, one per seed, for a single prompt.
@@ -95,105 +111,145 @@ class PipelinePolicy:
         nor on the others in its batch, up to rounding in batches of other shapes.
 
         Args:
-            prompt_embeds_LD: Embedding of the prompt, as `encode` returns it.
-            negative_prompt_embeds_LD: Embedding of `sampling.negative_prompt`; read only if
-                `sampling.guidance_scale` > 1.
+            prompt_embeds: Embedding of the prompt, as `encode` returns it.
+            negative_prompt_embeds: Embedding of `sampling.negative_prompt`; read only if the
+                family's guidance by it (`sampling.guidance_scale` of most) is above 1.
             seeds: Seeds of the initial noise and of a stochastic solver's.
 
         Raises:
             ConfigError: Guidance is on, but there is no negative embedding.
         """
-        if self._sampling.guidance_scale > 1 and negative_prompt_embeds_LD is None:
-            raise ConfigError("sampling.guidance_scale > 1 needs the negative prompt's embedding")
+        if is_guided(self._family, self._sampling) and negative_prompt_embeds is None:
+            setting = f"sampling.{self._family.negative_guidance}"
+            raise ConfigError(f"{setting} > 1 needs the negative prompt's embedding")
         size = self._sampling.batch_size or len(seeds)
         batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
-        prompt, negative = [prompt_embeds_LD], [negative_prompt_embeds_LD]
+        prompt, negative = [prompt_embeds], [negative_prompt_embeds]
         return torch.cat(
             [self._run(prompt * len(batch), negative * len(batch), batch) for batch in batches]
         )
 
+    @torch.no_grad()
+    def sample_each(
+        self,
+        prompt_embeds: Sequence[Embedding],
+        negative_prompt_embeds: Sequence[Embedding],
+        seeds: Sequence[int],
+    ) -> Tensor:
+        """Do as `sample`, in one batch, with a prompt of its own for each seed."""
+        return self._run(prompt_embeds, negative_prompt_embeds, seeds)
+
+    def check_sampling(self, sampling: SamplingConfig) -> None:
+        """See whether the model makes videos of other settings.
+
+        Raises:
+            ConfigError: It does not; names the setting and the values it may have.
+        """
+        self._family.call_options(sampling)
+        self._family.check_size(self._pipeline, sampling)
+
+    def resample(self, sampling: SamplingConfig) -> None:
+        """Sample in another size, length, guidance or number of steps from now on.
+
+        Nothing is loaded anew, so what is read of `sampling` at loading alone must be the same.
+
+        Raises:
+            ConfigError: As `check_sampling`; nothing is changed then.
+        """
+        if sampling == self._sampling:
+            return
+        self.check_sampling(sampling)
+        self._family.prepare(self._pipeline, sampling)
+        tile_large_frames(self._part("vae"), sampling)
+        self._fast.use(sampling)
+        self._sampling = sampling
+
     def sample_partly(
         self,
-        prompt_embeds: Sequence[Tensor],
-        negative_prompt_embeds: Sequence[Tensor],
+        prompt_embeds: Sequence[Embedding],
+        negative_prompt_embeds: Sequence[Embedding],
         seeds: Sequence[int],
         steps: Sequence[int],
         longest: int,
     ) -> tuple[Tensor, Tensor]:
         """Take only the first of the sampler's steps; see `DifferentiablePolicy`."""
         found, keep = kept_latents(steps, longest)
-        guided = self._sampling.guidance_scale > 1
+        guided = is_guided(self._family, self._sampling)
         self._run(prompt_embeds, negative_prompt_embeds if guided else [], seeds, keep)
-        return self._swap(torch.stack(found)), self._family.step_times(self._pipeline)
+        return self._unpacked(torch.stack(found)), self._family.step_times(self._pipeline)
 
     def _run(
         self,
-        prompt_embeds: Sequence[Tensor],
-        negative_prompt_embeds: Sequence[Tensor | None],
+        prompt_embeds: Sequence[Embedding],
+        negative_prompt_embeds: Sequence[Embedding | None],
         seeds: Sequence[int],
         after_step: StepCallback | None = None,
     ) -> Tensor:
         """Call the stock pipeline; return its latents [B, C, T, H, W] in float32."""
-        self._part("transformer")
-        negative = [embeds for embeds in negative_prompt_embeds if embeds is not None]
-        with self._mixed_precision():
-            latents = self._pipeline(
-                prompt_embeds=self._padded(prompt_embeds),
-                negative_prompt_embeds=self._padded(negative) if negative else None,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                **call_options(type(self._pipeline), self._sampling),
-                callback_on_step_end=after_step,
-                output_type="latent",
-                return_dict=False,
-            )[0]
-        return self._swap(latents.float()).contiguous()
+        given = [embeds for embeds in negative_prompt_embeds if embeds is not None]
+        prompt, negative = self._text(prompt_embeds), self._text(given) if given else {}
+        # What only the prompt has, its picture, is that of the negative prompt too.
+        steered = self._family.transformer_text({**prompt, **negative}) if given else None
+        arguments = {
+            **prompt,
+            **{f"negative_{name}": tensor for name, tensor in negative.items()},
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            **self._family.call_options(self._sampling),
+            "callback_on_step_end": after_step,
+            "output_type": "latent",
+            "return_dict": False,
+        }
+        with self._mixed_precision(), self._fast.sampling(steered):
+            latents = self._family.call(self._pipeline, arguments)[0]
+        return self._unpacked(latents.float()).contiguous()
 
     def decode(self, latents_BCTHW: Tensor) -> list[Video]:
         """Decode latents as the stock pipeline does, in small batches if the videos are large."""
         return self._codec().decode(latents_BCTHW)
 
-    def pixels(self, latents_BCTHW: Tensor, *, in_pieces: bool = False) -> Tensor:
+    def pixels(self, latents_BCTHW: Tensor, *, in_pieces: bool = False, tile_px: int = 0) -> Tensor:
         """Decode latents to pixels [B, F, 3, H, W] in [0, 1]; see `DifferentiablePolicy`."""
-        return self._codec().pixels(latents_BCTHW, in_pieces=in_pieces)
+        return self._codec().pixels(latents_BCTHW, in_pieces=in_pieces, tile_px=tile_px)
 
     def encode_video(self, video: Video) -> Tensor:
         """Return the latents [C, T, H, W] of a video on the CPU; see `VideoCodec.encode`."""
         return self._codec().encode(video)
 
     def predict(
-        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
+        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding], role: Role
     ) -> Tensor:
         """Return the model's output [B, C, T, H, W] in float32, without guidance.
 
         Args:
             x_t_BCTHW: Noisy latents.
             t_B: Times in [0, 1], 1 is pure noise.
-            prompt_embeds: One embedding [L, D] per item, as `encode` returns them.
+            prompt_embeds: One per item, as `encode` returns them.
             role: Whose prediction; only the policy's carries a gradient.
         """
         device = self._part("transformer").device
-        x_t = self._swap(x_t_BCTHW.to(device, self._dtype))
-        conditions = self._family.conditions(self._pipeline, x_t, t_B.to(device, torch.float32))
+        self._fast.plain()
+        x_t_BCTHW, t_B = x_t_BCTHW.to(device), t_B.to(device, torch.float32)
+        text = self._text(prompt_embeds)
+        given = x_t_BCTHW.to(self._dtype)
+        inputs = self._family.inputs(self._pipeline, given, t_B, text, self._sampling)
         with_grad = torch.is_grad_enabled() and role == "policy"
         with (
             torch.set_grad_enabled(with_grad),
             self._weights().using(role) as transformer,
             self._mixed_precision(),
         ):
-            prediction = transformer(
-                hidden_states=x_t,
-                encoder_hidden_states=self._padded(prompt_embeds),
-                return_dict=False,
-                **conditions,
-            )[0]
-        return self._swap(prediction.float())
+            prediction = transformer(**inputs, return_dict=False)[0]
+        return self._family.predicted(self._ours(prediction.float()), x_t_BCTHW, t_B, text)
 
     def blocks(self) -> torch.nn.ModuleList:
         """Return the transformer's blocks."""
         return self._family.blocks(self._part("transformer"))
 
-    def features(self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor]) -> Tensor:
+    def features(
+        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding]
+    ) -> Tensor:
         """Return the video's tokens [B, N, D] after the last block; arguments as in `predict`."""
+        self._need_one_transformer()
         outputs: list[Any] = []
         with self.blocks()[-1].register_forward_hook(lambda *seen: outputs.append(seen[2])):
             self.predict(x_t_BCTHW, t_B, prompt_embeds, "policy")
@@ -203,14 +259,15 @@ class PipelinePolicy:
         """Keep only the first blocks, for a network that reads their `features`.
 
         Raises:
-            ConfigError: There are fewer blocks, or the policy has adapters.
+            ConfigError: There are fewer blocks, the policy has adapters, or it has two experts.
         """
+        self._need_one_transformer()
         blocks = self.blocks()
         if self._is_lora or not 1 <= num_layers <= len(blocks):
             raise ConfigError(
                 f"num_layers must be 1 ... {len(blocks)}, and policy.lora.rank 0, got {num_layers}"
             )
-        del blocks[num_layers:]
+        self._family.keep_blocks(self._part("transformer"), num_layers)
         self._trained = train_everything(self._part("transformer"), trainable=False)
 
     def changed_predictions(self, change: Change) -> AbstractContextManager[None]:
@@ -220,15 +277,22 @@ class PipelinePolicy:
         """
         self._part("transformer")
 
-        def in_our_axes(prediction: Tensor, x_t: Tensor, timestep: Tensor) -> Tensor:
+        def ours(prediction: Tensor, x_t: Tensor, timestep: Tensor) -> Tensor:
             t_B = self._family.times(self._pipeline, timestep.to(x_t.device)).expand(len(x_t))
-            return self._swap(change(self._swap(prediction), self._swap(x_t), t_B))
+            changed = change(self._ours(prediction), self._unpacked(x_t), t_B)
+            changed = changed if self._family.prediction_sign > 0 else -changed
+            return self._family.packed(self._pipeline, changed)
 
-        return changed_steps(self._pipeline.scheduler, in_our_axes)
+        return changed_steps(self._pipeline.scheduler, ours)
 
     def trainable_module(self) -> torch.nn.Module:
-        """Return the transformer; in LoRA mode only the policy adapter requires gradients."""
-        return self._part("transformer")
+        """Return the transformer, or both; in LoRA mode only policy adapters require gradients."""
+        with self._weights().using("policy") as module:
+            return module
+
+    def networks(self) -> list[torch.nn.Module]:
+        """Return the modules that predict: one with adapters, else one per role."""
+        return self._weights().networks()
 
     def live(self, role: Role) -> list[torch.nn.Parameter]:
         """Return the live parameters of `weights`, or for the reference of `reference_weights`."""
@@ -246,12 +310,30 @@ class PipelinePolicy:
         """Return copies of the reference's tensors on the CPU, in the types it holds them in."""
         return self._weights().reference_copies()
 
+    def read_adapter(self, lora: LoraConfig, fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a trained adapter as `load_weights` takes it.
+
+        Args:
+            lora: Its `initial` says which; the rest is as this policy was loaded with.
+            fresh: `weights` of this policy before anything was loaded into it: they stay where the
+                trained adapter has none.
+
+        Raises:
+            CheckpointError, ConfigError: It does not fit this policy.
+        """
+        assert lora.initial is not None
+        layers = [name for name, _ in self._part("transformer").named_modules()]
+        rename = self._family.pipeline_class.lora_state_dict
+        found = read_layers(open_adapter(lora.initial), layers, rename)
+        return filled(fresh, lora, found)
+
     def load_weights(self, weights: Mapping[str, Tensor], role: Role = "policy") -> None:
         """Copy tensors into the live parameters of `role`, all or nothing.
 
         Raises:
             WeightMismatchError: A name is missing or unknown, or a shape differs.
         """
+        self._fast.plain()
         self._weights().load(weights, role)
 
     def update_reference(self) -> None:
@@ -263,12 +345,23 @@ class PipelinePolicy:
 
         LoRA: `load_lora_weights(directory)` of the family's pipeline, which is tried. Full fine-
         tuning: `from_pretrained(directory, subfolder="transformer")` of its transformer's class.
+        Of two experts the second is in a file or folder of its own, see `adapter_files.FILES`.
         """
+        self._fast.plain()
+        module = self.trainable_module()
         if self._is_lora:
-            weights = self.weights()
+            weights = by_model(module, self.weights())
             export_adapter(self._family, self._pipeline, weights, directory, self._sampling)
-        else:
-            self._part("transformer").save_pretrained(directory / "transformer")
+            return
+        for name in by_model(module, self._weights().policy):
+            models_of(module)[name].save_pretrained(directory / name)
+
+    def _need_one_transformer(self) -> None:
+        if isinstance(self.trainable_module(), Experts):
+            raise ConfigError(
+                "latent rewards (Flow-NRG) are not for a model with two transformers, each for a "
+                "part of the times: take a policy of another family, such as Wan 2.1"
+            )
 
     def _part(self, name: str) -> Any:
         part = getattr(self._pipeline, name)
@@ -281,12 +374,18 @@ class PipelinePolicy:
         assert self._trained is not None
         return self._trained
 
-    def _padded(self, prompt_embeds: Sequence[Tensor]) -> Tensor:
-        device, limit = self._part("transformer").device, self._sampling.max_sequence_length
-        return pad(prompt_embeds, limit, self._dtype, device)
+    def _text(self, prompt_embeds: Sequence[Embedding]) -> dict[str, Tensor]:
+        """Return the pipeline's arguments for some prompts."""
+        device = self._part("transformer").device
+        return self._family.text_arguments(prompt_embeds, self._sampling, self._dtype, device)
 
-    def _swap(self, latents: Tensor) -> Tensor:
-        return swapped(self._family, latents)
+    def _unpacked(self, latents: Tensor) -> Tensor:
+        return self._family.unpacked(self._pipeline, latents, self._sampling)
+
+    def _ours(self, prediction: Tensor) -> Tensor:
+        """Return what the transformer predicts [B, C, T, H, W], as the process defines it."""
+        prediction = self._unpacked(prediction)
+        return prediction if self._family.prediction_sign > 0 else -prediction
 
     def _codec(self) -> VideoCodec:
         self._part("vae")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +43,9 @@ def prepare_for_autocast(
 
     Autocast would compute in half precision what that model keeps in float32 (Wan: the time
     embedding), would return layer norms in float32 that the model returns in half precision
-    (CogVideoX: all of them), and would let RMS norms, which it does not know, mix types without a
-    fused kernel.
+    (CogVideoX: all of them), would let RMS norms, which it does not know, mix types without a
+    fused kernel, and would compute in float32 with tables that the model holds in half precision
+    (LTX-Video: those of scales and shifts).
 
     Args:
         trained: Its modules are changed in place, but not the names or types of their parameters.
@@ -55,20 +58,52 @@ def prepare_for_autocast(
             for layer in map(module.get_submodule, float32_layers):
                 layer.forward = torch.autocast(device_type, enabled=False)(layer.forward)
             for layer in module.modules():
+                # Methods of the module, not closures over it, which torch.compile would compile
+                # once more for every block.
                 if isinstance(layer, nn.RMSNorm):
-                    layer.forward = partial(_rms_norm, layer)
+                    layer.forward = MethodType(_rms_norm, layer)
                 # Subclasses, such as Wan's, have their own ways with types.
                 if type(layer) is nn.LayerNorm:
-                    layer.forward = torch.autocast(device_type, enabled=False)(
-                        partial(_layer_norm, layer)
-                    )
+                    layer.forward = MethodType(_layer_norm, layer)
+            for name, layer in module.named_modules():
+                _round_own_tensors(name, layer, trained.dtypes)
 
 
 def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     weight, bias = (None if one is None else one.to(x.dtype) for one in (norm.weight, norm.bias))
-    return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 
 def _rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     weight = None if norm.weight is None else norm.weight.to(x.dtype)
     return F.rms_norm(x, norm.normalized_shape, weight, norm.eps)
+
+
+_ROUNDED_BY_AUTOCAST = (nn.Linear, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.RMSNorm)
+
+
+def _round_own_tensors(name: str, layer: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Let a layer of no known kind read its own float32 parameters as they are published."""
+    prefix = f"{name}." if name else ""
+    rounded = {
+        own: dtypes[f"{prefix}{own}"]
+        for own, parameter in layer.named_parameters(recurse=False)
+        if parameter.dtype == torch.float32
+        and dtypes.get(f"{prefix}{own}", torch.float32) != torch.float32
+    }
+    if rounded and not isinstance(layer, _ROUNDED_BY_AUTOCAST):
+        layer.forward = partial(_rounded, layer, layer.forward, rounded)
+
+
+def _rounded(
+    layer: Any, forward: Any, dtypes: Mapping[str, torch.dtype], *inputs: Any, **named: Any
+) -> Any:
+    own = layer._parameters
+    rounded = {name: own[name].to(dtype) for name, dtype in dtypes.items()}
+    # A plain dict: where DeepSpeed shards weights, it has put one of its own kind in this place.
+    layer._parameters = {**{name: own[name] for name in own}, **rounded}
+    try:
+        return forward(*inputs, **named)
+    finally:
+        layer._parameters = own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -38,6 +39,36 @@ def kept_latents(steps: Sequence[int], last: int) -> tuple[list[Tensor], StepCal
         return {}
 
     return found, keep
+
+
+@contextmanager
+def after_steps(pipeline: Any, callback: StepCallback | None) -> Iterator[None]:
+    """Inside the block, call a callback after each step of a pipeline that takes none itself.
+
+    Args:
+        pipeline: Its scheduler returns a tuple; it looks at `interrupt` before each step.
+        callback: As `callback_on_step_end`, but it cannot change tensors; None = there is none.
+    """
+    if callback is None:
+        yield
+        return
+    scheduler, numbers = pipeline.scheduler, itertools.count()
+    before, is_own = scheduler.step, "step" in vars(scheduler)
+
+    @functools.wraps(before)
+    def step(prediction: Tensor, timestep: Any, *others: Any, **named: Any) -> tuple[Tensor, ...]:
+        found = before(prediction, timestep, *others, **named)
+        callback(pipeline, next(numbers), timestep, {"latents": found[0]})
+        return found
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        if is_own:
+            scheduler.step = before
+        else:
+            del scheduler.step
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Prompts to embeddings, as stock pipelines make and pad them."""
+"""Prompts as stock pipelines measure and pad them."""
 
 from __future__ import annotations
 
@@ -13,53 +13,46 @@ from videorl.errors import ConfigError, PromptError
 from videorl.policies.family import Family
 
 
-def encode_text(family: Family, pipeline: Any, prompt: str, sampling: SamplingConfig) -> Tensor:
-    """Return the embedding [L, D] of a prompt, on the CPU; padded if the model reads padding.
+def check_length(
+    prompt: str,
+    num_tokens: int,
+    sampling: SamplingConfig,
+    limit: int | None = None,
+    reader: str = "a text encoder",
+) -> None:
+    """Refuse a prompt that a text encoder would cut off, unless it is to be cut.
 
     Args:
-        family: What its family does differently from others.
-        pipeline: The stock pipeline, with tokenizer and text encoder.
-        prompt: The text, encoded alone: an embedding never depends on others in its batch.
-        sampling: Its `max_sequence_length` and `long_prompts`.
+        prompt: Quoted in the error.
+        num_tokens: Of the prompt.
+        sampling: Its `long_prompts`, and its `max_sequence_length` if `limit` is None.
+        limit: Tokens that the text encoder reads.
+        reader: Which text encoder that is.
 
     Raises:
-        PromptError: The prompt has more tokens than `max_sequence_length`, and is not to be cut.
+        PromptError: It has more tokens.
     """
-    num_tokens, max_length = _num_tokens(family, pipeline, prompt), sampling.max_sequence_length
-    if num_tokens > max_length and sampling.long_prompts != "truncate":
-        raise PromptError(f"prompt {prompt[:80]!r} {_too_long(num_tokens, max_length)}")
-    padded_BLD, _ = pipeline.encode_prompt(
-        prompt,
-        do_classifier_free_guidance=False,
-        max_sequence_length=max_length,
-        device=pipeline.text_encoder.device,
+    max_length = sampling.max_sequence_length if limit is None else limit
+    if num_tokens <= max_length or sampling.long_prompts == "truncate":
+        return
+    where = "sampling.max_sequence_length is" if limit is None else f"{reader} reads"
+    remedy = "shorten it, " if limit is not None else "shorten it, raise the limit, "
+    raise PromptError(
+        f"prompt {prompt[:80]!r} has {num_tokens} tokens, but {where} {max_length}: {remedy}"
+        "or have it cut off by sampling.long_prompts=truncate"
     )
-    num_rows = max_length if family.attends_to_padding else min(num_tokens, max_length)
-    return padded_BLD[0, :num_rows].cpu().clone()
 
 
 def check_negative_prompt(family: Family, pipeline: Any, sampling: SamplingConfig) -> None:
     """Refuse a negative prompt that is too long: every prompt would be left out because of it.
 
     Raises:
-        ConfigError: It has more tokens than `max_sequence_length`, and is not to be cut.
+        ConfigError: It has more tokens than are read, and is not to be cut.
     """
-    num_tokens = _num_tokens(family, pipeline, sampling.negative_prompt)
-    if num_tokens > sampling.max_sequence_length and sampling.long_prompts != "truncate":
-        raise ConfigError(
-            f"sampling.negative_prompt {_too_long(num_tokens, sampling.max_sequence_length)}"
-        )
-
-
-def _num_tokens(family: Family, pipeline: Any, prompt: str) -> int:
-    return len(pipeline.tokenizer(family.clean(prompt)).input_ids)
-
-
-def _too_long(num_tokens: int, max_length: int) -> str:
-    return (
-        f"has {num_tokens} tokens, but sampling.max_sequence_length is {max_length}: shorten it, "
-        "raise the limit, or have it cut off by sampling.long_prompts=truncate"
-    )
+    try:
+        family.encode_text(pipeline, sampling.negative_prompt, sampling)
+    except PromptError as error:
+        raise ConfigError(f"sampling.negative_prompt: {error}") from error
 
 
 def pad(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -29,6 +29,24 @@ class TrainedWeights:
     """Gives the module that computes with the weights of a role, for the length of a `with`."""
     has_own_base: bool = False
     """The role `base` is a module of its own, not this one without its adapters."""
+    copies: Sequence[nn.Module] = ()
+    """Frozen copies of the model."""
+    times: tuple[float, float] = (0.0, 1.0)
+    """The range of times at which they compute; less than all where a model has an expert of other
+    times, which is not trained."""
+
+    def networks(self) -> list[nn.Module]:
+        """Return the modules that compute for any role, each once."""
+        roles: list[Role] = ["policy"]
+        if self.reference:
+            roles.append("reference")
+        if self.has_own_base:
+            roles.append("base")
+        found: dict[int, nn.Module] = {}
+        for role in roles:
+            with self.using(role) as module:
+                found[id(module)] = module
+        return list(found.values())
 
     def live(self, role: Role) -> list[nn.Parameter]:
         """Return the live parameters of the policy or the reference; the base has none."""

@@ -18,10 +18,10 @@ from transformers import UMT5EncoderModel
 from videorl.config import SamplingConfig
 from videorl.errors import ConfigError
 from videorl.policies.family import check_multiples
-from videorl.processes.rectified_flow import RectifiedFlow
+from videorl.policies.plain_family import PlainFamily
 
 
-class Wan:
+class Wan(PlainFamily):
     """Implements `videorl.policies.family.Family`."""
 
     pipeline_class = WanPipeline
@@ -34,8 +34,7 @@ class Wan:
     )
     vae_dtype = torch.float32
     """As diffusers advises for Wan."""
-    frames_first = False
-    attends_to_padding = False
+    guides_in_one_call = False
     checkpointed_above = 500_000_000
     """The published ones have 1.3 billion parameters and more."""
 
@@ -51,8 +50,8 @@ class Wan:
         """
         if index.get("boundary_ratio") is not None or index.get("transformer_2", [None])[0]:
             raise ConfigError(
-                f"policy.path: {folder} has two transformers (Wan 2.2 A14B); training only one of "
-                "them would silently give wrong results, so use Wan 2.1 or Wan 2.2 TI2V-5B"
+                f"policy.path: {folder} has two transformers (Wan 2.2 A14B): set "
+                "policy.family=wan_2_2"
             )
         return {}
 
@@ -73,25 +72,15 @@ class Wan:
             sampling, frames_step=pipeline.vae_scale_factor_temporal, pixels_step=pixels_step
         )
 
-    def process(self, scheduler: Any) -> RectifiedFlow:
-        """Return rectified flow; schedulers only differ in how they integrate it."""
-        return RectifiedFlow()
-
-    def step_times(self, pipeline: Any) -> Tensor:
-        """Return the scheduler's noise level before every step."""
-        return pipeline.scheduler.sigmas[: len(pipeline.scheduler.timesteps)]
-
     def clean(self, prompt: str) -> str:
         """Return the prompt without HTML entities and repeated spaces."""
         return prompt_clean(prompt)
 
-    def conditions(self, pipeline: Any, x_t: Tensor, t_B: Tensor) -> dict[str, Any]:
+    def conditions(
+        self, pipeline: Any, x_t_BCTHW: Tensor, t_B: Tensor, sampling: SamplingConfig
+    ) -> dict[str, Any]:
         """Return the times, in units of training timesteps."""
         return {"timestep": t_B * pipeline.scheduler.config["num_train_timesteps"]}
-
-    def times(self, pipeline: Any, timestep: Tensor) -> Tensor:
-        """Return the timesteps divided by the number of training timesteps."""
-        return timestep.float() / pipeline.scheduler.config["num_train_timesteps"]
 
     def blocks(self, transformer: Any) -> nn.ModuleList:
         """Return the blocks."""
@@ -101,10 +90,10 @@ class Wan:
         """Return the width of UMT5's embeddings."""
         return transformer.config.text_dim
 
-    def decode(self, pipeline: Any, x0: Tensor, num_frames: int) -> Tensor:
+    def decode(self, pipeline: Any, x0_BCTHW: Tensor, num_frames: int) -> Tensor:
         """Return the pixels of latents that have zero mean and unit variance per channel."""
-        mean, std = _statistics(pipeline.vae, x0)
-        return pipeline.vae.decode(x0 * std + mean, return_dict=False)[0]
+        mean, std = _statistics(pipeline.vae, x0_BCTHW)
+        return pipeline.vae.decode(x0_BCTHW * std + mean, return_dict=False)[0]
 
     def encode(self, pipeline: Any, pixels_B3FHW: Tensor) -> Tensor:
         """Return latents that have zero mean and unit variance per channel."""

@@ -22,13 +22,17 @@ def _rate_falls_to_zero(recipe: Recipe) -> Iterator[str]:
 
 
 def _idle_generators(recipe: Recipe) -> Iterator[str]:
-    """A request is one prompt, and no more rounds are sampled ahead than staleness allows."""
+    """A request is a prompt or a part of it, of no more rounds than staleness allows."""
     if not recipe.learns_online:
         return
-    requests = recipe.prompts.per_round * (recipe.rollouts.max_staleness + 1)
-    if (workers := recipe.generators.max_workers) > requests:
-        yield (
-            f"{workers} generators have at most {requests} prompts at a time (prompts.per_round x "
-            "(rollouts.max_staleness + 1)): raise prompts.per_round, or lower "
-            "generators.max_workers"
-        )
+    parts = recipe.parts_per_prompt()
+    requests = recipe.prompts_in_flight * parts
+    if (workers := recipe.generators.max_workers) <= requests:
+        return
+    can_split = parts < recipe.prompts.candidates_per_prompt
+    split = "set generators.candidates_per_request=auto, " if can_split else ""
+    yield (
+        f"{workers} generators have at most {requests} requests at a time (prompts.per_round x "
+        f"(rollouts.max_staleness + 1) x parts of a prompt, {parts}): {split}raise "
+        "prompts.per_round, or lower generators.max_workers"
+    )

@@ -30,10 +30,11 @@ class RunRecipe(Protocol):
 
 _MAY_CHANGE_ON_RESUME = (
     r"num_steps|run_dir|rehearsal|policy\.(gradient_checkpointing|frozen_device)"
-    r"|sampling\.batch_size"
+    r"|policy\.compile|sampling\.(batch_size|guidance_in_one_batch)"
     r"|rewards\.\d+\.(num_workers|max_workers|num_cpus|num_gpus|max_retries|worker_timeout_s)"
-    r"|rewards\.\d+\.(idle_release_s|runtime_env\..*)"
-    r"|learner\..*"
+    r"|rewards\.\d+\.(idle_release_s|start_timeout_s|patience_s|decode_threads|prefetch)"
+    r"|rewards\.\d+\.runtime_env\..*"
+    r"|learner\.(?!updates_per_round|loss_over).*|optimizer\.fused|model\.gradient_checkpointing"
     r"|archive\.videos|labels\.keep_decoded|evaluation\.interval"
     r"|rollouts\.canary_.*|(generators|encoder|cluster|checkpoint|metrics)\..*"
 )
@@ -101,12 +102,13 @@ def _frozen_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key -> value of the settings that may not change when a run is resumed."""
     return {
         key: value
-        for key, value in _flatten(settings)
+        for key, value in flatten(settings)
         if not re.fullmatch(_MAY_CHANGE_ON_RESUME, key)
     }
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of each setting in a tree; empty maps and lists have none."""
     if isinstance(value, Mapping):
         items: list[tuple[str, Any]] = [(str(k), v) for k, v in value.items()]
     elif isinstance(value, list):
@@ -115,4 +117,4 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
         return
     for name, item in items:
-        yield from _flatten(item, dotted(prefix, name))
+        yield from flatten(item, dotted(prefix, name))

@@ -112,6 +112,26 @@ def dotted(prefix: str, part: str) -> str:
     return f"{prefix}.{part}" if prefix else part
 
 
+def setting_names(schema: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys that recipes of a schema may set; those of a list's first section.
+
+    Args:
+        schema: A dataclass of settings. Where a section chooses among classes, as `objective`
+            does, they are those of the default.
+        key: The section that it stands in.
+    """
+    hints = get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        name, inner = dotted(key, field.name), get_args(hints[field.name])
+        made = field.default_factory() if callable(field.default_factory) else field.default
+        if dataclasses.is_dataclass(made):
+            yield from setting_names(type(made), name)
+        elif isinstance(made, list) and inner and dataclasses.is_dataclass(inner[0]):
+            yield from setting_names(inner[0], dotted(name, "0"))
+        else:
+            yield name
+
+
 def _wrong_type(key: str, wanted: str, value: Any, origin: Origin) -> ConfigError:
     return ConfigError(f"{key} must be {wanted}, got {value!r} ({origin})")
 

@@ -9,28 +9,28 @@ from pathlib import Path
 from videorl.config import (
     EvaluationConfig,
     OptimizerConfig,
-    PolicyConfig,
     PromptsConfig,
     Recipe,
     RewardConfig,
-    SamplingConfig,
 )
 from videorl.errors import ConfigError
 from videorl.objectives.objective import Surroundings
-from videorl.policies import problem_of_family
+from videorl.recipes.policy_problems import (
+    DIFFUSION_FAMILIES,
+    experts_problems,
+    policy_problems,
+    sampling_problems,
+)
 from videorl.recipes.secrets import places_of_passwords
+from videorl.recipes.sharing import sharing_problems
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
-from videorl.settings.bounds import Problem, above, at_least, finite, one_of
+from videorl.settings.acceleration import acceleration_problems
+from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
 from videorl.settings.plugins import is_plugin, problem_of_function
 from videorl.settings.workers import GeneratorsConfig, LearnerConfig
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-DIFFUSION_FAMILIES = ("cogvideox",)
-"""Families that are no rectified flows; repeated here, since their files import torch, and compared
-by a contract test."""
-FROZEN_DEVICES = ("auto", "cpu")
-LONG_PROMPTS = ("skip", "truncate")
 REHEARSALS = ("auto", "always", "never")
+LOSS_OVER = ("found", "planned")
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
 
 
@@ -76,6 +76,9 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _generators(recipe.generators)
     yield from _resources("encoder", recipe.encoder.num_cpus, recipe.encoder.num_gpus)
     yield from learner_problems(recipe.learner)
+    yield from sharing_problems(recipe)
+    yield from experts_problems(recipe)
+    yield from acceleration_problems(recipe.policy, recipe.sampling)
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
@@ -83,45 +86,6 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)
     yield one_of("rehearsal", recipe.rehearsal, REHEARSALS)
-
-
-def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:
-    """Yield what is wrong with a `policy` section."""
-    yield problem_of_family("policy.family", policy.family)
-    yield one_of("policy.dtype", policy.dtype, DTYPES)
-    checkpointing = policy.gradient_checkpointing
-    yield one_of("policy.gradient_checkpointing", checkpointing, ("auto", True, False))
-    yield at_least("policy.lora.rank", policy.lora.rank, 0)
-    yield one_of("policy.frozen_device", policy.frozen_device, FROZEN_DEVICES)
-    if policy.lora.rank > 0 and policy.frozen_device != "auto":
-        yield (
-            "policy.frozen_device must be auto unless policy.lora.rank is 0 (the reference of an "
-            f"adapter is an adapter, not another model), got {policy.frozen_device!r}"
-        )
-    if policy.lora.rank > 0:
-        yield at_least("policy.lora.alpha", policy.lora.alpha, 1)
-        if not policy.lora.target_modules:
-            yield "policy.lora.target_modules must name at least one module, got none"
-    elif policy.lora.initial is not None:
-        yield (
-            "policy.lora.initial must be left out when policy.lora.rank is 0 (every weight is "
-            f"trained, there is no adapter to start from), got {policy.lora.initial!r}"
-        )
-
-
-def sampling_problems(sampling: SamplingConfig) -> Iterator[Problem]:
-    """Yield what is wrong with a `sampling` section."""
-    yield at_least("sampling.num_frames", sampling.num_frames, 1)
-    yield at_least("sampling.height", sampling.height, 1)
-    yield at_least("sampling.width", sampling.width, 1)
-    yield above("sampling.fps", sampling.fps, 0)
-    yield at_least("sampling.num_inference_steps", sampling.num_inference_steps, 1)
-    yield at_least("sampling.guidance_scale", sampling.guidance_scale, 0)
-    if sampling.flow_shift is not None:
-        yield above("sampling.flow_shift", sampling.flow_shift, 0)
-    yield at_least("sampling.max_sequence_length", sampling.max_sequence_length, 1)
-    yield one_of("sampling.long_prompts", sampling.long_prompts, LONG_PROMPTS)
-    yield at_least("sampling.batch_size", sampling.batch_size, 0)
 
 
 def _prompts(prompts: PromptsConfig) -> Iterator[Problem]:
@@ -159,9 +123,14 @@ def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
             f"got {reward.max_workers}"
         )
     yield from _resources(key, reward.num_cpus, reward.num_gpus)
+    yield at_least(f"{key}.decode_threads", reward.decode_threads, 0)
+    yield at_least(f"{key}.prefetch", reward.prefetch, 0)
+    if (reward.decode_threads or reward.prefetch) and reward.name == "moving_shapes":
+        yield f"{key}: decode_threads and prefetch must be 0 for moving_shapes, it has no network"
     yield at_least(f"{key}.max_retries", reward.max_retries, 0)
     yield above(f"{key}.worker_timeout_s", reward.worker_timeout_s, 0)
-    yield above(f"{key}.idle_release_s", reward.idle_release_s, 0)
+    for name in ("idle_release_s", "start_timeout_s", "patience_s"):
+        yield above(f"{key}.{name}", getattr(reward, name), 0)
     yield from _runtime_env(key, reward)
 
 
@@ -233,6 +202,7 @@ def optimizer_problems(optimizer: OptimizerConfig) -> Iterator[Problem]:
     yield at_least("optimizer.decay_steps", optimizer.decay_steps, 0)
     yield from _schedule(optimizer)
     yield above("optimizer.max_grad_norm", optimizer.max_grad_norm, 0)
+    yield one_of("optimizer.fused", optimizer.fused, ("auto", True, False))
 
 
 def _schedule(optimizer: OptimizerConfig) -> Iterator[Problem]:
@@ -257,10 +227,12 @@ def _generators(generators: GeneratorsConfig) -> Iterator[Problem]:
             f"generators.max_workers must be >= generators.min_workers ({generators.min_workers}), "
             f"got {generators.max_workers}"
         )
+    yield auto_or("generators.candidates_per_request", generators.candidates_per_request, 0)
     yield from _resources("generators", generators.num_cpus, generators.num_gpus)
     yield at_least("generators.max_retries", generators.max_retries, 0)
     yield above("generators.worker_timeout_s", generators.worker_timeout_s, 0)
-    yield above("generators.idle_release_s", generators.idle_release_s, 0)
+    for name in ("idle_release_s", "start_timeout_s", "patience_s"):
+        yield above(f"generators.{name}", getattr(generators, name), 0)
 
 
 def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
@@ -275,12 +247,17 @@ def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
         yield above(f"learner.resources.{name}", amount, 0)
     yield one_of("learner.zero_stage", learner.zero_stage, (0, 1, 2, 3))
     yield from _resources("learner", learner.num_cpus, learner.num_gpus)
-    if learner.micro_batch_size != "auto":
-        if isinstance(learner.micro_batch_size, str):
-            yield f"learner.micro_batch_size must be auto or >= 1, got {learner.micro_batch_size!r}"
-        else:
-            yield at_least("learner.micro_batch_size", learner.micro_batch_size, 1)
+    yield auto_or("learner.micro_batch_size", learner.micro_batch_size, 1)
+    yield at_least("learner.updates_per_round", learner.updates_per_round, 1)
+    yield one_of("learner.loss_over", learner.loss_over, LOSS_OVER)
     yield at_least("learner.max_failures", learner.max_failures, -1)
+
+
+def without_rounds(learner: LearnerConfig) -> Iterator[Problem]:
+    """Yield settings of a policy's learner that mean nothing where examples have labels."""
+    for name, only in (("updates_per_round", 1), ("loss_over", "found")):
+        if (got := getattr(learner, name)) != only:
+            yield f"learner.{name} must be {only}: labelled examples have no rounds, got {got}"
 
 
 def _source(key: str, prompts: PromptsConfig | EvaluationConfig) -> Iterator[Problem]:

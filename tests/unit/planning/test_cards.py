@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from videorl.errors import ConfigError
-from videorl.planning.cards import CARDS, SHARE, find_card
+from videorl.planning.cards import CARDS, find_card
+from videorl.planning.rates import RATES
 
 
 def test_an_unknown_card_lists_the_known_ones() -> None:
@@ -16,7 +17,7 @@ def test_an_unknown_card_lists_the_known_ones() -> None:
 def test_numbers_by_hand_win() -> None:
     card = find_card("mine", 96, 400)
     assert (card.memory_gib, card.tflops) == (96, 400)
-    assert card.seconds(SHARE * 400e12) == pytest.approx(1.0)
+    assert card.seconds(RATES["learning"].share * 400e12, "learning") == pytest.approx(1.0)
     assert find_card("a100-40gb", memory_gb=30).tflops == CARDS["a100-40gb"].tflops
 
 

@@ -41,11 +41,13 @@ def test_the_peaks_of_all_roles_are_named() -> None:
     said = peaks(recipe())
     for role in ("learner", "generator", "encoder"):
         assert f"{role} " in said
-    assert peaks(recipe("moving_shapes_refl")) == ""
+    assert peaks(load_recipe("moving_shapes", ["policy.path=./nowhere"])) == ""
 
 
 def test_what_cannot_be_planned_takes_one_video_at_a_time() -> None:
-    assert with_micro_batch(recipe("moving_shapes_refl"), 80.0).learner.micro_batch_size == 1
+    unknown = ["policy.path=./nowhere", "learner.micro_batch_size=auto"]
+    made = with_micro_batch(load_recipe("moving_shapes", unknown), 80.0)
+    assert made.learner.micro_batch_size == 1
 
 
 @pytest.mark.parametrize("size", ["0", "many"])

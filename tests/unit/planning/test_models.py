@@ -10,6 +10,7 @@ import pytest
 from videorl.errors import CheckpointError
 from videorl.planning.models import read_configs
 from videorl.planning.published import PUBLISHED
+from videorl.recipes.reading import load_recipe
 
 
 def test_without_a_hub_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -27,6 +28,8 @@ def test_known_models_need_no_hub() -> None:
         configs = read_configs(f"Wan-AI/Wan2.1-T2V-14B-Diffusers{revision}")
         assert configs.parts["transformer"]["num_layers"] == 40
     assert set(PUBLISHED) == {name.lower() for name in PUBLISHED}
+    path = load_recipe("open_sora_online_vpo").policy.path
+    assert read_configs(path).parts["transformer"]["depth"] == 28, "before its folder is made"
 
 
 def test_configurations_alone_are_enough(tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ def test_more_generators_than_prompts_help_nothing() -> None:
     assert four == many == pytest.approx(2 + 4 + 5)  # all come at once, and are scored in turn
 
 
+def test_parts_of_a_prompt_use_more_generators_than_prompts() -> None:
+    split = replace(EVEN, parts=2, generators=8)  # the candidates of a prompt on two workers
+    assert simulate(split).step_s == pytest.approx(1 + 4 + 5)
+    assert simulate(replace(split, generators=80)).step_s == pytest.approx(1 + 4 + 5)
+    # Each group is scored once, when its last part is there.
+    pace = simulate(replace(split, generators=1))
+    assert pace.step_s == pytest.approx(4 * 2 + 1 + 5)
+    assert pace.busy["reward"] == pytest.approx(4 / 14)
+
+
 def test_a_straggler_holds_up_its_round() -> None:
     wide = replace(EVEN, generators=4, score_s={}, scorers={}, spread=0.5)
     assert simulate(replace(wide, spread=0.0)).step_s == pytest.approx(2 + 5)

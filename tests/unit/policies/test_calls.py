@@ -119,4 +119,8 @@ def test_weights_that_were_published_in_float16_are_mentioned(
     assert not caplog.records
     config.dtype = "bfloat16"
     load_policy(config, tiny_sampling(), parts=TRANSFORMER, trainable=True)
-    assert "was published in float16, but computes in bfloat16" in caplog.text
+    assert "was published in float16, but samples in bfloat16" in caplog.text
+    assert "sampling.half_precision=float16" in caplog.text
+    caplog.clear()
+    load_policy(config, tiny_sampling(half_precision="float16"), parts=TRANSFORMER)
+    assert not caplog.records

@@ -163,12 +163,46 @@ ORIGINAL_WAN = {"config.json": '{"_class_name": "WanModel"}', "Wan2.1_VAE.pth": 
     [
         (ORIGINAL_WAN, r"Wan in its original layout.*-Diffusers at the end"),
         ({"hunyuan-video-t2v-720p/transformers/x.pt": "x"}, "HunyuanVideo in its original"),
-        ({"ltx-video-2b-v0.9.safetensors": "x"}, "LTX-Video is none"),
-        ({"dit.safetensors": "x", "vae.safetensors": "x"}, "Mochi is none"),
-        ({"config.json": '{"model_type": "STDiT3"}', "model.safetensors": "x"}, "Open-Sora is"),
+        ({"ltx-video-2b-v0.9.safetensors": "x"}, "LTX-Video in its.*such as Lightricks/LTX-Video"),
+        ({"dit.safetensors": "x", "vae.safetensors": "x"}, "Mochi in.*genmo/mochi-1-preview"),
+        (
+            {"config.json": '{"model_type": "STDiT3"}', "model.safetensors": "x"},
+            r"a part of Open-Sora 1\.2 as it is published.*made of its parts",
+        ),
+        ({"hunyuan-video-t2v-720p-Q4_K_M.gguf": "x"}, "only as GGUF files.*float32, bfloat16 or"),
+        ({"ltx-video_fp8_e4m3fn.safetensors": "x"}, "only as quantised weights"),
         ({"pytorch_lora_weights.safetensors": "x"}, "an adapter.*as policy.lora.initial"),
         ({"notes.txt": "x"}, r"holds notes.txt but no model_index.json"),
-        ({"model_index.json": '{"_class_name": "LTXPipeline"}'}, r"a LTXPipeline, .*extending.md"),
+        (
+            {"model_index.json": '{"_class_name": "AllegroPipeline"}'},
+            r"a AllegroPipeline, .*built in are wan \(WanPipeline\), .*extending.md",
+        ),
+        ({"model_index.json": '{"_class_name": "LTX2Pipeline"}'}, "a LTX2Pipeline.*sound and"),
+        (
+            {"model_index.json": '{"_class_name": "WanPipeline"}', "vae/config.json": "{}"},
+            "has no transformer, which a WanPipeline needs; it holds vae: give a whole",
+        ),
+        (
+            {
+                "model_index.json": '{"_class_name": "WanPipeline"}',
+                "transformer/model-Q8_0.gguf": "x",
+                "transformer/config.json": "{}",
+                "scheduler/scheduler_config.json": "{}",
+                "vae/config.json": "{}",
+            },
+            "transformer holds its weights only as GGUF files",
+        ),
+        (
+            {
+                "model_index.json": '{"_class_name": "WanPipeline"}',
+                "scheduler/scheduler_config.json": "{}",
+                "vae/config.json": "{}",
+                "transformer/config.json": json.dumps(
+                    {"quantization_config": {"quant_method": "bitsandbytes"}}
+                ),
+            },
+            "transformer is quantised: .*quantization_config of bitsandbytes.* as it was published",
+        ),
         (
             {"model_index.json": '{"_class_name": "CogVideoXPipeline"}'},
             "set policy.family=cogvideox",
@@ -204,11 +238,25 @@ def test_what_cannot_be_aligned_is_refused_before_its_weights_come(
     parts = frozenset({"transformer"})
     with pytest.raises((CheckpointError, ConfigError), match=f"policy.path: a/b.*{said}") as error:
         locate("a/b", parts, "WanPipeline")
-    assert {name.removeprefix("a/b/") for name in hub.asked} <= {"config.json", "model_index.json"}
+    assert {Path(name).name for name in hub.asked} <= {"config.json", "model_index.json"}
     if "pickles" not in said:
         with pytest.raises((CheckpointError, ConfigError), match=f"local.*{said}"):
             check(tmp_path / "local", "WanPipeline", parts)
     assert "half-written" not in str(error.value)
+
+
+def test_weights_in_eight_bits_are_refused(hub: Hub, folder: Path, tmp_path: Path) -> None:
+    """By the header of a file alone, of which a real hub sends nothing else."""
+    whole = load_file(folder / WEIGHTS)
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in whole.items()}
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    hub.add_folder("a/small", folder)
+    said = "tensors of F8_E4M3, which cannot be aligned: supported are weights in float32"
+    with pytest.raises(CheckpointError, match=said):
+        locate("a/small", PARTS, "WanPipeline")
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    with pytest.raises(CheckpointError, match=said):
+        check(folder, "WanPipeline", PARTS)
 
 
 def test_a_variant_is_read_where_there_is_nothing_else(folder: Path) -> None:

@@ -32,7 +32,7 @@ PROMPT = "a red circle moves left"
 
 def load(folder: Path, sampling: SamplingConfig | None = None) -> Policy:
     config = tiny_policy(folder, "cogvideox")
-    return load_policy(config, sampling or tiny_sampling(), parts=PARTS)
+    return load_policy(config, sampling or tiny_sampling("cogvideox"), parts=PARTS)
 
 
 def stock(folder: Path) -> Any:
@@ -111,8 +111,8 @@ def test_padding_is_part_of_an_embedding(tiny_checkpoints: dict[str, Path]) -> N
     with torch.no_grad():  # with gradients, attention is another kernel
         expected, _ = stock(folder).encode_prompt("red", None, False, max_sequence_length=16)
     (found,) = load(folder).encode(["red"])
-    assert torch.equal(found, expected[0])
-    assert found[-1].abs().max() > 0.01
+    assert torch.equal(found["prompt_embeds"], expected[0])
+    assert found["prompt_embeds"][-1].abs().max() > 0.01
 
 
 @pytest.fixture

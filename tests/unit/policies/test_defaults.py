@@ -17,6 +17,7 @@ from videorl.recipes.fingerprint import differences
 from videorl.recipes.reading import load_recipe, to_yaml
 from videorl.settings.model import LoraConfig, SamplingConfig
 
+A14B = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
 WAN, TI2V = "Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 COGVIDEOX, COGVIDEOX_15 = "THUDM/CogVideoX-5b", "THUDM/CogVideoX1.5-5B"
 
@@ -56,6 +57,17 @@ def test_sizes_are_the_published_ones() -> None:
     assert size(starter(COGVIDEOX_15)) == (81, 768, 1360, 16)
 
 
+def test_only_the_model_published_in_float16_samples_in_it(tmp_path: Path) -> None:
+    assert starter("THUDM/CogVideoX-2b").sampling.half_precision == "float16"
+    chosen = starter("THUDM/CogVideoX-2b", "sampling.half_precision=bfloat16")
+    assert chosen.sampling.half_precision == "bfloat16"
+    for name in (WAN, COGVIDEOX, COGVIDEOX_15):
+        assert starter(name).sampling.half_precision == "bfloat16", name
+    positions = {"use_rotary_positional_embeddings": False}
+    folder = local(tmp_path / "cogvideox", num_bytes=2 * 10**9, transformer__config=positions)
+    assert starter(folder).sampling.half_precision == "float16"
+
+
 def test_guidance_and_layers_are_the_family_s() -> None:
     wan, cogvideox = starter(WAN), starter(COGVIDEOX)
     assert wan.sampling.negative_prompt.startswith("色调艳丽\N{FULLWIDTH COMMA}过曝")
@@ -84,6 +96,16 @@ def test_the_shift_of_wan_21_follows_the_size(
     path: str, overrides: tuple[str, ...], shift: float | None
 ) -> None:
     assert starter(path, *overrides).sampling.flow_shift == shift
+
+
+def test_two_transformers_have_a_guidance_each() -> None:
+    family = {"family": "wan_2_2"}
+    sampling = starter(A14B, policy=family).sampling
+    assert (sampling.guidance_scale, sampling.guidance_scale_2) == (4.0, 3.0)
+    assert (sampling.num_inference_steps, sampling.flow_shift) == (40, 12.0)
+    assert size(starter(A14B, policy=family)) == (81, 720, 1280, 16)
+    stated = starter(A14B, "sampling.guidance_scale=1", policy=family).sampling
+    assert stated.guidance_scale_2 is None, "whoever states the first, states both"
 
 
 def test_what_a_recipe_says_is_kept() -> None:

@@ -12,6 +12,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.config import SamplingConfig
+from videorl.embedding import plain
 from videorl.errors import ConfigError
 from videorl.policies import load_policy
 from videorl.policies.checkpoints import PARTS
@@ -27,7 +28,7 @@ def folder(tiny_checkpoints: dict[str, Path]) -> Path:
 def test_embeddings_are_unpadded(folder: Path) -> None:
     policy = load_policy(tiny_policy(folder), tiny_sampling(), parts=frozenset({"text_encoder"}))
     long, short = policy.encode(["a red circle moves left", "red"])
-    assert (long.shape[0], short.shape[0]) == (6, 2)
+    assert (long.num_tokens, short.num_tokens) == (6, 2)
 
 
 def test_the_checkpoint_s_own_solver_is_used(folder: Path, tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_the_checkpoint_s_own_solver_is_used(folder: Path, tmp_path: Path) -> No
 
 def test_a_process_without_vae_samples_at_the_vae_s_size(folder: Path) -> None:
     alone = load_policy(tiny_policy(folder), tiny_sampling(), parts=frozenset({"transformer"}))
-    latents = alone.sample(torch.ones(2, 16), torch.zeros(1, 16), [1])
+    latents = alone.sample(plain(torch.ones(2, 16)), plain(torch.zeros(1, 16)), [1])
     assert latents.shape == (1, 12, 3, 4, 4)
 
 
@@ -89,8 +90,8 @@ def test_wan22_ti2v_s_time_per_video_is_its_time_per_token(folder: Path, tmp_pat
         return_dict=False,
     )[0]
     torch.testing.assert_close(x_t_BCTHW, sampled, atol=1e-6, rtol=1e-6)
-    padded = torch.zeros(1, 16, prompt.shape[1])
-    padded[0, : len(prompt)] = prompt
+    padded = torch.zeros(1, 16, 16)
+    padded[0, : prompt.num_tokens] = prompt["prompt_embeds"]
     with torch.no_grad():
         expected = stock.transformer(x_t_BCTHW, (1000 * t_B).expand(1, 12), padded).sample
     found = policy.predict(x_t_BCTHW, t_B, [prompt], "policy")

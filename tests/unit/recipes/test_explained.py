@@ -38,7 +38,7 @@ def test_a_printed_recipe_says_where_each_value_comes_from(tmp_path: Path) -> No
         "- name: moving_shapes": str(path),
         "decay_steps: 9": str(path),
         "resources: {}": str(path),
-        "learning_rate: 0.001": "moving_shapes.yaml",
+        "learning_rate: 0.0014": "moving_shapes.yaml",
         "- ffn.net.2": "moving_shapes.yaml",
         "timesteps_per_pair: 4": "moving_shapes.yaml",
         "name: sft": "override",

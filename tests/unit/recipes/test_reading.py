@@ -167,6 +167,7 @@ def test_fingerprint_ignores_what_a_resume_may_change(recipe_file: Path) -> None
             "num_steps=2000",
             "run_dir=elsewhere",
             "generators.max_workers=9",
+            "generators.candidates_per_request=1",
             "rewards.0.num_workers=3",
             "rewards.0.max_workers=9",
             "learner.micro_batch_size=1",
@@ -182,6 +183,8 @@ def test_fingerprint_ignores_what_a_resume_may_change(recipe_file: Path) -> None
     [
         ("seed=1", "seed: 0 -> 1"),
         ("objective.beta=100.0", "objective.beta: 500.0 -> 100.0"),
+        ("learner.updates_per_round=2", "learner.updates_per_round: 1 -> 2"),
+        ("learner.loss_over=planned", "learner.loss_over: found -> planned"),
         ("rewards.0.weight=2.0", "rewards.0.weight: 1.0 -> 2.0"),
         ("rewards.0.options={x: 1}", "rewards.0.options.x: unset -> 1"),
     ],

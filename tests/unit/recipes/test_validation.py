@@ -30,7 +30,18 @@ from videorl.recipes.validation import validate
         ("sampling.num_frames=0", "sampling.num_frames must be >= 1, got 0"),
         ("sampling.fps=0", "sampling.fps must be > 0, got 0.0"),
         ("sampling.flow_shift=0", "sampling.flow_shift must be > 0, got 0"),
+        (
+            "sampling.step_cache=all",
+            "sampling.step_cache must be one of none, first_block, taylorseer",
+        ),
+        ("sampling.step_cache_interval=1", "sampling.step_cache_interval must be >= 2, got 1"),
+        ("sampling.step_cache_threshold=0", "sampling.step_cache_threshold must be > 0, got 0"),
+        ("sampling.vae_tiling=large", "sampling.vae_tiling must be one of auto, True, False, got"),
         ("sampling.long_prompts=cut", "sampling.long_prompts must be one of skip, truncate, got"),
+        (
+            "sampling.half_precision=float8",
+            "sampling.half_precision must be one of bfloat16, float16, got",
+        ),
         ("prompts.candidates_per_prompt=1", "prompts.candidates_per_prompt must be >= 2, got 1"),
         ("prompts.column=", "prompts.column must name a column, got an empty text"),
         ("evaluation.column=", "evaluation.column must name a column, got an empty text"),
@@ -54,6 +65,9 @@ from videorl.recipes.validation import validate
             "rewards.0={name: moving_shapes, num_workers: 3, max_workers: 2}",
             "rewards.0.max_workers must be 0 or >= rewards.0.num_workers (3), got 2",
         ),
+        ("rewards.0.decode_threads=-1", "rewards.0.decode_threads must be >= 0, got -1"),
+        ("rewards.0.prefetch=-1", "rewards.0.prefetch must be >= 0, got -1"),
+        ("rewards.0.prefetch=1", "rewards.0: decode_threads and prefetch must be 0 for moving_sha"),
         ("learner.num_workers=0", "learner.num_workers must be >= 1, got 0"),
         ("rewards.0.num_gpus=-1", "rewards.0.num_gpus must be >= 0, got -1"),
         ("selection.min_margin=-1", "selection.min_margin must be >= 0, got -1"),
@@ -83,12 +97,12 @@ from videorl.recipes.validation import validate
         ),
         (
             "optimizer.schedule=constant",
-            "optimizer.decay_steps must be 0 for optimizer.schedule=constant, got 60",
+            "optimizer.decay_steps must be 0 for optimizer.schedule=constant, got 64",
         ),
         (
-            "optimizer.warmup_steps=60",
-            "optimizer.decay_steps must be > optimizer.warmup_steps (60), as it counts from the "
-            "first step, got 60",
+            "optimizer.warmup_steps=64",
+            "optimizer.decay_steps must be > optimizer.warmup_steps (64), as it counts from the "
+            "first step, got 64",
         ),
         ("reference.interval=-1", "reference.interval must be >= 0, got -1"),
         ("rollouts.max_staleness=-1", "rollouts.max_staleness must be >= 0, got -1"),
@@ -98,6 +112,36 @@ from videorl.recipes.validation import validate
         (
             "generators.min_workers=9",
             "generators.max_workers must be >= generators.min_workers (9)",
+        ),
+        (
+            "generators.candidates_per_request=all",
+            "generators.candidates_per_request must be auto or >= 0, got 'all'",
+        ),
+        (
+            "generators.candidates_per_request=-1",
+            "generators.candidates_per_request must be >= 0, got -1",
+        ),
+        ("learner.updates_per_round=0", "learner.updates_per_round must be >= 1, got 0"),
+        ("learner.loss_over=all", "learner.loss_over must be one of found, planned, got all"),
+        ("optimizer.fused=maybe", "optimizer.fused must be one of auto, True, False, got maybe"),
+        ("generators.context_parallel=0", "generators.context_parallel must be >= 1, got 0"),
+        (
+            "generators.context_parallel=2 sampling.step_cache=first_block",
+            "sampling.step_cache must be none where processes share videos (context_parallel=2)",
+        ),
+        (
+            "policy.compile=inductor sampling.step_cache=first_block",
+            "sampling.step_cache must be none with policy.compile",
+        ),
+        (
+            "policy.lora.rank=0 sampling.merge_lora=true",
+            "sampling.merge_lora must be false where policy.lora.rank is 0",
+        ),
+        ("learner.context_parallel=0", "learner.context_parallel must be >= 1, got 0"),
+        (
+            "learner.context_parallel=2",
+            "learner.num_workers must be a multiple of 2 where ranks share videos "
+            "(learner.context_parallel=2), got 1",
         ),
         ("learner.zero_stage=4", "learner.zero_stage must be one of 0, 1, 2, 3, got 4"),
         ("checkpoint.interval=-1", "checkpoint.interval must be >= 0, got -1"),
@@ -110,7 +154,7 @@ from videorl.recipes.validation import validate
 )
 def test_each_rule_names_key_wanted_and_got(override: str, expected: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        load_recipe("moving_shapes", [override])
+        load_recipe("moving_shapes", override.split() if override.count("=") > 1 else [override])
     assert str(raised.value).startswith("recipe moving_shapes:\n")
     assert expected in str(raised.value)
 
@@ -186,6 +230,18 @@ def test_all_problems_are_reported_at_once() -> None:
             "offline.archive holds pairs, but objective.name=sft learns from candidates",
         ),
         (
+            ["learner.context_parallel=2", "learner.num_workers=2", "learner.max_workers=4"],
+            "learner.max_workers must be 0 where ranks share videos",
+        ),
+        (
+            ["learner.context_parallel=2", "learner.num_workers=2", "objective.name=refl"],
+            "learner.context_parallel must be 1 for objective.name=refl",
+        ),
+        (
+            ["generators.context_parallel=2", "generators.num_gpus=0.5"],
+            "generators.num_gpus must be null, 0 or 1 where processes share videos",
+        ),
+        (
             ["objective.name=refl"],
             "rewards.0.name must have a gradient for objective.name=refl",
         ),
@@ -196,6 +252,14 @@ def test_all_problems_are_reported_at_once() -> None:
         (
             ["objective.name=refl", "objective.stop_from=1"],
             "objective.stop_from must be >= 0 and < 1, got 1",
+        ),
+        (
+            ["objective.name=refl", "objective.decode_tile_px=40"],
+            "objective.decode_tile_px must be 0 or a multiple of 32, got 40",
+        ),
+        (
+            ["objective.name=refl", "objective.decode_tile_px=256"],
+            "objective.decode_tile_px=256 needs objective.checkpoint_decode=true",
         ),
     ],
 )

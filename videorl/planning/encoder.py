@@ -1,0 +1,94 @@
+"""Memory and work of the text encoders, whatever kind they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from videorl.planning.counting import Counted, count, held, make_fake, without_numbers
+from videorl.planning.memory import PolicyCounts
+from videorl.planning.sizes import Memory
+from videorl.policies import load_family
+from videorl.policies.checkpoints import models
+from videorl.policies.stock_pipeline import IMAGE_ENCODER_DTYPE
+
+_LAYERS = ("num_layers", "num_hidden_layers")
+"""What configurations call the number of layers."""
+_PER_LAYER = ("layer_types",)
+"""Lists in configurations with an entry per layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """What the encoder's process holds and does."""
+
+    memory: Memory
+    prompt: Counted
+    """Of one prompt, which the encoders read one after the other."""
+    numbers: Mapping[str, float]
+    """Parameters of each encoder, by its name in `model_index.json`."""
+
+
+def count_encoder(counts: PolicyCounts) -> Encoders:
+    """Count all that is loaded with the text encoder: a second one, and what encodes pictures."""
+    weights, most, flops, numbers = 0.0, 0.0, 0.0, dict[str, float]()
+    for name in models(counts.configs.index, {"text_encoder"}):
+        settings = dict(counts.configs.parts[name])
+        parameters = list(_build(counts, name, settings).parameters())
+        numbers[name] = float(sum(each.numel() for each in parameters))
+        weights += held(parameters)
+        needs = _work(counts, name, settings)
+        most, flops = max(most, needs.num_bytes), flops + needs.flops
+    if load_family(counts.recipe.policy.family).takes_images:
+        weights += counts.vae_bytes
+        most = max(most, counts.picture.num_bytes)
+        flops += counts.picture.flops
+    return Encoders(Memory(weights, activations=most), Counted(most, flops), numbers)
+
+
+def _work(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Counted:
+    """Return the work of one prompt, counted on one layer and on two.
+
+    Without gradient a layer's activations are gone before the next one's.
+    """
+    key = next((key for key in _LAYERS if key in settings), None)
+    if key is None:  # several models in one
+        return _encode(counts, name, settings)
+    one, two = (_encode(counts, name, _cut(settings, key, number)) for number in (1, 2))
+    return Counted(one.num_bytes, one.towards(two, settings[key] - 1).flops)
+
+
+def _cut(settings: Mapping[str, Any], key: str, layers: int) -> Mapping[str, Any]:
+    lists = {name: settings[name][:layers] for name in _PER_LAYER if settings.get(name)}
+    return {**settings, **lists, key: layers}
+
+
+def _build(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Any:
+    kind = load_family(counts.recipe.policy.family).model_classes[name]
+    with torch.device("meta"):
+        model = kind(kind.config_class.from_dict(dict(settings))).to(_dtype(counts, name))
+    model.tie_weights()  # which the cast undoes on the meta device
+    return model
+
+
+def _dtype(counts: PolicyCounts, name: str) -> torch.dtype:
+    return IMAGE_ENCODER_DTYPE if name == "image_encoder" else counts.dtype
+
+
+def _encode(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Counted:
+    sampling = counts.recipe.sampling
+    model = _build(counts, name, settings)
+    with without_numbers(), torch.no_grad():
+        make_fake([model])
+        if model.main_input_name == "pixel_values":
+            side = model.config.image_size
+            pixels = torch.zeros(1, 3, side, side, dtype=_dtype(counts, name))
+            return count(lambda: model(pixel_values=pixels))
+        family = load_family(counts.recipe.policy.family)
+        length = family.encoder_tokens(name, settings, sampling)
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        mask = torch.ones_like(tokens)
+        return count(lambda: model(input_ids=tokens, attention_mask=mask))
