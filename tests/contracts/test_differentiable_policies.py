@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import tiny_policy, tiny_sampling
+from tests.tiny import TINY, encode, tiny_policy, tiny_sampling
 from videorl.objectives.refl import predict_clean
 from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS
@@ -20,12 +20,15 @@ SEEDS = (11, 12)
 
 
 @pytest.fixture(params=sorted(FAMILIES))
-def load(
-    request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]
-) -> Callable[[float], DifferentiablePolicy]:
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def load(family: str, tiny_checkpoints: dict[str, Path]) -> Callable[[float], DifferentiablePolicy]:
     def load(guidance_scale: float) -> DifferentiablePolicy:
-        config = tiny_policy(tiny_checkpoints[request.param], request.param)
-        sampling = tiny_sampling(guidance_scale=guidance_scale, num_inference_steps=4)
+        config = tiny_policy(tiny_checkpoints[family], family)
+        sampling = tiny_sampling(family, guidance_scale=guidance_scale, num_inference_steps=4)
         return load_policy(config, sampling, parts=PARTS, seed=3, trainable=True)
 
     return load
@@ -33,8 +36,8 @@ def load(
 
 def whole(policy: DifferentiablePolicy) -> Tensor:
     """Sample both prompts to the end, one by one."""
-    negative = policy.encode([""])[0]
-    embeds = policy.encode(PROMPTS)
+    negative = encode(policy, [""])[0]
+    embeds = encode(policy, PROMPTS)
     return torch.cat(
         [policy.sample(embed, negative, [seed]) for embed, seed in zip(embeds, SEEDS, strict=True)]
     )
@@ -45,8 +48,8 @@ def test_all_steps_are_the_whole_sample(
     load: Callable[[float], DifferentiablePolicy], guidance_scale: float
 ) -> None:
     policy = load(guidance_scale)
-    negative = policy.encode([""]) * 2
-    latents, times_S = policy.sample_partly(policy.encode(PROMPTS), negative, SEEDS, (4, 4), 4)
+    negative = encode(policy, [""]) * 2
+    latents, times_S = policy.sample_partly(encode(policy, PROMPTS), negative, SEEDS, (4, 4), 4)
     torch.testing.assert_close(latents, whole(policy), rtol=1e-4, atol=1e-5)
     assert len(times_S) == 4
     assert times_S[0] == 1, "it begins with pure noise"
@@ -57,7 +60,7 @@ def test_what_is_left_of_the_chain_ends_where_the_sampler_does(
     load: Callable[[float], DifferentiablePolicy],
 ) -> None:
     """Both tiny checkpoints name deterministic first-order samplers, as DDIM and Euler are."""
-    policy, embeds = load(1.0), load(1.0).encode(PROMPTS)
+    policy, embeds = load(1.0), encode(load(1.0), PROMPTS)
     x_t, times_S = policy.sample_partly(embeds, embeds, SEEDS, (1, 2), 3)
     for number, rest in enumerate((times_S[1:], times_S[2:])):
         clean = predict_clean(
@@ -90,14 +93,14 @@ def test_pixels_are_those_of_the_video_and_carry_gradient(
 
 
 def test_encoding_is_undone_by_decoding_as_the_vae_itself_does_it(
-    load: Callable[[float], DifferentiablePolicy],
+    family: str, load: Callable[[float], DifferentiablePolicy]
 ) -> None:
     policy = load(1.0)
     (video,) = policy.decode(whole(policy)[:1])
     vae = policy._pipeline.vae  # pyright: ignore
     with torch.no_grad():
         pixels_13FHW = torch.from_numpy(video.frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
-        own = vae.decode(vae.encode(pixels_13FHW).latent_dist.mode()).sample
+        own = TINY[family].reconstructed(vae, pixels_13FHW)
         found = policy.pixels(policy.encode_video(video)[None])
     expected = (own / 2 + 0.5).clamp(0, 1).transpose(1, 2)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -15,11 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import BUILDERS, LATENT_SHAPES, TIMES, tiny_policy, tiny_sampling
+from tests.tiny import TINY, encode, tiny_policy, tiny_sampling
+from videorl.embedding import Embedding
 from videorl.errors import CheckpointError, ConfigError, PromptError, WeightMismatchError
+from videorl.learning.stored_pairs import probe_sampling
 from videorl.policies import FAMILIES, load_family, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.protocols import Policy
+from videorl.recipes.reading import load_recipe
 from videorl.settings.model import LoraConfig, PolicyConfig
 from videorl.weights import digest
 
@@ -46,7 +49,7 @@ def load(request: pytest.FixtureRequest, family: str, tiny_checkpoints: dict[str
     ) -> Policy:
         config = tiny_policy(tiny_checkpoints[family], family, rank=request.param)
         config.dtype = dtype
-        settings = tiny_sampling(**sampling)
+        settings = tiny_sampling(family, **sampling)
         return load_policy(
             config,
             settings,
@@ -59,12 +62,12 @@ def load(request: pytest.FixtureRequest, family: str, tiny_checkpoints: dict[str
     return load
 
 
-def embed(policy: Policy) -> tuple[Tensor, Tensor]:
-    prompt, negative = policy.encode(["a red circle moves left", ""])
+def embed(policy: Policy) -> tuple[Embedding, Embedding]:
+    prompt, negative = encode(policy, ["a red circle moves left", ""])
     return prompt, negative
 
 
-def noisy_input(policy: Policy) -> tuple[Tensor, Tensor, list[Tensor]]:
+def noisy_input(policy: Policy) -> tuple[Tensor, Tensor, list[Embedding]]:
     prompt, negative = embed(policy)
     x_t_BCTHW = policy.sample(prompt, negative, [5, 6])
     return x_t_BCTHW, torch.tensor([0.1, 0.8]), [prompt, negative]
@@ -77,13 +80,14 @@ def train_a_little(policy: Policy) -> None:
     for _ in range(2):
         policy.predict(*inputs, "policy").square().sum().backward()
         for parameter in parameters:
-            assert parameter.grad is not None
+            if parameter.grad is None:  # unread, see `test_only_the_policy_gets_gradients`
+                continue
             parameter.data -= 0.05 * parameter.grad / (parameter.grad.norm() + 1e-12)
             parameter.grad = None
 
 
 def test_every_family_has_a_tiny_checkpoint() -> None:
-    assert BUILDERS.keys() == LATENT_SHAPES.keys() == TIMES.keys() == FAMILIES.keys()
+    assert TINY.keys() == FAMILIES.keys()
 
 
 def test_equal_seeds_give_equal_latents_in_any_process(load: Load) -> None:
@@ -113,29 +117,35 @@ def test_without_guidance_no_negative_embedding_is_read(load: Load) -> None:
         load().sample(prompt, None, [1])
 
 
-def test_decoded_videos_have_the_size_and_rate_of_the_recipe(load: Load) -> None:
+def test_decoded_videos_have_the_size_and_rate_of_the_recipe(load: Load, family: str) -> None:
+    wanted = tiny_sampling(family)
+    size = (wanted.num_frames, wanted.height, wanted.width, 3)
     policy = load()
     latents = policy.sample(*embed(policy), [1, 2])
     videos = policy.decode(latents)
-    assert [video.frames.shape for video in videos] == [(5, 16, 16, 3)] * 2
+    assert [video.frames.shape for video in videos] == [size] * 2
     assert {(video.frames.dtype, video.fps) for video in videos} == {(np.dtype(np.uint8), 8.0)}
     assert np.array_equal(videos[1].frames, policy.decode(latents)[1].frames)
 
 
 def test_embeddings_do_not_depend_on_their_neighbours(load: Load) -> None:
     policy = load(frozenset({"text_encoder"}))
-    _, short = policy.encode(["a red circle moves left", "red"])
-    assert torch.equal(policy.encode(["red"])[0], short)
+    _, beside = encode(policy, ["a red circle moves left", "red"])
+    (alone,) = encode(policy, ["red"])
+    assert alone.tensors.keys() == beside.tensors.keys()
+    assert all(torch.equal(tensor, beside[name]) for name, tensor in alone.tensors.items())
 
 
-def test_a_prompt_too_long_is_named_with_its_length_and_the_limit(load: Load) -> None:
-    policy = load(frozenset({"text_encoder"}), max_sequence_length=5)
-    assert len(policy.encode(["red circle moves left"])[0]) == 5
-    with pytest.raises(PromptError, match=r"'a red circle moves left' has 6 tokens.* is 5"):
-        policy.encode(["red", "a red circle moves left"])
+def test_a_prompt_too_long_is_named_with_its_length_and_the_limit(family: str, load: Load) -> None:
+    limit = 4 + TINY[family].end_tokens
+    policy = load(frozenset({"text_encoder"}), max_sequence_length=limit)
+    assert encode(policy, ["red circle moves left"])[0].num_tokens == limit
+    said = rf"has {limit + 1} tokens.* is {limit}"
+    with pytest.raises(PromptError, match=rf"'a red circle moves left' {said}"):
+        encode(policy, ["red", "a red circle moves left"])
     negative = "a red circle moves left"
-    with pytest.raises(ConfigError, match=r"sampling\.negative_prompt has 6 tokens.* is 5"):
-        load(frozenset({"text_encoder"}), max_sequence_length=5, negative_prompt=negative)
+    with pytest.raises(ConfigError, match=rf"sampling\.negative_prompt.* {said}"):
+        load(frozenset({"text_encoder"}), max_sequence_length=limit, negative_prompt=negative)
 
 
 def test_policy_and_reference_start_equal_and_part_until_updated(load: Load) -> None:
@@ -154,7 +164,7 @@ def test_policy_and_reference_start_equal_and_part_until_updated(load: Load) -> 
 
 
 @pytest.mark.parametrize("order", [("policy", "reference"), ("reference", "policy")])
-def test_only_the_policy_gets_gradients(load: Load, order: tuple) -> None:
+def test_only_the_policy_gets_gradients(family: str, load: Load, order: tuple) -> None:
     policy = load(trainable=True)
     inputs = noisy_input(policy)
     predictions = {role: policy.predict(*inputs, role) for role in order}
@@ -163,7 +173,8 @@ def test_only_the_policy_gets_gradients(load: Load, order: tuple) -> None:
     module = policy.trainable_module()
     trained = {name for name, one in module.named_parameters() if one.requires_grad}
     assert len(trained) == len(policy.weights())
-    assert {name for name, one in module.named_parameters() if one.grad is not None} == trained
+    read = {name for name in trained if not any(part in name for part in TINY[family].unread)}
+    assert {name for name, one in module.named_parameters() if one.grad is not None} == read
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -188,7 +199,7 @@ def test_a_base_that_was_not_kept_says_how_to_keep_it(
     family: str, tiny_checkpoints: dict[str, Path]
 ) -> None:
     config = tiny_policy(tiny_checkpoints[family], family, rank=0)
-    policy = load_policy(config, tiny_sampling(), parts=PARTS, trainable=True)
+    policy = load_policy(config, tiny_sampling(family), parts=PARTS, trainable=True)
     with pytest.raises(ConfigError, match="has no base: load it with keep_base=True"):
         policy.predict(*noisy_input(policy), "base")
 
@@ -284,7 +295,7 @@ def test_gradient_checkpointing_changes_no_gradient(
     for checkpointing in (False, True):
         config = tiny_policy(tiny_checkpoints[family], family)
         config.dtype, config.gradient_checkpointing = dtype, checkpointing
-        policy = load_policy(config, tiny_sampling(), parts=PARTS, trainable=True)
+        policy = load_policy(config, tiny_sampling(family), parts=PARTS, trainable=True)
         policy.predict(*noisy_input(policy), "policy").square().sum().backward()
         gradients.append([one.grad for one in policy.trainable_module().parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
@@ -299,11 +310,12 @@ def test_only_large_models_recompute_activations_unless_told(
     config = tiny_policy(tiny_checkpoints[family], family)
 
     def recomputes(*, trainable: bool = True) -> bool:
-        policy = load_policy(config, tiny_sampling(), parts=LEARNER, trainable=trainable)
+        policy = load_policy(config, tiny_sampling(family), parts=LEARNER, trainable=trainable)
         return bool(policy.trainable_module().is_gradient_checkpointing)
 
     assert not recomputes()
     size = sum(parameter.numel() for parameter in load_base(config).parameters())
+    size //= len(TINY[family].transformers)  # each of two is as large
     monkeypatch.setattr(type(load_family(family)), "checkpointed_above", size)
     assert not recomputes()
     monkeypatch.setattr(type(load_family(family)), "checkpointed_above", size - 1)
@@ -315,7 +327,22 @@ def test_only_large_models_recompute_activations_unless_told(
 
 def load_base(config: PolicyConfig) -> torch.nn.Module:
     full = replace(config, lora=LoraConfig(rank=0))
-    return load_policy(full, tiny_sampling(), parts=LEARNER).trainable_module()
+    return load_policy(full, tiny_sampling(config.family), parts=LEARNER).trainable_module()
+
+
+def test_what_learns_from_stored_pairs_can_be_probed(
+    family: str, tiny_checkpoints: dict[str, Path]
+) -> None:
+    recipe = load_recipe("moving_shapes")
+    recipe.policy = tiny_policy(tiny_checkpoints[family], family)
+    recipe.sampling = tiny_sampling(family)
+    policy = load_policy(recipe.policy, probe_sampling(recipe), parts=PARTS)
+    (embedding,) = encode(policy, ["a red circle"])
+    assert policy.sample(embedding, None, [0])[0].shape == TINY[family].latents
+    whole = load_policy(recipe.policy, recipe.sampling, parts=LEARNER)
+    x_t = torch.zeros(1, *TINY[family].latents)
+    given = x_t, torch.tensor([0.5]), [embedding]
+    assert torch.equal(policy.predict(*given, "policy"), whole.predict(*given, "policy"))
 
 
 def test_the_adapter_depends_on_the_seed_alone(
@@ -325,7 +352,7 @@ def test_the_adapter_depends_on_the_seed_alone(
     digests = []
     for seed in (1, 1, 2):
         torch.rand(1)
-        policy = load_policy(config, tiny_sampling(), parts=LEARNER, seed=seed)
+        policy = load_policy(config, tiny_sampling(family), parts=LEARNER, seed=seed)
         digests.append(digest(policy.weights()))
     assert digests[0] == digests[1] != digests[2]
 
@@ -333,7 +360,9 @@ def test_the_adapter_depends_on_the_seed_alone(
 def test_a_new_adapter_changes_nothing(family: str, tiny_checkpoints: dict[str, Path]) -> None:
     with_adapter, without = (
         load_policy(
-            tiny_policy(tiny_checkpoints[family], family, rank=rank), tiny_sampling(), parts=PARTS
+            tiny_policy(tiny_checkpoints[family], family, rank=rank),
+            tiny_sampling(family),
+            parts=PARTS,
         )
         for rank in (4, 0)
     )
@@ -345,12 +374,15 @@ def test_training_goes_on_from_an_exported_adapter(
     family: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     trained = load_policy(
-        tiny_policy(tiny_checkpoints[family], family), tiny_sampling(), parts=PARTS, trainable=True
+        tiny_policy(tiny_checkpoints[family], family),
+        tiny_sampling(family),
+        parts=PARTS,
+        trainable=True,
     )
     train_a_little(trained)
     trained.export(tmp_path)
     config = tiny_policy(tiny_checkpoints[family], family, initial=str(tmp_path))
-    resumed = load_policy(config, tiny_sampling(), parts=PARTS, trainable=True)
+    resumed = load_policy(config, tiny_sampling(family), parts=PARTS, trainable=True)
     assert digest(resumed.weights()) == digest(trained.weights())
     inputs = noisy_input(trained)
     expected = trained.predict(*inputs, "policy")
@@ -362,17 +394,17 @@ def test_an_adapter_that_contradicts_the_recipe_is_refused(
     family: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tiny_checkpoints[family]
-    load_policy(tiny_policy(folder, family), tiny_sampling(), parts=LEARNER).export(tmp_path)
+    load_policy(tiny_policy(folder, family), tiny_sampling(family), parts=LEARNER).export(tmp_path)
     config = tiny_policy(folder, family, rank=8, initial=str(tmp_path))
     with pytest.raises(ConfigError, match=r"rank 8 and alpha 16.*rank \[4\] and alpha 8"):
-        load_policy(config, tiny_sampling(), parts=LEARNER)
+        load_policy(config, tiny_sampling(family), parts=LEARNER)
     config = tiny_policy(folder, family, initial=str(tmp_path))
     config.lora.target_modules = ["to_q"]
     with pytest.raises(ConfigError, match="target_modules"):
-        load_policy(config, tiny_sampling(), parts=LEARNER)
+        load_policy(config, tiny_sampling(family), parts=LEARNER)
     with pytest.raises(CheckpointError, match=r"policy\.lora\.initial"):
         config.lora.initial = str(tmp_path / "nowhere")
-        load_policy(config, tiny_sampling(), parts=LEARNER)
+        load_policy(config, tiny_sampling(family), parts=LEARNER)
 
 
 def test_a_target_that_matches_no_layer_is_refused(
@@ -381,4 +413,4 @@ def test_a_target_that_matches_no_layer_is_refused(
     config = tiny_policy(tiny_checkpoints[family], family)
     config.lora.target_modules = ["to_q", "to_qq"]
     with pytest.raises(ConfigError, match="to_qq matches no layer"):
-        load_policy(config, tiny_sampling(), parts=LEARNER)
+        load_policy(config, tiny_sampling(family), parts=LEARNER)

@@ -10,8 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from videorl import rewards
 from videorl.data.video_io import encode_mp4, read_video
 from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
 from videorl.protocols import RewardModel
+from videorl.rewards.feed import Feed
 from videorl.rewards.scoring import checked_scores, score_each
 from videorl.types import Score, Video
 
@@ -37,9 +41,14 @@ def case(name: str) -> Case:
 
 
 @pytest.fixture(scope="module")
-def folder(name: str, case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """Return the checkpoint. Never write to it."""
-    return write(case, tmp_path_factory.mktemp("checkpoint") / name)
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path | None]:
+    """Return a function that gives a model's checkpoint, written once. Never write to it."""
+    return cache(lambda name: write(MODELS[name], tmp_path_factory.mktemp("checkpoint") / name))
+
+
+@pytest.fixture(scope="module")
+def folder(name: str, folder_of: Callable[[str], Path | None]) -> Path | None:
+    return folder_of(name)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +93,29 @@ def test_batches_of_any_kind_score_like_single_videos(model: RewardModel, case: 
     for video, prompt, score in zip(videos, prompts, together, strict=True):
         assert_equal(score, model.score([video], [prompt])[0], case.tolerance)
     assert len({round(score.total, 9) for score in together}) > 3
+
+
+def test_threads_and_concurrent_requests_change_no_bit(
+    model: RewardModel, case: Case, tmp_path: Path
+) -> None:
+    if not hasattr(model, "feed"):
+        pytest.skip("no network, so nothing is made ready ahead of it")
+    fed: Any = model
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(encode_mp4(clip(9)))
+    videos: Any = [path, clip(5, seed=1), clip(6, 40, 30, seed=2)]
+    prompts = [case.prompts[0]] * 3
+    wanted = fed.score(videos, prompts)
+    plain = fed.feed
+    fed.feed = Feed(2, Lock())
+    try:
+        with ThreadPoolExecutor(2) as requests:
+            found = list(requests.map(lambda _: fed.score(videos, prompts), range(2)))
+        with pytest.raises(VideoError, match="no such file"):
+            fed.score([*videos[1:], tmp_path / "none.mp4"], prompts)
+    finally:
+        fed.feed = plain
+    assert found == [wanted, wanted]
 
 
 def test_a_file_scores_like_its_frames_in_memory(
@@ -244,14 +276,16 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] == "transfor
 """
 
 
-def test_models_need_no_torchvision_flash_attention_remote_code_or_network(tmp_path: Path) -> None:
+def test_models_need_no_torchvision_flash_attention_remote_code_or_network(
+    folder_of: Callable[[str], Path | None],
+) -> None:
     names = {
         "torchvision", "flash_attn", "qwen_vl_utils", "mantis", "pytorchvideo", "xformers",
         "hpsv2", "open_clip", "ImageReward", "timm",
     }  # fmt: skip
     cases: dict[str, tuple[str | None, dict[str, Any], str]] = {}
     for name, case in MODELS.items():
-        folder = write(case, tmp_path / name)
+        folder = folder_of(name)
         options = case.options(folder) if folder else {}
         cases[name] = (str(folder) if folder else None, options, case.prompts[0])
     program = PROGRAM.format(names=names, cases=cases)

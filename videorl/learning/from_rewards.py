@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from videorl.config import SamplingConfig
+from videorl.embedding import Embedding
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.learning.passes import Pass
+from videorl.learning.share import ALONE, Plan, Ranks, Update, open_share
 from videorl.objectives.objective import LOSS, NOT_FINITE, RewardObjective
 from videorl.objectives.refl import predict_clean, stop_step
 from videorl.policies.video_codec import as_videos
@@ -28,8 +30,8 @@ class Chain:
     """One video to be sampled; `weight` is its share of the step's loss, 0 = padding."""
 
     prompt: str
-    prompt_embeds_LD: Tensor
-    negative_prompt_embeds_LD: Tensor
+    prompt_embeds: Embedding
+    negative_prompt_embeds: Embedding
     seed: int
     stop: int
     """The sampler's step at which the clean latents are predicted."""
@@ -44,7 +46,7 @@ class Chain:
 
 
 class FromRewards:
-    """Implements `videorl.learning.learner.Method`: one video per prompt and step.
+    """Implements `videorl.learning.method.Method`: one video per prompt and step.
 
     Args:
         policy: Of the learner, with its VAE.
@@ -75,37 +77,50 @@ class FromRewards:
         self._fetch = fetch
         self.reference_is_policy = False
 
-    def items(self, step: int, examples: Sequence[PromptExample]) -> tuple[list[Chain], int]:
-        """Draw seed and stop of each prompt's video; return how many are left out too.
+    def items(
+        self,
+        step: int,
+        examples: Sequence[PromptExample],
+        ranks: Ranks = ALONE,
+        num_updates: int = 1,
+    ) -> tuple[list[Update[Chain]], int]:
+        """Draw seed and stop of each video of a rank; return how many of all are left out too.
 
         Left out are those whose embeddings are not finite.
         """
-        handles = [example.prompt_embeds for example in examples]
-        handles += [example.negative_prompt_embeds for example in examples]
-        opened = self._fetch(handles)
         num_steps = self._sampling.num_inference_steps
         first = self._objective.first_stop(num_steps)
         seeds = [derive_seed(self._seed, "refl", example.prompt.index) for example in examples]
         stops = [stop_step(derive_seed(seed, "stop"), first, num_steps) for seed in seeds]
-        embeds = list(zip(opened[: len(examples)], opened[len(examples) :], strict=True))
-        usable = [
-            number
-            for number, both in enumerate(embeds)
-            if all(bool(embeds_LD.isfinite().all()) for embeds_LD in both)
-        ]
         longest = max(stops) + 1 - self._objective.gradient_steps
+
+        def opened(positions: Sequence[int]) -> list[tuple[int, Embedding, Embedding]]:
+            chosen = [examples[position] for position in positions]
+            handles = [example.prompt_embeds for example in chosen]
+            handles += [example.negative_prompt_embeds for example in chosen]
+            embeds = self._fetch(handles)
+            return list(zip(positions, embeds[: len(chosen)], embeds[len(chosen) :], strict=True))
+
+        def is_finite(found: tuple[int, Embedding, Embedding]) -> bool:
+            return all(embedding.is_finite for embedding in found[1:])
+
+        plan = Plan(1, ranks, num_updates)
+        share = open_share(len(examples), plan, opened, is_finite)
+        if share is None:
+            return [], len(examples)
         chains = [
             Chain(
                 examples[number].prompt.text,
-                *embeds[number],
+                embeds,
+                negative,
                 seeds[number],
                 stops[number],
                 longest,
-                1 / len(usable),
+                1 / share.num_usable,
             )
-            for number in usable
+            for number, embeds, negative in share.examples
         ]
-        return chains, len(examples) - len(usable)
+        return share.filled(chains), len(examples) - share.num_usable
 
     def shortened(self, chains: Sequence[Chain]) -> list[Chain]:
         """Return chains that stop as early as they can: after one step without gradient."""
@@ -163,11 +178,11 @@ class FromRewards:
         Return too which are finite [B]; in the place of the others are some that are.
         """
         num_grad = self._objective.gradient_steps
-        embeds = [chain.prompt_embeds_LD for chain in chains]
+        embeds = [chain.prompt_embeds for chain in chains]
         firsts = [chain.stop + 1 - num_grad for chain in chains]
         x_t_BCTHW, times_S = self._policy.sample_partly(
             embeds,
-            [chain.negative_prompt_embeds_LD for chain in chains],
+            [chain.negative_prompt_embeds for chain in chains],
             [chain.seed for chain in chains],
             firsts,
             chains[0].longest,
@@ -194,8 +209,8 @@ class FromRewards:
         self, latents_BCTHW: Tensor, prompts: Sequence[str]
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Decode and score; return totals [B] with gradient, dimensions [B] and pixels without."""
-        in_pieces = self._objective.checkpoint_decode
-        pixels_BF3HW = self._policy.pixels(latents_BCTHW, in_pieces=in_pieces)
+        in_pieces, tile_px = self._objective.checkpoint_decode, self._objective.decode_tile_px
+        pixels_BF3HW = self._policy.pixels(latents_BCTHW, in_pieces=in_pieces, tile_px=tile_px)
         return *self._reward(pixels_BF3HW, self._sampling.fps, prompts), pixels_BF3HW.detach()
 
 

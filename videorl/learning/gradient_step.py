@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -24,6 +24,9 @@ def gradient_step(
     passes: Iterable[Callable[[], tuple[Tensor, dict[str, Tensor]]]],
     config: OptimizerConfig,
     step: int,
+    *,
+    scale: float = 1.0,
+    counts: bool = True,
 ) -> dict[str, float]:
     """Take one optimizer step; all ranks make the same calls.
 
@@ -34,6 +37,9 @@ def gradient_step(
             add up to the whole step's over all passes and ranks.
         config: Learning rate and its schedule.
         step: Number of the step, for the schedule.
+        scale: Multiplies the gradient, and nothing that is logged but its norm.
+        counts: Whether what this rank measured counts; not so where another rank, which shares its
+            videos, measured the same. Of the gradient each of them has its own part.
 
     Returns:
         The sums over all ranks; `optimizer/skipped`, 1 where the gradient was not finite and the
@@ -42,17 +48,32 @@ def gradient_step(
     totals: dict[str, Tensor] = {}
     for run, is_last in with_last(passes):
         loss_sum, values = run()
-        # Ranks average their gradients, while weights already sum to 1 over all ranks.
-        engine.backward(loss_sum * engine.world_size, is_last=is_last)
+        # Ranks average their gradients, while weights already sum to 1 over all ranks; those that
+        # share videos each have a part of the gradient, and the parts are to be summed too.
+        engine.backward(loss_sum * (engine.world_size * scale), is_last=is_last)
         totals |= {name: totals.get(name, 0) + value.cpu() for name, value in values.items()}
     norm = engine.step(learning_rate(config, step))
-    summed = engine.sum_over_ranks(torch.stack(list(totals.values())))
+    own = torch.stack(list(totals.values()))
+    summed = engine.sum_over_ranks(own if counts else torch.zeros_like(own))
     metrics = dict(zip(totals, summed.tolist(), strict=True))
     is_finite = math.isfinite(norm)
     if not is_finite:
         logger.warning("step %d: the gradient is not finite, no update is made", step)
     metrics[SKIPPED] = float(not is_finite)
     return metrics | ({"optimizer/grad_norm": norm} if is_finite else {})
+
+
+def whole_step(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return what a step measured, of what its updates (>= 1) did: `optimizer/...` are means.
+
+    All others are parts of sums over the step.
+    """
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(name for update in updates for name in update):
+        first, *others = [update[name] for update in updates if name in update]
+        total = sum(others, first)  # not from 0: a single value stays what it is, bit for bit
+        metrics[name] = total / (1 + len(others)) if name.startswith("optimizer/") else total
+    return metrics
 
 
 def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from videorl.embedding import Embedding
+from videorl.learning.prefetching import to_device
 from videorl.protocols import Process
 from videorl.seeds import derive_seed
 
@@ -37,7 +39,7 @@ class Example:
     """One training example: its roles' clean latents, and the seed of its noise and times."""
 
     latents_RCTHW: Tensor
-    prompt_embeds_LD: Tensor
+    prompt_embeds: Embedding
     seed: int
     weight: float = 1.0
     """Its loss is multiplied by this."""
@@ -45,8 +47,7 @@ class Example:
     @property
     def is_finite(self) -> bool:
         """Return whether latents and embedding hold neither NaN nor infinity."""
-        tensors = (self.latents_RCTHW, self.prompt_embeds_LD)
-        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+        return self.prompt_embeds.is_finite and bool(self.latents_RCTHW.isfinite().all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ class Batch:
     clean_NRCTHW: Tensor
     noise_NRCTHW: Tensor
     t_N: Tensor
-    prompt_embeds: list[Tensor]
-    """One [L, D] per item."""
+    prompt_embeds: list[Embedding]
+    """One per item."""
     weight_N: Tensor
     example_weight_N: Tensor
 
@@ -89,9 +90,11 @@ def spread_times(seed: int, num_times: int) -> list[float]:
     return ((torch.arange(num_times) + offsets) / num_times).tolist()
 
 
-def make_items(examples: Sequence[Example], times_per_example: int, process: Process) -> list[Item]:
-    """Expand examples over times; the weights of all items of a step sum to 1."""
-    weight = 1.0 / max(len(examples) * times_per_example, 1)
+def make_items(
+    examples: Sequence[Example], times_per_example: int, process: Process, num_examples: int
+) -> list[Item]:
+    """Expand examples over times; the weights of the items of all `num_examples` sum to 1."""
+    weight = 1.0 / max(num_examples * times_per_example, 1)
     items = []
     for example in examples:
         uniform = spread_times(derive_seed(example.seed, "times"), times_per_example)
@@ -103,22 +106,23 @@ def make_items(examples: Sequence[Example], times_per_example: int, process: Pro
     return items
 
 
-def micro_batches(items: Sequence[W], rank: int, world_size: int, videos: int) -> list[list[W]]:
-    """Split the items of a step over ranks, and each rank's share into micro-batches.
+def planned_share(examples: Sequence[Any], num_usable: int, num_prompts: int) -> float:
+    """Return how many of a step's planned examples (>= 1) are there, in (0, 1].
 
-    A micro-batch has as many whole items as `videos` (>= 1) hold, and one at the least.
-
-    All ranks get equally many micro-batches of equal sizes (collectives inside the forward need
-    it), filled up with items of weight 0. Empty only if there are no items at all.
+    Planned are as many of each of `num_prompts` as those prompts gave that gave any.
     """
-    if not items:
-        return []
-    share = -(-len(items) // world_size)
-    mine = list(items[rank * share : (rank + 1) * share])
-    filler = replace(items[0], weight=0.0)
-    mine += [filler] * (share - len(mine))
-    size = max(1, videos // items[0].num_videos)
-    return [mine[start : start + size] for start in range(0, share, size)]
+    given = len({example.prompt.index for example in examples})
+    return given / num_prompts * num_usable / len(examples)
+
+
+def micro_batches(items: Sequence[W], videos: int) -> list[list[W]]:
+    """Split a rank's items into micro-batches.
+
+    Each has as many whole items as `videos` (>= 1) hold, and one at the least. Empty only if there
+    are no items.
+    """
+    size = max(1, videos // items[0].num_videos) if items else 1
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def make_batch(items: Sequence[Item], process: Process, device: torch.device) -> Batch:
@@ -131,8 +135,8 @@ def make_batch(items: Sequence[Item], process: Process, device: torch.device) ->
             for item, x0 in zip(items, x0_NRCTHW, strict=True)
         ]
     )
-    x0 = x0_NRCTHW.flatten(0, 1).to(device)
-    noise = noise_NCTHW.repeat_interleave(num_roles, dim=0).to(device)
+    x0 = to_device(x0_NRCTHW.flatten(0, 1), device)
+    noise = to_device(noise_NCTHW, device).repeat_interleave(num_roles, dim=0)
     t_N = torch.tensor([item.t for item in items], dtype=torch.float32, device=device)
     t_B = t_N.repeat_interleave(num_roles)
     shape = (num_items, num_roles)
@@ -142,7 +146,10 @@ def make_batch(items: Sequence[Item], process: Process, device: torch.device) ->
         clean_NRCTHW=x0.unflatten(0, shape),
         noise_NRCTHW=noise.unflatten(0, shape),
         t_N=t_N,
-        prompt_embeds=[item.example.prompt_embeds_LD.to(device) for item in items],
+        prompt_embeds=[
+            item.example.prompt_embeds.map(lambda tensor: to_device(tensor, device))
+            for item in items
+        ],
         weight_N=torch.tensor([item.weight for item in items], device=device),
         example_weight_N=torch.tensor([item.example.weight for item in items], device=device),
     )

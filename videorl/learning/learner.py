@@ -11,24 +11,24 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from videorl.config import OptimizerConfig
 from videorl.errors import WeightMismatchError
 from videorl.futures import completed
 from videorl.learning.engines import Engine
-from videorl.learning.gradient_step import gradient_step, learning_rate
-from videorl.learning.items import Weighted, micro_batches
-from videorl.learning.passes import Pass
+from videorl.learning.gradient_step import gradient_step, learning_rate, whole_step
+from videorl.learning.items import micro_batches, planned_share
+from videorl.learning.method import Method, StepSettings
 from videorl.learning.rehearsing import rehearse_checkpoint, rehearse_step
+from videorl.learning.share import Groups
 from videorl.objectives.objective import EXAMPLES, NOT_FINITE, SKIPPED
+from videorl.policies.compiling import num_failures
 from videorl.protocols import Policy
 from videorl.rehearsal import release
 from videorl.run.checkpoints import CheckpointFolder
@@ -36,44 +36,6 @@ from videorl.types import LearnerOutput, Media, SampleRequest, WeightVersion
 from videorl.weights import digest
 
 logger = logging.getLogger(__name__)
-
-
-class Method(Protocol):
-    """What a learner does with the examples of a step."""
-
-    def items(self, step: int, examples: Sequence[Any], /) -> tuple[Sequence[Weighted], int]:
-        """Return the items of all ranks, from examples (>= 1), and how many examples are left out.
-
-        Left out are those with numbers that are not finite. The weights of the items sum to 1;
-        there are none where no example is left.
-        """
-        ...
-
-    reference_is_policy: bool
-    """Set by the learner: both have the same weights in this step."""
-
-    def shortened(self, items: Sequence[Any], /) -> Sequence[Any]:
-        """Return items that take as much memory, but no more time than a rehearsal has."""
-        ...
-
-    def passes(self, items: Sequence[Any], /) -> Sequence[Pass]:
-        """Return the passes of a micro-batch, whose losses and sums to log are all weighted.
-
-        `NOT_FINITE` among them counts items that turned out to have no finite loss; they have no
-        part in the others.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class StepSettings:
-    """What of a recipe decides how a step is taken."""
-
-    optimizer: OptimizerConfig
-    micro_batch_size: int
-    """Videos per forward on each rank, >= 1."""
-    max_staleness: int = 0
-    """Versions before the newest that candidates in flight may have been sampled with."""
 
 
 class Learner:
@@ -100,6 +62,7 @@ class Learner:
         self._policy = policy
         self._method = method
         self._engine = engine
+        self._shares = Groups(engine, settings.ranks_per_example)
         self._settings = settings
         self._checkpoints = checkpoints
         self._fetch = fetch
@@ -113,8 +76,9 @@ class Learner:
             return self._publish(0), None
         folder, state = found
         self._engine.load_state(load_file(folder / "optimizer.safetensors"))
-        with self._engine.gathered(self._policy.live("reference"), write=True):
-            self._policy.load_weights(load_file(folder / "reference.safetensors"), "reference")
+        with self._engine.gathered(self._policy.live("reference"), write=True) as is_whole:
+            if is_whole:
+                self._policy.load_weights(load_file(folder / "reference.safetensors"), "reference")
         self._is_swapped = state.get("is_swapped", False)
         for step, name in state["published"].items():
             is_first, path = self._engine.rank == 0, folder / f"published-{step}.safetensors"
@@ -133,7 +97,7 @@ class Learner:
         return list(self._published)
 
     def step(self, step: int, examples: Sequence[Any]) -> LearnerOutput:
-        """Apply one optimizer step on all ranks and publish version `step + 1`.
+        """Apply the optimizer updates of one step on all ranks and publish version `step + 1`.
 
         Without examples the weights stay as they are, but the version still counts up.
         """
@@ -144,6 +108,8 @@ class Learner:
             metrics |= self._update(step, examples)
         updated = time.perf_counter()
         version = self._publish(step + 1)
+        if failures := num_failures(self._policy.networks()):
+            metrics["learn/uncompiled"] = float(failures)
         metrics["time/learn_s"] = updated - started
         metrics["time/publish_s"] = time.perf_counter() - updated
         metrics["weights/bytes"] = float(
@@ -163,8 +129,8 @@ class Learner:
                 f"asked to sample with step {request.version.step}, but the policy is at step "
                 f"{self._newest().step}"
             )
-        embeds_LD, negative_LD = self._fetch([embeds, negative_embeds])
-        return self._policy.sample(embeds_LD, negative_LD, request.seeds).cpu()
+        prompt, negative = self._fetch([embeds, negative_embeds])
+        return self._policy.sample(prompt, negative, request.seeds).cpu()
 
     def update_reference(self, version: WeightVersion) -> None:
         """Make the reference equal to the policy, which must be at `version`."""
@@ -174,8 +140,9 @@ class Learner:
                 f"{self._newest().step}"
             )
         both = [*self._policy.live("policy"), *self._policy.live("reference")]
-        with self._engine.gathered(both, write=True):
-            self._policy.update_reference()
+        with self._engine.gathered(both, write=True) as is_whole:
+            if is_whole:
+                self._policy.update_reference()
         self._is_swapped = True
 
     def save(self, loop_state: Mapping[str, Any]) -> Future[None]:
@@ -220,7 +187,8 @@ class Learner:
     def rehearse_step(self, examples: Sequence[Any]) -> float:
         """Go forward and backward on a micro-batch; see `videorl.learning.rehearsing`."""
         self._method.reference_is_policy = False
-        rehearse_step(self._method, self._engine, self._settings.micro_batch_size, examples)
+        size, per_example = self._settings.micro_batch_size, self._settings.ranks_per_example
+        rehearse_step(self._method, self._engine, size, examples, per_example)
         return release()
 
     def rehearse_checkpoint(self) -> float:
@@ -229,16 +197,21 @@ class Learner:
         return release()
 
     def _update(self, step: int, examples: Sequence[Any]) -> dict[str, float]:
-        engine, settings = self._engine, self._settings
-        items, num_lost = self._method.items(step, examples)
+        updates, num_lost = self._method.items(
+            step, examples, self._shares, self._settings.num_updates
+        )
         metrics, num_learned = {SKIPPED: 1.0}, len(examples) - num_lost
-        if items:
-            size = settings.micro_batch_size
-            batches = micro_batches(items, engine.rank, engine.world_size, size)
-            self._method.reference_is_policy = self._is_swapped
-            passes = (found for batch in batches for found in self._method.passes(batch))
-            self._is_swapped = False
-            metrics = gradient_step(engine, passes, settings.optimizer, step)
+        if updates:
+            planned, share = self._settings.planned_prompts, None
+            if planned:
+                share = self._settings.num_updates * planned_share(examples, num_learned, planned)
+            scales = [share or 1 / update.share for update in updates]
+            metrics = whole_step(
+                [
+                    self._update_once(step, update.items, scale)
+                    for update, scale in zip(updates, scales, strict=True)
+                ]
+            )
             if found := round(metrics.pop(NOT_FINITE, 0)):
                 metrics = _without(metrics, num_learned, found)
                 num_lost, num_learned = num_lost + found, num_learned - found
@@ -251,6 +224,16 @@ class Learner:
             )
             metrics[NOT_FINITE] = float(num_lost)
         return {**metrics, EXAMPLES: float(num_learned)}
+
+    def _update_once(self, step: int, items: Sequence[Any], scale: float) -> dict[str, float]:
+        """Make one update from some items of a step, whose gradient is multiplied by `scale`."""
+        engine, settings = self._engine, self._settings
+        batches = micro_batches(items, settings.micro_batch_size)
+        self._method.reference_is_policy = self._is_swapped
+        passes = (found for batch in batches for found in self._method.passes(batch))
+        self._is_swapped = False
+        counts = engine.rank % settings.ranks_per_example == 0
+        return gradient_step(engine, passes, settings.optimizer, step, scale=scale, counts=counts)
 
     def _newest(self) -> WeightVersion:
         return max(self._published, key=lambda version: version.step)

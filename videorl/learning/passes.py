@@ -49,8 +49,8 @@ def make_passes(
         reference_is_policy: Both have the same weights, so one of them need not predict.
     """
     total = batch.x_t_NRCTHW.shape[:2].numel()
-    if num_videos >= total:
-        return [partial(_joint, policy, batch, frozen_roles, loss)]
+    if num_passes(total, num_videos) == 1:
+        return [partial(_joint, policy, batch, frozen_roles, loss, reference_is_policy)]
     gradients: list[Tensor] = []
 
     def first() -> Measured:
@@ -64,6 +64,11 @@ def make_passes(
         return _part(policy, batch, gradients[0], start, num_videos), {}
 
     return [first, *(partial(later, start) for start in range(num_videos, total, num_videos))]
+
+
+def num_passes(total: int, num_videos: int) -> int:
+    """Return how many passes `total` videos take with `num_videos` (>= 1) per forward."""
+    return -(-total // num_videos)
 
 
 def loss_inputs(policy: Policy, batch: Batch, predictions: Mapping[Role, Tensor]) -> LossInputs:
@@ -89,12 +94,17 @@ def predict(
     """
     num_roles = batch.x_t_NRCTHW.shape[1]
     embeds = [embeds for embeds in batch.prompt_embeds for _ in range(num_roles)]
-    return policy.predict(
+    prediction = policy.predict(
         batch.x_t_NRCTHW.flatten(0, 1)[start:end],
         batch.t_N.repeat_interleave(num_roles)[start:end],
         embeds[start:end],
         role,
     ).float()
+    # Frames that the model is given, and does not predict, count as predicted without error.
+    if given := getattr(policy, "given_frames", 0):
+        target = batch.target_NRCTHW.flatten(0, 1)[start:end, :, :given]
+        prediction = torch.cat([target, prediction[:, :, given:]], dim=2)
+    return prediction
 
 
 def mean_squared(batch: Batch, prediction_NRCTHW: Tensor) -> Tensor:
@@ -102,13 +112,24 @@ def mean_squared(batch: Batch, prediction_NRCTHW: Tensor) -> Tensor:
     return (batch.target_NRCTHW - prediction_NRCTHW).square().flatten(2).mean(2)
 
 
-def _joint(policy: Policy, batch: Batch, frozen_roles: Sequence[Role], loss: Loss) -> Measured:
+def _joint(
+    policy: Policy,
+    batch: Batch,
+    frozen_roles: Sequence[Role],
+    loss: Loss,
+    reference_is_policy: bool,
+) -> Measured:
     """Predict everything at once; frozen roles first, and without gradient."""
     shape = batch.x_t_NRCTHW.shape[:2]
+    known = {"reference"} if reference_is_policy else set[str]()
     predictions: dict[Role, Tensor] = {
-        role: predict(policy, batch, role).detach().unflatten(0, shape) for role in frozen_roles
+        role: predict(policy, batch, role).detach().unflatten(0, shape)
+        for role in frozen_roles
+        if role not in known
     }
     predictions["policy"] = predict(policy, batch, "policy").unflatten(0, shape)
+    if reference_is_policy and "reference" in frozen_roles:
+        predictions["reference"] = predictions["policy"].detach()
     return loss(loss_inputs(policy, batch, predictions))
 
 

@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 from videorl.data.prompts import PromptStream
 from videorl.learning.usable import Usable
 from videorl.sampling.embeddings import EmbeddingCache
-from videorl.types import Prompt, PromptExample
+from videorl.types import Condition, Prompt, PromptExample
 
-Embedding = TypeVar("Embedding")
+Encoded = TypeVar("Encoded")
 
 
-class PromptExamples(Generic[Embedding]):
+class PromptExamples(Generic[Encoded]):
     """The prompts of a stream, each with its embedding and that of the negative prompt.
 
     The place of a prompt that cannot be encoded is taken by the next that can.
@@ -22,11 +22,11 @@ class PromptExamples(Generic[Embedding]):
     Args:
         prompts: The stream of the run.
         negative_prompt: What guidance steers away from.
-        encode: Text -> embedding [L, D], or a handle to it.
+        encode: Prompt -> `Embedding`, or a handle to it.
     """
 
     def __init__(
-        self, prompts: PromptStream, negative_prompt: str, encode: Callable[[str], Embedding]
+        self, prompts: PromptStream, negative_prompt: str, encode: Callable[[Condition], Encoded]
     ) -> None:
         self._prompts = prompts
         self._embeddings = EmbeddingCache(encode)
@@ -51,6 +51,6 @@ class PromptExamples(Generic[Embedding]):
         # At its own position, as the seed of its video derives from that.
         return PromptExample(replace(prompt, index=position), embeds, negative)
 
-    def _encoded(self, position: int) -> tuple[Prompt, Embedding]:
+    def _encoded(self, position: int) -> tuple[Prompt, Encoded]:
         prompt = self._prompts[position]
-        return prompt, self._embeddings[prompt.text]
+        return prompt, self._embeddings[prompt.condition]

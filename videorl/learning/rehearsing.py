@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,29 +14,18 @@ from videorl.errors import CheckpointError, VideoError
 from videorl.learning.engines import Engine
 from videorl.learning.engines.deepspeed_state import MOMENTS, moment_name
 from videorl.learning.gradient_step import with_last
-from videorl.learning.items import Weighted, micro_batches
-from videorl.learning.passes import Pass
+from videorl.learning.items import micro_batches
+from videorl.learning.method import Method
+from videorl.learning.share import Groups
 from videorl.run.checkpoints import CheckpointFolder
 
 
-class Method(Protocol):
-    """What a rehearsal needs of a learner's method."""
-
-    def items(self, step: int, examples: Sequence[Any], /) -> tuple[Sequence[Weighted], int]:
-        """Return the items of all ranks, and how many examples are left out."""
-        ...
-
-    def shortened(self, items: Sequence[Any], /) -> Sequence[Any]:
-        """Return items that take as much memory, but no more time than a rehearsal has."""
-        ...
-
-    def passes(self, items: Sequence[Any], /) -> Sequence[Pass]:
-        """Return the passes of a micro-batch."""
-        ...
-
-
 def rehearse_step(
-    method: Method, engine: Engine, micro_batch_size: int, examples: Sequence[Any]
+    method: Method,
+    engine: Engine,
+    micro_batch_size: int,
+    examples: Sequence[Any],
+    ranks_per_example: int = 1,
 ) -> None:
     """Go forward and backward on this rank's first micro-batch of a step with `examples`.
 
@@ -46,10 +35,10 @@ def rehearse_step(
     Raises:
         VideoError: Nothing in the examples is finite.
     """
-    items, _ = method.items(0, examples)
-    if not items:
+    updates, _ = method.items(0, examples, Groups(engine, ranks_per_example))
+    if not updates:
         raise VideoError("latents, or the embedding of the prompt, hold NaN or infinity")
-    batch = micro_batches(items, engine.rank, engine.world_size, micro_batch_size)[0]
+    batch = micro_batches(updates[0].items, micro_batch_size)[0]
     for run, is_last in with_last(method.passes(method.shortened(batch))):
         loss, _ = run()
         engine.backward(loss * math.nan, is_last=is_last)

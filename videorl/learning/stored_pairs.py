@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +24,13 @@ from videorl.data.preference_videos import has_videos, read_video_pairs, write_l
 from videorl.data.preferences import Preferences, read_preferences
 from videorl.errors import ArchiveError
 from videorl.learning.usable import Usable
-from videorl.policies import load_policy
+from videorl.policies import load_family, load_policy, takes_images
 from videorl.run.folder import RunFolder
 from videorl.seeds import derive_seed
 from videorl.types import (
+    BLANK,
     Candidate,
+    Condition,
     Media,
     PreferencePair,
     Prompt,
@@ -41,8 +44,8 @@ logger = logging.getLogger(__name__)
 _OF_LATENTS = ("policy.family", "sampling.num_frames", "sampling.height", "sampling.width")
 """Settings that latents of one archive share with the recipe that learns from them."""
 
-PROBE = ""
-"""Text of a video whose shape is all that matters; no encoder finds it too long."""
+PROBE = Prompt(0, "", image=BLANK)
+"""Of a video whose shape is all that matters; no encoder finds its text too long."""
 
 _PROMPTS_KEPT = 256
 """Embeddings kept; those of a large encoder take megabytes."""
@@ -59,7 +62,7 @@ class PairStream:
 
     Args:
         preferences: The pairs.
-        encode: Text -> embedding [L, D], or a handle to it.
+        encode: Prompt -> `Embedding`, or a handle to it.
         seed: Of the order.
         put: Latents -> what stands for them in the pairs: themselves, or a handle.
     """
@@ -67,7 +70,7 @@ class PairStream:
     def __init__(
         self,
         preferences: Preferences,
-        encode: Callable[[str], Media],
+        encode: Callable[[Condition], Media],
         seed: int,
         put: Callable[[Tensor], Media] = lambda latents: latents,
     ) -> None:
@@ -92,8 +95,8 @@ class PairStream:
         epoch, place = divmod(position, size)
         rng = np.random.default_rng(derive_seed(self._seed, "pairs", epoch))
         order = rng.permutation(size).tolist()
-        text, embeds, both = self._usable.first(order[place:] + order[:place])
-        prompt = Prompt(position, text)
+        index, embeds, both = self._usable.first(order[place:] + order[:place])
+        prompt = self._prompt(index, position)
         chosen, rejected = (
             ScoredCandidate(
                 Candidate(0, prompt, role, 0, _STORED, self._put(latents), None), Score({}, total)
@@ -102,10 +105,15 @@ class PairStream:
         )
         return PreferencePair(prompt, embeds, chosen, rejected, margin=1.0)
 
-    def _opened(self, index: int) -> tuple[str, Media, tuple[Tensor, Tensor]]:
-        """Return the prompt of a pair, its embedding, and the latents of both videos."""
-        text = self._preferences.prompts[index]
-        return text, self._encode(text), self._preferences.latents(index)
+    def _opened(self, index: int) -> tuple[int, Media, tuple[Tensor, Tensor]]:
+        """Return a pair's index, its prompt's embedding, and the latents of both videos."""
+        prompt = self._prompt(index, 0)
+        return index, self._encode(prompt.condition), self._preferences.latents(index)
+
+    def _prompt(self, index: int, position: int) -> Prompt:
+        """Return the prompt of a pair."""
+        image = self._preferences.images[index] if self._preferences.images else ""
+        return Prompt(position, self._preferences.prompts[index], image=image)
 
 
 def check_archive(recipe: Recipe, folder: RunFolder) -> None:
@@ -116,9 +124,19 @@ def check_archive(recipe: Recipe, folder: RunFolder) -> None:
     """
     check_origin(recipe)
     if not has_videos(archive := Path(recipe.offline.archive)):
-        read_preferences(archive)
-    elif not folder.latents.exists():
-        read_video_pairs(archive)
+        images = read_preferences(archive).images
+    elif folder.latents.exists():
+        images = read_preferences(folder.latents).images
+    else:
+        images = [pair.image for pair in read_video_pairs(archive)]
+    wanted = takes_images(recipe.policy.family)
+    if (all(images) and bool(images) == wanted) or (not wanted and not any(images)):
+        return
+    raise ArchiveError(
+        f"offline.archive={archive}: policy.family={recipe.policy.family} needs "
+        + ("an `image` with every prompt" if wanted else "prompts without an `image`")
+        + ", and it has pairs of the other kind"
+    )
 
 
 def check_origin(recipe: Recipe) -> None:
@@ -155,9 +173,19 @@ def check_origin(recipe: Recipe) -> None:
         )
 
 
-def probe_sampling(sampling: SamplingConfig) -> SamplingConfig:
-    """Return the cheapest sampling of the same size: of videos whose shape is all that matters."""
-    return replace(sampling, num_inference_steps=1, guidance_scale=1.0)
+def probe_sampling(recipe: Recipe) -> SamplingConfig:
+    """Return the cheapest sampling of the same size: of videos whose shape is all that matters.
+
+    Guidance that is an input of the transformer stays, as learners predict with it.
+    """
+    family = load_family(recipe.policy.family)
+    changes: dict[str, Any] = {
+        family.negative_guidance: 1.0,
+        "guidance_scale_2": None,
+        "negative_prompt": "",
+        "num_inference_steps": getattr(family, "fewest_steps", 1),
+    }
+    return replace(recipe.sampling, **changes)
 
 
 def check_shape(preferences: Preferences, probe_BCTHW: Tensor) -> None:

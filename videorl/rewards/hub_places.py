@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from videorl.config import RewardConfig
 from videorl.files import hub
+from videorl.files.pins import HubSetting
 from videorl.rewards import MODELS
 from videorl.rewards.checkpoints import SHIPPED, read_json
 from videorl.settings.plugins import find
@@ -62,9 +63,38 @@ def hub_places(reward: RewardConfig, where: str) -> Iterator[HubPlace]:
     own, of_base = _PATTERNS[reward.name]
     if (name := _on_hub(path)) is not None:
         yield HubPlace("path", name, _files(reward) or _globs(own))
+        path = reward.path or path  # with its commit by now, if whoever asks puts it in
     base = reward.options.get("base") or _base_of(reward, path, where)
     if isinstance(base, str) and (name := _on_hub(base)) is not None:
         yield HubPlace("base", name, _globs(of_base))
+
+
+def reward_settings(rewards: Sequence[RewardConfig]) -> Iterator[HubSetting]:
+    """Yield the settings of reward models that name repositories of the hub.
+
+    Raises:
+        CheckpointError: As `hub_places`.
+    """
+    for number, reward in enumerate(rewards):
+        for place in hub_places(reward, f"rewards.{number}"):
+            where = place.option if place.option == "path" else f"options.{place.option}"
+            put = _put(reward, place.option)
+            yield HubSetting(f"rewards.{number}.{where}", place.name, put, place.patterns)
+
+
+def base_patterns(model: str) -> Sequence[str] | None:
+    """Return globs of the files that the training of a reward model reads of its base; None = all.
+
+    Args:
+        model: A name in `videorl.reward_training.tasks.TASKS`.
+    """
+    return _globs(_PATTERNS["video_score"][0]) if model == "video_score" else None
+
+
+def _put(reward: RewardConfig, option: str) -> Callable[[str], None]:
+    if option == "path":
+        return lambda text: setattr(reward, "path", text)
+    return lambda text: reward.options.__setitem__(option, text)
 
 
 def _base_of(reward: RewardConfig, path: str, where: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videorl.errors import ConfigError, VideoError
+from videorl.rewards.feed import Feed
 from videorl.rewards.videos import (
     MIN_FRAMES,
     MIN_SIDE_PX,
@@ -79,6 +81,7 @@ class PerFrameReward:
                 raise ConfigError(f"{name} of an image reward must be > 0, got {value}")
         self.scorer = scorer
         self.dimensions: tuple[str, ...] = (scorer.dimension,)
+        self.feed = Feed()
         self._num_frames = num_frames
         self._batch_frames = batch_frames
 
@@ -96,15 +99,18 @@ class PerFrameReward:
             PromptError: A prompt is empty or contains a special token of the model.
         """
         opened = open_videos(videos, prompts)
-        texts = self._read_prompts(prompts)
+        with self.feed.turn:
+            texts = self._read_prompts(prompts)
         indices = [pick_frames(video.num_frames, self._num_frames) for video in opened]
         scores: list[list[float]] = [[] for _ in opened]
         frames = self._pixels(opened, indices)
         while batch := list(islice(frames, self._batch_frames)):
             places, pixels = zip(*batch, strict=True)
-            pixels_B3HW = torch.stack(pixels).to(self.scorer.device)
-            scores_B = self.scorer.network(pixels_B3HW, torch.stack([texts[p] for p in places]))
-            for place, value in zip(places, scores_B.tolist(), strict=True):
+            with self.feed.turn:
+                pixels_B3HW = torch.stack(pixels).to(self.scorer.device)
+                texts_B = torch.stack([texts[place] for place in places])
+                values = self.scorer.network(pixels_B3HW, texts_B).tolist()
+            for place, value in zip(places, values, strict=True):
                 scores[place].append(value)
         return [self._as_score(*of_video) for of_video in zip(indices, scores, strict=True)]
 
@@ -144,12 +150,25 @@ class PerFrameReward:
         self, videos: Sequence[OpenVideo], indices: Sequence[list[int]]
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield (index of the video, pixels [3, side, side]); decode a batch at a time."""
-        for place, (video, wanted) in enumerate(zip(videos, indices, strict=True)):
-            for first in range(0, len(wanted), self._batch_frames):
-                frames_FHW3 = video.read(wanted[first : first + self._batch_frames])
-                check_aspect(video.name, *frames_FHW3.shape[1:3])
-                for pixels_3HW in self.scorer.preprocess(frames_FHW3):
-                    yield place, pixels_3HW
+        size = self._batch_frames
+        parts = [
+            (place, wanted[first : first + size])
+            for place, wanted in enumerate(indices)
+            for first in range(0, len(wanted), size)
+        ]
+        decoding = [Lock() for _ in videos]
+
+        def prepare(part: tuple[int, list[int]]) -> tuple[int, Tensor]:
+            place, wanted = part
+            video = videos[place]
+            with decoding[place]:  # a decoder reads one part after the other
+                frames_FHW3 = video.read(wanted)
+            check_aspect(video.name, *frames_FHW3.shape[1:3])
+            return place, self.scorer.preprocess(frames_FHW3)
+
+        for place, pixels_F3HW in self.feed.map(prepare, parts):
+            for pixels_3HW in pixels_F3HW:
+                yield place, pixels_3HW
 
     def _as_score(self, indices: list[int], frame_scores: list[float]) -> Score:
         mean = sum(frame_scores) / len(frame_scores)

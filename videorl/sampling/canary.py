@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from videorl.config import RolloutsConfig
 from videorl.errors import CanaryError, WeightMismatchError
 from videorl.seeds import derive_seed
-from videorl.types import Prompt, SampleRequest, WeightVersion
+from videorl.types import BLANK, Prompt, SampleRequest, WeightVersion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ _TEXT = "a large red circle moving left"
 def canary_request(seed: int, version: WeightVersion) -> SampleRequest:
     """Return the request of the canary: the same prompt and seed for every version."""
     seeds = (derive_seed(seed, "canary"),)
-    return SampleRequest(version.step, Prompt(0, _TEXT), seeds, version)
+    return SampleRequest(version.step, Prompt(0, _TEXT, image=BLANK), seeds, version)
 
 
 def is_due(config: RolloutsConfig, version: WeightVersion) -> bool:

@@ -11,7 +11,9 @@ from concurrent.futures import Future
 from torch import Tensor
 
 from videorl.config import RewardConfig
+from videorl.embedding import Embedding
 from videorl.futures import completed
+from videorl.policies.compiling import num_failures
 from videorl.protocols import Policy, RewardModel
 from videorl.rewards.scoring import (
     check_dimension_weights,
@@ -24,6 +26,7 @@ from videorl.sampling.embeddings import EmbeddingCache
 from videorl.sampling.sampler import CandidateSampler, candidate_group, unusable
 from videorl.types import (
     CandidateGroup,
+    Condition,
     SampleRequest,
     ScoredGroup,
     Video,
@@ -47,26 +50,32 @@ class LocalGenerator:
         weights: Callable[[WeightVersion], Mapping[str, Tensor]],
     ) -> None:
         self._sampler = CandidateSampler(policy)
-        self._embeddings = EmbeddingCache(lambda text: policy.encode([text])[0])
+        self._embeddings = EmbeddingCache(lambda prompt: policy.encode([prompt])[0])
         self._negative_prompt = negative_prompt
         self._weights = weights
+        self._networks, self._num_uncompiled = policy.networks(), 0
 
     def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
         """Sample, and return a completed future."""
         return completed(lambda: self._sample(request))
 
-    def embeds(self, text: str) -> tuple[Tensor, Tensor]:
-        """Return the embeddings [L, D] of a prompt and of the negative prompt."""
-        return self._embeddings[text], self._embeddings[self._negative_prompt]
+    def embeds(self, prompt: Condition) -> tuple[Embedding, Embedding]:
+        """Return the embeddings of a prompt and of the negative prompt."""
+        return self._embeddings[prompt], self._embeddings[self._negative_prompt]
 
     def latents(self, request: SampleRequest) -> Tensor:
         """Return only the latents [B, C, T, H, W] of a request."""
-        return self._loaded(request).latents(request, *self.embeds(request.prompt.text))
+        return self._loaded(request).latents(request, *self.embeds(request.prompt.condition))
+
+    def num_uncompiled(self) -> int:
+        """Return how many requests so far were sampled after compilation had failed."""
+        return self._num_uncompiled
 
     def _sample(self, request: SampleRequest) -> CandidateGroup:
         sampler = self._loaded(request)
-        embeds = self.embeds(request.prompt.text)
+        embeds = self.embeds(request.prompt.condition)
         latents, videos, _ = sampler.sample(request, *embeds)
+        self._num_uncompiled += num_failures(self._networks) > 0
         assert sampler.version is not None
         lost = unusable(videos)
         return candidate_group(request, sampler.version, embeds[0], latents, videos, lost)

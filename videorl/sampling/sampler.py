@@ -6,11 +6,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from videorl.embedding import Embedding
 from videorl.errors import VideoError, WeightMismatchError
 from videorl.protocols import DifferentiablePolicy, Policy
 from videorl.types import Candidate, CandidateGroup, Media, SampleRequest, Video, WeightVersion
@@ -42,6 +44,10 @@ class CandidateSampler:
         """The version whose digest the live parameters have; None before the first load."""
         return self._version
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return copies of the trained tensors that it holds, as they are published."""
+        return self._policy.weights()
+
     def load(self, version: WeightVersion, weights: Mapping[str, Tensor]) -> None:
         """Load published weights, and verify the digest of the live parameters.
 
@@ -55,18 +61,29 @@ class CandidateSampler:
         self._version = version
 
     def sample(
-        self, request: SampleRequest, prompt_embeds_LD: Tensor, negative_prompt_embeds_LD: Tensor
+        self,
+        request: SampleRequest,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding,
+        together: AbstractContextManager[Any] | None = None,
     ) -> tuple[list[Tensor], list[Video | str], dict[str, float]]:
         """Return latents [C, T, H, W] and the video of each seed, and seconds per stage.
 
         In the place of a video that cannot be used is the reason: `latents_not_finite` or
         `video_undecodable`.
 
+        Args:
+            request: What to sample.
+            prompt_embeds: Of the prompt.
+            negative_prompt_embeds: Of what guidance steers away from.
+            together: Is entered while the latents are sampled, not while they are decoded.
+
         Raises:
             WeightMismatchError: The request wants another version than the live one.
         """
         started = time.perf_counter()
-        latents_BCTHW = self.latents(request, prompt_embeds_LD, negative_prompt_embeds_LD)
+        with together or nullcontext():
+            latents_BCTHW = self.latents(request, prompt_embeds, negative_prompt_embeds)
         sampled = time.perf_counter()
         videos = self._decoded(latents_BCTHW)
         timings = {"sample_s": sampled - started, "decode_s": time.perf_counter() - sampled}
@@ -94,7 +111,7 @@ class CandidateSampler:
         return video
 
     def latents(
-        self, request: SampleRequest, prompt_embeds_LD: Tensor, negative_prompt_embeds_LD: Tensor
+        self, request: SampleRequest, prompt_embeds: Embedding, negative_prompt_embeds: Embedding
     ) -> Tensor:
         """Return only the latents [B, C, T, H, W], on the policy's device.
 
@@ -109,15 +126,15 @@ class CandidateSampler:
         if self._verify_every_request:
             verify(self._policy.weights(), self._version)
         if request.num_steps:
-            return self._few_steps(request, prompt_embeds_LD, negative_prompt_embeds_LD)
-        return self._policy.sample(prompt_embeds_LD, negative_prompt_embeds_LD, request.seeds)
+            return self._few_steps(request, prompt_embeds, negative_prompt_embeds)
+        return self._policy.sample(prompt_embeds, negative_prompt_embeds, request.seeds)
 
     @torch.no_grad()
-    def _few_steps(self, request: SampleRequest, embeds_LD: Tensor, negative_LD: Tensor) -> Tensor:
+    def _few_steps(self, request: SampleRequest, embeds: Embedding, negative: Embedding) -> Tensor:
         policy = cast(DifferentiablePolicy, self._policy)  # as `load_policy` returns it
         num, steps = len(request.seeds), request.num_steps
-        embeds = [embeds_LD] * num, [negative_LD] * num
-        return policy.sample_partly(*embeds, request.seeds, [steps] * num, steps)[0]
+        embeds_of_each = [embeds] * num, [negative] * num
+        return policy.sample_partly(*embeds_of_each, request.seeds, [steps] * num, steps)[0]
 
 
 def _name(version: WeightVersion | None) -> str:
@@ -137,19 +154,20 @@ def candidate_group(
     Args:
         request: The request that was sampled.
         version: The version that was verified to be live.
-        prompt_embeds: Embedding [L, D] of the prompt.
+        prompt_embeds: Of the prompt.
         latents: [C, T, H, W] for each seed of the request.
         videos: A `Video` for each seed.
         unusable: Place of a candidate that is left out and counted -> the reason.
     """
     media, lost = zip(request.seeds, latents, videos, strict=True), unusable or {}
+    number, prompt, first = request.round, request.prompt, request.first
     return CandidateGroup(
         request.prompt,
         prompt_embeds,
         tuple(
-            Candidate(request.round, request.prompt, index, seed, version, latent, video)
-            for index, (seed, latent, video) in enumerate(media)
-            if index not in lost
+            Candidate(number, prompt, first + place, seed, version, latent, video)
+            for place, (seed, latent, video) in enumerate(media)
+            if place not in lost
         ),
         dict(Counter(lost.values())),
     )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 from videorl.errors import PromptError
 from videorl.protocols import Policy
 from videorl.seeds import derive_seed
-from videorl.types import Video
+from videorl.types import Condition, Video
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from videorl.embedding import Embedding
 
 
 class Sampler(Protocol):
@@ -19,8 +21,8 @@ class Sampler(Protocol):
 
     def sample(
         self,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> Tensor:
         """Return final latents [B, C, T, H, W], one per seed, for a single prompt."""
@@ -29,7 +31,7 @@ class Sampler(Protocol):
 
 def sample_videos(
     policy: Policy,
-    prompts: Sequence[str],
+    prompts: Sequence[Condition],
     *,
     negative_prompt: str,
     num: int,
@@ -41,7 +43,7 @@ def sample_videos(
 
     Args:
         policy: A policy with transformer, VAE and text encoder.
-        prompts: Texts to sample for.
+        prompts: Texts to sample for, each with its picture if the model takes one.
         negative_prompt: Text that guidance steers away from.
         num: Videos per prompt, >= 1.
         seed: The seeds of the initial noise derive from it.
@@ -57,7 +59,8 @@ def sample_videos(
     with torch.no_grad():
         negative = policy.encode([negative_prompt])[0]
         for prompt in prompts:
-            seeds = [derive_seed(seed, "sample", prompt, number) for number in range(num)]
+            text = prompt if isinstance(prompt, str) else prompt.text
+            seeds = [derive_seed(seed, "sample", text, number) for number in range(num)]
             try:
                 (embeds,) = policy.encode([prompt])
             except PromptError as error:

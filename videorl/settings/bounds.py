@@ -15,6 +15,13 @@ def at_least(key: str, got: float, least: float) -> Problem:
     return None if least <= got < math.inf else f"{key} must be >= {least}, got {got}"
 
 
+def auto_or(key: str, got: int | str, least: int) -> Problem:
+    """Check a whole number with a smallest value, or the word `auto`."""
+    if isinstance(got, str):
+        return None if got == "auto" else f"{key} must be auto or >= {least}, got {got!r}"
+    return at_least(key, got, least)
+
+
 def above(key: str, got: float, bound: float) -> Problem:
     """Check a finite number that must exceed a bound."""
     return None if bound < got < math.inf else f"{key} must be > {bound}, got {got}"

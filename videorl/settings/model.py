@@ -30,7 +30,7 @@ class PolicyConfig:
     """Which model is aligned."""
 
     family: str = "wan"
-    """One of `videorl.policies.FAMILIES`, `wan` or `cogvideox`, or `module:attribute`."""
+    """One of `videorl.policies.FAMILIES`, such as `wan`, or `module:attribute`."""
     path: str = MISSING
     """Folder or hub id (`owner/name` or `owner/name@revision`) of a diffusers pipeline;
     `moving_shapes_wan` is the one we ship."""
@@ -45,6 +45,17 @@ class PolicyConfig:
     """Of full fine-tuning: where the reference, a whole second model, lies. auto = beside the
     policy; cpu = in host memory, each block on the GPU only while it computes: less memory, more
     time, same result."""
+    attention_backend: str = "auto"
+    """What computes the transformer's attention in learner and generators: a back end by diffusers'
+    name (`flash`, `_native_cudnn`, `sage`, ...); auto = PyTorch's own. For Wan; equal up to
+    rounding, but for quantised ones such as `sage`."""
+    experts: str = "both"
+    """Of Wan 2.2 A14B, which transformers are trained: `high` = that of high noise alone, `low` =
+    the other alone, each on the times that it computes at; `both` = on all times."""
+    compile: str = "none"
+    """What compiles the transformer's blocks in learner and generators: `inductor`, or another back
+    end of torch.compile; none = nothing. Equal up to rounding. A failure is logged and counted, and
+    the blocks run uncompiled."""
 
 
 @dataclass
@@ -61,7 +72,13 @@ class SamplingConfig:
     fps: float = 16.0
     num_inference_steps: int = 30
     guidance_scale: float = 5.0
-    """Classifier-free guidance; 1 = none, at half the cost."""
+    """Classifier-free guidance; 1 = none, at half the cost. HunyuanVideo is distilled: there it is
+    an input of the transformer, at no cost, and learners predict with the same."""
+    true_guidance_scale: float = 1.0
+    """Of HunyuanVideo, guidance by `negative_prompt` beside the other; 1 = none, at half the
+    cost."""
+    guidance_scale_2: float | None = None
+    """`guidance_scale` of Wan 2.2 A14B's second transformer, that of low noise; null = the same."""
     dynamic_guidance: bool = False
     """Change the guidance from step to step, as CogVideoX's authors do with the DPM scheduler, and
     not with the DDIM scheduler that their checkpoints name (diffusers: `use_dynamic_cfg`)."""
@@ -74,5 +91,32 @@ class SamplingConfig:
     long_prompts: str = "skip"
     """What becomes of a prompt with more tokens, online, offline and in ReFL: `skip` = it is left
     out, logged and counted; `truncate` = it is cut off, as the stock pipelines do silently."""
+    half_precision: str = "bfloat16"
+    """What encoders and generators compute in where `policy.dtype` is bfloat16: `bfloat16`, or
+    `float16` for models that were published in it. The learner computes in bfloat16 all the same,
+    as float16 loses small gradients, and publishes in this type."""
     batch_size: int = 0
     """Candidates denoised at once; 0 = all of a prompt."""
+    guidance_in_one_batch: bool = False
+    """Predict with and without the prompt in one call, where the pipeline makes two (Wan): faster
+    while a call does not fill the device, more memory; equal up to rounding."""
+    merge_lora: bool = False
+    """Where nothing is trained, sample with the adapter merged into the base, of which host memory
+    then holds the adapted layers once more. A version that would lose more than a tenth of its
+    effect to rounding, as small adapters in bfloat16 do, is sampled unmerged, with a warning."""
+    step_cache: str = "none"
+    """`first_block` (diffusers' FirstBlockCache) skips all blocks but the first in steps where that
+    one's output changes by less than `step_cache_threshold`; `taylorseer` (diffusers'
+    TaylorSeerCache, arXiv 2503.06923, in lite mode) computes only every `step_cache_interval`-th
+    step after the first three, and extrapolates the others. Samples differ visibly."""
+    step_cache_threshold: float = 0.05
+    """Relative change > 0 of the first block's residual; larger = faster, and further away."""
+    step_cache_interval: int = 2
+    """Steps, >= 2, from one that `taylorseer` computes to the next; larger = faster, and further
+    away."""
+    vae_tiling: bool | str = "auto"
+    """Decode and encode frames in overlapping tiles, blended: less memory, and pixels change a
+    little. auto = where a frame has more than 1,048,576 pixels."""
+    vae_channels_last: bool = False
+    """Hold the VAE's convolutions with their channels last in memory: faster on CPUs (Wan), equal
+    up to rounding."""

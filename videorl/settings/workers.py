@@ -13,14 +13,26 @@ class GeneratorsConfig:
     """Kept even when idle; the run starts only if they fit."""
     max_workers: int = 1
     """Started while requests queue, if there is room."""
+    candidates_per_request: int | str = "auto"
+    """Most candidates of a prompt that one worker gets at once: fewer = a prompt keeps several
+    workers busy. Same seeds, same candidates, up to the rounding of other batches. 0 = all of a
+    prompt; auto = all, unless `max_workers` is more than the prompts in flight: then few enough for
+    every worker to get some."""
+    context_parallel: int = 1
+    """Processes of each worker that share every video, all on one node; each has `num_cpus` and
+    `num_gpus`. Divides the heads and tokens of the model (docs/planning.md)."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
     max_retries: int = 3
-    """Times that one request is given to another worker before its group is dropped."""
+    """Times that one request is given to another worker before its candidates are dropped."""
     worker_timeout_s: float = 1800.0
     """A worker that holds one request for longer is replaced."""
     idle_release_s: float = 300.0
     """A worker above the minimum that idles for longer is released."""
+    start_timeout_s: float = 1800.0
+    """A worker that has a place and has not loaded its model for longer is replaced."""
+    patience_s: float = 1200.0
+    """Where workers have worked and no more can be started, the run ends after so long."""
 
 
 @dataclass
@@ -52,12 +64,25 @@ class LearnerConfig:
     zero_stage: int = 1
     """DeepSpeed ZeRO: what ranks share out. 0 = nothing, 1 = optimizer, 2 = gradients too,
     3 = weights too."""
+    context_parallel: int = 1
+    """Consecutive ranks that share every video: each holds its share of the activations, and all
+    weights. Divides `num_workers`, and the heads and tokens of the model (docs/planning.md)."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
     micro_batch_size: int | str = "auto"
     """Videos per forward on each worker, of reward training examples; smaller = less memory, same
     result. 1 takes the videos of a pair one after the other, for one more forward of the policy.
     auto = as many as `videorl plan` says fit the learner's GPU; 16 on a CPU and for rewards."""
+    updates_per_round: int = 1
+    """Optimizer updates that a step makes of its round, each from an equal part of the examples;
+    weights are published after the last."""
+    loss_over: str = "found"
+    """What the loss of an update is a mean over: `found` = the examples that there are; `planned` =
+    as many as if no prompt had failed to give any, so that each example counts alike in all
+    steps."""
+    prefetch: bool = True
+    """Bring the next micro-batch to the device while the last one computes; same result. Of
+    policies that learn from candidates."""
     max_failures: int = 5
     """Failures of the worker group without progress in between before the run fails; -1 = never."""
 

@@ -16,11 +16,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.learners import run_steps, tiny_learner, tiny_pairs, tiny_recipe
+from tests.learners import PlainDescent, run_steps, tiny_learner, tiny_pairs, tiny_recipe
 from tests.tiny_policy import TinyPolicy
 from videorl.config import OptimizerConfig
 from videorl.errors import VideoError, WeightMismatchError
-from videorl.learning.engines.local import LocalEngine
 from videorl.learning.gradient_step import learning_rate
 from videorl.objectives.dpo import FlowDPO, dpo_loss
 from videorl.objectives.flow_rwr import FlowRWR
@@ -103,24 +102,6 @@ def test_any_micro_batch_size_gives_the_gradient_of_the_whole(
         assert found["optimizer/grad_norm"] == pytest.approx(norm, rel=1e-5)
     for name, weight in policy.weights().items():
         torch.testing.assert_close(weight, twin.weights()[name], rtol=1e-5, atol=1e-6)
-
-
-class PlainDescent(LocalEngine):
-    """Takes steps of length 1 along the negative gradient."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__(module, OptimizerConfig(max_grad_norm=1e9))
-        self._weights = list(module.parameters())
-
-    def step(self, learning_rate: float) -> float:
-        gradients = [one.grad for one in self._weights if one.grad is not None]
-        with torch.no_grad():
-            for weight, gradient in zip(self._weights, gradients, strict=True):
-                weight -= gradient
-        norm = torch.nn.utils.get_total_norm(gradients)
-        for weight in self._weights:
-            weight.grad = None
-        return float(norm)
 
 
 def test_the_loss_falls_and_the_chosen_video_wins(tmp_path: Path) -> None:

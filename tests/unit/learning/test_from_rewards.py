@@ -111,6 +111,25 @@ def test_memory_and_batches_do_not_change_the_gradient(recipe: Recipe) -> None:
         torch.testing.assert_close(others[name], weight, rtol=1e-4, atol=1e-6)
 
 
+def test_the_recipe_of_real_size_learns_in_pieces_and_tiles(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """On a tiny model. Tiles show other pictures, so that their loss is another, but a near one."""
+    made = small_recipe("wan_1_3b_refl", tiny_checkpoints, tmp_path / "run")
+    assert isinstance(made.objective, ReFL)
+    assert made.objective.checkpoint_decode
+    assert not made.objective.decode_tile_px
+    is_finished, folder = work(made, 3)
+    assert is_finished
+    rows = read_metrics(folder.metrics)
+    assert len(rows) == 2
+    assert all(row["optimizer/grad_norm"] > 0 for row in rows)
+    made.objective.decode_tile_px, made.run_dir = 16, str(tmp_path / "tiles")
+    tiled = read_metrics(work(made, 3)[1].metrics)
+    assert tiled[0]["learn/loss"] != rows[0]["learn/loss"]
+    assert tiled[0]["learn/loss"] == pytest.approx(rows[0]["learn/loss"], abs=1.0)
+
+
 def test_only_the_last_calls_carry_gradient(recipe: Recipe) -> None:
     calls: list[bool] = []
     recipe.objective = ReFL(gradient_steps=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from videorl.embedding import plain
 from videorl.learning.items import (
     Example,
     Item,
@@ -21,11 +22,12 @@ PROCESS = RectifiedFlow()
 def example(seed: int) -> Example:
     generator = torch.Generator().manual_seed(seed)
     latents_RCTHW = torch.randn(2, 2, 3, 4, 4, generator=generator).to(torch.bfloat16)
-    return Example(latents_RCTHW, torch.full((seed + 1, 4), float(seed)), seed)
+    return Example(latents_RCTHW, plain(torch.full((seed + 1, 4), float(seed))), seed)
 
 
 def items(num_examples: int, times: int) -> list[Item]:
-    return make_items([example(seed) for seed in range(num_examples)], times, PROCESS)
+    examples = [example(seed) for seed in range(num_examples)]
+    return make_items(examples, times, PROCESS, num_examples)
 
 
 def test_each_stratum_gets_one_time() -> None:
@@ -42,9 +44,9 @@ def test_times_are_uniform_within_their_stratum() -> None:
 
 
 def test_the_process_maps_the_times() -> None:
-    shifted = make_items([example(0)], 3, RectifiedFlow(shift=5.0))
-    for plain, moved in zip(items(1, 3), shifted, strict=True):
-        assert moved.t == pytest.approx(5 * plain.t / (1 + 4 * plain.t), abs=1e-6)
+    shifted = make_items([example(0)], 3, RectifiedFlow(shift=5.0), 1)
+    for unshifted, moved in zip(items(1, 3), shifted, strict=True):
+        assert moved.t == pytest.approx(5 * unshifted.t / (1 + 4 * unshifted.t), abs=1e-6)
 
 
 def test_weights_of_a_step_sum_to_1_and_every_item_has_its_own_noise() -> None:
@@ -56,28 +58,20 @@ def test_weights_of_a_step_sum_to_1_and_every_item_has_its_own_noise() -> None:
 
 
 def test_items_depend_on_the_seed_of_their_example_alone() -> None:
-    alone = make_items([example(2)], 4, PROCESS)
+    alone = make_items([example(2)], 4, PROCESS, 3)
     among_others = items(3, 4)[8:]
     assert [(i.t, i.noise_seed) for i in alone] == [(i.t, i.noise_seed) for i in among_others]
 
 
-def test_no_examples_give_no_items() -> None:
-    assert items(0, 4) == []
-    assert micro_batches([], rank=1, world_size=2, videos=4) == []
-
-
-@pytest.mark.parametrize("num_items", [1, 2, 5, 12])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("size", [1, 2, 8])
-def test_ranks_share_all_items_in_equal_batches(num_items: int, world_size: int, size: int) -> None:
-    whole = items(num_items, 1)
-    ranks = [micro_batches(whole, rank, world_size, size) for rank in range(world_size)]
-    sizes = [[len(batch) for batch in batches] for batches in ranks]
-    assert all(one == sizes[0] for one in sizes), "collectives need equal shapes on all ranks"
-    assert all(0 < length <= size for length in sizes[0])
-    split = [item for batches in ranks for batch in batches for item in batch]
-    assert [item.noise_seed for item in split if item.weight] == [i.noise_seed for i in whole]
-    assert sum(item.weight for item in split) == pytest.approx(1.0)
+@pytest.mark.parametrize("videos", [1, 2, 5, 100])
+def test_a_micro_batch_has_whole_items(videos: int) -> None:
+    """Each item has two videos."""
+    whole = items(5, 1)
+    found = micro_batches(whole, videos)
+    assert [item for batch in found for item in batch] == whole
+    assert {len(batch) for batch in found[:-1]} <= {max(1, videos // 2)}
+    assert len(found) == {1: 5, 2: 5, 5: 3, 100: 1}[videos]
+    assert micro_batches([], videos) == []
 
 
 def test_a_batch_by_hand() -> None:
@@ -87,7 +81,7 @@ def test_a_batch_by_hand() -> None:
     assert batch.x_t_NRCTHW.dtype == torch.float32, "in float32 even if latents are stored in less"
     torch.testing.assert_close(batch.t_N, torch.tensor([first.t, second.t]))
     assert batch.weight_N.tolist() == [0.5, 0.5]
-    assert [len(embeds) for embeds in batch.prompt_embeds] == [1, 2]
+    assert [embeds.num_tokens for embeds in batch.prompt_embeds] == [1, 2]
     x0_RCTHW = second.example.latents_RCTHW.float()
     noise_CTHW = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(second.noise_seed))
     torch.testing.assert_close(batch.target_NRCTHW[1], noise_CTHW - x0_RCTHW)

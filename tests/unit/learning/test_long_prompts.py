@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.fakes import FakePolicy
 from tests.small_runs import small_recipe
@@ -16,18 +15,20 @@ from tests.video_pairs import PROMPTS, save_table, save_video_pairs
 from videorl.config import Recipe
 from videorl.data.preferences import read_preferences
 from videorl.data.prompts import PromptStream
+from videorl.embedding import Embedding
 from videorl.errors import PromptError
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.stored_pairs import PairStream
 from videorl.one_process import train_alone, train_online
 from videorl.run.folder import open_run
 from videorl.run.sinks import read_metrics
+from videorl.types import Condition
 
 LONG = "a large red circle moving left " * 9
 SHORT = ["a large red circle moving left", "a small blue square moving up"]
 
 
-def encode(text: str) -> torch.Tensor:
+def encode(text: Condition) -> Embedding:
     return FakePolicy().encode([text])[0]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.groups import random_pair
 from tests.tiny import tiny_policy, tiny_sampling
+from videorl.embedding import Embedding
 from videorl.learning.from_candidates import FromCandidates
 from videorl.learning.gradient_step import with_last
 from videorl.objectives.dpo import FlowDPO
@@ -32,7 +33,7 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
-    def predict(self, x_t: Tensor, t: Tensor, embeds: list[Tensor], role: Role) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, embeds: list[Embedding], role: Role) -> Tensor:
         self.calls.append((role, torch.is_grad_enabled(), len(x_t)))
         return self._policy.predict(x_t, t, embeds, role)
 
@@ -41,7 +42,7 @@ def pairs_for(policy: Any, count: int) -> list[PreferencePair]:
     """Return pairs with random latents of the policy's shape, and embeddings of its own."""
     prompt, negative = policy.encode(["a red circle", ""])
     shape = tuple(policy.sample(prompt, negative, [0])[0].shape)
-    pairs = [random_pair(index, shape, prompt.shape[-1]) for index in range(count)]
+    pairs = [random_pair(index, shape, 1) for index in range(count)]
     return [replace(pair, prompt_embeds=prompt) for pair in pairs]
 
 
@@ -53,7 +54,7 @@ def gradients(
     pairs = pairs_for(policy, 3)
     method = FromCandidates(policy, objective, seed=0, videos_per_forward=videos)
     totals: dict[str, float] = {}
-    items, _ = method.items(0, pairs)
+    items = method.items(0, pairs)[0][0].items
     for run in method.passes(items):
         loss, measured = run()
         loss.backward()
@@ -76,7 +77,7 @@ def test_the_gradient_is_that_of_the_joint_pass(
     config = tiny_policy(tiny_checkpoints[family], family, rank=rank)
     policy = load_policy(
         config,
-        tiny_sampling(),
+        tiny_sampling(family),
         parts=frozenset({"transformer", "text_encoder"}),
         trainable=True,
     )
@@ -112,7 +113,7 @@ def test_after_a_swap_the_policy_predicts_for_the_reference(
         policy.calls.clear()
         method = FromCandidates(policy, FlowDPO(timesteps_per_pair=1), 0, videos_per_forward=1)
         method.reference_is_policy = reference_is_policy
-        items, _ = method.items(0, pairs)
+        items = method.items(0, pairs)[0][0].items
         return [run()[0].item() for run in method.passes(items)]
 
     plain = losses(False)
@@ -120,6 +121,34 @@ def test_after_a_swap_the_policy_predicts_for_the_reference(
     assert policy.calls == [without] * 2 + [("reference", False, 1)] * 2 + [with_gradient] * 2
     assert losses(True) == plain
     assert policy.calls == [without] * 2 + [with_gradient] * 2
+
+
+def test_after_a_swap_a_joint_pass_needs_no_reference(tiny_checkpoints: dict[str, Path]) -> None:
+    policy: Any = Counting(
+        load_policy(
+            tiny_policy(tiny_checkpoints["wan"]),
+            tiny_sampling(),
+            parts=frozenset({"transformer", "text_encoder"}),
+            trainable=True,
+        )
+    )
+    pairs = pairs_for(policy, 1)
+
+    def measured(reference_is_policy: bool) -> tuple[float, list[torch.Tensor]]:
+        policy.calls.clear()
+        method = FromCandidates(policy, FlowDPO(timesteps_per_pair=1, sft_weight=1.0), 0)
+        method.reference_is_policy = reference_is_policy
+        (run,) = method.passes(method.items(0, pairs)[0][0].items)
+        loss, _ = run()
+        trained = [p for p in policy.trainable_module().parameters() if p.requires_grad]
+        return loss.item(), list(torch.autograd.grad(loss, trained))
+
+    loss, gradients = measured(False)
+    assert policy.calls == [("reference", True, 2), ("policy", True, 2)]
+    again, same = measured(True)
+    assert policy.calls == [("policy", True, 2)]
+    assert again == loss
+    assert all(map(torch.equal, same, gradients))
 
 
 def test_items_are_made_when_they_are_near() -> None:

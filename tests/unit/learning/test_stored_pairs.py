@@ -34,7 +34,7 @@ def archive(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def recipe(archive: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Recipe:
-    made = small_recipe("moving_shapes", tiny_checkpoints, tmp_path / "run")
+    made = small_recipe("moving_shapes_dpo", tiny_checkpoints, tmp_path / "run")
     made.offline.archive = str(archive)
     made.num_steps, made.reference.interval = 4, 2
     return made

@@ -10,7 +10,7 @@ from videorl.config import RewardConfig
 from videorl.errors import ConfigError, PromptError, WeightMismatchError
 from videorl.sampling.embeddings import EmbeddingCache
 from videorl.sampling.local import LocalGenerator, LocalScorer
-from videorl.types import WeightVersion
+from videorl.types import Condition, WeightVersion
 
 
 def test_weights_are_loaded_when_a_request_wants_others_and_prompts_encoded_once() -> None:
@@ -28,7 +28,7 @@ def test_weights_are_loaded_when_a_request_wants_others_and_prompts_encoded_once
     assert loads == [0, 1]
     assert [group.candidates[0].version.step for group in groups] == [0, 0, 1]
     assert policy.num_encoded == 2, "the prompt and the negative prompt, once each"
-    assert groups[0].prompt_embeds.tolist() == [[1.0, 1.0], [3.0, 1.0], [4.0, 1.0]]
+    assert groups[0].prompt_embeds["prompt_embeds"].tolist() == [[1.0, 1.0], [3.0, 1.0], [4.0, 1.0]]
 
 
 def test_errors_arrive_through_the_future() -> None:
@@ -62,11 +62,11 @@ def test_a_weight_on_an_unknown_dimension_is_found_at_once() -> None:
 
 
 def test_the_embedding_cache_forgets_what_was_used_longest_ago() -> None:
-    encoded: list[str] = []
+    encoded: list[Condition] = []
 
-    def encode(text: str) -> str:
+    def encode(text: Condition) -> str:
         encoded.append(text)
-        return text.upper()
+        return str(text).upper()
 
     cache = EmbeddingCache(encode, capacity=2)
     assert [cache[text] for text in ("a", "b", "a", "c", "a", "b")] == list("ABACAB")

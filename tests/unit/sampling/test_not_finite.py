@@ -15,6 +15,7 @@ from tests.fakes import FakePolicy, FakeReward, published, request_of
 from tests.learners import tiny_learner, tiny_pairs, tiny_recipe
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.config import RewardConfig
+from videorl.embedding import Embedding
 from videorl.errors import VideoError
 from videorl.policies import load_policy
 from videorl.policies.checkpoints import PARTS
@@ -35,11 +36,11 @@ class Spoiled(FakePolicy):
 
     def sample(
         self,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> Tensor:
-        latents = super().sample(prompt_embeds_LD, negative_prompt_embeds_LD, seeds)
+        latents = super().sample(prompt_embeds, negative_prompt_embeds, seeds)
         for index, value in self._values.items():
             latents[index, 0, 0, 0, 0] = value
         self._marks = [float(latents[index].sum()) for index in self._undecodable]
@@ -121,7 +122,7 @@ def test_embeddings_that_are_not_finite_cost_their_example_too(tmp_path: Path) -
     first, second = tiny_pairs(0, 2)
     learner, _ = tiny_learner(tiny_recipe(), tmp_path)
     learner.start()
-    bad = replace(second, prompt_embeds=second.prompt_embeds * torch.nan)
+    bad = replace(second, prompt_embeds=second.prompt_embeds.map(lambda tensor: tensor * torch.nan))
     metrics = learner.step(0, [first, bad]).metrics
     assert (metrics["learn/examples"], metrics["learn/not_finite"]) == (1, 1)
     assert metrics["optimizer/skipped"] == 0

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.fakes import FakePolicy, published, request_of
+from videorl.embedding import plain
 from videorl.errors import WeightMismatchError
 from videorl.sampling.sampler import CandidateSampler, candidate_group
 from videorl.types import Video
 
-EMBEDS = torch.tensor([[3.0, 1.0]])
+EMBEDS = plain(torch.tensor([[3.0, 1.0]]))
 
 
 def test_a_sample_depends_on_weights_prompt_and_seed() -> None:

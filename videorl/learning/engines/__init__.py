@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from videorl.config import OptimizerConfig
 
 
 class Engine(Protocol):
@@ -32,11 +35,16 @@ class Engine(Protocol):
 
     def gathered(
         self, parameters: Iterable[Tensor], *, write: bool
-    ) -> AbstractContextManager[None]:
-        """Make parameters whole where they are sharded; `write` keeps changes to them.
+    ) -> AbstractContextManager[bool]:
+        """Make parameters whole, in host memory and on rank 0 alone where they are sharded.
 
-        Every rank calls it, and holds them all at once: name no more than are needed.
+        Every rank calls it, and is told whether it has them, so that it may read and write them.
+        `write` keeps changes to them, on every rank.
         """
+        ...
+
+    def share_out(self, module: torch.nn.Module) -> None:
+        """Shard a frozen module as the trained one is, if that is; every rank calls it."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -49,3 +57,19 @@ class Engine(Protocol):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state` gave, in place, perhaps on another number of ranks."""
         ...
+
+
+def fill_gradients(parameters: Iterable[Tensor]) -> None:
+    """Give a gradient of 0 to parameters that no item of an update has needed.
+
+    So AdamW's momentum moves them in every engine, on any number of ranks, and they have moments
+    to save.
+    """
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def is_fused(config: OptimizerConfig, device_type: str) -> bool:
+    """Tell whether AdamW updates all of a tensor in one kernel on such a device (cuda, cpu)."""
+    return device_type == "cuda" if config.fused == "auto" else bool(config.fused)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from videorl.config import OptimizerConfig
+from videorl.learning.engines import fill_gradients, is_fused
 from videorl.learning.engines.deepspeed_state import full_state, load_full_state
+from videorl.learning.engines.whole import whole_on_first
 
 
 def _prepare_cpu() -> None:
@@ -34,19 +36,27 @@ def _deepspeed_config(
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.max_grad_norm,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": optimizer.learning_rate,
-                "betas": list(optimizer.betas),
-                "weight_decay": optimizer.weight_decay,
-                # PyTorch's own kernels: no C++ build at start-up, and the local engine's numbers.
-                "torch_adam": True,
-            },
-        },
-        "zero_optimization": {"stage": zero_stage},
+        # DeepSpeed's own linear layer, at stage 3, rounds biases otherwise than generators do. It
+        # would save weights from being held until the backward pass, as checkpointing does.
+        "zero_optimization": {"stage": zero_stage, "memory_efficient_linear": False},
         "zero_allow_untested_optimizer": True,
     }
+
+
+def _adamw(config: OptimizerConfig) -> dict[str, Any]:
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator: Any = get_accelerator()
+    params: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "betas": list(config.betas),
+        "weight_decay": config.weight_decay,
+        # PyTorch's own kernels: no C++ build at start-up, and the local engine's numbers.
+        "torch_adam": True,
+    }
+    if is_fused(config, accelerator.device_name()):
+        params["fused"] = True
+    return {"type": "AdamW", "params": params}
 
 
 class DeepSpeedEngine:
@@ -75,14 +85,18 @@ class DeepSpeedEngine:
             if parameter.requires_grad
         }
         self._parameters = list(self._named.values())
+        self._may_skip_weights = getattr(module, "may_skip_weights", False)
+        self._zero_stage = zero_stage
+        self._config = _deepspeed_config(config, zero_stage, micro_batch_size)
+        self._cut(module)
         self._engine: Any
         self._engine, *_ = deepspeed.initialize(
             model=module,
             model_parameters=self._parameters,  # pyright: ignore[reportArgumentType]
-            config=_deepspeed_config(config, zero_stage, micro_batch_size),
+            config={**self._config, "optimizer": _adamw(config)},
         )
+        self._frozen: list[Any] = []
         self._device = self._parameters[0].device
-        self._zero_stage = zero_stage
         self.rank = torch.distributed.get_rank()
         self.world_size = torch.distributed.get_world_size()
 
@@ -92,6 +106,8 @@ class DeepSpeedEngine:
             # `engine.forward` would do this. A policy calls its module itself; without it ZeRO 3
             # overwrites the gradient of one micro-batch with the next.
             self._engine.optimizer.clear_backward_seen_flag()
+        if is_last and self._may_skip_weights and self._zero_stage < 2:
+            fill_gradients(self._parameters)  # ranks add up as many in the same order
         self._engine.set_gradient_accumulation_boundary(is_last)
         self._engine.backward(loss)
 
@@ -119,17 +135,36 @@ class DeepSpeedEngine:
         return total.to(values.device)
 
     @contextmanager
-    def gathered(self, parameters: Iterable[Tensor], *, write: bool) -> Iterator[None]:
-        """Gather ZeRO-3 shards; with `write`, rank 0's changes are kept everywhere."""
+    def gathered(self, parameters: Iterable[Tensor], *, write: bool) -> Iterator[bool]:
+        """Gather ZeRO-3 shards on rank 0, in host memory; `write` gives its changes to all."""
+        if self._zero_stage < 3:
+            yield True
+            return
+        with whole_on_first([*parameters], write=write):
+            yield self.rank == 0
+
+    def share_out(self, module: torch.nn.Module) -> None:
+        """Shard a frozen module with ZeRO 3; do nothing at other stages."""
         import deepspeed
 
-        if self._zero_stage < 3:
-            yield
-            return
-        with deepspeed.zero.GatheredParameters(
-            list(parameters), modifier_rank=0 if write else None
-        ):
-            yield
+        if self._zero_stage == 3:
+            self._cut(module)
+            # Without an optimizer, DeepSpeed adds only what gathers each layer for its forward.
+            self._frozen.append(deepspeed.initialize(model=module, config=self._config)[0])
+
+    def _cut(self, module: torch.nn.Module) -> None:
+        """Bring a module to this rank's device, at ZeRO 3 only the rank's share of its weights.
+
+        DeepSpeed itself would first bring it there whole.
+        """
+        import deepspeed
+        from deepspeed.accelerator import get_accelerator
+
+        if self._zero_stage == 3:
+            deepspeed.zero.Init(module=module, config_dict_or_path=self._config)
+            accelerator: Any = get_accelerator()
+            for buffer in module.buffers():
+                buffer.data = buffer.data.to(accelerator.current_device_name())
 
     def state(self) -> dict[str, Tensor]:
         """Return parameters and optimizer state, gathered from all ranks."""

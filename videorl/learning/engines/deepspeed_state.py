@@ -83,7 +83,8 @@ def _create_moments(engine: Any, step: Tensor) -> None:
         held = [parameter for group in inner.param_groups for parameter in group["params"]]
     for tensor in held:
         inner.state[tensor] = {
-            "step": step.clone(),
+            # The fused kernel counts where it computes.
+            "step": step.to(tensor.device if inner.defaults["fused"] else "cpu", copy=True),
             **{moment: torch.zeros_like(tensor) for moment in MOMENTS},
         }
     if stage in (1, 2):

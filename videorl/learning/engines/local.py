@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from videorl.config import OptimizerConfig
+from videorl.learning.engines import fill_gradients, is_fused
 from videorl.learning.engines.deepspeed_state import MOMENTS, moment_name
 
 
@@ -32,11 +33,14 @@ class LocalEngine:
             lr=config.learning_rate,
             betas=(config.betas[0], config.betas[1]),
             weight_decay=config.weight_decay,
+            fused=is_fused(config, self._parameters[0].device.type) or None,
         )
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Accumulate gradients."""
         loss.backward()
+        if is_last:
+            fill_gradients(self._parameters)
 
     def step(self, learning_rate: float) -> float:
         """Clip, update unless the gradient is not finite, clear it; return its norm before."""
@@ -68,15 +72,18 @@ class LocalEngine:
 
     def gathered(
         self, parameters: Iterable[Tensor], *, write: bool
-    ) -> AbstractContextManager[None]:
+    ) -> AbstractContextManager[bool]:
         """Do nothing: parameters are whole here."""
-        return nullcontext()
+        return nullcontext(True)
+
+    def share_out(self, module: torch.nn.Module) -> None:
+        """Do nothing: there is one rank."""
 
     def state(self) -> dict[str, Tensor]:
         """Return parameters, AdamW's moments and its step count."""
         held = self._optimizer.state
         step = next((moments["step"] for moments in held.values()), torch.zeros(()))
-        found = {"step": step.clone()}
+        found = {"step": step.to("cpu", copy=True)}
         for name, parameter in self._named.items():
             found[name] = parameter.detach().to("cpu", copy=True)
             for moment in MOMENTS if held else ():
@@ -88,11 +95,13 @@ class LocalEngine:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state` gave."""
         has_moments = float(state["step"]) > 0
+        is_fused = bool(self._optimizer.defaults["fused"])
         for name, parameter in self._named.items():
             parameter.copy_(state[name])
             if has_moments:
                 self._optimizer.state[parameter] = {
-                    "step": state["step"].clone(),
+                    # The fused kernel counts where it computes.
+                    "step": state["step"].to(parameter.device if is_fused else "cpu", copy=True),
                     **{
                         moment: state[moment_name(name, moment)].to(parameter.device, copy=True)
                         for moment in MOMENTS

@@ -57,8 +57,15 @@ def tensor_pixels(
         antialias: Whether to antialias when shrinking: torchvision's default for tensors since
             0.17.
     """
-    frames_F3HW = torch.from_numpy(frames_FHW3).permute(0, 3, 1, 2) / 255.0
-    return float_pixels(frames_F3HW, side_px, antialias=antialias)
+    # Frame by frame: a float copy of all would be four times their size. Contiguous planes are
+    # resized twice as fast, with the same result.
+    pictures = torch.from_numpy(frames_FHW3).permute(0, 3, 1, 2).split(1)
+    return torch.cat(
+        [
+            float_pixels(picture_13HW.contiguous() / 255.0, side_px, antialias=antialias)
+            for picture_13HW in pictures
+        ]
+    )
 
 
 def float_pixels(

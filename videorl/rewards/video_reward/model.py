@@ -18,6 +18,7 @@ from torch import Tensor
 
 from videorl.errors import CheckpointError, ConfigError, PromptError
 from videorl.rewards.checkpoints import find_folder, read_json
+from videorl.rewards.feed import Feed
 from videorl.rewards.per_frame import check_pixels
 from videorl.rewards.placement import placement
 from videorl.rewards.video_reward.checkpoint import (
@@ -102,6 +103,7 @@ class VideoReward:
         self.questionnaire = questionnaire
         self.settings = settings
         self.max_batch_tokens = max_batch_tokens
+        self.feed = Feed()
 
     def score(self, videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[Score]:
         """Score each video against its prompt.
@@ -121,7 +123,9 @@ class VideoReward:
             clip.prompts.setdefault(prompt, []).append(index)
         scores: dict[int, Score] = {}
         for rows in self._batches(list(clips.values())):
-            for row, rewards_Q3 in zip(rows, self._rewards(rows), strict=True):
+            with self.feed.turn:
+                rewards = self._rewards(rows)
+            for row, rewards_Q3 in zip(rows, rewards, strict=True):
                 for places, logits in zip(row.places, rewards_Q3.tolist(), strict=True):
                     scores |= dict.fromkeys(places, self._as_score(logits))
         return [scores[index] for index in range(len(videos))]
@@ -150,10 +154,10 @@ class VideoReward:
         return (logits_B3 - logits_B3.new_tensor(means)) / logits_B3.new_tensor(stds)
 
     def _batches(self, clips: Sequence[_Clip]) -> Iterator[list[_Row]]:
-        """Yield the rows of each forward; pixels are read only for the current one."""
+        """Yield the rows of each forward; pixels are read for no more than `feed` allows."""
         rows: list[_Row] = []
-        for clip in clips:
-            patches = self.settings.read(clip.video)
+        read = self.feed.map(lambda clip: self.settings.read(clip.video), clips)
+        for clip, patches in zip(clips, read, strict=True):
             # Prompts that differ only in Unicode composition have equal tokens: ask once.
             places: dict[tuple[int, ...], list[int]] = {}
             for prompt, indices in clip.prompts.items():

@@ -14,6 +14,7 @@ import torch
 
 from videorl.errors import ConfigError
 from videorl.rewards.checkpoints import find_folder
+from videorl.rewards.feed import Feed
 from videorl.rewards.placement import placement
 from videorl.rewards.video_score.inputs import ClipInputs, Preprocessor, read_preprocessor
 from videorl.rewards.video_score.network import (
@@ -77,6 +78,7 @@ class VideoScore:
         where, kind = placement("video_score", device, dtype)
         self.folder = find_folder(str(path), CHECKPOINT_FILES)
         self.max_batch_frames = max_batch_frames
+        self.feed = Feed()
         config = read_config(self.folder)
         self.preprocess: Preprocessor = read_preprocessor(self.folder, config, max_num_frames)
         self.network: VideoScoreNetwork = load_network(self.folder, config, kind).to(where)
@@ -95,7 +97,7 @@ class VideoScore:
         check_prompts(prompts, self.preprocess.reserved)
         scores: list[Score] = []
         for clips in self._batches(opened, prompts):
-            with torch.inference_mode():
+            with self.feed.turn, torch.inference_mode():
                 logits_B5 = self.network(clips, self.max_batch_frames).float().cpu()
             for values in logits_B5.tolist():
                 logits = dict(zip(self.dimensions, values, strict=True))
@@ -122,11 +124,11 @@ class VideoScore:
     def _batches(
         self, videos: Sequence[OpenVideo], prompts: Sequence[str]
     ) -> Iterator[list[ClipInputs]]:
-        """Yield the inputs of each forward; pixels are read only for the current one."""
+        """Yield the inputs of each forward; pixels are read for no more than `feed` allows."""
         clips: list[ClipInputs] = []
         num_frames = 0
-        for video, prompt in zip(videos, prompts, strict=True):
-            clip = self.preprocess(video, prompt)
+        pairs = zip(videos, prompts, strict=True)
+        for clip in self.feed.map(lambda pair: self.preprocess(*pair), pairs):
             if clips and num_frames + len(clip.pixels_FCHW) > self.max_batch_frames:
                 yield clips
                 clips, num_frames = [], 0

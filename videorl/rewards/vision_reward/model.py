@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from videorl.errors import CheckpointError, ConfigError, PromptError
 from videorl.rewards.checkpoints import find_folder, pretrained_tokenizer
 from videorl.rewards.clip_normal import MEAN, STD
+from videorl.rewards.feed import Feed
 from videorl.rewards.placement import placement
 from videorl.rewards.videos import (
     OpenVideo,
@@ -105,6 +106,7 @@ class VisionReward:
         self._pairs = _answer_tokens(self._tokenizer, folder)
         self.network = cogvlm2_video.load(folder, device=where, dtype=kind)
         self._device = where
+        self.feed = Feed()
 
     def score(self, videos: Sequence[VideoSource], prompts: Sequence[str]) -> list[Score]:
         """Score each video against its prompt.
@@ -120,10 +122,13 @@ class VisionReward:
         """
         opened = open_videos(videos, prompts)
         self._check_prompts(prompts)
-        return [
-            self._as_score(self.answer(self.read(video), prompt, self.asked))
-            for video, prompt in zip(opened, prompts, strict=True)
-        ]
+        scores: list[Score] = []
+        pixels = self.feed.map(read_frames, opened)
+        for pixels_FCHW, prompt in zip(pixels, prompts, strict=True):
+            with self.feed.turn:
+                answers = self.answer(self._prefix(pixels_FCHW), prompt, self.asked)
+            scores.append(self._as_score(answers))
+        return scores
 
     def ask(
         self, video: VideoSource, prompt: str, questions: Sequence[Question] | None = None
@@ -136,16 +141,16 @@ class VisionReward:
         """
         return self.answer(self.read(open_video(video)), prompt, questions or checklist())
 
-    @torch.inference_mode()
     def read(self, video: OpenVideo) -> Prefix:
         """Return what precedes every question: the frames, each with its second.
 
         Raises:
             VideoError: The frames cannot be decoded, or are too long and narrow.
         """
-        frames_FHW3 = video.read(pick_frames(video.timestamps()))
-        check_aspect(video.name, *frames_FHW3.shape[1:3])
-        pixels_FCHW = preprocess(frames_FHW3)
+        return self._prefix(read_frames(video))
+
+    @torch.inference_mode()
+    def _prefix(self, pixels_FCHW: Tensor) -> Prefix:
         labels = [self._encode(str(second)) for second in range(len(pixels_FCHW))]
         frames_FLD = self.network.encode_frames(pixels_FCHW.to(self._device))
         return self.network.prefix(frames_FLD, self._bos, labels)
@@ -221,6 +226,17 @@ def pick_frames(timestamps_F: npt.NDArray[np.float32]) -> list[int]:
         int(np.abs(timestamps_F - np.float32(second)).argmin())
         for second in range(min(num_seconds, MAX_FRAMES))
     ]
+
+
+def read_frames(video: OpenVideo) -> Tensor:
+    """Return the frames that are looked at, as `preprocess` does.
+
+    Raises:
+        VideoError: The frames cannot be decoded, or are too long and narrow.
+    """
+    frames_FHW3 = video.read(pick_frames(video.timestamps()))
+    check_aspect(video.name, *frames_FHW3.shape[1:3])
+    return preprocess(frames_FHW3)
 
 
 def preprocess(frames_FHW3: npt.NDArray[np.uint8]) -> Tensor:

@@ -32,7 +32,7 @@ def run_group(world_size: int, folder: Path, *others: Path) -> Path:
         )
         for rank in range(world_size)
     ]
-    said = [rank.communicate(timeout=180) for rank in ranks]
+    said = [rank.communicate(timeout=900) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * world_size, [err[-2000:] for _, err in said]
     (folder / "said.txt").write_text("".join(f"{out}{err}" for out, err in said))
     return folder
@@ -97,16 +97,41 @@ def test_a_checkpoint_serves_another_number_of_ranks_and_another_stage(
             assert one[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
 
 
+def test_a_rehearsal_on_two_ranks_leaves_nothing_behind(two_ranks: Path) -> None:
+    """That it changes no number is what the tests above say: every group was rehearsed."""
+    assert not list(two_ranks.glob("*/rehearsal"))
+    assert not list(two_ranks.glob("apart-0/*"))
+
+
+def test_a_rank_that_does_not_see_the_checkpoint_fails_in_the_rehearsal(two_ranks: Path) -> None:
+    said = (two_ranks / "apart-1.txt").read_text()
+    assert said.startswith("rank 1 does not see the checkpoint that rank 0 wrote")
+    assert "checkpoint.location" in said
+    assert not (two_ranks / "apart-0.txt").exists()
+
+
 def test_only_trained_tensors_are_made_whole(ran: Path) -> None:
     """Publication, checkpoint and swap, at ZeRO 3; `engine_ranks` adds a large frozen layer."""
     found = json.loads((ran / "found.json").read_text())
     for stage in STAGES:
         kept = found[str(stage)]["kept"]
-        assert kept["gathered"] == (kept["trained"] if stage == 3 else 0)
+        # A swap has policy and reference.
+        assert kept["gathered"] == (2 * kept["trained"] if stage == 3 else 0)
+
+
+def test_the_reference_is_shared_out_at_stage_3(two_ranks: Path) -> None:
+    found = json.loads((two_ranks / "found.json").read_text())
+    for stage in STAGES:
+        kept = found[str(stage)]["kept"]
+        # Shares are rounded up, once for each of the six tensors.
+        half, whole = kept["trained"] // 2, kept["trained"]
+        assert kept["reference"] in (range(half, half + 6) if stage == 3 else [whole])
 
 
 def test_nothing_is_compiled_and_little_is_said(ran: Path) -> None:
     said = (ran / "said.txt").read_text()
     assert "ninja" not in said
     assert "built successfully" not in said
-    assert len(said.splitlines()) <= 2, said
+    # A rehearsal's step is void, which DeepSpeed says; there is one for each stage.
+    others = [line for line in said.splitlines() if "OVERFLOW" not in line]
+    assert (len(others), len(said.splitlines()) <= len(STAGES)) == (0, True), said

@@ -8,6 +8,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from videorl.rewards.clip_normal import MEAN, STD
 from videorl.rewards.images.clip_pixels import (
+    float_pixels,
     pil_pixels,
     tensor_pixels,
     torchvision_crop,
@@ -43,6 +44,14 @@ def test_a_square_of_the_right_size_is_only_normalised() -> None:
     wanted = torch.tensor((frames / 255 - MEAN) / STD, dtype=torch.float32).permute(0, 3, 1, 2)
     for got in (pil_pixels(frames, 28), tensor_pixels(frames, 28)):
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_frames_one_by_one_are_the_same_bits_as_all_at_once(antialias: bool) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 90, 121, 3), np.uint8)
+    at_once = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255.0
+    wanted = float_pixels(at_once, 28, antialias=antialias)
+    assert torch.equal(tensor_pixels(frames, 28, antialias=antialias), wanted)
 
 
 def test_resizing_as_tensors_is_pils_without_rounding() -> None:
