@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from actors.canary import ray_canary
 from actors.encoder import RayEncoder
 from actors.generator import RayGenerator, generator_creator, generator_limits
+from actors.learner.command_log import Restored
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import resources_for
 from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.pool.pool import ElasticPool
+from actors.processes.followers import Sharing
+from actors.processes.policy_loading import loader, sharing_loader
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, start_scorer
 from actors.store.archive import RayArchive
@@ -23,12 +25,19 @@ from actors.store.kept_latents import KeepingScorer
 from actors.store.weights import create_weight_store
 from videorl.config import Recipe
 from videorl.data.prompts import open_prompts
+from videorl.errors import StoppedError, WeightMismatchError
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import Parts, Progress
-from videorl.policies import load_policy
 from videorl.protocols import MetricSink
 from videorl.run.checkpoint_note import CheckpointNote
+from videorl.run.checkpoints import open_checkpoints
 from videorl.run.folder import RunFolder
+from videorl.run.progress import progress
+from videorl.types import WeightVersion
+
+First: TypeAlias = Callable[[RayGenerator, RayScorer, WeightVersion], bool]
+"""What is done with generators, reward models and the base, while the learner starts; whether to go
+on."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +56,43 @@ class Assembly:
 
 
 @contextmanager
-def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[Assembly]:
-    """Start every part at once, restore the newest checkpoint, and cut the archive back to it.
+def assemble(
+    recipe: Recipe, folder: RunFolder, sink: MetricSink, first: First | None = None
+) -> Iterator[Assembly]:
+    """Start every part, restore the newest checkpoint, and cut the archive back to it.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        sink: Of its metrics.
+        first: Done while the learner starts, then last of all, if it may; None = all at once. It
+            returns whether to go on.
 
     Raises:
         ResourceError: The cluster can never hold the recipe's workers.
         PoolFailedError: Workers of a pool cannot start.
         LearnerFailedError: The learner cannot start.
+        WeightMismatchError: The learner starts from other weights than generators do.
         RunFolderError: There is no checkpoint any more of what the run has done.
+        StoppedError: `first` says to stop.
     """
     started = time.perf_counter()
     prompts = open_prompts(recipe.prompts, recipe.seed)
     nodes = live_nodes()
     placement = place(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    first = first if _may_start_late(recipe, folder, placement) else None
     with ExitStack() as stack:
         store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
-        learner = RayLearner(
-            recipe, folder.root, store, resources_for(placement.learner, recipe.learner)
-        )
-        learner.begin()
+        resources = resources_for(placement.learner, recipe.learner)
+        learner = RayLearner(recipe, folder.root, store, resources)
         stack.callback(learner.close)
+        if first is None:
+            learner.begin()
         generator, scorer = start_pools(recipe, placement, store, stack)
         archive = RayArchive(folder.archive, recipe.archive)
         stack.callback(archive.close)
-        wait_until_serving([generator.pool, *scorer.pools], placement)
-        restored = learner.restored()
+        restored, first_s = _restored(learner, generator, scorer, placement, first)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
@@ -94,10 +114,68 @@ def assemble(recipe: Recipe, folder: RunFolder, sink: MetricSink) -> Iterator[As
             ray_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
             note,
         )
-        started_in_s = time.perf_counter() - started
+        started_in_s = time.perf_counter() - started - first_s
         names = ("generator", *(reward.key for reward in recipe.rewards))
         pools = dict(zip(names, (generator.pool, *scorer.pools), strict=True))
         yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
+
+
+def _may_start_late(recipe: Recipe, folder: RunFolder, placement: Placement) -> bool:
+    """Return whether a run begins here, and its learner's share stays free until others are up.
+
+    Not so where a pool may grow, which it does while it waits. With a GPU of its own a learner
+    takes nobody's time while it loads, so it need not wait either; and where a model may be too
+    large, a rehearsal comes first. In half precision a new adapter is not the same in both.
+    """
+    sizes = [(recipe.generators.min_workers, recipe.generators.max_workers)]
+    sizes += [(reward.num_workers, reward.most_workers) for reward in recipe.rewards]
+    is_fixed = all(least == most for least, most in sizes)
+    is_small = recipe.policy.dtype == "float32" and not placement.num_gpus()
+    if not (is_fixed and is_small) or recipe.rehearsal == "always":
+        return False
+    return not open_checkpoints(recipe.checkpoint, folder.root).steps()
+
+
+def _restored(
+    learner: RayLearner,
+    generator: RayGenerator,
+    scorer: RayScorer,
+    placement: Placement,
+    first: First | None,
+) -> tuple[Restored, float]:
+    """Return where the learner stands when all is up, and the seconds of what came first."""
+    pools = [generator.pool, *scorer.pools]
+    if first is None:
+        return _all_up(learner, pools, placement), 0.0
+    wait_until_serving(pools, placement)
+    learner.begin()
+    begun, base = time.perf_counter(), generator.publish_base()
+    if not first(generator, scorer, base):
+        raise StoppedError("stopped before the learner was up")
+    first_s = time.perf_counter() - begun
+    restored = _all_up(learner, pools, placement)
+    _check_base(base, restored)
+    return restored, first_s
+
+
+def _check_base(base: WeightVersion, restored: Restored) -> None:
+    """Refuse a learner that starts from other weights than those that were published for it."""
+    if (found := restored.versions[-1]) != base:
+        raise WeightMismatchError(
+            f"generators start from weights {base.digest[:12]}, but the learner from "
+            f"{found.digest[:12]} (step {found.step}): they do not read the same model"
+        )
+
+
+def _all_up(learner: RayLearner, pools: list[ElasticPool], placement: Placement) -> Restored:
+    """Wait until every part has loaded its model; show how many have."""
+    with progress("parts with their models loaded", len(pools) + 1) as reach:
+        for number, pool in enumerate(pools, 1):
+            wait_until_serving([pool], placement)
+            reach(number)
+        restored = learner.restored()
+        reach(len(pools) + 1)
+    return restored
 
 
 def start_pools(
@@ -106,9 +184,10 @@ def start_pools(
     """Start encoder, generators and reward workers; `stack` stops them."""
     encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options())
     stack.callback(encoder.close)
-    create_worker = generator_creator(
-        loader(recipe, "transformer", "vae"), store, placement.generators.options()
-    )
+    followers = sharing_loader(recipe, "transformer")
+    sharing = Sharing(recipe.generators.context_parallel, followers)
+    load = sharing_loader(recipe, "transformer", "vae")
+    create_worker = generator_creator(load, store, placement.generators.options(), sharing)
     limits = generator_limits(recipe.generators)
     generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits)
     stack.callback(generator.close)
@@ -117,12 +196,3 @@ def start_pools(
     )
     stack.callback(scorer.close)
     return generator, scorer
-
-
-def loader(recipe: Recipe, *names: str) -> Any:
-    """Return a function of a device that loads these parts of the recipe's policy."""
-    return partial(_load, recipe, frozenset(names))
-
-
-def _load(recipe: Recipe, names: frozenset[str], device: Any) -> Any:
-    return load_policy(recipe.policy, recipe.sampling, parts=names, device=device, seed=recipe.seed)

@@ -16,7 +16,7 @@ def ray_canary(seed: int, tolerance: float, generator: RayGenerator, learner: Ra
 
     def check(version: WeightVersion) -> float:
         request = canary_request(seed, version)
-        embeds = generator.embeds(request.prompt.text).result()
+        embeds = generator.embeds(request.prompt.condition).result()
         # By value, though latents: a reference would be lost with the rank that made it.
         wanted = ray.put(learner.sample(request, embeds[0], embeds[1]))
         try:

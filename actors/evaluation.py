@@ -16,7 +16,7 @@ from actors.assembly import start_pools
 from actors.compute_type import computing_devices
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.store.weights import create_weight_store, publish
-from videorl.config import Recipe
+from videorl.config import PolicyConfig, Recipe
 from videorl.errors import WorkLostError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import NOTHING_SHARED, sample_and_score, shared_prompts
@@ -119,6 +119,8 @@ def compare(
             if groups is None:
                 return None
             found.append(groups)
+        if uncompiled := generator.num_uncompiled():
+            logger.warning("policy.compile failed for %d requests, sampled uncompiled", uncompiled)
     return Comparison(found[0], found[1], aligned)
 
 
@@ -139,8 +141,10 @@ def _publish_base(recipe: Recipe, store: ActorHandle) -> WeightVersion:
 
     On the CPU, as no GPU was asked for; the recipe states the type that the generators hold too.
     """
+    # It computes nothing here, so that what GPUs compute with is not asked for.
+    config = replace(recipe.policy, attention_backend=PolicyConfig().attention_backend)
     policy = load_policy(
-        recipe.policy,
+        replace(config, compile=PolicyConfig().compile),
         recipe.sampling,
         parts=frozenset({"transformer"}),
         device=torch.device("cpu"),

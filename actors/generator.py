@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,22 @@ from actors.encoder import RayEncoder
 from actors.placement import start_actor
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
-from actors.store.weights import pull
-from actors.worker_process import own_node, prepare_process
+from actors.processes.followers import Followers, Sharing
+from actors.processes.worker_process import own_node, prepare_process
+from actors.store.weights import publish, pull
 from videorl.futures import gathered, mapped, then
+from videorl.policies.compiling import num_failures
 from videorl.sampling.canary import compare
 from videorl.sampling.sampler import CandidateSampler, candidate_group, unusable
 from videorl.settings.workers import GeneratorsConfig
-from videorl.types import CandidateGroup, SampleRequest, WeightVersion
+from videorl.types import CandidateGroup, Condition, SampleRequest, WeightVersion
+from videorl.weights import digest
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from videorl.embedding import Embedding
     from videorl.protocols import Policy
 
 
@@ -41,6 +46,9 @@ class Sampled:
     """Seconds per stage: `sample_s`, `decode_s`, and `load_s` where new weights were loaded."""
     unusable: dict[int, str]
     """Place of a candidate that was sampled in vain -> the reason."""
+    is_uncompiled: bool = False
+    """In one of the worker's processes the blocks did not compile: it runs as without
+    `policy.compile`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +67,47 @@ class GeneratorWorker:
         load: Builds the policy on a device, with transformer and VAE.
         weight_store: The `WeightStore` that weights are pulled from.
         num_cpus: Threads that torch may use; rounded down, at least 1.
+        sharing: The processes that share every video; `num_cpus` is of all of them.
     """
 
     def __init__(
-        self, load: Callable[[torch.device], Policy], weight_store: ActorHandle, num_cpus: float
+        self,
+        load: Callable[[torch.device], Policy],
+        weight_store: ActorHandle,
+        num_cpus: float,
+        sharing: Sharing,
     ) -> None:
         self._load = load
         self._weight_store = weight_store
-        self._num_cpus = num_cpus
+        self._num_cpus = num_cpus / sharing.num_processes
+        self._sharing = sharing
+        self._followers: Followers | None = None
         self._sampler: CandidateSampler | None = None
 
     def ready(self) -> str:
         """Load the model if it is not loaded; return the id of this node."""
         if self._sampler is None:
-            self._sampler = CandidateSampler(self._load(prepare_process(self._num_cpus)))
+            device = prepare_process(self._num_cpus)
+            if self._sharing.num_processes > 1:
+                self._followers = Followers(self._sharing, device, max(1, int(self._num_cpus)))
+            self._sampler = CandidateSampler(self._load(device))
+            if self._followers:
+                self._followers.wait_until_ready()
         return own_node()
 
+    def publish_base(self) -> WeightVersion:
+        """Publish the weights that training starts from as those of step 0.
+
+        The learner, which gets the same from model and seed, may not have started yet.
+        """
+        assert self._sampler is not None, "the pool waits for ready()"
+        weights = self._sampler.weights()
+        version = WeightVersion(0, digest(weights))
+        publish(self._weight_store, version, weights)
+        return version
+
     def generate(
-        self, request: SampleRequest, prompt_embeds_LD: Tensor, negative_prompt_embeds_LD: Tensor
+        self, request: SampleRequest, prompt_embeds: Embedding, negative_prompt_embeds: Embedding
     ) -> tuple[Any, ...]:
         """Return `Sampled`, then the latents of every seed, then the videos of every seed.
 
@@ -84,18 +115,20 @@ class GeneratorWorker:
             WeightMismatchError: The live parameters are not the published ones after loading.
         """
         sampler, loading = self._loaded(request.version)
-        latents, videos, timings = sampler.sample(
-            request, prompt_embeds_LD, negative_prompt_embeds_LD
-        )
+        embeds = prompt_embeds, negative_prompt_embeds
+        together = self._all_processes(request, *embeds)
+        latents, videos, timings = sampler.sample(request, *embeds, together)
         assert sampler.version is not None
-        answer = Sampled(sampler.version, loading | timings, unusable(videos))
+        followers = self._followers
+        is_uncompiled = num_failures() > 0 or (followers is not None and followers.is_uncompiled)
+        answer = Sampled(sampler.version, loading | timings, unusable(videos), is_uncompiled)
         return answer, *latents, *videos
 
     def canary(
         self,
         request: SampleRequest,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding,
         wanted_BCTHW: Tensor,
         tolerance: float,
     ) -> float:
@@ -106,7 +139,9 @@ class GeneratorWorker:
                 the published ones after loading.
         """
         sampler, _ = self._loaded(request.version)
-        found_BCTHW = sampler.latents(request, prompt_embeds_LD, negative_prompt_embeds_LD).cpu()
+        embeds = prompt_embeds, negative_prompt_embeds
+        with self._all_processes(request, *embeds):
+            found_BCTHW = sampler.latents(request, *embeds).cpu()
         return compare(found_BCTHW, wanted_BCTHW, request.version, tolerance)
 
     def _loaded(self, version: WeightVersion) -> tuple[CandidateSampler, dict[str, float]]:
@@ -116,8 +151,17 @@ class GeneratorWorker:
         if version == sampler.version:
             return sampler, {}
         started = time.perf_counter()
-        sampler.load(version, self._pull(version))
+        weights = self._pull(version)
+        sampler.load(version, weights)
+        if self._followers:
+            self._followers.load(version, weights)
         return sampler, {"load_s": time.perf_counter() - started}
+
+    def _all_processes(
+        self, request: SampleRequest, *embeds: Embedding
+    ) -> AbstractContextManager[None]:
+        followers = self._followers
+        return followers.sampling(request, *embeds) if followers else nullcontext()
 
     def _pull(self, version: WeightVersion) -> dict[str, Tensor]:
         try:
@@ -128,7 +172,10 @@ class GeneratorWorker:
 
 
 def generator_creator(
-    load: Callable[[torch.device], Policy], weight_store: ActorHandle, options: dict[str, Any]
+    load: Callable[[torch.device], Policy],
+    weight_store: ActorHandle,
+    options: dict[str, Any],
+    sharing: Sharing | None = None,
 ) -> Callable[[int], ActorHandle]:
     """Return what an `ElasticPool` calls to start a generator.
 
@@ -136,8 +183,9 @@ def generator_creator(
         load: Builds a generator's policy on a device, with transformer and VAE.
         weight_store: The `WeightStore` that weights are pulled from.
         options: Ray options of each worker (`num_cpus`, `num_gpus`).
+        sharing: The processes of a worker that share every video; None = it is one process.
     """
-    arguments = (load, weight_store, options["num_cpus"])
+    arguments = (load, weight_store, options["num_cpus"], sharing or Sharing())
     return lambda _: start_actor(GeneratorWorker, options, *arguments)
 
 
@@ -149,6 +197,8 @@ def generator_limits(generators: GeneratorsConfig) -> Limits:
         max_retries=generators.max_retries,
         request_timeout_s=generators.worker_timeout_s,
         idle_release_s=generators.idle_release_s,
+        start_timeout_s=generators.start_timeout_s,
+        patience_s=generators.patience_s,
     )
 
 
@@ -173,15 +223,23 @@ class RayGenerator:
         self._encoder = encoder
         self._negative_prompt = negative_prompt
         self._stages: dict[str, StageTime] = {}
+        self._num_uncompiled = 0
+
+    def publish_base(self) -> WeightVersion:
+        """Have a worker publish the weights it was loaded with; nothing was published before."""
+        version: WeightVersion = (
+            self.pool.submit(lambda worker: [worker.publish_base.remote()]).result().value
+        )
+        return version
 
     def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
         """Encode the prompt if it is new, then queue the request."""
-        embeds = self.embeds(request.prompt.text)
+        embeds = self.embeds(request.prompt.condition)
         return then(embeds, lambda refs: self._generate(request, refs))
 
-    def embeds(self, text: str) -> Future[list[ObjectRef]]:
+    def embeds(self, prompt: Condition) -> Future[list[ObjectRef]]:
         """Encode a prompt if it is new; return its embedding and the negative prompt's."""
-        return gathered([self._encoder.submit(each) for each in (text, self._negative_prompt)])
+        return gathered([self._encoder.submit(each) for each in (prompt, self._negative_prompt)])
 
     def canary(
         self,
@@ -214,6 +272,10 @@ class RayGenerator:
         """Return the time spent so far in each stage (`load_s`, `sample_s`, `decode_s`)."""
         return dict(self._stages)
 
+    def num_uncompiled(self) -> int:
+        """Return how many requests so far were sampled by workers whose blocks do not compile."""
+        return self._num_uncompiled
+
     def close(self) -> None:
         """Stop every worker."""
         self.pool.close()
@@ -231,8 +293,10 @@ class RayGenerator:
                 self._stages[stage] = StageTime(before.count + 1, before.seconds + seconds)
             latents, videos = reply.media[:num_media], reply.media[num_media:]
             sampled: Sampled = reply.value
+            self._num_uncompiled += sampled.is_uncompiled
             return candidate_group(
                 request, sampled.version, embeds[0], latents, videos, sampled.unusable
             )
 
-        return mapped(self.pool.submit(call), as_group)
+        kind = f"{len(request.seeds)} candidates, {request.num_steps} steps"
+        return mapped(self.pool.submit(call, kind), as_group)

@@ -13,12 +13,12 @@ from typing import Any
 import ray
 import torch
 
-from actors.assembly import loader
 from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources, resources_for
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
+from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
 from actors.store.media import save_videos
 from videorl.config import Recipe
@@ -37,24 +37,32 @@ from videorl.learning.stored_pairs import (
 )
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
-from videorl.types import Prompt, SampleRequest, WeightVersion
+from videorl.run.stages import Stages
+from videorl.types import Condition, SampleRequest, WeightVersion
 
-Encode = Callable[[str], Any]
-"""Text -> handle of its embedding."""
+Encode = Callable[[Condition], Any]
+"""Prompt -> handle of its embedding."""
 
 
-def run_learner_only(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
+def run_learner_only(
+    recipe: Recipe,
+    folder: RunFolder,
+    should_stop: Callable[[], bool],
+    stages: Stages | None = None,
+) -> bool:
     """Run the recipe on the Ray that is connected; return whether it reached its end.
 
     Base and aligned policy are compared when the learner has left: the generators take its place.
     """
-    started = time.perf_counter()
+    started, stages = time.perf_counter(), stages or Stages()
     if recipe.evaluation.source:
         _check_comparison(recipe)
+    stages.begin("starting the learner, and training", recipe.num_steps, "step")
     if not _train(recipe, folder, should_stop):
         return False
     facts: dict[str, Any] = {"num_steps": recipe.num_steps}
     if recipe.evaluation.source:
+        stages.begin("starting workers, and evaluating base and aligned policy")
         kept = partial(kept_groups, recipe, folder, save=save_videos)
         found = compare(recipe, folder, kept, should_stop)
         if found is None:
@@ -62,7 +70,9 @@ def run_learner_only(recipe: Recipe, folder: RunFolder, should_stop: Callable[[]
         keep_evaluation(folder, "before", found.base)
         keep_evaluation(folder, "after", found.aligned)
         facts["policy_version"] = version_to_json(found.version)
-    finish(recipe, folder, {**facts, "seconds": time.perf_counter() - started})
+    stages.begin("writing the report")
+    seconds = time.perf_counter() - started
+    finish(recipe, folder, {**facts, "seconds": seconds, "stages": stages.over()})
     return True
 
 
@@ -90,7 +100,7 @@ def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -
     with closing(encoder):
         learn = _from_pairs if is_offline else _from_prompts
         return learn(
-            recipe, folder, resources, lambda text: encoder.submit(text).result(), should_stop
+            recipe, folder, resources, lambda prompt: encoder.submit(prompt).result(), should_stop
         )
 
 
@@ -117,12 +127,12 @@ def _from_pairs(
     """Read latents on this machine, and hand them to the ranks through the object store."""
     archive = Path(recipe.offline.archive)
     preferences = read_preferences(folder.latents if has_videos(archive) else archive)
-    probing = replace(recipe, sampling=probe_sampling(recipe.sampling))
+    probing = replace(recipe, sampling=probe_sampling(recipe))
     learner = RayLearner(probing, folder.root, None, resources)
 
     def check(version: WeightVersion) -> None:
-        embeds = encode(PROBE)
-        request = SampleRequest(0, Prompt(0, PROBE), (0,), version)
+        request = SampleRequest(0, PROBE, (0,), version)
+        embeds = encode(PROBE.condition)
         check_shape(preferences, learner.sample(request, embeds, embeds))
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)

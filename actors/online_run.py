@@ -5,80 +5,127 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.assembly import Assembly, assemble
+from actors.generator import RayGenerator
 from actors.pool.control import controlled
 from actors.pool.metrics import PoolSizesSink
 from actors.rehearsal import rehearse
+from actors.reward import RayScorer
 from actors.store.media import save_videos
 from videorl.config import Recipe
+from videorl.errors import StoppedError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
+from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.report import write_report
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import open_sinks
+from videorl.run.stages import Stages
+from videorl.types import WeightVersion
 
 logger = logging.getLogger(__name__)
 
-
-def run_online(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
-    """Run the recipe on the Ray that is connected; return whether it reached its end."""
-    started = time.perf_counter()
-    with (
-        open_sinks(recipe, folder) as sinks,
-        assemble(recipe, folder, sinks) as assembly,
-        controlled(folder, assembly.pools),
-    ):
-        sinks.truncate(assembly.progress.step)
-        rehearse(recipe, folder, assembly)
-        if not _evaluate(recipe, folder, assembly, "before", should_stop):
-            return False
-        parts = replace(assembly.parts, sink=PoolSizesSink(sinks, assembly.pools))
-        progress = train(recipe, parts, assembly.progress, should_stop)
-        write_report(folder.root)
-        if progress.step < recipe.num_steps:
-            return False
-        assembly.learner.export(folder.export)
-        if not _evaluate(recipe, folder, assembly, "after", should_stop):
-            return False
-        facts = _facts(assembly, progress.step, time.perf_counter() - started)
-    finish(recipe, folder, facts)
-    return True
+_EVALUATING = {"before": "evaluating the base", "after": "evaluating the aligned policy"}
 
 
-def _evaluate(
+def run_online(
     recipe: Recipe,
     folder: RunFolder,
-    assembly: Assembly,
-    name: str,
     should_stop: Callable[[], bool],
+    stages: Stages | None = None,
 ) -> bool:
-    """Sample the held-out prompts with the newest weights, unless it is done; False = stopped."""
-    path = folder.evaluation / f"{name}.json"
-    if not recipe.evaluation.source or (name == "before" and path.exists()):
-        return True
-    version = assembly.learner.newest()
-    if name == "before" and version.step > 0:
-        logger.warning("the base was not evaluated before training began; it cannot be any more")
-        return True
-    samples = recipe.evaluation.best_of if name == "before" else recipe.evaluation.samples
-    kept = kept_groups(recipe, folder, name, version, save_videos)
-    groups = sample_and_score(
-        recipe,
-        version,
-        assembly.generator,
-        assembly.scorer,
-        samples=samples,
-        should_stop=should_stop,
-        kept=kept,
-    )
-    if groups is None:
+    """Run the recipe on the Ray that is connected; return whether it reached its end."""
+    started, stages = time.perf_counter(), stages or Stages()
+    evaluation = _Evaluation(recipe, folder, should_stop, stages)
+    stages.begin("starting workers and loading models")
+    try:
+        with (
+            open_sinks(recipe, folder) as sinks,
+            assemble(
+                recipe, folder, sinks, evaluation.first if evaluation.is_due else None
+            ) as assembly,
+            controlled(folder, assembly.pools),
+        ):
+            sinks.truncate(assembly.progress.step)
+            rehearse(recipe, folder, assembly)
+            workers, newest = (assembly.generator, assembly.scorer), assembly.learner.newest
+            if not evaluation("before", *workers, newest()):
+                return False
+            faults = {GENERATORS_UNCOMPILED: assembly.generator.num_uncompiled}
+            parts = replace(assembly.parts, sink=PoolSizesSink(sinks, assembly.pools, faults))
+            stages.begin("training", recipe.num_steps - assembly.progress.step, "step")
+            progress = train(recipe, parts, assembly.progress, should_stop)
+            write_report(folder.root)
+            if progress.step < recipe.num_steps:
+                return False
+            assembly.learner.export(folder.export)
+            if not evaluation("after", *workers, newest()):
+                return False
+            facts = _facts(assembly, progress.step, time.perf_counter() - started)
+            stages.begin("stopping workers")
+    except StoppedError:
         return False
-    keep_evaluation(folder, name, groups)
+    stages.begin("writing the report")
+    finish(recipe, folder, {**facts, "stages": stages.over()})
     return True
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """Samples and scores the held-out prompts of a run, with base or aligned policy."""
+
+    recipe: Recipe
+    folder: RunFolder
+    should_stop: Callable[[], bool]
+    stages: Stages
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the base is to be evaluated, and is not yet."""
+        return (
+            bool(self.recipe.evaluation.source)
+            and not (self.folder.evaluation / "before.json").exists()
+        )
+
+    def first(self, generator: RayGenerator, scorer: RayScorer, base: WeightVersion) -> bool:
+        """Evaluate the base while the learner starts; return False if stopped."""
+        if not self("before", generator, scorer, base):
+            return False
+        self.stages.begin("starting the learner")
+        return True
+
+    def __call__(
+        self, name: str, generator: RayGenerator, scorer: RayScorer, version: WeightVersion
+    ) -> bool:
+        """Evaluate a version, unless that is done or not wanted; return False if stopped."""
+        recipe, folder = self.recipe, self.folder
+        if not (self.is_due if name == "before" else recipe.evaluation.source):
+            return True
+        if name == "before" and version.step > 0:
+            logger.warning(
+                "the base was not evaluated before training began; it cannot be any more"
+            )
+            return True
+        samples = recipe.evaluation.best_of if name == "before" else recipe.evaluation.samples
+        self.stages.begin(_EVALUATING[name], recipe.evaluation.num_prompts * samples, "video")
+        kept = kept_groups(recipe, folder, name, version, save_videos)
+        groups = sample_and_score(
+            recipe,
+            version,
+            generator,
+            scorer,
+            samples=samples,
+            should_stop=self.should_stop,
+            kept=kept,
+        )
+        if groups is None:
+            return False
+        keep_evaluation(folder, name, groups)
+        return True
 
 
 def _facts(assembly: Assembly, num_steps: int, seconds: float) -> dict[str, Any]:

@@ -125,15 +125,31 @@ def place(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     A worker whose `num_gpus` is null gets one GPU. If there are fewer GPUs than such workers, they
     share GPUs: 3 workers on 1 GPU get 0.33 each.
     """
+    degree = recipe.generators.context_parallel
     needs: list[tuple[str, int, _Needed]] = [
         ("learner", recipe.learner.num_workers, recipe.learner),
         ("encoder", 1, recipe.encoder),
-        ("generators", max(1, recipe.generators.min_workers), recipe.generators),
+        ("generators", max(1, recipe.generators.min_workers) * degree, recipe.generators),
         *_reward_needs(recipe.rewards),
     ]
     learner, encoder, generators, *rewards = _shared_out(needs, nodes)
     learner = replace(learner, custom=recipe.learner.resources)
-    return Placement(encoder, generators, tuple(rewards), learner)
+    return Placement(encoder, _joined(generators, degree), tuple(rewards), learner)
+
+
+def _joined(processes: Role, degree: int) -> Role:
+    """Return the workers that consist of `degree` processes each, all on one node.
+
+    Two processes of a worker cannot share a GPU: NCCL refuses that, so there each gets a whole one.
+    """
+    if degree == 1:
+        return processes
+    return replace(
+        processes,
+        num_workers=processes.num_workers // degree,
+        num_cpus=processes.num_cpus * degree,
+        num_gpus=math.ceil(processes.num_gpus) * degree,
+    )
 
 
 def place_rewards(rewards: Sequence[RewardConfig], nodes: Sequence[Node]) -> Placement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ray.actor import ActorHandle
 from actors.placement import Role, start_actor
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
-from actors.worker_process import own_node, prepare_process
+from actors.processes.worker_process import hide_gpus, own_node, prepare_process
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip
 from videorl.errors import WorkLostError
@@ -74,8 +75,10 @@ class RewardWorker:
         """
         if self._model is None:
             os.environ.update(private_variables(self._config.runtime_env))
-            prepare_process(self._config.num_cpus)
+            hide_gpus()
             model = self._load(self._config)
+            if "torch" in sys.modules:  # which takes seconds to import, and not every model needs
+                prepare_process(self._config.num_cpus)
             check_dimension_weights(self._config, model.dimensions)
             self._model = model
         return own_node()
@@ -107,10 +110,10 @@ def _as_file(clip: Clip, path: Path) -> Path:
 
 
 def load_reward(config: RewardConfig) -> RewardModel:
-    """Load the model that a recipe names, see `videorl.rewards.load`."""
-    from videorl.rewards import load
+    """Load the model that a recipe names, see `videorl.rewards.feed.load_configured`."""
+    from videorl.rewards.feed import load_configured
 
-    return load(config.name, config.path, **config.options)
+    return load_configured(config)
 
 
 class RayScorer:
@@ -153,6 +156,7 @@ class RayScorer:
         if not group.candidates:
             return completed(lambda: nothing_to_score(group))
         videos = [candidate.video for candidate in group.candidates]
+        kind = f"{len(videos)} videos"
 
         def call(worker: ActorHandle) -> list[ObjectRef]:
             return [worker.score.remote(group.prompt.text, *videos)]
@@ -164,7 +168,7 @@ class RayScorer:
             }
             return score_group(group, results, self._rewards, replies[0].value.unseen)
 
-        return mapped(gathered([pool.submit(call) for pool in self.pools]), combined)
+        return mapped(gathered([pool.submit(call, kind) for pool in self.pools]), combined)
 
     def submit_clips(self, clips: Sequence[Clip]) -> Future[dict[str, list[Result]]]:
         """Score video files with every model; return its key -> one result per clip.
@@ -205,11 +209,14 @@ def start_scorer(
 def reward_limits(reward: RewardConfig) -> Limits:
     """Return the sizes and timeouts of a reward model's pool."""
     return Limits(
+        ahead=reward.prefetch,
         min_workers=reward.num_workers,
         max_workers=reward.most_workers,
         max_retries=reward.max_retries,
         request_timeout_s=reward.worker_timeout_s,
         idle_release_s=reward.idle_release_s,
+        start_timeout_s=reward.start_timeout_s,
+        patience_s=reward.patience_s,
     )
 
 
@@ -234,4 +241,6 @@ def _creator(
     load: Callable[[RewardConfig], RewardModel],
     unseen: Callable[[Video], Mapping[str, float]] | None,
 ) -> Callable[[int], ActorHandle]:
+    # A thread for each request that it is given; their networks take turns.
+    options = {**options, "max_concurrency": 1 + reward.prefetch}
     return lambda _: start_actor(RewardWorker, options, reward, load, unseen)

@@ -9,20 +9,33 @@ from actors.online_run import run_online
 from actors.placement import live_nodes
 from videorl.config import Recipe
 from videorl.data.prompts import check_sources
-from videorl.planning.fitting import with_micro_batch
+from videorl.planning.fitting import check_sharing_of, with_micro_batch
 from videorl.report.ending import show_finished
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
 from videorl.run.object_store import free_memory_bytes, object_store_bytes
+from videorl.run.stages import Stages
 from videorl.run.stopping import stop_on_signal
 
 
-def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
-    """Run the recipe, or go on with it; return whether it reached its end."""
+def run(
+    recipe: Recipe, folder: RunFolder, address: str | None, stages: Stages | None = None
+) -> bool:
+    """Run the recipe, or go on with it; return whether it reached its end.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        address: Of a running cluster; see `connect`.
+        stages: Those that came before, such as reading the recipe.
+    """
     if show_finished(folder, recipe.num_steps):
         return True
     check_sources(recipe)
+    check_sharing_of(recipe)
+    stages = stages or Stages()
     work = run_online if recipe.learns_online else run_learner_only
+    stages.begin("starting Ray" if address is None else "connecting to Ray")
     # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
     store_bytes = object_store_bytes(recipe, free_memory_bytes())
     with connect(address, object_store_bytes=store_bytes), stop_on_signal() as should_stop:
@@ -31,4 +44,4 @@ def run(recipe: Recipe, folder: RunFolder, address: str | None) -> bool:
         )
         if made.learner.micro_batch_size == "auto":
             made = with_micro_batch(made, learner_memory_gib(made, live_nodes()))
-        return work(made, folder, should_stop)
+        return work(made, folder, should_stop, stages)

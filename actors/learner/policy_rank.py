@@ -50,6 +50,7 @@ def make_policy_rank(
         ),
         device=device,
         fetch=ray.get,
+        in_shards=recipe.learner.zero_stage == 3,
     )
     return PolicyRank(learner, weight_store)
 

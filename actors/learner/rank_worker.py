@@ -96,6 +96,9 @@ def _start(settings: RankSettings) -> tuple[Rank, int]:
     """Build and restore this rank; return it with the index of the next command."""
     torch.set_num_threads(max(1, int(settings.num_cpus)))
     if is_first():
+        # Of what policies say, ranks would all say the same.
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("videorl.policies").setLevel(logging.INFO)
         num_ranks = ray.train.get_context().get_world_size()
         ray.get(settings.command_log.starting.remote(num_ranks))
     device = ray.train.torch.get_device()

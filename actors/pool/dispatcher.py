@@ -16,16 +16,36 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from actors.pool.outcomes import Outcome, as_own_error, died, first_line, judge
+from actors.pool.deadlines import seconds_to_next
+from actors.pool.lending import next_straggler, num_ahead, unbegun, with_room
+from actors.pool.outcomes import (
+    Outcome,
+    as_own_error,
+    died,
+    first_line,
+    given_up,
+    hopeless,
+    judge,
+)
 from actors.pool.roster import Roster
 from actors.pool.scaling import change
-from actors.pool.state import Counts, Lease, Limits, PoolStats, Reply, Starts, Worker, picture
+from actors.pool.state import (
+    Counts,
+    Durations,
+    Lease,
+    Limits,
+    PoolStats,
+    Reply,
+    Starts,
+    Worker,
+    picture,
+)
 from videorl.errors import PoolFailedError, VideorlError, WorkLostError
 
 logger = logging.getLogger(__name__)
 
 _START_ATTEMPTS = 3
-"""Starts in a row that may fail while nobody serves, before the pool gives up."""
+"""Starts in a row that may fail before any worker has served, before the pool gives up."""
 
 
 class Dispatcher:
@@ -61,6 +81,7 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._counts = Counts()
         self._starts = Starts()
+        self._durations = Durations()
 
     def look(self) -> None:
         """Replace workers that took too long, start and release workers, lend requests."""
@@ -70,17 +91,7 @@ class Dispatcher:
 
     def seconds_to_next_deadline(self) -> float | None:
         """Return after how long to look again if nothing happens; None = not at all."""
-        now, limits = time.monotonic(), self.limits
-        waits = [max(0.0, self._starts.next - now)] if self._starts.next else list[float]()
-        if busy := self.roster.oldest("busy"):
-            waits.append(max(0.0, busy.since + limits.request_timeout_s - now))
-        if len(self.roster) > limits.min_workers:
-            oldest = (self.roster.oldest("starting"), self.roster.oldest("idle"))
-            spare = [worker for worker in oldest if worker]
-            # At least a second: a worker that may go but is still in demand must not spin us.
-            waits += [max(1.0, worker.since + limits.idle_release_s - now) for worker in spare]
-        # A little more than due, so that the comparison on waking is not lost to rounding.
-        return min(waits) + 0.001 if waits else None
+        return seconds_to_next(self.roster, self._starts, self._durations, self.limits)
 
     def stats(self) -> PoolStats:
         """Return the state of the pool at this moment."""
@@ -94,8 +105,8 @@ class Dispatcher:
     def end_all(self, error: VideorlError) -> None:
         """Release every worker; all requests, queued or running, fail with `error`."""
         for worker in list(self.roster):
-            if lease := worker.lease:
-                self._take_back(worker)
+            for lease in list(worker.leases):
+                self._take_back(worker, lease)
                 lease.finish(error=error)
             self._release(worker)
         while self.queue:
@@ -105,10 +116,14 @@ class Dispatcher:
         now, patience = time.monotonic(), self.limits.request_timeout_s
         while (worker := self.roster.oldest("busy")) and now - worker.since > patience:
             self._replace(worker, TimeoutError(f"no answer within {patience:.0f} s"))
+        patience = self.limits.start_timeout_s
+        while (worker := self.roster.oldest("starting")) and now - worker.since > patience:
+            self._could_not_start(worker, TimeoutError(f"it was not ready within {patience:.0f} s"))
 
     def _scale(self) -> None:
         now = time.monotonic()
-        wanted = change(self.roster, len(self.queue), self.limits, self.draining, now)
+        demand = len(self.queue) + (num_ahead(self.roster) if self.limits.ahead else 0)
+        wanted = change(self.roster, demand, self.limits, self.draining, now)
         for worker in wanted.released:
             self._release(worker)
         if self._starts.may_start(now):
@@ -118,31 +133,75 @@ class Dispatcher:
     def _lend(self) -> None:
         while self.queue:
             lease = self.queue[0]
-            worker = self.roster.last_used(lease.avoid)
+            worker = self.roster.last_used(lease.avoid) or with_room(
+                self.roster, lease, self.limits.ahead, self.draining
+            )
             if worker is None:
                 return
             self.queue.popleft()
-            if lease.future.cancelled():
-                continue
-            try:
-                refs = lease.call(worker.handle)
-            except Exception as error:  # the request itself cannot even be sent
+            if not lease.future.cancelled():
+                self._give(lease, worker)
+        # The worker that was lent a request ahead may be slow, or leave.
+        while (lease := unbegun(self.roster)) and (worker := self.roster.last_used(lease.avoid)):
+            lease.is_shared = True
+            self._give(lease, worker)
+        self._help_stragglers()
+
+    def _help_stragglers(self) -> None:
+        """Give what takes far longer than others to an idle worker too.
+
+        A request gives the same answer everywhere, and whoever waits for a round waits for its
+        slowest.
+        """
+        while (worker := self.roster.last_used(None)) is not None:
+            first = next_straggler(self.roster, self._durations)
+            if first is None or first[0] > time.monotonic():
+                return
+            slow = first[1]
+            lease = next(iter(slow.leases))
+            lease.is_shared = True
+            self._counts.repeated_for_speed += 1
+            logger.warning(
+                "%s %d has worked for %.0f s, usual are %.0f: its request goes to another too",
+                self._name,
+                slow.number,
+                time.monotonic() - slow.since,
+                self._durations.usual(lease.kind),
+            )
+            self._give(lease, worker)
+
+    def _give(self, lease: Lease, worker: Worker) -> None:
+        try:
+            refs = lease.call(worker.handle)
+        except Exception as error:  # the request itself cannot even be sent
+            if not lease.is_shared:  # else another worker has it
                 lease.finish(error=WorkLostError(f"{self._name}: {first_line(error)}"))
-                continue
-            worker.lend(lease, refs)
+            return
+        worker.leases[lease] = refs
+        if worker.state == "idle":
             self.roster.move(worker, "busy")
-            self._notify(refs[0], partial(self._on_answer, worker, lease, refs))
+        self._notify(refs[0], partial(self._on_answer, worker, lease, refs))
 
     def _start_worker(self) -> None:
         number = next(self._numbers)
         worker = Worker(number, self._create_worker(number))
         self.roster.add(worker)
-        self._await_ready(worker)
+        # Ray's own method, which any actor answers as soon as it lives.
+        worker.pending = worker.handle.__ray_ready__.remote()
+        self._notify(worker.pending, partial(self._on_placed, worker))
+
+    def _on_placed(self, worker: Worker, done: Future[Any]) -> None:
+        if worker not in self.roster:
+            return
+        if (error := done.exception()) is None:
+            self._await_ready(worker)
+        else:
+            self._could_not_start(worker, error)
 
     def _await_ready(self, worker: Worker) -> None:
         self.roster.move(worker, "starting")
         ref = worker.handle.ready.remote()
-        worker.refs = [ref]
+        worker.pending = ref
         self._notify(ref, partial(self._on_ready, worker))
 
     def _notify(self, ref: ObjectRef, handle: Callable[[Future[Any]], None]) -> None:
@@ -152,43 +211,43 @@ class Dispatcher:
     def _on_ready(self, worker: Worker, done: Future[Any]) -> None:
         if worker not in self.roster:
             return
+        worker.pending = None
         if (error := done.exception()) is None:
             self.roster.move(worker, "idle")
             worker.has_served, worker.node = True, done.result()
             self._starts.succeeded()
             self.settled.set()
             return
+        self._could_not_start(worker, error)
+
+    def _could_not_start(self, worker: Worker, error: BaseException) -> None:
         self._release(worker)
         self._counts.replaced += 1
         logger.warning("%s %d did not start: %s", self._name, worker.number, first_line(error))
-        if not worker.has_served:
-            self._on_failed_start(error)
-
-    def _on_failed_start(self, error: BaseException) -> None:
-        self._starts.failed()
+        if worker.has_served:
+            return
         is_serving = any(worker.has_served for worker in self.roster)
-        if self._starts.num_failed >= _START_ATTEMPTS and not is_serving:
-            message = (
-                f"pool {self._name}: {self._starts.num_failed} workers in a row could not start; "
-                f"the last said: {first_line(error)}"
-            )
-            failure = PoolFailedError(message)
-            failure.__cause__ = error
-            self.fail(failure)
+        self._starts.failed(is_serving=is_serving)
+        if not is_serving and self._starts.are_hopeless(_START_ATTEMPTS, self.limits.patience_s):
+            self.fail(hopeless(self._name, self._starts.num_failed, error))
 
     def _on_answer(
         self, worker: Worker, lease: Lease, refs: list[ObjectRef], done: Future[Any]
     ) -> None:
-        if worker.lease is not lease:
+        if lease not in worker.leases:
             return  # the late answer of a worker that was given up; its repeat is on the way
         error = done.exception()
         outcome = judge(error) if error is not None else None
         if error is not None and outcome is Outcome.REPLACE:
             self._replace(worker, error)
             return
-        self._take_back(worker)
+        took_s = time.monotonic() - worker.since
+        self._take_back(worker, lease)
+        if lease.is_shared and lease.future.done():
+            return
         if error is None:
             self._counts.completed += 1
+            self._durations.add(lease.kind, took_s)
             lease.finish(Reply(done.result(), tuple(refs[1:])))
         elif outcome is Outcome.GIVE_UP:
             lease.finish(error=as_own_error(error))
@@ -196,36 +255,44 @@ class Dispatcher:
             self._repeat(lease, worker, error)
 
     def _replace(self, worker: Worker, error: BaseException) -> None:
-        lease = worker.lease
-        assert lease is not None
-        self._take_back(worker)
+        leases = list(worker.leases)
+        for lease in leases:
+            self._take_back(worker, lease)
         self._release(worker)
         self._counts.replaced += 1
-        self._repeat(lease, worker, error)
+        for lease in reversed(leases):
+            self._repeat(lease, worker, error, is_at_fault=len(leases) == 1)
         if died(error):
             # Perhaps its whole node died. Idle workers must answer again before they count, or a
             # request would use up its retries on workers that are dead already.
             for other in list(self.roster.having("idle")):
                 self._await_ready(other)
 
-    def _repeat(self, lease: Lease, worker: Worker, error: BaseException) -> None:
-        lease.attempts += 1
-        lease.avoid = worker.number
+    def _repeat(
+        self, lease: Lease, worker: Worker, error: BaseException, *, is_at_fault: bool = True
+    ) -> None:
+        """Queue a request again, at the front; only one that may be to blame loses an attempt."""
+        others = self.roster.having("busy")
+        if lease.is_shared and (lease.future.done() or any(lease in one.leases for one in others)):
+            return
+        lease.attempts += is_at_fault
+        lease.avoid, lease.is_alone = worker.number, True
         logger.warning("%s %d lost a request: %s", self._name, worker.number, first_line(error))
         if lease.attempts > self.limits.max_retries:
-            lost = WorkLostError(
-                f"{self._name}: given up after {lease.attempts} attempts; "
-                f"the last error was {first_line(error)}"
-            )
-            lost.__cause__ = error
-            lease.finish(error=lost)
+            lease.finish(error=given_up(self._name, lease.attempts, error))
         else:
             self._counts.retried += 1
+            lease.is_shared = False
             self.queue.appendleft(lease)
 
-    def _take_back(self, worker: Worker) -> None:
-        worker.give_back()
-        self.roster.move(worker, "idle")
+    def _take_back(self, worker: Worker, lease: Lease) -> None:
+        was_first = lease is next(iter(worker.leases))
+        del worker.leases[lease]
+        if not worker.leases:
+            self.roster.move(worker, "idle")
+        elif was_first:
+            # The time of the next begins now; that of a first that hangs goes on.
+            self.roster.move(worker, "busy")
 
     def _release(self, worker: Worker) -> None:
         self.roster.move(worker, "gone")

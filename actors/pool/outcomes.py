@@ -9,7 +9,13 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
-from videorl.errors import MediaLostError, VideorlError, WeightMismatchError
+from videorl.errors import (
+    MediaLostError,
+    PoolFailedError,
+    VideorlError,
+    WeightMismatchError,
+    WorkLostError,
+)
 
 
 class Outcome(Enum):
@@ -61,6 +67,25 @@ def as_own_error(error: BaseException) -> VideorlError:
     if isinstance(cause, VideorlError):
         return cause
     return MediaLostError(f"an input is gone from the object store: {first_line(cause)}")
+
+
+def given_up(name: str, attempts: int, error: BaseException) -> WorkLostError:
+    """Return the error for whoever waits for work that failed too often."""
+    lost = WorkLostError(
+        f"{name}: given up after {attempts} attempts; the last error was {first_line(error)}"
+    )
+    lost.__cause__ = error
+    return lost
+
+
+def hopeless(name: str, attempts: int, error: BaseException) -> PoolFailedError:
+    """Return the error of a pool none of whose workers can start."""
+    failure = PoolFailedError(
+        f"pool {name}: {attempts} workers in a row could not start; the last said: "
+        f"{first_line(error)}"
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def first_line(error: BaseException) -> str:

@@ -56,20 +56,24 @@ class ElasticPool:
         self._thread.start()
         self._inbox.put(_wake)
 
-    def submit(self, call: Callable[[ActorHandle], list[ObjectRef]]) -> Future[Reply]:
+    def submit(
+        self, call: Callable[[ActorHandle], list[ObjectRef]], kind: str = ""
+    ) -> Future[Reply]:
         """Queue a request.
 
         Args:
             call: Invokes an actor method; the first of the returned references is the small answer
                 that is waited for, the others are media. Called again on another worker after a
                 failure, so it must not depend on the worker.
+            kind: Of requests that take about equally long: one that takes far longer than others
+                of its kind is given to an idle worker too. Empty = it is like no other.
 
         Returns:
             A future of the first successful answer. It fails with `PoolFailedError`, with
             `WorkLostError` after too many failures, or with the `VideorlError` that was raised
             on purpose. Cancelling it withdraws the request.
         """
-        lease = Lease(call)
+        lease = Lease(call, kind)
         with self._door:
             if is_open := self._is_open:
                 self._dispatcher.queue.append(lease)

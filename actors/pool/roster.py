@@ -16,7 +16,12 @@ class Roster:
     """
 
     def __init__(self, workers: Iterable[Worker] = ()) -> None:
-        self._filed: dict[State, dict[int, Worker]] = {"starting": {}, "idle": {}, "busy": {}}
+        self._filed: dict[State, dict[int, Worker]] = {
+            "pending": {},
+            "starting": {},
+            "idle": {},
+            "busy": {},
+        }
         for worker in workers:
             self._filed[worker.state][worker.number] = worker
 

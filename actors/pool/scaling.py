@@ -26,9 +26,10 @@ def change(
 ) -> Change:
     """Return what brings a pool to the size that its queue asks for.
 
-    A busy worker is never released. Workers on draining nodes count as gone already, so that their
-    replacements start before the node ends. Workers above the maximum are released as soon as they
-    are idle, workers above the demand once they have idled for `limits.idle_release_s`.
+    A busy worker is never released, one that loads its model only above the maximum. Workers on
+    draining nodes count as gone already, so that their replacements start before the node ends.
+    Workers above the maximum are released as soon as they are idle, workers above the demand once
+    they have idled, or waited for a place, for `limits.idle_release_s`.
 
     Args:
         roster: All workers of the pool.
@@ -43,12 +44,12 @@ def change(
     wanted = min(limits.max_workers, max(limits.min_workers, demand))
     released = [worker for worker in leaving if worker.state != "busy"]
     size = len(roster) - len(leaving)
-    # First workers that are still starting, then those that have idled longest.
-    for state in ("starting", "idle"):
+    # First workers that no node has room for, then those that load, then the longest idle.
+    for state in ("pending", "starting", "idle"):
         for worker in roster.having(state):
             if worker.node in draining:
                 continue
-            idles = now - worker.since > limits.idle_release_s
+            idles = state != "starting" and now - worker.since > limits.idle_release_s
             if size <= (wanted if idles else limits.max_workers):
                 break  # the others have idled for less
             released.append(worker)

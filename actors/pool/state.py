@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Literal, TypeAlias
 
 from ray import ObjectRef
@@ -15,10 +17,15 @@ from ray.actor import ActorHandle
 
 from videorl.errors import ConfigError
 
+_REMEMBERED, _ENOUGH = 101, 5
+"""Requests whose durations are remembered; so many say what is usual."""
+_SLOW, _SHORTEST_S = 3.0, 1.0
+"""A straggler takes so many times what is usual, and at least so many seconds."""
 LONGEST_PAUSE_S = 60.0
 """Upper limit of the doubling pause after failed starts."""
 
-State: TypeAlias = Literal["starting", "idle", "busy", "gone"]
+State: TypeAlias = Literal["pending", "starting", "idle", "busy", "gone"]
+"""`pending` = not placed on a node yet; `starting` = placed, and loads its model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,12 @@ class Limits:
     """A worker that holds one request for longer is replaced."""
     idle_release_s: float
     """A worker above the minimum that idles for longer is released."""
+    ahead: int = 0
+    """Requests that a busy worker is lent beside its first, where no worker is idle."""
+    start_timeout_s: float = 1800.0
+    """A worker that was placed and is not ready for longer is replaced."""
+    patience_s: float = 1200.0
+    """A pool that has served and can start no worker any more gives up after so long."""
 
     def __post_init__(self) -> None:
         """Check the sizes."""
@@ -64,11 +77,19 @@ class Lease:
     """A request, queued or lent to a worker."""
 
     call: Callable[[ActorHandle], list[ObjectRef]]
+    kind: str = ""
+    """Requests of one kind take about equally long; empty = it is like no other."""
     future: Future[Reply] = field(default_factory=Future)
     attempts: int = 0
     """How often it has failed."""
     avoid: int | None = None
     """The worker that failed it last."""
+    is_alone: bool = False
+    """It failed before: it shares a worker with no other request, so that it is clear whose fault
+    the next failure is."""
+    is_shared: bool = False
+    """It was lent to a second worker, which was idle while the first was slow or had others before
+    it: the first answer counts."""
 
     def finish(self, reply: Reply | None = None, error: Exception | None = None) -> None:
         """Complete the future, unless its owner has cancelled it meanwhile."""
@@ -86,12 +107,14 @@ class Worker:
 
     number: int
     handle: ActorHandle
-    state: State = "starting"
+    state: State = "pending"
     since: float = field(default_factory=time.monotonic)
     """Monotonic time at which it entered this state."""
-    lease: Lease | None = None
-    refs: list[ObjectRef] = field(default_factory=list)
-    """Results that are not there yet, held so that Ray does not free them."""
+    leases: dict[Lease, list[ObjectRef]] = field(default_factory=dict[Lease, list[ObjectRef]])
+    """What it works on, in the order in which it was lent. Their results, not there yet, are held
+    so that Ray does not free them."""
+    pending: ObjectRef | None = None
+    """The answer that it is placed, then that it is ready, held for the same reason."""
     has_served: bool = False
     """Whether it was ever ready."""
     node: str | None = None
@@ -105,13 +128,10 @@ class Worker:
         self.seconds[self.state] = self.seconds.get(self.state, 0.0) + now - self.since
         self.state, self.since = state, now
 
-    def lend(self, lease: Lease, refs: list[ObjectRef]) -> None:
-        """Give it a request to work on."""
-        self.lease, self.refs = lease, refs
-
-    def give_back(self) -> None:
-        """Take the request from it."""
-        self.lease, self.refs = None, []
+    def may_take(self, lease: Lease, ahead: int) -> bool:
+        """Tell whether it may be lent a request beside those that it has."""
+        shared = [lease, *self.leases]
+        return len(shared) <= 1 + ahead and not any(other.is_alone for other in shared)
 
     def seconds_in(self, state: State) -> float:
         """Return the time spent in `state` until now."""
@@ -125,17 +145,32 @@ class Starts:
 
     num_failed: int = 0
     """Starts that failed since the last that succeeded."""
+    has_succeeded: bool = False
+    """Whether any ever did."""
+    first_failure: float = 0.0
+    """Monotonic time of the first of those that failed while no worker served."""
     next: float = 0.0
     """Monotonic time before which nothing is started; 0 = no pause."""
 
-    def failed(self) -> None:
+    def failed(self, *, is_serving: bool) -> None:
         """Count a failure, and pause for twice as long as after the last."""
         self.num_failed += 1
+        if self.num_failed == 1 or is_serving:
+            self.first_failure = time.monotonic()
         self.next = time.monotonic() + min(LONGEST_PAUSE_S, 0.25 * 2**self.num_failed)
 
     def succeeded(self) -> None:
         """Forget failures."""
-        self.num_failed, self.next = 0, 0.0
+        self.num_failed, self.next, self.has_succeeded = 0, 0.0, True
+
+    def are_hopeless(self, attempts: int, patience_s: float) -> bool:
+        """Tell whether to give up: soon if no start ever succeeded, else after a time.
+
+        What cannot start at first is a mistake; later, something is lost that may come back.
+        """
+        if self.has_succeeded:
+            return bool(self.num_failed) and time.monotonic() - self.first_failure > patience_s
+        return self.num_failed >= attempts
 
     def may_start(self, now: float) -> bool:
         """Tell whether the pause is over."""
@@ -146,12 +181,33 @@ class Starts:
 
 
 @dataclass
+class Durations:
+    """How long the last requests of each kind took."""
+
+    by_kind: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
+
+    def add(self, kind: str, seconds: float) -> None:
+        """Remember a request."""
+        self.by_kind.setdefault(kind, deque(maxlen=_REMEMBERED)).append(seconds)
+
+    def usual(self, kind: str) -> float:
+        """Return the median of a kind; infinite if there were too few, or it is like no other."""
+        last = self.by_kind.get(kind, ())
+        return median(last) if kind and len(last) >= _ENOUGH else math.inf
+
+    def long(self, kind: str) -> float:
+        """Return from when on a request is a straggler, in seconds."""
+        return max(_SHORTEST_S, _SLOW * self.usual(kind))
+
+
+@dataclass
 class Counts:
     """Totals since the pool was made, and the seconds of workers that are gone."""
 
     completed: int = 0
     retried: int = 0
     replaced: int = 0
+    repeated_for_speed: int = 0
     past_s: Counter[State] = field(default_factory=Counter[State])
 
 
@@ -162,11 +218,16 @@ class PoolStats:
     workers: int
     """Ready workers, idle or busy."""
     starting: int
+    """Workers that are not ready yet,"""
+    pending: int
+    """and those of them that no node has room for so far."""
     busy: int
     queued: int
     completed: int
     retried: int
     replaced: int
+    repeated_for_speed: int
+    """Requests that were given to a second worker, as the first took long."""
     busy_s: float
     """Worker-seconds spent on requests, including workers that are gone."""
     ready_s: float
@@ -188,12 +249,14 @@ def picture(workers: Iterable[Worker], queued: int, counts: Counts) -> PoolStats
     )
     return PoolStats(
         workers=states["idle"] + states["busy"],
-        starting=states["starting"],
+        starting=states["starting"] + states["pending"],
+        pending=states["pending"],
         busy=states["busy"],
         queued=queued,
         completed=counts.completed,
         retried=counts.retried,
         replaced=counts.replaced,
+        repeated_for_speed=counts.repeated_for_speed,
         busy_s=busy_s,
         ready_s=busy_s + idle_s,
     )

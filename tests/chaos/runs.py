@@ -19,6 +19,7 @@ from videorl.run.folder import RunFolder
 SETTINGS: dict[str, object] = {
     "policy.lora.rank": 4,
     "sampling.num_inference_steps": 2,
+    "sampling.merge_lora": "false",  # as one process samples, which the runs are compared with
     "prompts.per_round": 3,
     "prompts.candidates_per_prompt": 3,
     "optimizer.learning_rate": 1e-2,

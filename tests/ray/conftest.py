@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ray.whole_runs import Baseline, baseline_run
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -18,3 +20,11 @@ def cluster() -> Iterator[None]:
     os.environ["PYTHONPATH"] = str(ROOT)
     with connect("local", num_cpus=8):
         yield
+
+
+@pytest.fixture(scope="session")
+def baseline(
+    tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Baseline:
+    """The run without faults."""
+    return baseline_run(tiny_checkpoints["wan"], tmp_path_factory.mktemp("baseline") / "run")

@@ -77,6 +77,7 @@ def started_head(
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "90",
         **(environment or {}),
     }
     variables.pop("PYTHONPATH", None)  # a job's code must come from its working directory
@@ -105,7 +106,7 @@ def started_head(
 
 def _wait_until_up(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
     listing = [str(BIN / "ray"), "job", "list", "--address", head.dashboard]
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while True:
         try:
             if not subprocess.run(

@@ -1,6 +1,6 @@
-"""A node leaves with the latents that it holds: a program for tests; prints one JSON object.
+"""What nodes have, and a node that leaves with the latents that it holds: a program for tests.
 
-A process of its own, as its cluster is.
+Prints one JSON object. A process of its own, as its cluster is.
 """
 
 from __future__ import annotations
@@ -40,11 +40,26 @@ def outcome(ref: Any) -> float | str:
         return type(error).__name__
 
 
+LEAST = {"health_check_period_ms": 1000, "health_check_failure_threshold": 6}
+"""By default Ray looks at a node every three seconds."""
+
+
+def doctor(address: str) -> dict[str, list[str]]:
+    """Return check -> what the doctor finds on this cluster, of a learner that no node can have."""
+    from jobs.doctor import check_recipe
+
+    findings = check_recipe("moving_shapes", ["learner.resources={away: 2}"], address)
+    return {finding.name: [finding.status, finding.found] for finding in findings}
+
+
 def main() -> None:
-    """Score one group before its node is lost, and another after that."""
+    """Ask the doctor; score one group before its node is lost, and another after that."""
     prepare_environment()
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    node = cluster.add_node(num_cpus=1, resources={"away": 1})
+    cluster: Any = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": LEAST}
+    )
+    node = cluster.add_node(num_cpus=4, resources={"away": 1})
+    findings = doctor(cluster.address)
     ray.init(address=cluster.address)
     scorer = LocalScorer({"one": FakeReward()}, [RewardConfig(name="one")], lambda video: {})
     keeping = KeepingScorer(scorer, best_vs_worst)
@@ -60,6 +75,7 @@ def main() -> None:
     kept = keeping.submit(holding(refs[:3])).result(60)
     cluster.remove_node(node, allow_graceful=False)
     found: dict[str, Any] = {
+        "doctor": findings,
         "kept": [outcome(one.candidate.latents) for one in kept.candidates],
     }
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from ray import ObjectRef
 from actors.canary import ray_canary
 from actors.encoder import RayEncoder
 from actors.generator import RayGenerator, generator_creator
+from actors.processes.followers import Sharing
 from actors.store.media import fetch
 from actors.store.weights import create_weight_store, publish, pull
 from tests.fakes import FakePolicy, published, request_of
 from tests.learners import tiny_recipe
 from tests.ray.roles import LIMITS, OPTIONS, first_time
+from videorl.embedding import Embedding
 from videorl.errors import CanaryError, CheckpointError, PromptError, WorkLostError
+from videorl.policies import compiling
 from videorl.sampling.local import LocalGenerator
 from videorl.types import Candidate, CandidateGroup, Prompt, SampleRequest, Video
 
@@ -54,6 +59,42 @@ class SpoiledPolicy(FakePolicy):
         latents_BCTHW = super().sample(*args, **named)
         latents_BCTHW[1, 0, 0, 0, 0] = torch.nan
         return latents_BCTHW
+
+
+class SharedPolicy(FakePolicy):
+    """Draws one channel in each of two processes, of which one fails as it is told, but once.
+
+    Args:
+        marker: Is made by the failure.
+        fault: `dies`: the second process ends in mid request; `loads`: its weights go wrong;
+            `decodes`: the first process cannot decode what both have sampled.
+    """
+
+    def __init__(self, marker: Path, fault: str) -> None:
+        self._rank, self._fault = torch.distributed.get_rank(), fault
+        self._marker = marker
+        super().__init__(tamper=self._is_faulty("loads", 1))
+
+    def _is_faulty(self, fault: str, rank: int) -> bool:
+        return (fault, rank) == (self._fault, self._rank) and first_time(self._marker)
+
+    def sample(self, *args: Any, **named: Any) -> torch.Tensor:
+        """Sample, or die."""
+        if self._is_faulty("dies", 1):
+            os._exit(1)
+        latents_BCTHW = super().sample(*args, **named)
+        latents_BCTHW[:, 1 - self._rank] = 0
+        torch.distributed.all_reduce(latents_BCTHW)
+        if self._rank == 1 and self._fault == "decodes":
+            # As if the compilation of this process alone had failed.
+            compiling._failures.append(weakref.ref(self.trainable_module()))
+        return latents_BCTHW
+
+    def decode(self, latents_BCTHW: torch.Tensor) -> list[Video]:
+        """Decode, or fail."""
+        if self._is_faulty("decodes", 0):
+            raise RuntimeError("out of memory")
+        return super().decode(latents_BCTHW)
 
 
 Make = Callable[[Callable[[torch.device], FakePolicy]], RayGenerator]
@@ -104,7 +145,8 @@ def assert_as_expected(generator: RayGenerator) -> list[CandidateGroup]:
     """Check that `generator` gives exactly what a local one does."""
     groups = [future.result(60) for future in [generator.submit(one) for one in requests()]]
     for group, wanted in zip(groups, expected(), strict=True):
-        assert torch.equal(ray.get(group.prompt_embeds), wanted.prompt_embeds)
+        found: Any = ray.get(group.prompt_embeds)
+        assert torch.equal(found["prompt_embeds"], wanted.prompt_embeds["prompt_embeds"])
         for one, same in zip(group.candidates, wanted.candidates, strict=True):
             assert (one.id, one.seed, one.version) == (same.id, same.seed, same.version)
             latents, video = fetch([one.latents, one.video])
@@ -132,6 +174,22 @@ def test_a_generator_that_dies_in_mid_request_changes_nothing(make: Make, tmp_pa
     assert generator.pool.stats().replaced == 1
 
 
+@pytest.mark.parametrize(("fault", "replaced"), [("dies", 1), ("loads", 1), ("decodes", 0)])
+def test_two_processes_sample_what_one_does_and_are_replaced_together(
+    fault: str, replaced: int, store: Any, encoder: RayEncoder, tmp_path: Path
+) -> None:
+    load = partial(SharedPolicy, tmp_path / "failed", fault)
+    sharing = Sharing(2, lambda device: load())
+    creator = generator_creator(lambda device: load(), store, OPTIONS, sharing)
+    generator = RayGenerator(creator, encoder, "", LIMITS)
+    try:
+        assert_as_expected(generator)
+        assert generator.pool.stats().replaced == replaced
+        assert (generator.num_uncompiled() > 0) == (fault == "decodes"), "followers are asked too"
+    finally:
+        generator.close()
+
+
 def test_a_tampered_load_is_detected_and_the_generator_replaced(make: Make, tmp_path: Path) -> None:
     generator = make(lambda device: FakePolicy(tamper=first_time(tmp_path / "tampered")))
     assert_as_expected(generator)
@@ -149,12 +207,12 @@ class OtherBase(FakePolicy):
 
     def sample(
         self,
-        prompt_embeds_LD: torch.Tensor,
-        negative_prompt_embeds_LD: torch.Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> torch.Tensor:
         """Sample, a little off."""
-        return super().sample(prompt_embeds_LD, negative_prompt_embeds_LD, seeds) + 0.5
+        return super().sample(prompt_embeds, negative_prompt_embeds, seeds) + 0.5
 
 
 class SamplingLearner:
@@ -164,8 +222,8 @@ class SamplingLearner:
         """Sample in this process."""
         policy = FakePolicy()
         policy.load_weights(dict(VERSIONS)[request.version])
-        prompt_embeds_LD, negative_embeds_LD = ray.get([embeds, negative_embeds])
-        return policy.sample(prompt_embeds_LD, negative_embeds_LD, request.seeds)
+        prompt_embeds, negative_embeds_LD = ray.get([embeds, negative_embeds])
+        return policy.sample(prompt_embeds, negative_embeds_LD, request.seeds)
 
 
 def canary_of(generator: RayGenerator) -> float:

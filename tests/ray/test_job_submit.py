@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.ray.heads import Head, free_ports, started_head
+from tests.ray.test_scoring import TEXTS, save_videos
 from videorl.data.archive import check
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -21,6 +23,20 @@ def head() -> Iterator[Head]:
         yield one
 
 
+def test_a_submitted_job_scores_videos_with_the_code_that_travels_along(
+    head: Head, tmp_path: Path
+) -> None:
+    save_videos(tmp_path / "clips", TEXTS[:2])
+    arguments = ["--reward", "moving_shapes", "--out", str(tmp_path / "scores.parquet")]
+    job = head.submit("python", "-m", "jobs.score", str(tmp_path / "clips"), *arguments)
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert "succeeded" in job.stdout
+    assert "2 of 2 videos have scores" in job.stdout
+    assert pq.read_table(tmp_path / "scores.parquet").num_rows == 2
+    assert_small_upload(head.session)
+
+
+@pytest.mark.long
 def test_the_main_job_runs_as_a_submitted_job(
     head: Head, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:

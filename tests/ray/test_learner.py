@@ -134,8 +134,9 @@ def same_numbers(found: list[dict[str, Any]], expected: list[dict[str, Any]]) ->
             assert one[name] == pytest.approx(other[name], rel=1e-3, abs=1e-4), name
 
 
+@pytest.mark.parametrize("starts_anew", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_two_ranks_give_the_numbers_of_plain_pytorch_and_survive(
-    recipe: Recipe, make: Make, tmp_path: Path
+    starts_anew: bool, recipe: Recipe, make: Make, tmp_path: Path
 ) -> None:
     """One story, as every start of a worker group costs seconds."""
     recipe.learner.num_workers, recipe.learner.zero_stage = 2, 2
@@ -154,19 +155,19 @@ def test_two_ranks_give_the_numbers_of_plain_pytorch_and_survive(
     found += run_steps(learner, 3, 4)  # the group starts again and replays step 2
     assert learner.starts() == 2
     assert pull(store, found[2]["version"]), "generators may still need it"
-    learner.save({"step": 4}).result()
-    learner.close()
-
-    resumed, store = make(recipe, tmp_path)
-    version, state = resumed.start()
-    assert (version, state) == (found[-1]["version"], {"step": 4})
-    assert digest(pull(store, found[-2]["version"])) == found[-2]["version"].digest
-    found += run_steps(resumed, 4, 6)
+    if starts_anew:
+        learner.save({"step": 4}).result()
+        learner.close()
+        learner, store = make(recipe, tmp_path)
+        version, state = learner.start()
+        assert (version, state) == (found[-1]["version"], {"step": 4})
+        assert digest(pull(store, found[-2]["version"])) == found[-2]["version"].digest
+    found += run_steps(learner, 4, 6)
     same_numbers(found, expected)
     weights = pull(store, found[-1]["version"])
     assert digest(weights) == found[-1]["version"].digest
     assert_same_weights(weights, expected_weights)
-    resumed.export(tmp_path / "export")
+    learner.export(tmp_path / "export")
     assert list((tmp_path / "export").glob("*.safetensors"))
 
 
@@ -193,6 +194,7 @@ def test_ranks_follow_the_size_of_the_cluster(
     same_numbers(found["metrics"], expected)
 
 
+@pytest.mark.long  # as `test_a_training_that_can_never_start_says_why`, of another kind of learner
 def test_a_recipe_that_can_never_start_fails_once_and_says_why(
     recipe: Recipe, make: Make, tmp_path: Path
 ) -> None:

@@ -1,9 +1,13 @@
 """What Ray Train starts belongs to the cluster of the run, whatever else runs on the machine."""
 
+import logging
+
 import pytest
 import ray
+from ray._private.authentication import authentication_token_setup
 from ray.train.v2.api import data_parallel_trainer
 
+from actors.cluster import prepare_environment
 from actors.learner.own_cluster import ask_this_cluster
 
 
@@ -17,3 +21,23 @@ def test_ray_train_passes_on_the_address_of_its_cluster_while_it_runs() -> None:
     address = ray.get_runtime_context().gcs_address
     assert passed_on == {**stock, "RAY_ADDRESS": address}
     assert data_parallel_trainer.get_env_vars_to_propagate() == stock
+
+
+@pytest.mark.ray
+def test_that_a_token_protects_the_cluster_is_not_said_but_that_none_does_is() -> None:
+    said: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    prepare_environment()
+    log, kept = logging.getLogger(authentication_token_setup.__name__), Kept()
+    log.addHandler(kept)
+    try:
+        authentication_token_setup._warn_token_auth_enabled()
+        authentication_token_setup._warn_token_auth_disabled()
+    finally:
+        log.removeHandler(kept)
+    (message,) = said
+    assert message.startswith("Token authentication is disabled")

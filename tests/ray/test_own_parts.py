@@ -16,7 +16,9 @@ from videorl.data.archive import read_table
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import read_metrics
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+# That workers find what lies in the user's folder, `test_scoring.py` shows; that own parts are
+# learned with, `tests/unit/test_examples.py`.
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs/examples"

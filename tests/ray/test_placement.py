@@ -44,6 +44,26 @@ def test_stated_gpus_are_kept_and_the_rest_is_shared() -> None:
     assert placement.num_gpus() == 4
 
 
+def test_the_processes_of_a_generator_are_placed_as_one_worker() -> None:
+    generators = GeneratorsConfig(min_workers=2, max_workers=2, context_parallel=4, num_gpus=1)
+    shared = recipe(generators=generators, learner=LearnerConfig(num_gpus=1))
+    placement = place(shared, [Node(16, 8), Node(8, 3)])
+    role = placement.generators
+    assert (role.num_workers, role.num_cpus, role.num_gpus) == (2, 4, 4)
+    with pytest.raises(ResourceError, match="large enough for one worker of: generators"):
+        check_feasible(placement, [Node(8, 2)] * 8, can_grow=False)
+
+
+def test_processes_that_share_videos_never_share_a_gpu() -> None:
+    shared = recipe(generators=GeneratorsConfig(context_parallel=2))
+    assert place(shared, [Node(8, 0)]).generators.num_gpus == 0
+    nodes = [Node(8, 2)]
+    placement = place(shared, nodes)
+    assert placement.generators.num_gpus == 2
+    with pytest.raises(ResourceError, match="the cluster has 8 CPU and 2 GPU"):
+        check_feasible(placement, nodes, can_grow=False)
+
+
 def test_more_than_the_cluster_has_is_refused_before_anything_starts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ray.exceptions import RayActorError
 
 from actors.placement import start_actor
 from actors.pool.pool import ElasticPool
-from actors.pool.state import Limits
+from actors.pool.state import Limits, Starts
 from videorl.errors import (
     CheckpointError,
     ConfigError,
@@ -75,6 +76,11 @@ class Worker:
             exit_once(marker)
         return self._number, b"x" * 2**20
 
+    def die(self, seconds: float) -> None:
+        """End this process without an answer, after some seconds."""
+        time.sleep(seconds)
+        os._exit(1)
+
     def fail(self, error: Exception, marker: Path | None = None) -> int:
         """Raise, or raise only the first time if given a marker."""
         if marker is None or not marker.exists():
@@ -90,6 +96,12 @@ class Worker:
             time.sleep(1000)
         return self._number
 
+    def wait_for(self, file: Path) -> int:
+        """Answer once there is a file."""
+        while not file.exists():
+            time.sleep(0.02)
+        return self._number
+
     def process_id(self) -> int:
         """Return the process."""
         return os.getpid()
@@ -103,6 +115,29 @@ class BrokenWorker:
         raise CheckpointError("no such checkpoint: somewhere/model")
 
 
+class Loading:
+    """Takes for ever to start, the first time; cannot while there is a file `gone`."""
+
+    def __init__(self, marker: Path, gone: Path | None = None) -> None:
+        self._marker, self._gone = marker, gone
+
+    def ready(self) -> None:
+        """Load."""
+        if self._gone is not None and self._gone.exists():
+            raise OSError("the storage is away")
+        if self._gone is None and not self._marker.exists():
+            self._marker.touch()
+            time.sleep(1000)
+
+    def process_id(self) -> int:
+        """Return the process."""
+        return os.getpid()
+
+    def die(self) -> None:
+        """End this process without an answer."""
+        os._exit(1)
+
+
 Make = Callable[..., ElasticPool]
 
 
@@ -111,8 +146,10 @@ def make() -> Iterator[Make]:
     """Make pools of `Worker`s that are closed in the end."""
     pools: list[ElasticPool] = []
 
-    def create(kind: type = Worker, **changes: Any) -> ElasticPool:
+    def create(kind: Any = Worker, **changes: Any) -> ElasticPool:
         def worker(number: int) -> Any:
+            if isinstance(kind, partial):
+                return start_actor(Loading, {"num_cpus": 1}, *kind.args)
             arguments = (number,) if kind is Worker else ()
             return start_actor(kind, {"num_cpus": 1}, *arguments)
 
@@ -201,10 +238,98 @@ def test_one_death_does_not_use_up_the_retries_on_workers_that_died_with_it(make
     assert pool.stats().retried == 1
 
 
+def test_a_busy_worker_is_lent_requests_ahead_and_its_death_costs_only_who_is_to_blame(
+    make: Make,
+) -> None:
+    pool = make(max_retries=0, ahead=1)
+    assert pool.wait_until_serving(60)
+    deadly = pool.submit(call("die", 0.5))
+    others = [pool.submit(call("echo", value)) for value in range(2)]
+    wait_for(lambda: pool.stats().queued == 1)  # the worker has two of the three
+    assert [future.result(60).value[1] for future in others] == [0, 1]
+    with pytest.raises(WorkLostError, match="given up after 1 attempts"):
+        deadly.result(60)
+    stats = pool.stats()
+    assert (stats.completed, stats.retried, stats.replaced) == (2, 2, 2)
+
+
+def test_what_a_slow_worker_was_lent_ahead_goes_to_a_worker_that_becomes_idle(
+    make: Make, tmp_path: Path
+) -> None:
+    pool = make(ahead=1)
+    assert pool.wait_until_serving(60)
+    slow = pool.submit(call("wait_for", tmp_path / "go on"))
+    ahead = pool.submit(call("echo", "ahead"))
+    wait_for(lambda: pool.stats().queued == 0)
+    pool.resize(2, 2)
+    assert ahead.result(60).value == (1, "ahead")
+    assert not slow.done()
+    (tmp_path / "go on").touch()
+    assert slow.result(60).value == 0
+    wait_for(lambda: pool.stats().busy == 0)
+    stats = pool.stats()
+    assert (stats.completed, stats.retried, stats.replaced) == (2, 0, 0)
+
+
 def test_a_worker_that_hangs_is_replaced(make: Make, tmp_path: Path) -> None:
     pool = make(request_timeout_s=1.0)
     assert pool.submit(call("hang_first", tmp_path / "hung")).result(60).value == 1
     assert pool.stats().replaced == 1
+
+
+def test_a_worker_that_hangs_while_it_loads_is_replaced(make: Make, tmp_path: Path) -> None:
+    pool = make(partial(Loading, tmp_path / "hung"), start_timeout_s=2.0)
+    assert pool.submit(call("process_id")).result(60).value
+    assert (pool.stats().replaced, pool.stats().starting) == (1, 0)
+
+
+def test_a_pool_that_has_served_tries_for_a_time_before_it_gives_up(
+    make: Make, tmp_path: Path
+) -> None:
+    """Storage that is away for a while must not end a run; for good, it must."""
+    gone = tmp_path / "gone"
+    pool = make(partial(Loading, tmp_path / "none", gone), patience_s=600.0, max_retries=0)
+    assert pool.submit(call("process_id")).result(60).value
+    gone.touch()
+    pool.submit(call("die"))
+    wait_for(lambda: pool.stats().replaced > 3, 60)
+    assert pool.wait_until_serving(0), "the pool has not failed"
+    gone.unlink()
+    assert pool.submit(call("process_id")).result(60).value
+
+
+def test_a_pool_that_has_served_gives_up_in_the_end(make: Make, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    pool = make(partial(Loading, tmp_path / "none", gone), patience_s=1.0, max_retries=0)
+    assert pool.submit(call("process_id")).result(60).value
+    gone.touch()
+    pool.submit(call("die"))
+    with pytest.raises(PoolFailedError, match="the storage is away"):
+        pool.submit(call("process_id")).result(60)
+
+
+def test_a_straggler_s_request_goes_to_an_idle_worker_too(make: Make, tmp_path: Path) -> None:
+    pool = make(min_workers=2, max_workers=2)
+    for result in [pool.submit(call("echo", value), "alike") for value in range(6)]:
+        result.result(60)
+    wait_for(lambda: pool.stats().workers == 2)
+    started = time.monotonic()
+    pool.submit(call("hang_first", tmp_path / "hung"), "alike").result(60)
+    assert time.monotonic() - started < 30, "not by the timeout of 60 s"
+    stats = pool.stats()
+    assert (stats.repeated_for_speed, stats.replaced, stats.retried) == (1, 0, 0)
+
+
+def test_patience_begins_when_nobody_serves_any_more() -> None:
+    starts = Starts()
+    starts.succeeded()
+    starts.failed(is_serving=True)
+    starts.first_failure -= 1000.0  # as if long ago, while others served
+    starts.failed(is_serving=True)
+    starts.failed(is_serving=False)
+    assert not starts.are_hopeless(3, 600.0)
+    starts.first_failure -= 601.0
+    assert starts.are_hopeless(3, 600.0)
 
 
 def test_wrong_weights_fence_the_worker(make: Make, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from actors.pool.roster import Roster
@@ -29,6 +30,16 @@ def test_idle_workers_go_after_a_while_but_not_below_the_minimum() -> None:
     wanted = change(Roster(workers), 0, LIMITS, set(), 100.0)
     assert [one.number for one in wanted.released] == [0, 1]
     assert wanted.num_starts == 0
+
+
+def test_a_worker_that_loads_its_model_is_not_released_for_want_of_work() -> None:
+    """They may take longer to load than workers may idle, and the next round needs them."""
+    loading = [worker(number, "starting", since=0.0) for number in range(3)]
+    waiting = [worker(3, "pending", since=0.0)]
+    wanted = change(Roster(loading + waiting), 0, LIMITS, set(), 100.0)
+    assert [one.number for one in wanted.released] == [3], "no node has room for it, nobody asks"
+    fewer = replace(LIMITS, max_workers=2)
+    assert [one.number for one in change(Roster(loading), 3, fewer, set(), 1.0).released] == [0]
 
 
 def test_workers_above_a_new_maximum_go_as_soon_as_they_are_idle() -> None:

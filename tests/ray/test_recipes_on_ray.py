@@ -1,15 +1,13 @@
 """Shipped recipes for two steps on Ray and under DeepSpeed, on tiny models of their family.
 
-One online recipe of each kind, as every recipe runs in `tests/unit/test_one_process.py`, and a
-cluster gives its numbers (`test_single_process.py`). All of them: `VIDEORL_LONG=1`.
+Most are `long`: every recipe runs in `tests/unit/test_one_process.py`, and a cluster gives the same
+numbers, for each family by the same code (`test_single_process.py`, `test_run_faults.py`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,18 +30,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluste
 
 NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
 ALONE = [name for name in NAMES if not load_recipe(name).learns_online]
-# `moving_shapes` itself is run for six steps, with and without faults, in `test_run_faults.py`.
-ONLINE = sorted({*NAMES} - {*ALONE, "moving_shapes"})
-
-
-def one_of_each_kind(names: Sequence[str]) -> list[str]:
-    """Return a recipe for each family and what is learned from, which the learner tells apart."""
-    recipes = {name: load_recipe(name) for name in reversed(names)}
-    kinds = {
-        (recipe.policy.family, recipe.objective.learns_from): name
-        for name, recipe in recipes.items()
-    }
-    return sorted(kinds.values())
+# `moving_shapes` itself is run for six steps, with and without faults, in `test_run_faults.py`;
+# `moving_shapes_dpo` differs from it in numbers alone.
+ONLINE = sorted({*NAMES} - {*ALONE, "moving_shapes", "moving_shapes_dpo"})
+USUAL = "moving_shapes_refl"
 
 
 def run_online(recipe: Recipe) -> RunFolder:
@@ -56,9 +46,8 @@ def run_online(recipe: Recipe) -> RunFolder:
     return folder
 
 
-@pytest.mark.parametrize(
-    "name", ONLINE if "VIDEORL_LONG" in os.environ else one_of_each_kind(ONLINE)
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", ONLINE)
 def test_a_recipe_learns_for_two_steps(
     name: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -73,7 +62,10 @@ def test_a_recipe_learns_for_two_steps(
     assert len(set(published)) == 2, "every step changed the weights"
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == USUAL else pytest.param(name, marks=pytest.mark.long) for name in ALONE],
+)
 def test_a_recipe_without_pools_learns_for_two_steps_and_is_compared_with_its_base(
     name: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -89,6 +81,7 @@ def test_a_recipe_without_pools_learns_for_two_steps_and_is_compared_with_its_ba
     assert any(folder.export.iterdir())
     summary = json.loads(folder.summary.read_text())
     assert summary["policy_version"]["step"] == 2
+    assert [stage["count"] for stage in summary["stages"]] == [2, 0]
     assert summary["evaluation"]["num_prompts"] == 2
     assert summary["evaluation"]["total"]["difference"]["mean"] != 0
     assert "<video" in (folder.root / "report.html").read_text()
@@ -104,8 +97,9 @@ def test_a_comparison_without_room_is_refused_before_training(
     assert not folder.metrics.exists()
 
 
-def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_process(
-    tiny_checkpoints: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("is_interrupted", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_offline_on_videos_has_the_numbers_of_one_process_despite_a_kill_and_a_stop(
+    is_interrupted: bool, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     recipe = small_recipe("moving_shapes", tiny_checkpoints, tmp_path / "local")
     recipe.offline.archive = str(save_video_pairs(tmp_path / "archive"))
@@ -115,10 +109,11 @@ def test_offline_on_videos_survives_a_kill_and_a_stop_with_the_numbers_of_one_pr
     recipe.run_dir = str(tmp_path / "ray")
     asked = iter(range(9))
     with open_run(recipe) as folder:
-        assert not run_learner_only(recipe, folder, lambda: next(asked) == 2)
+        if is_interrupted:
+            assert not run_learner_only(recipe, folder, lambda: next(asked) == 2)
 
         def kill_once() -> bool:
-            if len(read_metrics(folder.metrics)) == 3:
+            if is_interrupted and len(read_metrics(folder.metrics)) == 3:
                 kill_rank()
             return False
 

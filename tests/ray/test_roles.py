@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ray import ObjectRef
 
 from actors.placement import start_actor
 from actors.reference import RayReferenceUpdater
-from actors.reward import RayScorer
+from actors.reward import RayScorer, reward_limits
 from actors.store.archive import RayArchive
 from actors.store.media import fetch
 from tests.fakes import FakeReward, grey, group_of
@@ -82,6 +83,30 @@ def test_a_reward_worker_that_dies_in_mid_group_changes_nothing(tmp_path: Path) 
     scored = score_levels(scorer, remote=True)
     assert [one.score.total for one in scored.candidates] == pytest.approx([0.0, 0.2, 1.0])
     assert scorer.pools[0].stats().replaced == 1
+    scorer.close()
+
+
+class MeetingReward(FakeReward):
+    """Scores only while it scores another request too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._meeting = Barrier(2)
+
+    def score(self, videos: Sequence[Video], prompts: Sequence[str]) -> list[Score]:
+        """Wait for the other request, and score."""
+        self._meeting.wait(60)
+        return super().score(videos, prompts)
+
+
+def test_a_reward_worker_takes_the_next_group_while_it_scores() -> None:
+    reward = RewardConfig(name="meeting", prefetch=1)
+    limits = replace(reward_limits(reward), max_retries=0)
+    scorer = RayScorer([reward], [OPTIONS], [limits], unseen, lambda config: MeetingReward())
+    groups = [group_of([ray.put(grey(level))]) for level in (51, 255)]
+    scored = [future.result(120) for future in [scorer.submit(group) for group in groups]]
+    assert [one.candidates[0].score.total for one in scored] == pytest.approx([0.2, 1.0])
+    assert scorer.pools[0].stats().workers == 1
     scorer.close()
 
 

@@ -33,6 +33,7 @@ from videorl.worlds.moving_shapes import training_clip
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
 TEXTS = prompts("held_out")[:6]
+OWN = "from videorl.rewards.moving_shapes import MovingShapesReward as Mine\n"
 LIMITS = Limits(
     min_workers=1, max_workers=1, max_retries=0, request_timeout_s=60.0, idle_release_s=60.0
 )
@@ -84,19 +85,22 @@ def test_what_kills_a_worker_or_cannot_be_read_costs_no_other_video(tmp_path: Pa
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
     address = ray.get_runtime_context().gcs_address
-    options = ["--reward", "moving_shapes", "--out", str(out), "--address", address, *more]
+    options = ["--reward", "my_reward:Mine", "--out", str(out), "--address", address, *more]
     return [sys.executable, "-m", "jobs.score", str(folder), "rewards.0.num_cpus=0.5", *options]
 
 
 def test_the_command_is_killed_goes_on_and_takes_what_is_new(tmp_path: Path) -> None:
+    """With a model that lies in the user's folder, where workers must find it too."""
+    (tmp_path / "my_reward.py").write_text(OWN)
     paths = save_videos(tmp_path / "clips")
     paths[2].write_bytes(paths[2].read_bytes()[:900])
     paths[3].with_suffix(".txt").write_text("a dragon")
     out = tmp_path / "scores.parquet"
     parts = tmp_path / "scores.parquet.parts"
     run = command(tmp_path / "clips", out, "--batch-size", "1")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (tmp_path / "killed.log").open("w") as log:
-        killed = subprocess.Popen(run, cwd=ROOT, stdout=log, stderr=log)
+        killed = subprocess.Popen(run, cwd=tmp_path, env=environment, stdout=log, stderr=log)
     end = time.monotonic() + 120
     while not list(parts.glob("0*.parquet")):
         assert killed.poll() is None and time.monotonic() < end, (
@@ -106,7 +110,9 @@ def test_the_command_is_killed_goes_on_and_takes_what_is_new(tmp_path: Path) -> 
     killed.kill()
     killed.wait(10)
 
-    again = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    again = subprocess.run(
+        run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert again.returncode == 0, again.stderr
     assert "4 of 6 videos have scores" in again.stdout
     assert "2 could not be scored" in again.stdout
@@ -119,7 +125,7 @@ def test_the_command_is_killed_goes_on_and_takes_what_is_new(tmp_path: Path) -> 
         (wanted,) = MovingShapesReward().score([read_video(paths[n])], [TEXTS[n]])
         assert {name: row[name] for name in wanted.dimensions} == wanted.dimensions
         assert row["total"] == wanted.total
-    assert rows[2]["error"].startswith("moving_shapes: 2.mp4")
+    assert rows[2]["error"].startswith("my_reward:Mine: 2.mp4")
     assert "damaged or truncated" in rows[2]["error"]
-    assert rows[3]["error"].startswith('moving_shapes: expected "a <size>')
+    assert rows[3]["error"].startswith('my_reward:Mine: expected "a <size>')
     assert not parts.exists()

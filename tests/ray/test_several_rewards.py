@@ -114,7 +114,8 @@ def test_the_main_job_with_three_reward_models(
         "archive.videos": "none",
         "evaluation.source": "",
     }
-    recipe = load_recipe("moving_shapes", [f"{key}={value}" for key, value in settings.items()])
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    recipe = load_recipe("moving_shapes_rwr", overrides)  # learns from candidates, not from pairs
     recipe.rewards = three_models(tmp_path)
     sink = Memory()
     with open_run(recipe) as folder, assemble(recipe, folder, sink) as assembly:
@@ -124,6 +125,9 @@ def test_the_main_job_with_three_reward_models(
     assert started == [(None, 0.25), ("video", 0.5), ("vision", 0.75)]
     assert replaced == [0, 0, 0]
     assert [row["candidates/scored"] for row in sink.rows] == [4.0, 4.0]
+    assert sink.rows[0]["learn/loss"] > 0
+    published = read_table(tmp_path / "run/archive", "steps")["published_digest"].to_pylist()
+    assert len(set(published)) == 2, "every step changed the weights"
     for row in sink.rows:
         means = {name: value for name, value in row.items() if name.startswith("reward/")}
         assert len(means) == 3 + 3 + 9 + 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -19,11 +21,18 @@ from jobs.bench.growth import Moment, Resize, phases, plot
 from jobs.bench.overlap import overlap
 from jobs.bench.scale import Load, measure
 from jobs.bench.soak_run import Sample, growths, live_actors, soak
-from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run
+from jobs.bench.stand_in_run import (
+    StandInRun,
+    stand_in_recipe,
+    stand_in_run,
+    wait_for_workers,
+)
 from jobs.bench.stand_ins import LATENT_BYTES, Pace
-from videorl.config import RewardConfig
+from videorl.config import Recipe, RewardConfig
 from videorl.futures import once
 from videorl.loop import train
+from videorl.rollouts import Rollouts
+from videorl.run.background import repeating
 from videorl.run.folder import open_run
 
 pytestmark = pytest.mark.ray
@@ -48,9 +57,11 @@ def test_media_of_every_round_are_freed(tmp_path: Path) -> None:
         while store_bytes() - before > 4 * LATENT_BYTES:  # 40 were made
             assert time.monotonic() < end, store_bytes() - before
             time.sleep(0.1)
-        PoolSizesSink(rows, run.pools).write(5, {"time/step_s": 1.0})
+        faults = {"generator/uncompiled": lambda: 2, "generator/none": lambda: 0}
+        PoolSizesSink(rows, run.pools, faults).write(5, {"time/step_s": 1.0})
     assert rows[-1]["time/step_s"] == 1.0
     assert rows[-1]["pool/generator_workers"] == rows[-1]["pool/reward_workers"] == 1.0
+    assert rows[-1]["generator/uncompiled"] == 2.0 and "generator/none" not in rows[-1]
     assert rows[-1]["pool/generator_queued"] == rows[-1]["pool/reward_busy"] == 0.0
 
 
@@ -61,6 +72,46 @@ def test_many_generators_share_processes() -> None:
     assert found["candidates"] > 0 and found["requests repeated"] == 0
     assert 0 < found["share of the ideal throughput"] < 1.5
     assert max(found["object store, MiB, peak in each tenth"]) < 512
+
+
+@pytest.mark.usefixtures("cluster")
+def test_split_prompts_use_every_generator(tmp_path: Path) -> None:
+    """Eight prompts of four candidates, and as many sampled ahead, are 64 candidates."""
+    whole = stand_in_recipe(
+        str(tmp_path),
+        num_steps=2,
+        prompts__per_round=8,
+        prompts__candidates_per_prompt=4,
+        rollouts__max_staleness=1,
+        generators__min_workers=64,
+        generators__max_workers=64,
+        generators__candidates_per_request=0,
+    )
+    split = copy.deepcopy(whole)
+    split.generators.candidates_per_request = "auto"
+    with open_run(whole) as folder, stand_in_run(whole, folder, Rows(), Pace(2.0), 4) as run:
+        wait_for_workers(run.generator.pool, 64, 60.0)
+        expected, most_of_whole = sampled(whole, run)
+        found, most_of_split = sampled(split, run)
+    assert (most_of_whole, most_of_split) == (16, 64)
+    assert found == expected
+    assert len(found) == 2 * 8 * 4
+
+
+def sampled(recipe: Recipe, run: StandInRun) -> tuple[list[tuple[Any, ...]], int]:
+    """Sample and score two rounds; return their candidates, and most generators that worked."""
+    busy = list[int]()
+    parts = run.parts
+    with repeating(lambda: busy.append(run.generator.pool.stats().busy), 0.02, "busy generators"):
+        rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, 0)
+        rollouts.admit(run.progress.versions)
+        groups = [group for number in range(2) for group in rollouts.take(number).groups]
+    assert all(not group.dropped for group in groups)
+    return [
+        (one.candidate.id, one.candidate.seed, one.candidate.version, one.score.total)
+        for group in groups
+        for one in group.candidates
+    ], max(busy)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -14,11 +14,13 @@ def stats(busy_s: float, ready_s: float) -> PoolStats:
     return PoolStats(
         workers=2,
         starting=0,
+        pending=0,
         busy=1,
         queued=0,
         completed=0,
         retried=0,
         replaced=0,
+        repeated_for_speed=0,
         busy_s=busy_s,
         ready_s=ready_s,
     )

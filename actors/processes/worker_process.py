@@ -11,17 +11,21 @@ if TYPE_CHECKING:
     import torch
 
 
+def hide_gpus() -> None:
+    """Hide the GPUs from a worker that was given none, which Ray does not: they are others'."""
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before CUDA is first used in this process
+
+
 def prepare_process(num_cpus: float) -> torch.device:
     """Let torch use as many threads as this worker has CPUs; return its device.
 
-    Ray does not hide the GPUs from a worker that was given none. They belong to other workers, so
-    they are hidden here.
+    GPUs that it was not given are hidden.
 
     Args:
         num_cpus: Rounded down; at least one thread is used.
     """
-    if not ray.get_gpu_ids():
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before CUDA is first used in this process
+    hide_gpus()
     import torch
 
     torch.set_num_threads(max(1, int(num_cpus)))
