@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from jobs import command
 from videorl import __version__
@@ -13,6 +14,7 @@ COMMANDS = {
     "plan": ("jobs.plan", "memory, time and split of GPUs of a run, before it starts"),
     "train": ("jobs.train", "align a policy: RECIPE [key=value ...]"),
     "sample": ("jobs.sample", "sample videos from a policy, aligned or not"),
+    "serve": ("jobs.serve", "sample and score over HTTP, with Ray Serve: RUN|MODEL"),
     "evaluate": ("jobs.evaluate", "score a policy on fixed prompts and seeds, before and after"),
     "evaluate_reward": (
         "jobs.evaluate_reward",
@@ -31,7 +33,15 @@ COMMANDS = {
         "train a reward on noisy latents: RECIPE [key=value ...]",
     ),
     "fetch": ("jobs.fetch", "download what a recipe needs of the hub: RECIPE [key=value ...]"),
+    "runs": ("jobs.runs", "list the runs of a folder: state, step, reward, disk"),
+    "watch": ("jobs.watch", "the page of a run, or of all runs of a folder, in the browser"),
+    "judge": ("jobs.judge", "compare videos by people, in the browser: RUN or FOLDERS"),
+    "compare": ("jobs.compare", "compare runs: rewards with intervals, settings, cost, videos"),
     "recipes": ("jobs.recipes", "list the shipped recipes, or print a recipe with every setting"),
+    "completion": (
+        "jobs.completion",
+        "print a script by which bash, zsh or fish completes",
+    ),
     "doctor": ("jobs.doctor", "check this machine and say how to fix what is broken"),
 }
 """Command -> the module whose `main(argv)` returns the exit code, and a summary for the help."""
@@ -48,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"videorl {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     # Only the first word is ours: whatever follows it belongs to the command, `--help` included.
-    module, _ = COMMANDS[parser.parse_args(given[:1]).command]
-    return command.run(importlib.import_module(module).main, given[1:])
+    name = parser.parse_args(given[:1]).command
+    chosen = importlib.import_module(COMMANDS[name][0]).main
+    if name == "completion":  # the one that must know all others
+        chosen = partial(chosen, commands=COMMANDS)
+    return command.run(chosen, given[1:])
 
 
 if __name__ == "__main__":

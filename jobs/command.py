@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from videorl.errors import ConfigError, VideorlError
 
@@ -25,11 +25,43 @@ LEARNED_NOTHING = 3
 INTERRUPTED = 130
 """Exit code of a command that was stopped and can be continued; shells use it for Ctrl-C."""
 
+_GIVE_PARSER = "--_parser"
+"""Makes a command raise its parser, once all arguments are added; not for people."""
+
+
+class _ParserError(Exception):
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        super().__init__("a parser that was asked for")
+        self.parser = parser
+
 
 def new_parser(prog: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help shows the description, a module's docstring, as it is."""
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog=prog, description=description, formatter_class=formatter)
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=formatter)
+
+    def give(_: str) -> NoReturn:
+        raise _ParserError(parser)
+
+    parser.add_argument(_GIVE_PARSER, type=give, help=argparse.SUPPRESS)
+    return parser
+
+
+def parser_of(main: Callable[[Sequence[str] | None], int], *first: str) -> argparse.ArgumentParser:
+    """Return the parser that a command makes, without running the command.
+
+    Args:
+        main: The command.
+        first: Arguments before, where these choose among parsers.
+
+    Raises:
+        LookupError: Its parser is not from `new_parser`.
+    """
+    try:
+        main([*first, _GIVE_PARSER, ""])
+    except _ParserError as found:
+        return found.parser
+    raise LookupError(f"{main.__module__} has no parser of jobs.command.new_parser")
 
 
 def add_option(
@@ -72,6 +104,12 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     """Add the address of a Ray cluster."""
     text = "a running Ray cluster; default: RAY_ADDRESS, or a new one"
     parser.add_argument("--address", help=text)
+
+
+def add_from_scratch(parser: argparse.ArgumentParser) -> None:
+    """Add `--from-scratch`, which begins a run anew and keeps what its folder held."""
+    text = "begin anew: move what the run folder holds to a folder beside it"
+    parser.add_argument("--from-scratch", action="store_true", help=text)
 
 
 def start_logging() -> None:

@@ -5,8 +5,9 @@
     videorl doctor --recipe my_recipe.yaml run_dir=/shared/runs/first --address auto
 
 With a recipe, its models, prompts, workers, memory and disk are compared with this machine, or with
-every node of the cluster at --address, whose versions must agree. Nothing is downloaded. Exit code
-1 = something is broken.
+every node of the cluster at --address, whose versions must agree. The plan's memory of each role is
+held against the GPUs of each node. The hub is asked whether it has what the recipe names; nothing
+but small configuration files is downloaded. Exit code 1 = something is broken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from jobs import command
-from jobs.recipe_checks import CHECKS, Finding, models_of
+from jobs.recipe_checks import CHECKS, Finding, models_of, pin_and_check
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 """The tested versions; only a checkout has the file, an installed wheel does not."""
@@ -72,6 +73,7 @@ def check_recipe(name: str, overrides: Sequence[str], address: str) -> list[Find
     from videorl.run.node_facts import facts_here
 
     recipe = load_recipe(name, overrides)
+    findings = pin_and_check(recipe)
     asked = (recipe.run_dir, models_of(recipe))
     if address == "local":
         nodes = [facts_here(*asked)]
@@ -80,7 +82,6 @@ def check_recipe(name: str, overrides: Sequence[str], address: str) -> list[Find
 
         with connect(address):
             nodes = facts_of_nodes(*asked)
-    findings: list[Finding] = []
     for check in CHECKS:
         try:
             findings += check(recipe, nodes)

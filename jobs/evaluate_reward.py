@@ -12,6 +12,7 @@ on with what has no score yet. With `--scores` nothing is scored.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.data.benchmarks import read_benchmark
     from videorl.data.score_reading import read_scores
+    from videorl.data.score_table import open_scores
     from videorl.evaluation.reward_benchmark import map_dimensions
     from videorl.recipes.reading import load_rewards
 
@@ -80,11 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     mapping = _mapping(options.map)
     rewards = load_rewards(options.model, None, options.overrides) if options.model else []
     rewards = [command.located(reward) for reward in rewards]
-    for reward in rewards:  # a dimension without a counterpart is an error before hours of scoring
+    paths = [out / f"{benchmark.name}-{reward.key}.parquet" for reward in rewards]
+    # What is wrong with the last model is an error before hours of scoring with the first: a
+    # dimension without a counterpart, a checkpoint that the hub refuses, scores of something else.
+    for reward, path in zip(rewards, paths, strict=True):
         map_dimensions(benchmark, reward.name, mapping)
+        with open_scores(path, [copy.deepcopy(reward)]):
+            pass
     scored = [read_scores(path) for path in options.scores]
-    for reward in rewards:
-        path = out / f"{benchmark.name}-{reward.key}.parquet"
+    for reward, path in zip(rewards, paths, strict=True):
         if not _score(benchmark, reward, path, options.batch_size, options.address):
             return command.stopped()
         scored.append(read_scores(path))

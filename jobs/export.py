@@ -5,17 +5,22 @@
     videorl export someones_lora.safetensors --format diffusers
 
 comfyui = Wan's own layer names, as ComfyUI and trainers for it have them; kohya = those of
-musubi-tuner, which ComfyUI opens too; diffusers = what a run has in `aligned/` already.
+musubi-tuner, which ComfyUI opens too; diffusers = what a run has in `aligned/` already. Of Wan 2.2
+A14B there are two files, NAME_high_noise and NAME_low_noise, for its two models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs import command
 from videorl.errors import CheckpointError, ConfigError, RunFolderError
 from videorl.policies.adapter_names import FORMATS
+
+if TYPE_CHECKING:
+    from videorl.policies.adapter_layouts import LayerAdapter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,17 +36,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = options.out or Path(f"{name}.{options.format}.safetensors")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, got {out}")
-    command.output_file(out)
 
+    from videorl.policies.adapter_files import by_noise
     from videorl.policies.adapter_write import write_adapter
 
-    layers = write_adapter(adapter, out, options.format)
+    files = {
+        out.with_stem("_".join(filter(None, (out.stem, noise)))): file
+        for noise, file in by_noise(adapter).items()
+    }
+    for file in files:
+        command.output_file(file)
+    for file, source in files.items():
+        _print(file, write_adapter(source, file, options.format))
+    return 0
+
+
+def _print(out: Path, layers: Mapping[str, LayerAdapter]) -> None:
     ranks = sorted({layer.rank for layer in layers.values()})
     alphas = sorted({f"{layer.scale * layer.rank:g}" for layer in layers.values()})
     print(
         f"{out}: {len(layers)} layers, rank {', '.join(map(str, ranks))}, alpha {', '.join(alphas)}"
     )
-    return 0
 
 
 def _find(source: Path) -> tuple[Path, str]:

@@ -1,7 +1,9 @@
-r"""`videorl fetch`: download what a recipe takes from the Hugging Face hub, before a run needs it.
+r"""`videorl fetch`: download what comes from the Hugging Face hub, before a run needs it.
 
     videorl fetch wan_1_3b_three_rewards
     videorl fetch RECIPE policy.path=owner/name@v1.0
+    videorl fetch my_reward.yaml                     # a recipe of any command that trains
+    videorl fetch --policy owner/name@v1.0 --reward video_reward --reward pick_score=owner/name
 
 Only files that are read come, into the cache of the hub's library (HF_HOME). Stopped in the middle,
 the same command goes on. Then a node needs no network: set HF_HUB_OFFLINE=1 there.
@@ -9,37 +11,55 @@ the same command goes on. Then a node needs no network: set HF_HUB_OFFLINE=1 the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from jobs import command
 from videorl.errors import ConfigError
+from videorl.recipes.kinds import FOLDERS
+
+if TYPE_CHECKING:
+    from videorl.files.pins import HubSetting
+    from videorl.run.downloads import Download
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.new_parser("videorl fetch", __doc__)
+    text = "the name of a shipped recipe, or the path of a YAML file"
+    parser.add_argument("recipe", nargs="?", help=text)
+    text = "settings to change; without a recipe, of models: rewards.N.key=value"
+    command.add_overrides(parser, text)
+    text = "which command reads the recipe; needed where two have one of the same name"
+    parser.add_argument("--for", dest="command", choices=FOLDERS, help=text)
+    text = "hub id of a policy; may be repeated"
+    parser.add_argument("--policy", action="append", default=[], metavar="ID", help=text)
+    command.add_models(parser, "--reward")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Download what is missing; print what was there, what came, and what other nodes need."""
-    parser = command.new_parser("videorl fetch", __doc__)
-    command.add_recipe(parser, "videorl/config.py")
-    options = parser.parse_intermixed_args(argv)
+    options = _parser().parse_intermixed_args(argv)
     command.start_logging()
+    if options.recipe and "=" in options.recipe:
+        options.recipe, options.overrides = None, [options.recipe, *options.overrides]
+    if not (options.recipe or options.policy or options.reward):
+        raise ConfigError("give a recipe, --policy ID or --reward NAME[=PATH]")
 
     from videorl.files import hub
     from videorl.files.content import bytes_in_words
-    from videorl.recipes.reading import load_recipe
-    from videorl.run.downloads import downloads
-    from videorl.run.pins import hub_settings
 
-    recipe = load_recipe(options.recipe, options.overrides)
-    if hub.is_offline() and any(hub_settings(recipe)):
-        raise ConfigError("HF_HUB_OFFLINE=1 forbids downloads: unset it to fetch")
-    found = downloads(recipe)
+    found = _downloads(options)
     for each in found:
         here, missing = (bytes_in_words(size) for size in (each.bytes_here, each.bytes_missing))
         print(f"{each.key}: {each.name}: {here} here, {missing} to download", flush=True)
     if not found:
-        print("nothing to fetch: everything that the recipe names is on this machine")
+        print("nothing to fetch: everything that was named is on this machine")
         return 0
     for each in found:
         folder = hub.download(each.name, each.files, each.key)
+        hub.remember(each.asked, folder.name)
         print(f"{each.key}: {folder}", flush=True)
     settings = " ".join(f"{each.key}={each.name}" for each in found)
     print(
@@ -47,6 +67,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"HF_HUB_OFFLINE=1. These commits, whatever is pushed later: {settings}"
     )
     return 0
+
+
+def _downloads(options: argparse.Namespace) -> list[Download]:
+    """Return what a recipe, and what is named without one, takes from the hub.
+
+    Raises:
+        ConfigError: Downloads are forbidden, or something that is named does not exist.
+        CheckpointError: The hub refuses something, or does not answer.
+    """
+    from videorl.files import hub
+    from videorl.recipes.explained import find_any
+    from videorl.run.downloads import downloads, downloads_of_recipe
+    from videorl.run.pins import hub_settings
+
+    recipe = None
+    if options.recipe:
+        from jobs.recipes import kinds
+
+        wanted = [kind for kind in kinds() if options.command in (None, kind.command)]
+        kind, path = find_any(wanted, options.recipe)
+        recipe = kind.load(str(path), options.overrides)
+    named = list(_named(options))
+    if hub.is_offline() and (named or (recipe is not None and any(hub_settings(recipe)))):
+        raise ConfigError("HF_HUB_OFFLINE=1 forbids downloads: unset it to fetch")
+    return [*(downloads_of_recipe(recipe) if recipe is not None else ()), *downloads(named)]
+
+
+def _named(options: argparse.Namespace) -> Iterator[HubSetting]:
+    """Yield the repositories of `--policy` and `--reward`; what is on this machine has none."""
+    from videorl.files import hub
+    from videorl.files.pins import HubSetting
+    from videorl.policies.checkpoints import SHIPPED
+    from videorl.recipes.reading import load_rewards
+    from videorl.rewards.hub_places import reward_settings
+    from videorl.run.downloads import POLICY
+
+    for text in options.policy:
+        if text in SHIPPED or hub.local_path(text).exists():
+            continue
+        if (name := hub.parse(text)) is None or name.file:
+            raise ConfigError(f"--policy must be a hub id (owner/name[@revision]), got {text!r}")
+        yield HubSetting(POLICY, name, lambda _: None)
+    if options.reward:
+        overrides = () if options.recipe else options.overrides
+        yield from reward_settings(load_rewards(options.reward, None, overrides))
 
 
 if __name__ == "__main__":

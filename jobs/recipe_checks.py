@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from jobs.findings import Finding
+from jobs.fit_checks import check_fit, ray_node
 
 if TYPE_CHECKING:
     from videorl.config import Recipe
@@ -16,18 +18,25 @@ _BYTES_PER_PIXEL = 0.1
 """Of an mp4 as the archive writes them, about."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found. `fix` says what to do unless all is well."""
-
-    name: str
-    status: Literal["ok", "warning", "broken"]
-    found: str
-    fix: str = ""
-
-
 Check: TypeAlias = "Callable[[Recipe, Sequence[NodeFacts]], list[Finding]]"
 """Compares a recipe with its machines, of which there is one at least, the driver's first."""
+
+
+def pin_and_check(recipe: Recipe) -> list[Finding]:
+    """Ask the hub which commits the recipe's ids are, and put these in; no file is downloaded."""
+    from videorl.errors import VideorlError
+    from videorl.files import hub
+    from videorl.run.pins import hub_settings
+
+    findings: list[Finding] = []
+    try:
+        for setting in hub_settings(recipe):
+            name = hub.resolved(setting.name, setting.key)
+            setting.put(str(name))
+            findings.append(Finding("hub", "ok", f"{setting.key}: {name}"))
+    except VideorlError as error:
+        findings.append(Finding("hub", "broken", str(error), "see the message"))
+    return findings
 
 
 def check_models(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
@@ -58,6 +67,7 @@ def check_sources(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Read prompts and find stored pairs, on this machine: only the driver needs them."""
     from videorl.data import prompts
     from videorl.errors import VideorlError
+    from videorl.files.hub import local_path
 
     findings: list[Finding] = []
     try:
@@ -65,7 +75,7 @@ def check_sources(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
         findings.append(Finding("prompts", "ok", recipe.prompts.source))
     except (VideorlError, OSError) as error:
         findings.append(Finding("prompts", "broken", str(error), "see the message"))
-    if (archive := recipe.offline.archive) and not Path(archive).expanduser().exists():
+    if (archive := recipe.offline.archive) and not local_path(archive).exists():
         fix = "set offline.archive to the archive folder of a run, or to Parquet files"
         findings.append(Finding("archive", "broken", f"there is no {archive}", fix))
     return findings
@@ -73,14 +83,13 @@ def check_sources(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 def check_workers(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Compare the CPUs and GPUs that the workers ask for with those that are there."""
-    from actors.placement import Node, check_feasible, place
+    from actors.placement import check_feasible, place, place_learner_and_encoder
     from videorl.errors import ResourceError
 
-    there = [
-        Node(node.resources.get("CPU", 0), node.resources.get("GPU", 0), node.resources)
-        for node in nodes
-    ]
-    placement = place(recipe, there)
+    there = [ray_node(node) for node in nodes]
+    # What compares base and aligned policy at the end takes the learner's place.
+    placed = place if recipe.learns_online else place_learner_and_encoder
+    placement = placed(recipe, there)
     found = (
         f"{placement.num_cpus():g} CPUs and {placement.num_gpus():g} GPUs wanted, "
         f"{sum(node.cpus for node in there):g} and {sum(node.gpus for node in there):g} there"
@@ -112,14 +121,18 @@ def check_versions(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 def check_memory(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Compare the memory of each node with the largest model, which a process reads whole."""
-    from videorl.run.node_facts import local_place
+    from videorl.errors import VideorlError
 
-    sizes = {setting: _size_gb(local_place(place)) for setting, place in models_of(recipe).items()}
+    try:
+        sizes = sizes_gb(recipe)
+    except VideorlError as error:
+        fix = "see that each node has more memory than the largest model's files"
+        return [Finding("memory", "warning", f"the size of a model is not known: {error}", fix)]
     setting = max(sizes, key=lambda one: sizes[one])
     least = min(nodes, key=lambda node: node.memory_gb)
     found = (
         f"{least.memory_gb:.1f} GB on {least.name}, the least; {sizes[setting]:.1f} GB in "
-        f"{setting}, the largest model here"
+        f"{setting}, the largest model"
     )
     if least.memory_gb > sizes[setting]:
         return [Finding("memory", "ok", found)]
@@ -128,16 +141,17 @@ def check_memory(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 def check_room(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Compare free disk space with what checkpoints and archive will take, roughly."""
-    needed = {"archive": archive_gb(recipe)}
-    if (trained := trained_numbers(recipe)) is not None:
-        # Weights, two moments and the reference in float32, and the published versions.
-        numbers = trained * (4 + recipe.rollouts.max_staleness + 1)
-        needed["checkpoints"] = 4 * numbers * (recipe.checkpoint.keep + 1) / 1e9
+    from videorl.errors import VideorlError
+
+    needed, unknown = {"archive": archive_gb(recipe)}, ""
+    try:
+        on_gpu = any(node.resources.get("GPU", 0) for node in nodes)
+        needed["checkpoints"] = checkpoints_gb(recipe, on_gpu=on_gpu)
+    except VideorlError as error:
+        unknown = f" (checkpoints: not known, {error})"
     total, free = sum(needed.values()), nodes[0].disk_free_gb
     parts = ", ".join(f"{size:.2g} GB of {name}" for name, size in needed.items())
-    found = f"{free:.1f} GB free for {recipe.run_dir}; about {parts}"
-    if trained is None:
-        found += " (checkpoints: not known, as policy.path is not a folder here)"
+    found = f"{free:.1f} GB free for {recipe.run_dir}; about {parts}{unknown}"
     if free > total:
         return [Finding("room", "ok", found)]
     fix = (
@@ -146,12 +160,38 @@ def check_room(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     return [Finding("room", "broken", found, fix)]
 
 
+def check_downloads(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Compare free space for the hub's cache with what is to download, by the plan."""
+    from videorl.errors import VideorlError
+    from videorl.planning.cards import Card
+    from videorl.planning.plan import make_plan
+
+    lacking = [node for node in nodes if "to download" in node.models.values()]
+    if not lacking:
+        return []
+    try:
+        needed = make_plan(recipe, Card("any", 1e6, 1.0)).download_bytes / 1e9
+    except VideorlError as error:
+        fix = "see that the disk of HF_HOME has room for all models"
+        return [Finding("downloads", "warning", f"their size is not known: {error}", fix)]
+    least = min(lacking, key=lambda node: node.cache_free_gb)
+    found = (
+        f"{needed:.1f} GB to download, {least.cache_free_gb:.1f} GB free in the hub's cache on "
+        f"{least.name}"
+    )
+    if least.cache_free_gb > needed:
+        return [Finding("downloads", "ok", found)]
+    return [Finding("downloads", "broken", found, "set HF_HOME to a larger disk there")]
+
+
 CHECKS: list[Check] = [
     check_models,
+    check_downloads,
     check_sources,
     check_workers,
     check_versions,
     check_memory,
+    check_fit,
     check_room,
 ]
 
@@ -186,28 +226,52 @@ def archive_gb(recipe: Recipe) -> float:
     return size / 1e9
 
 
-def trained_numbers(recipe: Recipe) -> int | None:
-    """Return how many numbers are trained, by the headers of the policy's files.
+def checkpoints_gb(recipe: Recipe, *, on_gpu: bool) -> float:
+    """Return the most that the checkpoints of a run take, by the plan.
 
-    None if they are not in a folder on this machine.
+    Raises:
+        CheckpointError: The policy's configurations cannot be read.
     """
-    from safetensors import safe_open
+    from videorl.planning.checkpoints import checkpoints_bytes
+    from videorl.planning.memory import PolicyCounts
+    from videorl.planning.models import read_configs
+    from videorl.planning.shadow import compute_dtype
 
+    counts = PolicyCounts(recipe, read_configs(recipe.policy.path), on_gpu=on_gpu)
+    itemsize = compute_dtype(recipe, on_gpu).itemsize
+    return checkpoints_bytes(recipe, counts.sizes, itemsize) / 1e9
+
+
+def sizes_gb(recipe: Recipe) -> dict[str, float]:
+    """Return setting -> size of the files of the models that are here, or of known size.
+
+    Of models that are not here, the policy's follows from its configurations, and that of published
+    reward models is known; others are left out.
+
+    Raises:
+        CheckpointError: The policy's configurations cannot be read.
+        ConfigError: The recipe does not fit the policy.
+    """
+    from videorl.files import hub
+    from videorl.planning.rewards import is_known, reward_memory
     from videorl.run.node_facts import local_place
 
-    files = sorted((local_place(recipe.policy.path) / "transformer").glob("*.safetensors"))
-    if not files:
-        return None
-    lora, total = recipe.policy.lora, 0
-    for path in files:
-        with safe_open(path, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - the object is no dict
-                shape = tensors.get_slice(name).get_shape()
-                if not lora.rank:
-                    total += math.prod(shape)
-                elif name.endswith(tuple(f"{target}.weight" for target in lora.target_modules)):
-                    total += lora.rank * sum(shape)
-    return total
+    found: dict[str, float] = {}
+    for setting, text in models_of(recipe).items():
+        place, name = local_place(text), hub.parse(text)
+        if not place.exists() and name and (commit := hub.cached_commit(name)):
+            place = name.cache / "snapshots" / commit
+        found[setting] = _size_gb(place) if place.exists() else 0.0
+    if not found["policy.path"]:
+        from videorl.planning.cards import Card
+        from videorl.planning.plan import make_plan
+
+        alone = replace(recipe, rewards=[])
+        found["policy.path"] = make_plan(alone, Card("any", 1e6, 1.0)).download_bytes / 1e9
+    for number, reward in enumerate(recipe.rewards):
+        if found.get(setting := f"rewards.{number}.path") == 0.0 and is_known(reward):
+            found[setting] = reward_memory(reward, recipe)[0].weights / 1e9
+    return {setting: size for setting, size in found.items() if size}
 
 
 def _size_gb(place: Path) -> float:

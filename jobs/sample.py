@@ -3,6 +3,7 @@ r"""`videorl sample`: videos from a diffusers pipeline, with or without aligned 
     videorl sample "a large red circle moving left" "a small blue square moving up" --num 4
     videorl sample "a large red circle moving left" --lora runs/moving_shapes/aligned
     videorl sample --prompts prompts.txt --out samples
+    videorl sample "a cat turns its head" --image cat.png --recipe wan_2_1_i2v_14b_480p
     videorl sample "a large red circle moving left" --latent-reward runs/NAME/reward \
         --guide motion_quality=1 --guide text_alignment=0.5
 
@@ -24,6 +25,8 @@ from videorl.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from videorl.config import Recipe
+    from videorl.data.prompt_rows import PromptRow
+    from videorl.types import Condition
 
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "a file of prompts, as `prompts.source` of a recipe: text, CSV, JSON or Parquet"
     parser.add_argument("--prompts", type=Path, metavar="FILE", help=text)
     command.add_option(parser, "--column", "prompt", "where a table of --prompts has them")
+    text = "picture that videos of the PROMPTs begin with; those of --prompts have their own"
+    parser.add_argument("--image", type=Path, metavar="FILE", help=text)
     text = "name or path of the recipe whose policy and sampling settings are used"
     command.add_option(parser, "--recipe", "moving_shapes", text)
     parser.add_argument("--lora", help="folder of aligned LoRA weights, e.g. runs/NAME/aligned")
@@ -63,37 +68,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(options)
     command.output_folder(options.out)
     command.start_logging()
-    prompts = _prompts(options)
+    rows = _rows(options)
 
+    from videorl.data.prompts import problem_of_images
+    from videorl.files.pins import pin_settings
     from videorl.guidance.config import parse_weights, read_config
     from videorl.recipes.overrides import Override
     from videorl.recipes.reading import load_recipe
     from videorl.run.compute_type import as_in_run_of
+    from videorl.run.pins import policy_settings
 
     lora = [Override("policy.lora.initial", options.lora)] if options.lora else []
     recipe = load_recipe(options.recipe, [*options.set, *lora])
     recipe = as_in_run_of(recipe, [options.recipe, options.lora])
+    if problem := problem_of_images(rows, recipe.policy.family):
+        raise ConfigError(f"{problem}; texts take --image")
+    pin_settings(policy_settings(recipe), {})  # a wrong id is an error before anything is loaded
     is_guided = bool(options.guide)
     weights = parse_weights(options.guide, read_config(options.latent_reward)) if is_guided else {}
-    _sample(recipe, weights, prompts, options)
+    _sample(recipe, weights, [row.prompt(0).condition for row in rows], options)
     return 0
 
 
-def _prompts(options: argparse.Namespace) -> list[str]:
+def _rows(options: argparse.Namespace) -> list[PromptRow]:
     """Return the prompts that were typed, then those of the file."""
     from videorl.data.prompt_files import read_prompts
-    from videorl.data.text_files import problem_of
+    from videorl.data.prompt_rows import PromptRow
 
     for text in options.texts:
-        if problem := problem_of(text):
-            raise PromptError(problem)
         if Path(text).suffix and os.path.isfile(text):
             raise ConfigError(f"{text} is a file; give the prompts in it by --prompts {text}")
+    if options.image and not options.texts:
+        raise ConfigError("--image is the picture of texts, but there is none")
+    image = str(options.image.absolute()) if options.image else ""
+    typed = [PromptRow(text, image=image) for text in options.texts]
     rows = read_prompts(options.prompts, options.column) if options.prompts else []
-    prompts = [*options.texts, *(row.text for row in rows)]
-    if not prompts:
+    if not (typed or rows):
         raise ConfigError("there is no prompt: give texts, or --prompts FILE")
-    return prompts
+    return [*typed, *rows]
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -112,14 +124,14 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _sample(
-    recipe: Recipe, weights: dict[str, float], prompts: list[str], options: argparse.Namespace
+    recipe: Recipe, weights: dict[str, float], prompts: list[Condition], options: argparse.Namespace
 ) -> None:
     """Write the videos of all prompts.
 
     Args:
         recipe: Whose policy and sampling settings are used.
         weights: Of the latent reward's dimensions; empty = without guidance.
-        prompts: Texts; those that cannot be encoded are logged and left out.
+        prompts: Texts, perhaps with pictures; those that cannot be encoded are logged and left out.
         options: Of the command.
 
     Raises:
@@ -158,7 +170,7 @@ def _sample(
         for index, video in enumerate(of_prompt):
             path = options.out / f"{number:03d}-{index:02d}.mp4"
             write_mp4(path, video)
-            print(f"{path}  {prompt}")
+            print(f"{path}  {prompt if isinstance(prompt, str) else prompt.text}")
         if not of_prompt:
             logger.warning("left out: %s", refused[-1])
     if len(refused) == len(prompts):

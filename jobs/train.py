@@ -6,7 +6,8 @@ r"""`videorl train`: align a policy online, locally or under `ray job submit`.
         python -m jobs.train moving_shapes run_dir=/shared/runs/first
 
 Everything goes into the run folder, runs/NAME unless `run_dir` says otherwise. Stop it at any
-moment and start the same command again: it goes on from its last checkpoint.
+moment and start the same command again: it goes on from its last checkpoint; with --from-scratch it
+begins anew, and what the folder held is kept in one beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from jobs import command
 from videorl.errors import RehearsalError
+from videorl.run.stages import Stages
 
 if TYPE_CHECKING:
     from videorl.config import Recipe
@@ -31,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("videorl train", __doc__)
     command.add_recipe(parser, "videorl/config.py")
     command.add_address(parser)
+    command.add_from_scratch(parser)
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
+    stages = Stages()
+    stages.begin(f"reading the recipe {options.recipe}")
 
     from videorl.recipes.advice import advice
     from videorl.recipes.reading import load_recipe
@@ -48,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from videorl.learning.stored_pairs import check_archive
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
-    with open_run(recipe) as folder:
+    with open_run(recipe, from_scratch=options.from_scratch) as folder:
+        stages.begin("loading Ray and PyTorch")
         from actors.run import run
 
         try:
-            finished = run(recipe, folder, options.address)
+            finished = run(recipe, folder, options.address, stages)
         except RehearsalError as error:
             raise _with_plan(error, recipe) from error
     if not finished:

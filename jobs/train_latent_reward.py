@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start a training or go on with it. Exit code 130 = stopped, can be continued."""
     parser = command.new_parser("videorl train_latent_reward", __doc__)
     command.add_recipe(parser, "videorl/guidance/recipe.py")
+    command.add_from_scratch(parser)
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
 
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.run.folder import open_run
     from videorl.run.stopping import stop_on_signal
 
-    with open_run(recipe) as folder, stop_on_signal() as should_stop:
+    opened = open_run(recipe, from_scratch=options.from_scratch)
+    with opened as folder, stop_on_signal() as should_stop:
         finished = train_latent_reward(recipe, folder, should_stop)
     if not finished:
         return command.stopped(folder.root)

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("videorl train_reward", __doc__)
     command.add_recipe(parser, "videorl/reward_training/config.py")
     command.add_address(parser)
+    command.add_from_scratch(parser)
     options = parser.parse_intermixed_args(given)
     command.start_logging()
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from actors.reward_training import train_reward
     from videorl.run.folder import open_run
 
-    with open_run(recipe) as folder:
+    with open_run(recipe, from_scratch=options.from_scratch) as folder:
         finished = train_reward(recipe, folder, options.address)
     if not finished:
         return command.stopped(folder.root)

@@ -45,7 +45,8 @@ print("loaded:", *sorted(heavy & set(sys.modules)))
 
 def test_every_command_is_a_module_of_its_own() -> None:
     modules = [module for module, _ in cli.COMMANDS.values()]
-    assert set(modules) <= set(RUNNABLE)
+    # What completes the others is given them, and runs through `videorl` alone.
+    assert set(modules) - set(RUNNABLE) == {"jobs.completion"}
     assert len(set(modules)) == len(modules)
 
 

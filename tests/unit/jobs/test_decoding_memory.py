@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from jobs.bench.peak_memory import peak_bytes
-from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
+from tests.tiny import TINY, tiny_policy, tiny_sampling
+from videorl.errors import ConfigError
 from videorl.policies import FAMILIES, load_policy
 
 
@@ -18,16 +19,18 @@ def test_a_clip_in_pieces_has_the_gradient_of_the_whole_one_and_a_lower_peak(
 ) -> None:
     policy = load_policy(
         tiny_policy(tiny_checkpoints[family], family),
-        tiny_sampling(num_frames=33),
+        tiny_sampling(family, num_frames=33),
         parts=frozenset({"vae"}),
     )
-    channels, _, height, width = LATENT_SHAPES[family]
+    channels, _, height, width = TINY[family].latents
     draw = torch.Generator().manual_seed(0)
-    latents = torch.randn(1, channels, 17, height, width, generator=draw)
+    by_frames = TINY[family].decodes_by_frames
+    num_frames = TINY[family].latent_frames(33) if by_frames else 3
+    latents = torch.randn(1, channels, num_frames, height, width, generator=draw)
 
-    def decoded(*, in_pieces: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def decoded(*, in_pieces: bool, tile_px: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         x0 = latents.clone().requires_grad_()
-        pixels = policy.pixels(x0, in_pieces=in_pieces)
+        pixels = policy.pixels(x0, in_pieces=in_pieces, tile_px=tile_px)
         pixels.square().sum().backward()
         assert x0.grad is not None
         return pixels.detach(), x0.grad
@@ -36,5 +39,14 @@ def test_a_clip_in_pieces_has_the_gradient_of_the_whole_one_and_a_lower_peak(
     assert torch.equal(pieces[0], whole[0])
     torch.testing.assert_close(pieces[1], whole[1], rtol=1e-5, atol=1e-6)
     cpu = torch.device("cpu")
-    peak = peak_bytes(lambda: decoded(in_pieces=True), cpu)
-    assert peak < 0.5 * peak_bytes(lambda: decoded(in_pieces=False), cpu)
+    if by_frames:
+        peak = peak_bytes(lambda: decoded(in_pieces=True), cpu)
+        assert peak < 0.5 * peak_bytes(lambda: decoded(in_pieces=False), cpu)
+    if not TINY[family].has_tiles:
+        with pytest.raises(ConfigError, match="decodes whole frames only"):
+            policy.pixels(latents, tile_px=16)
+        return
+    latents = torch.randn(1, channels, 3, 2 * height, 2 * width, generator=draw)
+    tile_px = 4 * policy._pipeline.vae_scale_factor_spatial  # pyright: ignore
+    peak = peak_bytes(lambda: decoded(in_pieces=True, tile_px=tile_px), cpu)
+    assert peak < 0.8 * peak_bytes(lambda: decoded(in_pieces=True), cpu)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from jobs import export
-from tests.adapters import comfy, matrices, old_diffusers
+from tests.adapters import TARGETS, comfy, matrices, old_diffusers
+from tests.tiny import tiny_policy, tiny_sampling
 from videorl.errors import CheckpointError, ConfigError, RunFolderError
+from videorl.policies import load_policy
+from videorl.policies.adapter_files import open_adapter
+from videorl.weights import digest
 
 
 def test_a_run_is_exported_by_its_folder_or_its_adapter(
@@ -36,6 +41,32 @@ def test_a_run_is_exported_by_its_folder_or_its_adapter(
     for _ in range(2):  # an older file is replaced
         assert export.main(["first", "--format", "kohya", "--out", "new/a.safetensors"]) == 0
     assert [path.name for path in Path("new").iterdir()] == ["a.safetensors"]
+
+
+def test_two_experts_are_two_files_which_are_read_again(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_policy(tiny_checkpoints["wan_2_2"], "wan_2_2")
+    config.lora.target_modules = TARGETS
+    parts = frozenset({"transformer"})
+    policy = load_policy(config, tiny_sampling("wan_2_2"), parts=parts)
+    draw = torch.Generator().manual_seed(0)
+    weights = {
+        name: torch.randn(one.shape, generator=draw) for name, one in policy.weights().items()
+    }
+    policy.load_weights(weights)
+    policy.export(tmp_path / "aligned")
+    for layout in ("comfyui", "kohya", "diffusers"):
+        out = tmp_path / layout / "style.safetensors"
+        assert export.main([str(tmp_path / "aligned"), "--format", layout, "--out", str(out)]) == 0
+        names = [path.name for path in sorted(out.parent.iterdir())]
+        assert names == ["style_high_noise.safetensors", "style_low_noise.safetensors"]
+        config.lora.initial = str(out.parent)
+        again = load_policy(config, tiny_sampling("wan_2_2"), parts=parts)
+        assert digest(again.weights()) == digest(policy.weights())
+    assert capsys.readouterr().out.count("10 layers, rank 4, alpha 8") == 6
+    with pytest.raises(CheckpointError, match=r"two transformers.*policy\.family=wan_2_2"):
+        open_adapter(str(tmp_path / "aligned"))
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_a_trial_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert gpu.main(["--tiny", "--out", str(tmp_path / "gpu.json")]) == 0
     found, printed = json.loads((tmp_path / "gpu.json").read_text()), capsys.readouterr().out
     assert (found["failed"], found["skipped"]) == ({}, [])
-    assert len(found["rows"]) == 11
+    assert len(found["rows"]) == 21
     for row in found["rows"]:
         assert row["seconds"] > 0 and row["teraflops"] > 0 and row["name"] in printed
         share = row["teraflops"] / row["seconds"] / found["matrix_teraflops_per_s"]
@@ -51,7 +51,7 @@ def test_half_precision_trains_float32_adapters_on_frozen_weights() -> None:
 def test_what_no_time_is_left_for_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     scale = Scale(True, torch.device("cpu"), torch.bfloat16)
     found = gpu.measure_all(scale, time.monotonic() - 1)
-    assert found["rows"] == [] and len(found["skipped"]) == 11
+    assert found["rows"] == [] and len(found["skipped"]) == 21
     assert "no time was left for: Wan-1.3B" in capsys.readouterr().out
 
 

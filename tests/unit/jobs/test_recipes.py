@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs import recipes
+from videorl.recipes.kinds import FOLDERS
 
 
 def test_the_command_lists_and_prints_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,7 +24,9 @@ def test_the_command_lists_and_prints_at_once(capsys: pytest.CaptureFixture[str]
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "videorl train cogvideox_2b"
-    assert sum(line.startswith("    Verified: ") for line in lines) == 12
+    assert sum(line.startswith("    Verified: ") for line in lines) == sum(
+        len(list(folder.glob("*.yaml"))) for folder in FOLDERS.values()
+    )
     assert re.search(r"\nseed: 3 +# override\n", done.stdout)
     assert lines[-1] == "set()"
     recipes.main(["--for", "train_reward"])

@@ -9,6 +9,7 @@ import pytest
 import videorl
 from jobs import command, train
 from tests.small_runs import SETTINGS
+from videorl.errors import ConfigError
 
 
 def test_a_run_that_learned_nothing_says_so_and_ends_with_another_exit_code(
@@ -31,3 +32,11 @@ def test_a_run_that_learned_nothing_says_so_and_ends_with_another_exit_code(
         at_the_end
     )
     assert train.main([str(tmp_path / "config.yaml")]) == command.LEARNED_NOTHING
+
+
+def test_the_first_line_says_what_is_done_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError):
+        train.main([str(tmp_path / "missing.yaml")])
+    assert capsys.readouterr().err == f"[0 s] reading the recipe {tmp_path}/missing.yaml\n"
