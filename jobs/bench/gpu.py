@@ -6,7 +6,8 @@
 Weights are random, in bfloat16, and text embeddings too: nothing is downloaded. It needs PyTorch,
 diffusers, transformers, peft and omegaconf, but neither Ray nor DeepSpeed. Each measurement runs
 once to warm up, and once more for its time and its peak of memory, weights included. The share is
-that of the rate of large matrix products, measured in the same run. Reward models are measured
+that of the rate of large matrix products, measured in the same run. Accelerated rows count the
+operations of the plain row of that name, so that shares compare times. Reward models are measured
 without reading the video.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 FAMILIES = {"wan": "Wan-1.3B", "cogvideox": "CogVideoX-2B"}
 _TOGETHER = {1: "one video at a time", 2: "both videos"}
+_KERNELS = ("flash", "_flash_3", "sage", "_native_cudnn", "_native_efficient")
 _SOLVER, _DECODING = "a few solver steps", "decoding"
 
 
@@ -92,7 +95,8 @@ def measure_all(scale: Scale, deadline: float) -> dict[str, Any]:
             skipped.append(title)
             continue
         try:
-            rows.append(row := measure(title, make, scale.device, rate))
+            known = next((r.teraflops for r in rows if title.startswith(f"{r.name}, ")), None)
+            rows.append(row := measure(title, make, scale.device, rate, known))
         except Exception as error:  # the others may still fit
             failed[title] = f"{type(error).__name__}: {error}"
             print(f"{title:<44}{failed[title]}", flush=True)
@@ -138,6 +142,32 @@ def measurements(scale: Scale) -> dict[str, Callable[[], Work]]:
     found["VideoReward, a clip of 5 s"] = partial(real.video_reward, scale)
     found["VideoScore, 16 frames"] = partial(real.video_score, scale)
     found["VisionReward, a clip of 5 s"] = partial(real.vision_reward, scale)
+    return found | accelerated(scale)
+
+
+def accelerated(scale: Scale) -> dict[str, Callable[[], Work]]:
+    """Return the accelerators of sampling, and those that the learner has too."""
+    from jobs.bench import real_models as real
+    from videorl.policies.attention import installed
+
+    compiled = {"policy.compile": "eager" if scale.is_tiny else "inductor"}
+    kernels = ["_native_math"] if scale.is_tiny else [n for n in installed() if n in _KERNELS]
+    found: dict[str, Callable[[], Work]] = {}
+    for family in FAMILIES:
+        ways: dict[str, Mapping[str, object]] = {"compiled": compiled}
+        if family == "wan":  # whose attention alone goes through diffusers' choice
+            ways |= {name: {"policy.attention_backend": name} for name in kernels}
+        few, both = (f"{_title(scale, family)}{part}" for part in (f", {_SOLVER}", " DPO"))
+        for how, changes in ways.items():
+            found[f"{few}, {how}"] = partial(real.solver_steps, scale, family, changes)
+            title = f"{both}, {_TOGETHER[2]}, {how}"
+            found[title] = partial(real.dpo_step, scale, family, 2, changes)
+        merged = {"sampling.merge_lora": True}
+        found[f"{few}, merged LoRA"] = partial(real.solver_steps, scale, family, merged)
+        together = compiled | merged | {"sampling.guidance_in_one_batch": True}
+        found[f"{few}, merged, one batch, compiled"] = partial(
+            real.solver_steps, scale, family, together
+        )
     return found
 
 
@@ -177,18 +207,39 @@ def _title(scale: Scale, family: str) -> str:
     return f"{FAMILIES[family]} {sampling.num_frames}x{sampling.height}x{sampling.width}"
 
 
-def measure(title: str, make: Callable[[], Work], device: torch.device, rate: float) -> Measured:
-    """Load, warm up while the operations are counted, then measure time and memory."""
+def measure(
+    title: str,
+    make: Callable[[], Work],
+    device: torch.device,
+    rate: float,
+    teraflops: float | None = None,
+) -> Measured:
+    """Load, warm up while the operations are counted, then measure time and memory.
+
+    Args:
+        title: Of the row.
+        make: Loads what works.
+        device: Of the work.
+        rate: Of matrix products, in 10^12 per second.
+        teraflops: Of the work in 10^12, if they need not be counted: compiled ones cannot be.
+
+    Raises:
+        RuntimeError: Its blocks were to be compiled and were not.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
+
+    from videorl.policies.compiling import num_failures
 
     gc.collect()
     is_gpu = device.type == "cuda"
     if is_gpu:
         torch.cuda.empty_cache()
-    work = make()
-    with FlopCounterMode(display=False) as counter:
+    work, uncompiled = make(), num_failures()
+    with FlopCounterMode(display=False) if teraflops is None else nullcontext() as counter:
         work()
+    if num_failures() > uncompiled:
+        raise RuntimeError("the blocks did not compile: see the log above")
     if is_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -198,7 +249,9 @@ def measure(title: str, make: Callable[[], Work], device: torch.device, rate: fl
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     peak_gib = torch.cuda.max_memory_allocated() / GIB if is_gpu else 0.0
-    teraflops = counter.get_total_flops() / 1e12
+    if counter is not None:
+        teraflops = counter.get_total_flops() / 1e12
+    assert teraflops is not None
     return Measured(title, seconds, peak_gib, teraflops, teraflops / seconds / rate)
 
 

@@ -130,16 +130,16 @@ def _sweep(options: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     max_factor = MAX_FACTOR if options.max_factor is None else options.max_factor
     held_out = load_prompts("moving_shapes", "held_out")[: options.prompts]
     texts = [prompt.text for prompt in held_out]
-    embeds, negative_LD = policy.encode(texts), policy.encode([""])[0]
+    embeds, negative = policy.encode(texts), policy.encode([""])[0]
     wanted = requests(reward.config.dimensions, options.weights, options.mixes)
     with progress("requests", len(wanted)) as reach:
         for number, weights in enumerate(wanted):
             started = time.perf_counter()
             sampler = GuidedSampler(policy, reward, weights, max_factor=max_factor)
             rows: dict[str, list[float]] = {}
-            for text, embeds_LD in zip(texts, embeds, strict=True):
+            for text, embedding in zip(texts, embeds, strict=True):
                 seeds = [derive_seed(1234, "guidance", text, k) for k in range(options.samples)]
-                videos = policy.decode(sampler.sample(embeds_LD, negative_LD, seeds))
+                videos = policy.decode(sampler.sample(embedding, negative, seeds))
                 for name, mean in _oracle_means(videos, text).items():
                     rows.setdefault(name, []).append(mean)
             columns = {name: np.array(values) for name, values in rows.items()}

@@ -6,10 +6,11 @@
 
 The shape of OnlineVPO's scalability figure (arXiv 2412.15159): DPO reads latents, ReFL keeps what
 the gradient needs of the model, of the VAE's decoder and of the reward. Each number is the peak of
-torch's allocations over one whole optimizer step on one example, above what was held before it, so
-without the policy's weights. DPO holds the activations of both videos of a pair
-(`learner.micro_batch_size=2`), or of one after the other (`1`); ReFL samples one video, and decodes
-it whole or in pieces (`objective.checkpoint_decode`).
+torch's allocations over one whole optimizer step on one example (the second: the first also makes
+the optimizer's state), above what was held before it, so without the policy's weights. What
+`videorl plan` counts for the same steps of DPO stands beside it. DPO holds the activations of both
+videos of a pair (`learner.micro_batch_size=2`), or of one after the other (`1`); ReFL samples one
+video, and decodes it whole or in pieces (`objective.checkpoint_decode`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from videorl.errors import ConfigError
 from videorl.types import Prompt
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from videorl.config import Recipe
+    from videorl.embedding import Embedding
     from videorl.types import PreferencePair
 
 MIB = 2**20
@@ -50,6 +50,9 @@ class Point:
     refl: int
     pieces: int
     """ReFL, the clip decoded a few frames at a time."""
+    planned_one: float
+    planned_dpo: float
+    """What the plan counts for `one` and `dpo`."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     points: list[Point] = []
     titles = ("one MiB", "pair MiB", "ReFL MiB", "pieces", "pair/one", "ReFL/pair")
+    titles += ("plan/one", "plan/pair")
     print(f"{'frames':>6} {'pixels':>9} " + " ".join(f"{title:>9}" for title in titles))
     for side in options.sides:
         for frames in options.frames:
@@ -86,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{frames:>6} {side:>4}×{side:<4} {point.one / MIB:>9.1f} {point.dpo / MIB:>9.1f} "
                 f"{point.refl / MIB:>9.1f} {point.pieces / MIB:>9.1f} "
                 f"{point.dpo / point.one:>9.2f} "
-                f"{point.refl / point.dpo:>9.1f}",
+                f"{point.refl / point.dpo:>9.1f} "
+                f"{point.planned_one / point.one:>9.2f} {point.planned_dpo / point.dpo:>9.2f}",
                 flush=True,
             )
     write_json(options.json, [asdict(point) for point in points])
@@ -117,12 +122,12 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
     recipe = replace(
         recipe,
         sampling=replace(recipe.sampling, **size),
-        learner=replace(recipe.learner, micro_batch_size=2),
+        learner=replace(recipe.learner, micro_batch_size=2, prefetch=False),
     )
     policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, trainable=True)
     module = policy.trainable_module()
     device = next(module.parameters()).device
-    embeds_LD, negative_LD = policy.encode([PROMPT.text, recipe.sampling.negative_prompt])
+    embeds, negative = policy.encode([PROMPT.text, recipe.sampling.negative_prompt])
 
     def peak_of(recipe: Recipe, example: Any) -> int:
         with tempfile.TemporaryDirectory() as folder:
@@ -133,12 +138,14 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
                 step_settings(recipe),
                 open_checkpoints(recipe.checkpoint, Path(folder)),
             )
-            return peak_bytes(lambda: learner.step(0, [example]), device)
+            learner.step(0, [example])
+            return peak_bytes(lambda: learner.step(1, [example]), device)
 
     dpo = replace(recipe, objective=FlowDPO(timesteps_per_pair=1))
-    pair, prompt = _pair(recipe, embeds_LD), PromptExample(PROMPT, embeds_LD, negative_LD)
+    pair, prompt = _pair(recipe, embeds), PromptExample(PROMPT, embeds, negative)
     ways = [replace(recipe.objective, checkpoint_decode=in_pieces) for in_pieces in (False, True)]
     whole, pieces = (peak_of(replace(recipe, objective=way), prompt) for way in ways)
+    planned_one, planned_dpo = (_planned(dpo, number, device.type == "cuda") for number in (1, 2))
     point = Point(
         frames,
         side,
@@ -146,27 +153,40 @@ def measure(recipe: Recipe, frames: int, side: int) -> Point:
         dpo=peak_of(dpo, pair),
         refl=whole,
         pieces=pieces,
+        planned_one=planned_one,
+        planned_dpo=planned_dpo,
     )
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return point
 
 
-def _pair(recipe: Recipe, embeds_LD: Tensor) -> PreferencePair:
+def _planned(recipe: Recipe, num_videos: int, on_gpu: bool) -> float:
+    """Return the bytes that the plan counts for a step, above what is held before it."""
+    from videorl.planning.memory import PolicyCounts, has_checkpointing
+    from videorl.planning.models import read_configs
+
+    counts = PolicyCounts(recipe, read_configs(recipe.policy.path), on_gpu=on_gpu)
+    video = counts.learner(has_checkpointing(recipe, counts.sizes.transformer))
+    memory = counts.memory(num_videos * video.num_bytes, num_ranks=1)
+    return memory.gradients + memory.activations
+
+
+def _pair(recipe: Recipe, embeds: Embedding) -> PreferencePair:
     """Return a pair of twice the same latents, sampled in one step."""
     from videorl.learning.stored_pairs import probe_sampling
     from videorl.policies import load_policy
     from videorl.types import Candidate, PreferencePair, Score, ScoredCandidate, WeightVersion
 
     parts = frozenset({"transformer", "text_encoder"})
-    probe = load_policy(recipe.policy, probe_sampling(recipe.sampling), parts=parts)
-    latents_CTHW = probe.sample(embeds_LD, None, [0])[0].cpu()
+    probe = load_policy(recipe.policy, probe_sampling(recipe), parts=parts)
+    latents_CTHW = probe.sample(embeds, None, [0])[0].cpu()
     sampled = WeightVersion(0, "measured")
     chosen, rejected = (
         ScoredCandidate(Candidate(0, PROMPT, n, n, sampled, latents_CTHW, None), Score({}, 0.0))
         for n in range(2)
     )
-    return PreferencePair(PROMPT, embeds_LD, chosen, rejected, margin=1.0)
+    return PreferencePair(PROMPT, embeds, chosen, rejected, margin=1.0)
 
 
 _LABELS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from jobs.bench import real_configs as real
 from videorl.config import Recipe
+from videorl.embedding import Embedding
 from videorl.learning.engines.local import LocalEngine
 from videorl.learning.from_candidates import FromCandidates
 from videorl.learning.gradient_step import gradient_step
 from videorl.objectives.dpo import FlowDPO
 from videorl.policies import load_family
+from videorl.policies.attention import use_backend
+from videorl.policies.compiling import compile_blocks
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import float32_linears, prepare_for_autocast
@@ -24,6 +28,9 @@ from videorl.recipes.reading import load_recipe
 from videorl.types import Candidate, PreferencePair, Prompt, Score, ScoredCandidate, WeightVersion
 
 Work = Callable[[], object]
+Changes = Mapping[str, object]
+"""Setting of `policy` or `sampling`, such as `sampling.merge_lora` -> its value."""
+_NONE: Changes = MappingProxyType({})
 NUM_STEPS = 3
 """Solver steps that are measured."""
 _TEXT_TOKENS = 400
@@ -52,10 +59,18 @@ class Scale:
 
 
 def policy(
-    scale: Scale, family_name: str, *, trainable: bool = False, with_vae: bool = False
+    scale: Scale,
+    family_name: str,
+    *,
+    trainable: bool = False,
+    with_vae: bool = False,
+    changes: Changes = _NONE,
 ) -> PipelinePolicy:
     """Return a policy with LoRA as `load_policy` does, but with random weights."""
     family, recipe = load_family(family_name), scale.recipe(family_name)
+    for key, value in changes.items():
+        section, name = key.split(".")
+        setattr(getattr(recipe, section), name, value)
     build = _wan if family_name == "wan" else _cogvideox
     transformer, vae, scheduler = build(scale, with_vae)
     if vae is not None:
@@ -75,6 +90,8 @@ def policy(
     autocast = trainable and scale.dtype != torch.float32
     if autocast:
         prepare_for_autocast(trained, float32_layers, scale.device.type)
+    use_backend(transformer, recipe.policy.attention_backend)
+    compile_blocks(family, transformer, recipe.policy.compile)
     return PipelinePolicy(
         family,
         pipeline,
@@ -86,24 +103,25 @@ def policy(
     )
 
 
-def dpo_step(scale: Scale, family: str, videos: int) -> Work:
+def dpo_step(scale: Scale, family: str, videos: int, changes: Changes = _NONE) -> Work:
     """Return an optimizer step on one pair at one time, with `videos` per forward."""
-    made, recipe = policy(scale, family, trainable=True), scale.recipe(family)
+    made = policy(scale, family, trainable=True, changes=changes)
+    recipe = scale.recipe(family)
     objective = FlowDPO(timesteps_per_pair=1)
     method = FromCandidates(made, objective, 0, recipe.video_pixels, videos)
     engine = LocalEngine(made.trainable_module(), recipe.optimizer)
     pair = _pair(made, recipe)
 
     def work() -> None:
-        items, _ = method.items(0, [pair])
-        gradient_step(engine, method.passes(items), recipe.optimizer, 0)
+        (update,), _ = method.items(0, [pair])
+        gradient_step(engine, method.passes(update.items), recipe.optimizer, 0)
 
     return work
 
 
-def solver_steps(scale: Scale, family: str) -> Work:
+def solver_steps(scale: Scale, family: str, changes: Changes = _NONE) -> Work:
     """Return a few solver steps of one video, with guidance."""
-    made, recipe = policy(scale, family), scale.recipe(family)
+    made, recipe = policy(scale, family, changes=changes), scale.recipe(family)
     embeds = [_embeds(made, recipe)]
     return torch.no_grad()(partial(made.sample_partly, embeds, embeds, [0], [NUM_STEPS], NUM_STEPS))
 
@@ -214,10 +232,10 @@ def _built(scale: Scale, build: Callable[[], Any]) -> Any:
         torch.set_default_dtype(before)
 
 
-def _embeds(made: PipelinePolicy, recipe: Recipe) -> Tensor:
-    config: Any = made.trainable_module().config
-    width = config.text_dim if "text_dim" in config else config.text_embed_dim
-    return torch.randn(recipe.sampling.max_sequence_length, width)
+def _embeds(made: PipelinePolicy, recipe: Recipe) -> Embedding:
+    family = load_family(recipe.policy.family)
+    zeros = family.example_text(made.trainable_module(), recipe.sampling.max_sequence_length)
+    return zeros.map(torch.randn_like)
 
 
 def _latents(made: PipelinePolicy, recipe: Recipe) -> Tensor:

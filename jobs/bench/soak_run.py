@@ -179,7 +179,13 @@ def soak(
                 repeating(faults.next, fault_every_s, "fault"),
                 repeating(lambda: samples.append(_sample()), sample_every_s, "soak sample"),
             ):
-                train(recipe, parts.parts, parts.progress, lambda: time.monotonic() > end)
+                # A run stops while it waits for a round too: one step at the least is looked at.
+                train(
+                    recipe,
+                    parts.parts,
+                    parts.progress,
+                    lambda: time.monotonic() > end and watch.steps > 0,
+                )
             pools = {name: pool.stats() for name, pool in parts.pools.items()}
     return {
         "minutes": minutes,

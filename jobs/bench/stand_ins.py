@@ -24,8 +24,8 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.placement import beside_driver, start_actor
+from actors.processes.worker_process import own_node
 from actors.store.media import fetch
-from actors.worker_process import own_node
 from videorl.futures import completed
 from videorl.types import (
     LearnerOutput,
@@ -60,11 +60,14 @@ class Pace:
     workers that begin at the same time would end at the same time for the whole run."""
     computes: bool = False
     """Every stage computes instead of sleeping, and all share one core."""
+    candidates: int = 0
+    """Of a whole request: one for fewer takes as much less; 0 = any number takes as long."""
 
     def generation_s(self, request: SampleRequest) -> float:
         """Return how many seconds a request takes."""
         share = request.seeds[0] % 10_007 / 10_006
         seconds = self.generate_s * (1 + self.spread * (2 * share - 1))
+        seconds *= len(request.seeds) / (self.candidates or len(request.seeds))
         place = request.prompt.index + 1
         return seconds * place / self.stagger if place < self.stagger else seconds
 
@@ -86,6 +89,7 @@ class Slept:
     version: WeightVersion
     timings: Mapping[str, float]
     unusable: Mapping[int, str] = field(default_factory=dict[int, str])
+    is_uncompiled: bool = False
 
 
 class SleepingGenerator:
@@ -173,7 +177,9 @@ class StandInText:
         """Return an empty embedding per prompt."""
         import torch
 
-        return [torch.zeros(8, 64) for _ in prompts]
+        from videorl.embedding import plain
+
+        return [plain(torch.zeros(8, 64)) for _ in prompts]
 
 
 def version_of(step: int) -> WeightVersion:
