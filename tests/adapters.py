@@ -17,6 +17,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from tests.tiny import tiny_policy, tiny_sampling
+from videorl.embedding import plain
 from videorl.policies import load_policy
 from videorl.policies.pipeline_policy import PipelinePolicy
 
@@ -84,7 +85,7 @@ def assert_same_effect(
         found = made.predict(
             given["hidden_states"],
             given["timestep"] / 1000,
-            list(given["encoder_hidden_states"]),
+            [plain(rows) for rows in given["encoder_hidden_states"]],
             role,
         )
         torch.testing.assert_close(found, expected, atol=5e-4, rtol=1e-3)

@@ -1,5 +1,7 @@
 """One thread per process and no network, set before anything imports torch; GPU tests skipped.
 
+So are those marked `long`, unless they are asked for: `make test-long`.
+
 Property tests take seconds, and the same examples every time. More, and others each time:
 `HYPOTHESIS_PROFILE=long pytest tests/fuzz`.
 """
@@ -14,18 +16,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Ray's workers give way to other processes, unless told not to: the tests without Ray run beside.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# A machine that does much else takes long to start Ray.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "90")
 
 # Temporary folders are made once per test, and examples may decode videos: neither is a fault.
 _ALIKE = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 }
-settings.register_profile("default", max_examples=40, derandomize=True, database=None, **_ALIKE)
+settings.register_profile("default", max_examples=20, derandomize=True, database=None, **_ALIKE)
 settings.register_profile("long", max_examples=5000, derandomize=False, **_ALIKE)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and "long" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="make test-long"))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -39,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One tiny, genuine checkpoint per policy family, with random weights. Never write to it."""
-    from tests.tiny import BUILDERS
+    from tests.tiny import TINY
 
     root = tmp_path_factory.mktemp("checkpoints")
-    return {family: build(root / family) for family, build in BUILDERS.items()}
+    return {family: tiny.save(root / family) for family, tiny in TINY.items()}

@@ -1,10 +1,11 @@
 """One rank of a group that runs the tiny learner on every ZeRO stage: a program for tests.
 
 Usage: `python -m tests.engine_ranks RANK WORLD_SIZE FOLDER [OTHER]`. Rank 0 writes
-`FOLDER/found.json`: stage -> metrics and digests of a run of 4 steps, and digests of one that was
-restored after 2; and, given the folder of a group of another size, metrics of a run that goes on
-from that group's checkpoint of the next ZeRO stage.
-A process of its own, since ZeRO 3 patches PyTorch for good.
+`FOLDER/found.json`: stage -> metrics and digests of a rehearsed run of 4 steps, and digests of one
+that was restored after 2; and, given the folder of a group of another size, metrics of a run that
+goes on from that group's checkpoint of the next ZeRO stage.
+Other ranks write `apart-RANK.txt`, the error of a rehearsal in which they do not see what rank 0
+wrote. A process of its own, since ZeRO 3 patches PyTorch for good.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tests.learners import run_steps, tiny_learner, tiny_recipe
+from tests.learners import run_steps, tiny_learner, tiny_pairs, tiny_recipe
 from videorl.config import Recipe
+from videorl.errors import CheckpointError
 from videorl.learning.learner import Learner
 
 STAGES = (0, 1, 2, 3)
@@ -42,6 +44,7 @@ def learner_on(stage: int, folder: Path, videos: int = 1) -> tuple[Learner, Any]
     from videorl.learning.engines.deepspeed import DeepSpeedEngine
 
     recipe = recipe_of(stage, videos)
+    recipe.optimizer.fused = stage in (1, 3)
 
     def engine(module: torch.nn.Module) -> DeepSpeedEngine:
         # The base of an adapter: sharded, but neither published nor saved.
@@ -65,6 +68,17 @@ def count_gathered() -> list[int]:
     return counts
 
 
+def rehearse_apart(rank: int, folder: Path) -> None:
+    """Rehearse a checkpoint in a folder of each rank's own, as on nodes without a shared disk."""
+    learner, _ = learner_on(0, folder / f"apart-{rank}")
+    learner.start()
+    try:
+        learner.rehearse_checkpoint()
+    except CheckpointError as error:
+        (folder / f"apart-{rank}.txt").write_text(str(error))
+        torch.distributed.all_reduce(torch.zeros(1))  # rank 0 waits for all, in vain elsewhere
+
+
 def main(rank: int, world_size: int, folder: Path, other: Path | None = None) -> None:
     """Run all stages one after the other."""
     os.environ |= {"DS_ACCELERATOR": "cpu", "LOCAL_RANK": str(rank)}
@@ -73,15 +87,19 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
     )
     found: dict[str, Any] = {}
+    rehearse_apart(rank, folder)
     for stage in STAGES:
         learner, policy = learner_on(stage, folder / f"stage-{stage}")
         gathered = count_gathered()
         learner.start()
+        learner.rehearse_step(tiny_pairs(0))
+        learner.rehearse_checkpoint()
         outputs = run_steps(learner, 0, 2)
         learner.save({"step": 2}).result()
         torch.distributed.barrier()
         outputs += run_steps(learner, 2, 4)
-        kept = {"trained": sum(p.numel() for p in policy.reference.parameters())}
+        held = [getattr(p, "ds_tensor", p).numel() for p in policy.reference.parameters()]
+        kept = {"trained": sum(p.numel() for p in policy.base.parameters()), "reference": sum(held)}
         kept |= {
             "gathered": max(gathered, default=0),
             "copies": len(learner.published(outputs[-1].version)),

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from videorl.embedding import Embedding, plain
 from videorl.errors import PromptError
 from videorl.processes.rectified_flow import RectifiedFlow
 from videorl.protocols import Process, Role
 from videorl.types import (
     Candidate,
     CandidateGroup,
+    Condition,
     Prompt,
     SampleRequest,
     Score,
@@ -53,18 +55,19 @@ class FakePolicy:
         self._seconds = seconds
         self.num_encoded = 0
 
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+    def encode(self, prompts: Sequence[Condition]) -> list[Embedding]:
         """Embed each word as [len(word), 1], at most `MAX_WORDS` words."""
-        if too_long := [prompt for prompt in prompts if len(prompt.split()) > MAX_WORDS]:
+        texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
+        if too_long := [text for text in texts if len(text.split()) > MAX_WORDS]:
             raise PromptError(f"prompt {too_long[0]!r} has more than {MAX_WORDS} words")
         self.num_encoded += len(prompts)
-        words = [prompt.split() or ["."] for prompt in prompts]
-        return [torch.tensor([[float(len(word)), 1.0] for word in one]) for one in words]
+        words = [text.split() or ["."] for text in texts]
+        return [plain(torch.tensor([[float(len(word)), 1.0] for word in one])) for one in words]
 
     def sample(
         self,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> Tensor:
         """Return seeded noise, scaled per channel and shifted by the mean embedding."""
@@ -74,7 +77,7 @@ class FakePolicy:
             for seed in seeds
         ]
         scale_C111 = self._module["scale"].detach().view(-1, 1, 1, 1)
-        return torch.stack(noise) * scale_C111 + prompt_embeds_LD.mean()
+        return torch.stack(noise) * scale_C111 + prompt_embeds["prompt_embeds"].mean()
 
     def decode(self, latents_BCTHW: Tensor) -> list[Video]:
         """Paint the first channel as grey 64×64 pixels: large enough for the object store."""
@@ -87,7 +90,7 @@ class FakePolicy:
         return videos
 
     def predict(
-        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
+        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding], role: Role
     ) -> Tensor:
         """Return `scale * x_t + embedding mean`; the base has scale 1, only the policy gradient."""
         scales = {
@@ -96,7 +99,7 @@ class FakePolicy:
             "base": torch.ones(2),
         }
         scale = scales[role]
-        shift_B = torch.stack([embeds_LD.mean() for embeds_LD in prompt_embeds])
+        shift_B = torch.stack([embeds["prompt_embeds"].mean() for embeds in prompt_embeds])
         return scale.view(-1, 1, 1, 1) * x_t_BCTHW + shift_B.view(-1, 1, 1, 1, 1)
 
     def live(self, role: Role) -> list[torch.nn.Parameter]:
@@ -106,6 +109,10 @@ class FakePolicy:
     def trainable_module(self) -> torch.nn.Module:
         """Return the module with the one parameter, `scale`."""
         return self._module
+
+    def networks(self) -> list[torch.nn.Module]:
+        """Return the module with the one parameter."""
+        return [self._module]
 
     def weights(self) -> dict[str, Tensor]:
         """Return `{"scale": [C]}`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from videorl.embedding import plain
 from videorl.types import (
     Candidate,
     PreferencePair,
@@ -44,8 +45,8 @@ def scored_group(
     """Return a group with one candidate per total, or with the given ones."""
     if candidates is None:
         candidates = [scored_candidate(index, total) for index, total in enumerate(totals)]
-    embeds_LD = torch.zeros(2, 4)
-    return ScoredGroup(Prompt(0, "a red square"), embeds_LD, tuple(candidates), {})
+    embeds = plain(torch.zeros(2, 4))
+    return ScoredGroup(Prompt(0, "a red square"), embeds, tuple(candidates), {})
 
 
 def random_pair(
@@ -56,7 +57,7 @@ def random_pair(
     chosen, rejected = (torch.randn(latent_shape, generator=generator) for _ in range(2))
     return PreferencePair(
         prompt=Prompt(index, f"prompt {index}"),
-        prompt_embeds=torch.randn(3, embed_width, generator=generator),
+        prompt_embeds=plain(torch.randn(3, embed_width, generator=generator)),
         chosen=scored_candidate(0, 1.0, chosen),
         rejected=scored_candidate(1, 0.0, rejected),
         margin=1.0,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +24,10 @@ class Hub:
     """Name -> revision (a branch or tag) -> file -> content."""
     refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Name -> status and error code of every answer."""
+    gated: set[str] = field(default_factory=set)
+    """Repositories that everybody may know about, but this user may not read."""
+    hanging: dict[str, threading.Event] = field(default_factory=dict)
+    """Repositories that are not answered for before the event."""
     asked: list[str] = field(default_factory=list)
     """Paths of the requests for files."""
 
@@ -32,7 +36,10 @@ class Hub:
         content = {
             file: data.encode() if isinstance(data, str) else data for file, data in files.items()
         }
-        self.repositories.setdefault(name, {})[revision] = content
+        known = self.repositories.setdefault(name, {})
+        if revision in known:  # what was there before is still known by its commit
+            known[_commit(known[revision])] = known[revision]
+        known[revision] = content
         return _commit(content)
 
     def commit(self, name: str, revision: str = "main") -> str:
@@ -54,11 +61,15 @@ class Hub:
         is_api = words[:2] == ["api", "models"]
         words = words[2:] if is_api else words
         name, rest = "/".join(words[:2]), words[2:]
+        if name in self.hanging:
+            self.hanging[name].wait()
         if name in self.refusals:
             status, code = self.refusals[name]
             return status, {"X-Error-Code": code}, b"{}"
         if name not in self.repositories:
             return 401, {"X-Error-Code": "RepoNotFound"}, b"{}"
+        if name in self.gated and not is_api:
+            return 403, {"X-Error-Code": "GatedRepo"}, b"{}"
         wanted = rest[1] if rest else "main"
         known = self.repositories[name]
         found = next((r for r in known if wanted in (r, _commit(known[r]))), None)
@@ -66,7 +77,9 @@ class Hub:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
         files, commit = known[found], _commit(known[found])
         if is_api:
-            return 200, {"Content-Type": "application/json"}, _listing(rest, name, files, commit)
+            gated = "manual" if name in self.gated else False
+            body = _listing(rest, name, files, commit, gated)
+            return 200, {"Content-Type": "application/json"}, body
         file = "/".join(rest[2:])
         self.asked.append(f"{name}/{file}")
         if file not in files:
@@ -86,9 +99,10 @@ def serve(patch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
             self.send_response(status)
             for key, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(key, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            with suppress(ConnectionError):  # a client that does not wait
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
         do_HEAD = do_GET
 
@@ -125,7 +139,9 @@ def _commit(files: Mapping[str, bytes]) -> str:
     return found.hexdigest()
 
 
-def _listing(rest: list[str], name: str, files: Mapping[str, bytes], commit: str) -> bytes:
+def _listing(
+    rest: list[str], name: str, files: Mapping[str, bytes], commit: str, gated: str | bool
+) -> bytes:
     if rest and rest[0] == "tree":
         rows = [
             {
@@ -139,4 +155,4 @@ def _listing(rest: list[str], name: str, files: Mapping[str, bytes], commit: str
         return json.dumps(rows).encode()
     siblings = [{"rfilename": file, "size": len(data)} for file, data in files.items()]
     row = {"id": name, "_id": "0", "sha": commit, "siblings": siblings, "private": False}
-    return json.dumps({**row, "tags": [], "downloads": 0, "likes": 0}).encode()
+    return json.dumps({**row, "gated": gated, "tags": [], "downloads": 0, "likes": 0}).encode()

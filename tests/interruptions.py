@@ -245,10 +245,10 @@ class Interrupter:
 
 def make_inputs(folder: Path) -> Path:
     """Write a tiny policy and labelled pairs of videos; return the folder."""
-    from tests.tiny import BUILDERS
+    from tests.tiny import TINY
     from tests.video_pairs import save_video_pairs
 
-    BUILDERS["wan"](folder / "wan")
+    TINY["wan"].save(folder / "wan")
     save_video_pairs(folder / "pairs")
     return folder
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from tests.groups import random_pair
 from tests.tiny_policy import EMBED_WIDTH, LATENT_SHAPE, TinyPolicy
 from videorl.config import OptimizerConfig, Recipe
-from videorl.learning.build import step_settings
+from videorl.learning.build import loader_of, step_settings
 from videorl.learning.engines import Engine
 from videorl.learning.engines.local import LocalEngine
 from videorl.learning.from_candidates import FromCandidates
@@ -46,10 +47,17 @@ def tiny_learner(
         policy.process = process
     module = policy.trainable_module()
     engine = make_engine(module) if make_engine else LocalEngine(module, recipe.optimizer)
+    engine.share_out(policy.reference)
     checkpoints = CheckpointFolder(folder, recipe.checkpoint.keep)
     assert isinstance(recipe.objective, CandidateObjective)
     videos = recipe.learner.videos_at_once
-    method = FromCandidates(policy, recipe.objective, recipe.seed, videos_per_forward=videos)
+    method = FromCandidates(
+        policy,
+        recipe.objective,
+        recipe.seed,
+        videos_per_forward=videos,
+        loader=loader_of(recipe),
+    )
     return Learner(policy, method, engine, step_settings(recipe), checkpoints), policy
 
 
@@ -66,3 +74,22 @@ def run_steps(learner: Learner, first: int, end: int) -> list[LearnerOutput]:
         if (step + 1) % 2 == 0:
             learner.update_reference(outputs[-1].version)
     return outputs
+
+
+class PlainDescent(LocalEngine):
+    """Takes steps of length 1 along the negative gradient."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(module, OptimizerConfig(max_grad_norm=1e9))
+        self._weights = list(module.parameters())
+
+    def step(self, learning_rate: float) -> float:
+        moved = [(weight, weight.grad) for weight in self._weights if weight.grad is not None]
+        gradients = [gradient for _, gradient in moved]
+        with torch.no_grad():
+            for weight, gradient in moved:
+                weight -= gradient
+        norm = torch.nn.utils.get_total_norm(gradients)
+        for weight in self._weights:
+            weight.grad = None
+        return float(norm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,9 +98,14 @@ class Run:
     sink: MemorySink
     learner: Learner
 
-    def train(self, until: int = STEPS) -> Progress:
+    def train(
+        self, until: int = STEPS, should_stop: Callable[[], bool] = lambda: False
+    ) -> Progress:
         self.progress = train(
-            self.recipe, self.parts, self.progress, lambda: len(self.sink.steps) >= until
+            self.recipe,
+            self.parts,
+            self.progress,
+            lambda: len(self.sink.steps) >= until or should_stop(),
         )
         return self.progress
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from itertools import dropwhile, groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,39 @@ def code(page: Path) -> tuple[str, ...]:
         else:
             spans += [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", part)]
     return (*spans, *lines)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of shell commands."""
+
+    line: int
+    """Where it begins, counted from 1."""
+    why_not_run: str
+    """Of the comment `<!-- not run: … -->` above it; empty = none."""
+    commands: tuple[tuple[str, ...], ...]
+    """Its commands as words, those behind `&&` and `|` too, without variables that are set."""
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the `bash` blocks of a page, those in lists too."""
+    text, found = page.read_text(), []
+    pattern = r"(?:<!-- not run: (.+?) -->\n\s*)?^( *)```bash\n(.*?)^ *```$"
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+        why, _, body = match.groups()
+        lines = body.replace("\\\n", " ").splitlines()
+        words = [shlex.split(line, comments=True) for line in lines]
+        split = [command for line in words for command in _simple(line)]
+        found.append(Block(text.count("\n", 0, match.start()) + 1, why or "", tuple(split)))
+    return found
+
+
+def _simple(words: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the simple commands of a line."""
+    for joined, command in groupby(words, ("&&", "||", "|", ";", "&").__contains__):
+        plain = tuple(dropwhile(lambda word: bool(re.match(r"\w+=", word)), command))
+        if not joined and plain:
+            yield plain
 
 
 def commands(page: Path) -> Iterator[list[str]]:

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from videorl.embedding import Embedding, plain
 from videorl.processes.rectified_flow import RectifiedFlow
 from videorl.protocols import Process, Role
-from videorl.types import Video
+from videorl.types import Condition, Video
 
 LATENT_SHAPE = (2, 3, 4, 4)
 """[C, T, H, W] of its latents."""
@@ -50,16 +51,20 @@ class TinyPolicy:
         self.base = copy.deepcopy(self.reference)
 
     def predict(
-        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
+        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding], role: Role
     ) -> Tensor:
         """Return the velocity that `role` predicts."""
-        embed_BD = torch.stack([embeds_LD.mean(0) for embeds_LD in prompt_embeds])
+        embed_BD = torch.stack([embeds["prompt_embeds"].mean(0) for embeds in prompt_embeds])
         models = {"policy": self.module, "reference": self.reference, "base": self.base}
         return models[role](x_t_BCTHW, t_B, embed_BD)
 
     def trainable_module(self) -> nn.Module:
         """Return the network."""
         return self.module
+
+    def networks(self) -> list[nn.Module]:
+        """Return the network of each role."""
+        return [self.module, self.reference, self.base]
 
     def live(self, role: Role) -> list[nn.Parameter]:
         """Return the live parameters of a role; not what a test may have added to the network."""
@@ -90,19 +95,20 @@ class TinyPolicy:
         """Write the weights."""
         save_file(self.weights(), directory / "policy.safetensors")
 
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+    def encode(self, prompts: Sequence[Condition]) -> list[Embedding]:
         """Embed a prompt by its length and its first letters."""
-        padded = [prompt.ljust(3)[:3] for prompt in prompts]
+        texts = [prompt if isinstance(prompt, str) else prompt.text for prompt in prompts]
+        padded = [text.ljust(3)[:3] for text in texts]
         return [
-            torch.tensor([[len(prompt) / 100, *(ord(one) / 128 for one in letters)]])
-            for prompt, letters in zip(prompts, padded, strict=True)
+            plain(torch.tensor([[len(text) / 100, *(ord(one) / 128 for one in letters)]]))
+            for text, letters in zip(texts, padded, strict=True)
         ]
 
     @torch.no_grad()
     def sample(
         self,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> Tensor:
         """Take one Euler step from seeded noise."""
@@ -110,9 +116,7 @@ class TinyPolicy:
             [torch.randn(LATENT_SHAPE, generator=torch.Generator().manual_seed(s)) for s in seeds]
         )
         t_B = torch.ones(len(seeds))
-        return noise_BCTHW - self.predict(
-            noise_BCTHW, t_B, [prompt_embeds_LD] * len(seeds), "policy"
-        )
+        return noise_BCTHW - self.predict(noise_BCTHW, t_B, [prompt_embeds] * len(seeds), "policy")
 
     def decode(self, latents_BCTHW: Tensor) -> list[Video]:
         """Paint the first channel in grey."""

@@ -113,6 +113,7 @@ def sample(
     /,
     recipe: str | Path | Mapping[str, Any] = "moving_shapes",
     *,
+    image: str | Path | None = None,
     lora: str | Path | None = None,
     num: int = 1,
     seed: int = 0,
@@ -126,6 +127,7 @@ def sample(
     Args:
         prompts: A text, or several.
         recipe: Whose policy and sampling settings are used.
+        image: File of the picture that the videos begin with, for image-to-video models.
         lora: Folder of aligned weights; None = the base.
         num: Videos per prompt, >= 1.
         seed: Of the initial noise.
@@ -134,8 +136,12 @@ def sample(
     Returns:
         For each prompt its `num` videos.
     """
+    from videorl.data.prompt_rows import PromptRow
+    from videorl.data.prompts import problem_of_images
+    from videorl.files.pins import pin_settings
     from videorl.policies import load_policy
     from videorl.run.compute_type import as_in_run_of
+    from videorl.run.pins import policy_settings
     from videorl.sampling.videos import sample_videos
 
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -144,10 +150,16 @@ def sample(
     initial = {} if lora is None else {"policy": {"lora": {"initial": str(lora)}}}
     made = load_recipe(recipe, [*overrides_of(settings), *overrides_of(initial)])
     made = as_in_run_of(made, [recipe, lora])
+    pin_settings(policy_settings(made), {})
     parts = frozenset({"transformer", "vae", "text_encoder"})
+    picture = "" if image is None else str(Path(image).absolute())
+    rows = [PromptRow(text, image=picture) for text in texts]
+    if problem := problem_of_images(rows, made.policy.family):
+        raise ConfigError(problem)
     policy = load_policy(made.policy, made.sampling, parts=parts, seed=made.seed)
     negative_prompt = made.sampling.negative_prompt
-    videos = sample_videos(policy, texts, negative_prompt=negative_prompt, num=num, seed=seed)
+    conditions = [row.prompt(0).condition for row in rows]
+    videos = sample_videos(policy, conditions, negative_prompt=negative_prompt, num=num, seed=seed)
     return list(videos)
 
 

@@ -3,13 +3,14 @@
 `videorl.recipes.reading` fills them from YAML and `key=value` overrides,
 `videorl.recipes.validation` checks what types cannot. A recipe file states only what differs from
 the defaults. `0` disables an `interval`. Sections about models are in `videorl.settings.model`,
-those about workers in `videorl.settings.workers`.
+those about workers in `videorl.settings.workers` and `videorl.settings.rewards`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -20,6 +21,7 @@ from videorl.objectives.objective import CandidateObjective, Examples, Objective
 from videorl.selection import RULES, BestVsWorst, Selection
 from videorl.settings.choice import Choice
 from videorl.settings.model import PolicyConfig, SamplingConfig
+from videorl.settings.rewards import RewardConfig
 from videorl.settings.workers import ClusterConfig, EncoderConfig, GeneratorsConfig, LearnerConfig
 
 SELECTION = Choice("rule", RULES, "best_vs_worst", (Selection,))
@@ -42,49 +44,6 @@ class PromptsConfig:
     """Prompts that every optimizer step learns from."""
     candidates_per_prompt: int = 4
     """K in OnlineVPO; at least 2."""
-
-
-@dataclass
-class RewardConfig:
-    """One reward model; several are combined by `weight`."""
-
-    name: str = MISSING
-    """One of `videorl.rewards.MODELS`, which docs/rewards.md describes, or `module:attribute`."""
-    label: str = ""
-    """What its scores are called; empty = `name`. Needed where one model is used twice."""
-    path: str | None = None
-    """Folder or hub id (`owner/name@revision`) of its checkpoint; null = the published
-    model, where there is one."""
-    weight: float = 1.0
-    """Its factor in the total of a candidate; 0 = scored and logged, but not optimised."""
-    dimension_weights: dict[str, float] = field(default_factory=dict[str, float])
-    """Weights of single dimensions; empty = the model's own total."""
-    options: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What its loader takes besides the path; docs/rewards.md lists it for every model."""
-    num_workers: int = 1
-    """Kept even when idle."""
-    max_workers: int = 0
-    """Started while groups queue; 0 = `num_workers`."""
-    num_cpus: float = 1.0
-    num_gpus: float | None = None
-    """Per worker, here and in every section; null = one, or an equal share of the cluster's GPUs
-    where that has fewer than all workers together would take, or none where it has none."""
-    runtime_env: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Ray's runtime environment of its workers alone: `pip`, `env_vars`, `working_dir`, ..."""
-    max_retries: int = 3
-    worker_timeout_s: float = 600.0
-    idle_release_s: float = 300.0
-    """A worker above `num_workers` that idles for longer is released."""
-
-    @property
-    def key(self) -> str:
-        """What its scores are called; unique within a recipe."""
-        return self.label or self.name
-
-    @property
-    def most_workers(self) -> int:
-        """Workers that it may ever have."""
-        return self.max_workers or self.num_workers
 
 
 @dataclass
@@ -113,6 +72,8 @@ class OptimizerConfig:
     """Step at which the rate has fallen to zero, counted from the first; 0 = it does not fall."""
     max_grad_norm: float = 1.0
     """Gradients with a larger norm are scaled down to it."""
+    fused: bool | str = "auto"
+    """Update a whole tensor in one kernel: faster, and other rounding. auto = on GPUs."""
 
 
 @dataclass
@@ -196,7 +157,7 @@ class Recipe:
     seed: int = 0
     """Every random number of training derives from it."""
     num_steps: int = 1000
-    """Optimizer steps of the whole run, resumed ones included."""
+    """Rounds that the whole run learns from, resumed ones included."""
     run_dir: str = "runs/${name}"
     """On several nodes an absolute path on storage that all of them share."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -233,6 +194,37 @@ class Recipe:
     def video_pixels(self) -> int:
         """Frames times height times width of a video."""
         return self.sampling.num_frames * self.sampling.height * self.sampling.width
+
+    @property
+    def prompts_in_flight(self) -> int:
+        """Most prompts of a round, and of those sampled ahead, that wait for generators."""
+        return self.prompts.per_round * (self.rollouts.max_staleness + 1)
+
+    def candidates_per_request(self, workers: int | None = None) -> int:
+        """Return the most candidates that one generator gets at once; 0 = all of a prompt.
+
+        Args:
+            workers: Generators (>= 1) for which `auto` chooses; None = as many as there may be.
+        """
+        if (asked := self.generators.candidates_per_request) != "auto":
+            return int(asked)
+        count = self.prompts.candidates_per_prompt
+        parts = math.ceil((workers or self.generators.max_workers) / self.prompts_in_flight)
+        return max(1, count // parts) if parts > 1 else 0
+
+    @property
+    def videos_denoised_at_once(self) -> int:
+        """The most videos that a generator denoises at the same time, evaluation included."""
+        largest = self.prompts.candidates_per_prompt
+        if self.evaluation.source:
+            largest = max(largest, self.evaluation.best_of, self.evaluation.samples)
+        sizes = (self.sampling.batch_size, self.candidates_per_request())
+        return min([largest, *(size for size in sizes if size)])
+
+    def parts_per_prompt(self, workers: int | None = None) -> int:
+        """Return how many requests the candidates of a prompt are; `workers` as above."""
+        count = self.prompts.candidates_per_prompt
+        return math.ceil(count / (self.candidates_per_request(workers) or count))
 
     @property
     def reference_interval(self) -> int:

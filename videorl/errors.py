@@ -73,6 +73,10 @@ class RehearsalError(VideorlError, RuntimeError):
         """Whether a device was too small."""
 
 
+class StoppedError(VideorlError, RuntimeError):
+    """Somebody asked to stop, and what was begun is given up; the same command goes on later."""
+
+
 class RoundsLostError(VideorlError, RuntimeError):
     """Round after round gave nothing to learn from; going on would only count steps up."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
-from videorl.errors import CanaryError, RoundsLostError
+from videorl.errors import RoundsLostError
 from videorl.protocols import (
     Archive,
     Generator,
@@ -61,12 +61,16 @@ class Progress:
 def train(
     recipe: Recipe, parts: Parts, progress: Progress, should_stop: Callable[[], bool]
 ) -> Progress:
-    """Run optimizer steps until `recipe.num_steps`, or until `should_stop` between two steps.
+    """Run optimizer steps until `recipe.num_steps`, or until `should_stop`.
+
+    It is asked between two steps, and while a round is waited for, which is given up then.
 
     Raises:
         RoundsLostError: Several rounds in a row were lost whole.
         CanaryError: No generator samples what the learner samples.
-        Of both, a checkpoint is written first.
+        PoolFailedError: No worker of a pool can be started any more.
+        Of all, and of whatever else ends the run while the learner waits, a checkpoint is written
+        first.
     """
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
@@ -76,13 +80,12 @@ def train(
     ) as checkpoints:
         while progress.step < recipe.num_steps and not should_stop():
             step, started = progress.step, time.perf_counter()
-            try:
+            with checkpoints.before_errors(step):
                 checked = check_canary(recipe, parts, progress)
-            except CanaryError:
-                checkpoints.finish(progress.step)
-                raise
-            taken = rollouts.take(step)
-            examples = [example for group in taken.groups for example in parts.select(group)]
+                if not rollouts.wait(step, should_stop):
+                    break
+                taken = rollouts.take(step)
+                examples = [example for group in taken.groups for example in parts.select(group)]
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
             oldest = output.version.step - recipe.rollouts.max_staleness

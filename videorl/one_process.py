@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from videorl.learning.stored_pairs import (
 from videorl.loop import Parts, Progress, train
 from videorl.planning.fitting import own_memory_gib, with_micro_batch
 from videorl.policies import load_policy
+from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.policies.devices import own_devices
 from videorl.protocols import DifferentiablePolicy, MetricSink
 from videorl.rehearsal import Rehearsal, release
@@ -45,7 +46,7 @@ from videorl.report.ending import (
     show_finished,
     version_to_json,
 )
-from videorl.rewards import load
+from videorl.rewards.feed import load_configured
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
@@ -108,17 +109,17 @@ def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> b
         learner, policy = _learner(recipe, folder, with_text_encoder=True)
         stream = open_prompts(recipe.prompts, recipe.seed)
         negative_prompt = recipe.sampling.negative_prompt
-        prompts = PromptExamples(stream, negative_prompt, lambda text: policy.encode([text])[0])
+        prompts = PromptExamples(stream, negative_prompt, lambda prompt: policy.encode([prompt])[0])
         return run_learner(recipe, folder, learner, prompts, should_stop)
     check_archive(recipe, folder)
     if has_videos(archive := Path(recipe.offline.archive)):
         encode_archive(recipe, folder)
         archive = folder.latents
     preferences = read_preferences(archive)
-    probing = replace(recipe, sampling=probe_sampling(recipe.sampling))
+    probing = replace(recipe, sampling=probe_sampling(recipe))
     learner, policy = _learner(probing, folder, with_text_encoder=True)
-    check_shape(preferences, policy.sample(policy.encode([PROBE])[0], None, [0]))
-    pairs = PairStream(preferences, lambda text: policy.encode([text])[0], recipe.seed)
+    check_shape(preferences, policy.sample(policy.encode([PROBE.condition])[0], None, [0]))
+    pairs = PairStream(preferences, lambda prompt: policy.encode([prompt])[0], recipe.seed)
     return run_learner(recipe, folder, learner, pairs, should_stop)
 
 
@@ -144,11 +145,25 @@ def local_parts(
         learner=learner,
         reference=LocalReferenceUpdater(learner, curriculum),
         archive=archive,
-        sink=sink,
+        sink=CompilingSink(sink, generator),
         canary=local_canary(recipe.seed, recipe.rollouts.canary_tolerance, generator, learner),
         note=note,
     )
     return parts, Progress(version.step, learner.in_use()), learner
+
+
+@dataclass(frozen=True)
+class CompilingSink:
+    """A sink of metrics that are told how often the generator sampled uncompiled, if ever."""
+
+    sink: MetricSink
+    generator: LocalGenerator
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of a step."""
+        if found := self.generator.num_uncompiled():
+            metrics = {**metrics, GENERATORS_UNCOMPILED: float(found)}
+        self.sink.write(step, metrics)
 
 
 def local_pools(
@@ -161,9 +176,7 @@ def local_pools(
         weights: Looks up published weights.
     """
     policy = load_policy(recipe.policy, recipe.sampling, parts=_ALL_PARTS, seed=recipe.seed)
-    models = {
-        reward.key: load(reward.name, reward.path, **reward.options) for reward in recipe.rewards
-    }
+    models = {reward.key: load_configured(reward) for reward in recipe.rewards}
     generator = LocalGenerator(policy, recipe.sampling.negative_prompt, weights)
     return (
         generator,
@@ -214,7 +227,7 @@ def local_canary(
 
     def check(version: WeightVersion) -> float:
         request = canary_request(seed, version)
-        wanted = learner.sample(request, *generator.embeds(request.prompt.text))
+        wanted = learner.sample(request, *generator.embeds(request.prompt.condition))
         try:
             return compare(generator.latents(request), wanted, version, tolerance)
         except WeightMismatchError as error:

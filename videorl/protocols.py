@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from videorl.types import (
     CandidateGroup,
+    Condition,
     LearnerOutput,
     SampleRequest,
     Score,
@@ -26,6 +27,8 @@ from videorl.types import (
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from videorl.embedding import Embedding
 
 Role: TypeAlias = Literal["policy", "reference", "base"]
 """Whose weights predict: the policy's, the reference's, or those that the run started from."""
@@ -71,14 +74,14 @@ class Policy(Protocol):
         """How the model was trained: what it sees at a time t, and what it then predicts."""
         ...
 
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Return one text embedding [L, D] per prompt, without padding that the model ignores."""
+    def encode(self, prompts: Sequence[Condition]) -> list[Embedding]:
+        """Return one embedding per prompt, without padding that the model ignores."""
         ...
 
     def sample(
         self,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> Tensor:
         """Return final latents [B, C, T, H, W], one per seed, for a single prompt.
@@ -92,7 +95,7 @@ class Policy(Protocol):
         ...
 
     def predict(
-        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], role: Role
+        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding], role: Role
     ) -> Tensor:
         """Return the conditional prediction of a role, with gradient for the policy alone.
 
@@ -102,6 +105,10 @@ class Policy(Protocol):
 
     def trainable_module(self) -> torch.nn.Module:
         """Return the module whose `requires_grad` parameters an optimizer should hold."""
+        ...
+
+    def networks(self) -> Sequence[torch.nn.Module]:
+        """Return the modules that compute for any role, each once; that of the policy first."""
         ...
 
     def live(self, role: Role) -> Sequence[torch.nn.Parameter]:
@@ -134,8 +141,8 @@ class DifferentiablePolicy(Policy, Protocol):
 
     def sample_partly(
         self,
-        prompt_embeds: Sequence[Tensor],
-        negative_prompt_embeds: Sequence[Tensor],
+        prompt_embeds: Sequence[Embedding],
+        negative_prompt_embeds: Sequence[Embedding],
         seeds: Sequence[int],
         steps: Sequence[int],
         longest: int,
@@ -143,7 +150,7 @@ class DifferentiablePolicy(Policy, Protocol):
         """Take only the first of the sampler's steps, without gradient.
 
         Args:
-            prompt_embeds: One embedding [L, D] per video, each of a prompt of its own.
+            prompt_embeds: One per video, each of a prompt of its own.
             negative_prompt_embeds: The same of what guidance steers away from; read only with
                 guidance.
             seeds: Of each video's noise.
@@ -157,11 +164,11 @@ class DifferentiablePolicy(Policy, Protocol):
         """
         ...
 
-    def pixels(self, latents_BCTHW: Tensor, *, in_pieces: bool = False) -> Tensor:
+    def pixels(self, latents_BCTHW: Tensor, *, in_pieces: bool = False, tile_px: int = 0) -> Tensor:
         """Decode latents to pixels [B, F, 3, H, W] in [0, 1], differentiably, in float32.
 
         `in_pieces` holds the activations of a few frames at a time, which are computed again in
-        the backward pass.
+        the backward pass; with `tile_px` > 0 those of a square of so many pixels a side.
         """
         ...
 
@@ -235,14 +242,14 @@ class Scorer(Protocol):
 
 
 class Learner(Protocol):
-    """Owns the policy's optimizer and publishes new weights after every step."""
+    """Owns the policy's optimizer and publishes new weights after every step, a round."""
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
         """Build or restore; return the current version and the loop state saved with it."""
         ...
 
     def step(self, step: int, examples: Sequence[Any]) -> LearnerOutput:
-        """Apply one optimizer step, none without examples, and publish version `step + 1`.
+        """Make the optimizer updates of a step, none without examples; publish version `step + 1`.
 
         Examples are `TrainingExample`s, or `PromptExample`s of a learner that samples by itself.
         """

@@ -22,6 +22,7 @@ from videorl.files import write_json
 from videorl.protocols import Generator, Scorer
 from videorl.run.folder import RunFolder
 from videorl.types import (
+    BLANK,
     CandidateGroup,
     PreferencePair,
     Prompt,
@@ -185,12 +186,11 @@ class Rehearsal:
     def _request(self, version: WeightVersion) -> SampleRequest:
         """Return a request for as many videos as are ever denoised at once."""
         recipe = self._recipe
-        largest = recipe.prompts.candidates_per_prompt
-        if recipe.evaluation.source:
-            largest = max(largest, recipe.evaluation.best_of, recipe.evaluation.samples)
-        num = min(largest, recipe.sampling.batch_size or largest)
+        num = recipe.videos_denoised_at_once
         steps = min(NUM_STEPS, recipe.sampling.num_inference_steps)
-        return SampleRequest(0, Prompt(0, "a rehearsal"), tuple(range(num)), version, steps)
+        return SampleRequest(
+            0, Prompt(0, "a rehearsal", image=BLANK), tuple(range(num)), version, steps
+        )
 
     def _do(self, part: str, work: Callable[[], float]) -> None:
         logger.info("rehearsal of the %s begins: %s", part, self._asked(part))

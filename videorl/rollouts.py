@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,6 +19,7 @@ from videorl.config import Recipe
 from videorl.data.prompts import Prompts
 from videorl.errors import MediaLostError, PromptError, WorkLostError
 from videorl.futures import completed, recovered, then
+from videorl.sampling.parts import InParts
 from videorl.seeds import derive_seed
 from videorl.types import (
     Prompt,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ASK_S = 0.2
+"""A run that waits for a round is asked so often whether it shall stop."""
 _MAX_RESAMPLED = 3
 """Times that a group is sampled again because its media were lost before they were scored."""
 
@@ -99,10 +102,11 @@ class Rollouts:
     ) -> None:
         self._recipe = recipe
         self._prompts = prompts
-        self._generator = generator
+        self._generator = InParts(generator, recipe.candidates_per_request())
         self._scorer = scorer
         self._next_round = first_round
         self._in_flight: dict[int, tuple[WeightVersion, list[_Chained]]] = {}
+        self._waited_s = 0.0
 
     def admit(self, versions: Iterable[WeightVersion]) -> None:
         """Start every round whose sampling version is among `versions`, up to the last round."""
@@ -115,6 +119,19 @@ class Rollouts:
             self._start(self._next_round, version)
             self._next_round += 1
 
+    def wait(self, number: int, should_stop: Callable[[], bool]) -> bool:
+        """Return when round `number` can be taken; False if `should_stop` said so first.
+
+        It is asked several times a second.
+        """
+        started = time.perf_counter()
+        futures = [future for _, future in self._in_flight[number][1]]
+        while is_waiting := bool(wait(futures, timeout=_ASK_S).not_done):
+            if should_stop():
+                break
+        self._waited_s = time.perf_counter() - started
+        return not is_waiting
+
     def take(self, number: int) -> Round:
         """Wait for round `number` and return what became of it.
 
@@ -123,7 +140,8 @@ class Rollouts:
             ConfigError: A worker found that the recipe makes no sense.
         """
         version, futures = self._in_flight.pop(number)
-        started = time.perf_counter()
+        started = time.perf_counter() - self._waited_s
+        self._waited_s = 0.0
         groups: list[ScoredGroup] = []
         lost: list[PromptOutcome] = []
         for prompt, future in futures:

@@ -30,6 +30,22 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True)
+class TextAndImage:
+    """A text, and the picture that its video begins with: a path, or `BLANK`."""
+
+    text: str
+    image: str
+
+
+Condition: TypeAlias = str | TextAndImage
+"""What a policy encodes, and the key of a cache of embeddings: a text, or one with a picture."""
+
+BLANK = "blank"
+"""The picture of texts of our own (the canary's, for instance): grey, of the size of the video.
+Models that take no picture ignore it. Paths of prompts are absolute, and never this."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One text of the prompt stream; `index` is its position there and never repeats in a run."""
 
@@ -38,6 +54,13 @@ class Prompt:
     id: str = ""
     """The user's own name of the text; empty = none."""
     tags: tuple[str, ...] = ()
+    image: str = ""
+    """Absolute path of the picture that its video begins with, or `BLANK`; empty = none."""
+
+    @property
+    def condition(self) -> Condition:
+        """Return what a policy encodes of it."""
+        return TextAndImage(self.text, self.image) if self.image else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +81,8 @@ class SampleRequest:
     version: WeightVersion
     num_steps: int = 0
     """Stop after so many of the solver's steps, with noisy latents (a rehearsal); 0 = take all."""
+    first: int = 0
+    """Index of the first candidate: above 0 in a later part of a prompt's request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +106,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CandidateGroup:
-    """The candidates of one prompt, with its text embedding [L, D] (unpadded)."""
+    """The candidates of one prompt, with its `Embedding`."""
 
     prompt: Prompt
     prompt_embeds: Media
@@ -174,7 +199,7 @@ TrainingExample: TypeAlias = PreferencePair | WeightedCandidate
 
 @dataclass(frozen=True, slots=True)
 class PromptExample:
-    """A prompt that a learner samples for by itself, with embeddings [L, D]."""
+    """A prompt that a learner samples for by itself, with its `Embedding`s."""
 
     prompt: Prompt
     prompt_embeds: Media

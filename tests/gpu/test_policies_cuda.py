@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from tests.groups import random_pair
-from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
+from tests.tiny import TINY, encode, tiny_policy, tiny_sampling
 from videorl.config import OptimizerConfig, Recipe
 from videorl.learning.build import build_learner
 from videorl.objectives.dpo import FlowDPO
@@ -36,12 +37,12 @@ def nccl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(params=sorted(LATENT_SHAPES))
+@pytest.fixture(params=sorted(TINY))
 def recipe(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> Recipe:
     """A recipe on a tiny checkpoint; its policy computes in bfloat16 on a GPU."""
     recipe = Recipe(name="tiny", num_steps=1)
     recipe.policy = tiny_policy(tiny_checkpoints[request.param], request.param)
-    recipe.sampling = tiny_sampling()
+    recipe.sampling = tiny_sampling(request.param)
     recipe.objective = FlowDPO(beta=100.0, timesteps_per_pair=2)
     recipe.optimizer = OptimizerConfig(learning_rate=1e-2)
     return recipe
@@ -55,7 +56,7 @@ def load(recipe: Recipe, *parts: str, trainable: bool = False) -> Policy:
 
 def test_a_seed_gives_the_same_bfloat16_sample_again(recipe: Recipe) -> None:
     policy = load(recipe, "transformer", "vae", "text_encoder")
-    prompt, negative = policy.encode([PROMPT, ""])
+    prompt, negative = encode(policy, [PROMPT, ""])
     assert {one.dtype for one in policy.weights().values()} == {torch.bfloat16}
     latents, again = (policy.sample(prompt, negative, [1, 2]) for _ in range(2))
     assert latents.isfinite().all()
@@ -76,13 +77,16 @@ def test_a_learner_step_reaches_a_generator_bit_for_bit(recipe: Recipe, tmp_path
     device = torch.device("cuda")
     learner, _ = build_learner(recipe, tmp_path, make_engine, device=device)
     first, _ = learner.start()
-    shape = LATENT_SHAPES[recipe.policy.family]
-    output = learner.step(0, [random_pair(index, shape, 16) for index in range(3)])
+    shape = TINY[recipe.policy.family].latents
+    encoder = load(recipe, "text_encoder")
+    prompt, negative = encode(encoder, [PROMPT, ""])
+    pairs = [random_pair(index, shape, 16) for index in range(3)]
+    output = learner.step(0, [replace(pair, prompt_embeds=prompt) for pair in pairs])
     assert output.metrics["learn/loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert output.version.digest != first.digest
     sampler = CandidateSampler(load(recipe, "transformer", "vae"))
     sampler.load(output.version, learner.published(output.version))  # raises if a digest differs
     request = SampleRequest(0, Prompt(0, PROMPT), (1,), output.version)
-    (latents,), _, _ = sampler.sample(request, torch.ones(4, 16), torch.zeros(1, 16))
+    (latents,), _, _ = sampler.sample(request, prompt, negative)
     assert latents.isfinite().all()
     print(f"peak GPU memory: {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")

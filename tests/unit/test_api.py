@@ -55,11 +55,11 @@ def test_a_run_ends_with_its_summary_and_is_not_repeated(
     assert videorl.train("moving_shapes", **settings) == summary
 
 
-def test_wrong_settings_are_errors_of_the_recipe() -> None:
+def test_wrong_settings_are_errors_of_the_recipe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key objective\.bet "):
         videorl.train("moving_shapes", objective={"bet": 1})
     with pytest.raises(ConfigError, match="runner must be one of process"):
-        videorl.train("moving_shapes", runner="slurm")
+        videorl.train("moving_shapes", runner="slurm", run_dir=tmp_path / "run")
 
 
 def test_prompts_are_read_before_anything_starts(small: dict[str, Any], tmp_path: Path) -> None:

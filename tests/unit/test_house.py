@@ -178,6 +178,21 @@ print({"torch", "numpy"} & set(sys.modules))
     assert done.stdout == "set()\n", done.stderr
 
 
+def test_what_pool_workers_import_is_little() -> None:
+    """Each of them pays for it at its start; the libraries of a policy come with the policy."""
+    program = """
+import sys
+from actors.reward import load_reward
+from videorl.config import RewardConfig
+load_reward(RewardConfig(name="moving_shapes"))
+print({"torch", "pandas"} & set(sys.modules))
+import actors.generator, actors.encoder, actors.processes.policy_loading, actors.store.archive
+print({"pandas", "ray.train", "diffusers", "transformers"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "set()\nset()\n", done.stdout + done.stderr
+
+
 def build(root: Path, files: dict[str, str]) -> Path:
     """Write a small tree of three layers, with `files` in it."""
     empty = {f"{folder}/__init__.py": "" for folder in PRODUCT}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -88,6 +90,46 @@ def test_a_stopped_run_goes_on_as_if_nothing_happened(
     assert list(first.requests().items()) == rounds[: min(STEPS, stop_at + staleness + 1)]
 
 
+def test_a_run_stops_while_it_waits_for_a_round_and_goes_on_later(tmp_path: Path) -> None:
+    """A round that never comes: its generator hangs; the step before it is in the checkpoint."""
+    expected = start(tmp_path / "whole", recipe_with(1)).train()
+    stuck, asked = threading.Event(), list[float]()
+
+    def should_stop() -> bool:
+        asked.append(time.perf_counter())
+        return len(asked) > 5
+
+    with ThreadPoolExecutor(1) as threads:
+        run = start(tmp_path / "run", recipe_with(1), threads=threads)
+        threads.submit(stuck.wait)
+        begun = time.perf_counter()
+        reached = run.train(should_stop=should_stop)
+        assert time.perf_counter() - begun < 30
+        stuck.set()
+    assert reached.step == 0
+    assert start(tmp_path / "run", recipe_with(1)).train() == expected
+
+
 def test_an_interval_of_0_saves_only_at_the_end(tmp_path: Path) -> None:
     start(tmp_path, recipe_with(0, interval=0)).train()
     assert [path.name for path in tmp_path.iterdir()] == ["step-000006"]
+
+
+def test_several_updates_of_a_round_publish_once_and_go_on_as_if_nothing_happened(
+    tmp_path: Path,
+) -> None:
+    once = start(tmp_path / "once", recipe_with(1))
+    once.train()
+    recipe = recipe_with(1)
+    recipe.learner.updates_per_round, recipe.learner.loss_over = 2, "planned"
+    whole = start(tmp_path / "whole", recipe)
+    expected = whole.train()
+    assert [version.step for version in expected.versions] == [STEPS - 1, STEPS]
+    assert expected.versions != once.progress.versions
+    assert whole.requests().keys() == once.requests().keys()
+    logged = ("staleness/steps", "policy/version_step", "reference/version_step", "learn/examples")
+    for name in logged:
+        assert [row[name] for row in whole.sink.metrics] == [row[name] for row in once.sink.metrics]
+    cut = start(tmp_path / "cut", recipe)
+    cut.train(until=3)
+    assert start(tmp_path / "cut", recipe).train() == expected

@@ -118,10 +118,14 @@ def test_bad_scores_are_counted_and_never_reach_a_pair(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), PoolFailedError("no worker can start")])
 def test_a_bug_or_a_pool_that_cannot_start_stops_the_run(error: Exception, tmp_path: Path) -> None:
-    run = start(tmp_path, recipe_with(0), errors={5: error})
+    expected = start(tmp_path / "whole", recipe_with(0, interval=0)).train()
+    run = start(tmp_path / "cut", recipe_with(0, interval=0), errors={5: error})
     with pytest.raises(type(error)):
         run.train()
     assert run.sink.steps == [0, 1]
+    again = start(tmp_path / "cut", recipe_with(0, interval=0))
+    assert again.progress.step == 2, "what was earned was saved, without an interval"
+    assert again.train() == expected
 
 
 def test_an_archive_that_cannot_be_written_stops_the_run_which_can_go_on_later(

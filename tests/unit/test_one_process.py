@@ -11,6 +11,7 @@ from tests.small_runs import small_recipe
 from videorl.audit import audit
 from videorl.data.archive import check, read_table
 from videorl.loop import train
+from videorl.objectives.dpo import FlowDPO
 from videorl.one_process import local_parts
 from videorl.recipes.reading import RECIPES, load_recipe
 from videorl.run.folder import open_run
@@ -35,6 +36,8 @@ def test_a_shipped_recipe_learns_for_two_steps(
     rows = read_metrics(folder.metrics)
     assert len(rows) == 2
     loss = rows[0]["learn/loss"]
+    if isinstance(recipe.objective, FlowDPO) and recipe.objective.sft_weight:
+        loss -= recipe.objective.sft_weight * rows[0]["dpo/chosen_error"]
     # Pairs: the policy is the reference. Single candidates: their squared errors.
     assert (
         loss == pytest.approx(math.log(2), abs=1e-6)

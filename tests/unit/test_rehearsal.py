@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from videorl import rehearsal
 from videorl.config import Recipe
 from videorl.data.archive import read_table
 from videorl.data.archive_tables import SCHEMAS
-from videorl.errors import RehearsalError
+from videorl.errors import RehearsalError, WorkLostError
 from videorl.learning.learner import Learner
 from videorl.one_process import train_alone, train_online
 from videorl.policies.pipeline_policy import PipelinePolicy
@@ -23,6 +24,7 @@ from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import read_metrics
 from videorl.sampling.local import LocalScorer
+from videorl.types import SampleRequest, WeightVersion
 
 
 @pytest.fixture
@@ -76,6 +78,32 @@ def test_a_run_that_was_rehearsed_has_the_numbers_of_one_that_was_not(
     assert not (rehearsed.root / "checkpoints/rehearsal").exists()
 
 
+def test_offline_dpo_rehearses_learner_and_checkpoint(
+    recipe: Recipe,
+    tiny_checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe.archive.latents, recipe.rehearsal = True, "never"
+    archive = finish(recipe).archive
+    learned = steps_of(monkeypatch, Learner, "rehearse_step")
+    saved = steps_of(monkeypatch, Learner, "rehearse_checkpoint")
+    folders: list[RunFolder] = []
+    for choice in ("always", "never"):
+        offline = small_recipe("moving_shapes", tiny_checkpoints, tmp_path / choice)
+        offline.offline.archive, offline.num_steps = str(archive), 1
+        offline.rehearsal = choice
+        folders.append(finish(offline))
+    rehearsed, plain = folders
+    (((first, *others),),) = learned
+    assert others == [first] * (offline.prompts.per_round - 1), "a whole step of one stored pair"
+    assert len(saved) == 1
+    assert sorted(json.loads(rehearsed.rehearsal.read_text())) == ["checkpoint", "learner"]
+    assert not plain.rehearsal.exists()
+    assert numbers(rehearsed) == numbers(plain)
+    assert weights(rehearsed) == weights(plain)
+
+
 def steps_of(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[Any]:
     """Return a list that fills with what a method was called with."""
     calls, real = list[Any](), getattr(owner, name)
@@ -127,6 +155,25 @@ def test_what_passed_is_not_rehearsed_again_unless_it_changed(
     assert rehearsed(3) == [1, 0, 1, 1], "the learner needs videos"
     finish(recipe)
     assert len(learned) == 1, "a run that is over needs no rehearsal"
+
+
+def test_no_more_is_sampled_at_once_than_a_request_has(tmp_path: Path) -> None:
+    recipe = Recipe(name="parts", run_dir=str(tmp_path), rehearsal="always")
+    recipe.generators.candidates_per_request = 2
+    asked: list[SampleRequest] = []
+
+    class Generator:
+        """Remembers what it was asked."""
+
+        def submit(self, request: SampleRequest) -> Any:
+            asked.append(request)
+            raise WorkLostError("not here")
+
+    unused: Any = None
+    rehearsed = rehearsal.Rehearsal(recipe, RunFolder(tmp_path), [])
+    with pytest.raises(RehearsalError, match="not here"):
+        rehearsed.whole_run(Generator(), unused, unused, WeightVersion(0, ""), lambda part: 0.0)
+    assert [len(request.seeds) for request in asked] == [2]
 
 
 def test_only_real_models_are_rehearsed_unless_the_recipe_says_otherwise(

@@ -135,6 +135,18 @@ def test_a_finished_run_shows_verdicts_numbers_and_curves(tmp_path: Path) -> Non
     assert len(page.named("figure", "chart")) == 3
 
 
+def test_stages_are_a_table(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [{"reward/total": 0.0}])
+    finish_run(folder)
+    assert "Where the time went" not in report(folder).text
+    stage = {"name": "training", "seconds": 30.0, "count": 10, "unit": "step"}
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "stages": [stage]}))
+    text = report(folder).text
+    assert "Where the time went" in text
+    assert "training30 s100%3 s per step (10)" in text
+
+
 def test_nothing_is_asked_of_the_network_and_all_text_is_escaped(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", [{"reward/<u>odd": 1.0, "reward/total": math.nan}])
     finish_run(folder)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Barrier
 from typing import Any
 
 import pytest
 
+from tests.fakes import FakePolicy, FakeReward, published
+from videorl.config import Recipe, RewardConfig
+from videorl.data.prompts import PromptStream
 from videorl.errors import MediaLostError, WorkLostError
-from videorl.rollouts import chain
-from videorl.types import Prompt, SampleRequest, WeightVersion
+from videorl.rollouts import Rollouts, chain
+from videorl.sampling.local import LocalGenerator, LocalScorer
+from videorl.types import CandidateGroup, Prompt, SampleRequest, WeightVersion
 
 REQUEST = SampleRequest(0, Prompt(0, "red"), (1, 2), WeightVersion(0, "0"))
 
@@ -56,3 +61,42 @@ def test_other_losses_are_not_sampled_again() -> None:
     with pytest.raises(WorkLostError, match="four"):
         outcome(generator, scorer)
     assert generator.asked == [REQUEST]
+
+
+class Meeting:
+    """Generators on threads, none of which goes on before so many work at the same time."""
+
+    def __init__(self, number: int) -> None:
+        self._threads, self._meeting = ThreadPoolExecutor(number), Barrier(number, timeout=60)
+
+    def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
+        return self._threads.submit(self._sample, request)
+
+    def _sample(self, request: SampleRequest) -> CandidateGroup:
+        self._meeting.wait()
+        generator = LocalGenerator(FakePolicy(), "", lambda _: published(0.5)[1])
+        return generator.submit(request).result()
+
+
+def test_64_generators_all_work_on_8_prompts_a_round_and_sample_the_same() -> None:
+    """Of four candidates each, and one round ahead: whole prompts keep 16 generators busy."""
+    recipe = Recipe(name="wide", num_steps=2, rewards=[RewardConfig(name="fake")])
+    recipe.rollouts.max_staleness, recipe.generators.max_workers = 1, 64
+
+    def sampled(size: int | str, number: int) -> list[tuple[Any, ...]]:
+        recipe.generators.candidates_per_request = size
+        scorer = LocalScorer({"fake": FakeReward()}, recipe.rewards, lambda video: {})
+        prompts = PromptStream(["red", "a blue ball"], recipe.seed)
+        rollouts = Rollouts(recipe, prompts, Meeting(number), scorer, 0)
+        rollouts.admit([published(0.5)[0]])
+        return [
+            (group.prompt, one.candidate.id, one.candidate.seed, one.score, latents.tolist())
+            for step in range(2)
+            for group in rollouts.take(step).groups
+            for one in group.candidates
+            for latents in [one.candidate.latents]
+        ]
+
+    whole, split = sampled(0, 16), sampled("auto", 64)
+    assert split == whole
+    assert len({name for _, name, *_ in split}) == 64

@@ -73,14 +73,14 @@ def is_older_of(settings: Mapping[str, Any], today: Mapping[str, Any]) -> bool:
     """Tell whether settings from before sections had a name's own are these of a run.
 
     Each section then had the settings of all objectives and rules, ReFL's a section `refl`. What
-    was not chosen had no effect.
+    was not chosen had no effect. Nor does a recipe's name decide anything: it may have another now.
     """
+    settings = {**settings, "name": today.get("name")}
     moved = {re.sub(r"^refl\.", "objective.", key): key for key in settings}
     older = {key if key in today else name: settings[name] for key, name in moved.items()}
     added, gone = today.keys() - older.keys(), older.keys() - today.keys()
     return (
-        any(key.startswith("refl.") for key in settings)
-        and same_settings(older, today)
+        same_settings(older, today)
         and all(is_default(key, today[key]) for key in added)
         and all(re.match(r"(objective|selection|refl)\.", key) for key in gone)
     )

@@ -14,7 +14,7 @@ class Arm:
     """A way to train: a recipe with changes."""
 
     overrides: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
-    recipe: str = "moving_shapes"
+    recipe: str = "moving_shapes_dpo"
     pairs: Literal["online", "stored"] = "online"
     """`stored` = sampled from the base before training, as many as the run would sample."""
     evaluations: int = 1

@@ -70,11 +70,12 @@ class PromptsOfLedger:
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._texts = {row["prompt_index"]: row["prompt"] for row in rows}
+        self._rows = {row["prompt_index"]: row for row in rows}
 
     def __getitem__(self, index: int) -> Prompt:
         """Return the prompt at a position; without text where there is none."""
-        return Prompt(index, self._texts.get(index, ""))
+        row = self._rows.get(index, {})
+        return Prompt(index, row.get("prompt", ""), image=row.get("image") or "")
 
 
 def gather(folder: RunFolder, *, fresh: bool = False) -> Evidence:

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from videorl.data.archive_tables import SCHEMAS, step_tables
 from videorl.data.video_io import encode_mp4
 from videorl.errors import ArchiveError, WorkLostError
+from videorl.files import superseded
 from videorl.types import Media, StepRecord
 
 logger = logging.getLogger(__name__)
@@ -75,14 +76,19 @@ class Archive:
         """Do nothing: `write` returns only when its step is on disk."""
 
     def truncate(self, step: int) -> None:
-        """Remove every step >= `step` and every half-written step: go back to a checkpoint."""
+        """Take out every step >= `step` and every half-written step: go back to a checkpoint.
+
+        Whole steps go to `superseded/` beside the archive.
+        """
         for leftover in self.directory.glob(".partial-step-*"):
             shutil.rmtree(leftover)
         written = {_step_of(path) for path in self.directory.glob("*/step-*")}
         committed = set(committed_steps(self.directory))
         # From the last step down: interrupted at any point, what is left has no hole.
         for number in sorted(written, reverse=True):
-            if number >= step or number not in committed:
+            if number >= step and (number in committed or self._is_being_moved(number)):
+                self._supersede(number)
+            elif number >= step or number not in committed:
                 self._remove(number)
 
     def _stage(self, partial: Path, record: StepRecord) -> None:
@@ -121,13 +127,27 @@ class Archive:
             target.parent.mkdir(exist_ok=True)
             os.replace(partial / f"{name}.parquet", target)
 
+    def _is_being_moved(self, step: int) -> bool:
+        """Return whether a truncation was interrupted after it had moved a step's first file."""
+        first = _path(self.directory, "candidates", step)
+        return superseded.place(first, self.directory.parent).exists()
+
+    def _supersede(self, step: int) -> None:
+        for path in self._files(step):
+            superseded.move(path, self.directory.parent)
+
     def _remove(self, step: int) -> None:
-        # The candidates file goes first, as it came last: half a step is never visible.
-        for name in reversed(SCHEMAS):
-            _path(self.directory, name, step).unlink(missing_ok=True)
-        videos = self.directory / "videos" / _stem(step)
+        *tables, videos = self._files(step)
+        for table in tables:
+            table.unlink(missing_ok=True)
         if videos.exists():
             shutil.rmtree(videos)
+
+    def _files(self, step: int) -> list[Path]:
+        """Return the tables and the folder of videos of a step, in the order of their removal."""
+        # The candidates file goes first, as it came last: half a step is never visible.
+        tables = [_path(self.directory, name, step) for name in reversed(SCHEMAS)]
+        return [*tables, self.directory / "videos" / _stem(step)]
 
 
 def committed_steps(directory: Path) -> list[int]:

@@ -27,9 +27,13 @@ CANDIDATES = pa.schema(
         pa.field("latents", pa.binary()),
         pa.field("latents_shape", pa.list_(pa.int64())),
         pa.field("latents_dtype", pa.string()),
+        pa.field("image", pa.string()),
     ]
 )
 """One row per scored candidate; `video` is a path below the archive folder, or null.
+
+`image` is the absolute path of the picture that the prompt carries; null where it carries none, and
+in archives of older versions.
 
 `weight` is its factor in the loss where it was learned from alone, outside of a pair, else null.
 """
@@ -75,12 +79,13 @@ PROMPTS = pa.schema(
         pa.field("error", pa.string()),
         pa.field("prompt_id", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
+        pa.field("image", pa.string()),
     ]
 )
 """The ledger: one row per prompt of the stream; `outcome` is `trained`, or why it was dropped.
 
-`error` is the last error where the whole group was lost. `prompt_id` and `tags` are those of the
-prompt file; null where it has none, and in archives of older versions.
+`error` is the last error where the whole group was lost. `prompt_id`, `tags` and `image` are those
+of the prompt file; null where it has none, and in archives of older versions.
 """
 
 STEPS = pa.schema(
@@ -168,6 +173,7 @@ def _prompt_row(step: int, outcome: PromptOutcome) -> dict[str, Any]:
         "error": outcome.error,
         "prompt_id": outcome.prompt.id or None,
         "tags": list(outcome.prompt.tags) or None,
+        "image": outcome.prompt.image or None,
     }
 
 
@@ -190,6 +196,7 @@ def _candidate_row(step: int, candidate: Candidate) -> dict[str, Any]:
         "round": candidate.round,
         "prompt_index": candidate.prompt.index,
         "prompt": candidate.prompt.text,
+        "image": candidate.prompt.image or None,
         "candidate_index": candidate.index,
         "seed": candidate.seed,
         "version_step": candidate.version.step,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from videorl.data.preference_videos import has_videos, video_files
 from videorl.data.preferences import parquet_files
@@ -25,7 +30,19 @@ def table_content(path: Path, *, fresh: bool = False) -> Content | None:
         files = {"table": path}
     else:
         files = {Path(file).name: Path(file) for file in parquet_files(path)}
+    files |= {f"picture {name}": place for name, place in _pictures(files.values()).items()}
     return content_of_files(files, fresh=fresh) if files else None
+
+
+def _pictures(tables: Iterable[Path]) -> dict[str, Path]:
+    """Return the pictures that tables name and that are here, by their names in them."""
+    found: dict[str, Path] = {}
+    for table in tables:
+        with suppress(pa.ArrowException, OSError):  # damaged, which whoever reads it says
+            if "image" in pq.read_schema(table).names:
+                names = set(pq.read_table(table, columns=["image"])["image"].to_pylist())
+                found |= {name: table.parent / name for name in names if name}
+    return {name: place for name, place in found.items() if place.is_file()}
 
 
 def video_content(path: Path, *, fresh: bool = False) -> Content | None:

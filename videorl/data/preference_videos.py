@@ -16,10 +16,17 @@ import pyarrow.parquet as pq
 
 from videorl.data.archive_tables import pack_latents
 from videorl.data.parquet_rows import parquet_rows
-from videorl.data.preferences import PREFERENCES, open_tables, parquet_files, usable_pairs
+from videorl.data.preferences import (
+    PREFERENCES,
+    images_of,
+    open_tables,
+    parquet_files,
+    usable_pairs,
+)
 from videorl.data.table_rows import BadRow, Columns, Row
 from videorl.data.video_io import read_video
 from videorl.errors import ArchiveError, VideoError
+from videorl.files.images import problem_of_image
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +42,8 @@ VIDEO_PREFERENCES = pa.schema(
     ]
 )
 """One row per pair. Videos are paths relative to the folder of the Parquet files, and inside it, of
-any kind of file that `videorl.videos` reads (mp4, for instance). Other columns are ignored."""
+any kind of file that `videorl.videos` reads (mp4, for instance). A column `image` may have the path
+of the picture that the prompt carries; other columns are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class VideoPair:
     prompt: str
     chosen: Path
     rejected: Path
+    image: str = ""
+    """Absolute path of the picture that the prompt carries; empty = none."""
 
 
 def has_videos(path: Path) -> bool:
@@ -83,12 +93,18 @@ def read_video_pairs(path: Path) -> list[VideoPair]:
     rows = [row for file in parquet_files(path) for _, row in parquet_rows(Path(file), columns)]
     if not rows:
         raise ArchiveError(f"{path} holds no preference pair")
-    numbers = usable_pairs(path, [_problem(row, root, n) for n, row in enumerate(rows)])
-    usable = [row for row in map(rows.__getitem__, numbers) if not isinstance(row, BadRow)]
-    return [
-        VideoPair(row["prompt"], root / row["chosen_video"], root / row["rejected_video"])
-        for row in usable
+    images = images_of(path)
+    problems = [
+        _problem(row, root, number) or (image and problem_of_image(image)) or ""
+        for number, (row, image) in enumerate(zip(rows, images, strict=True))
     ]
+    pairs: list[VideoPair] = []
+    for number in usable_pairs(path, problems):
+        row = rows[number]
+        assert not isinstance(row, BadRow)
+        chosen, rejected = root / row["chosen_video"], root / row["rejected_video"]
+        pairs.append(VideoPair(row["prompt"], chosen, rejected, images[number]))
+    return pairs
 
 
 def _problem(row: Row | BadRow, root: Path, number: int) -> str:
@@ -134,7 +150,10 @@ def write_latents(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     problems: list[str] = []
-    with pq.ParquetWriter(partial / "pairs.parquet", PREFERENCES) as writer:
+    schema = PREFERENCES
+    if any(pair.image for pair in pairs):
+        schema = schema.append(pa.field("image", pa.string()))
+    with pq.ParquetWriter(partial / "pairs.parquet", schema) as writer:
         for pair in pairs:
             try:
                 row = _encoded(pair, encode)
@@ -142,7 +161,7 @@ def write_latents(
                 problems.append(str(error))
                 logger.warning("a pair is left out: %s", error)
             else:
-                writer.write_table(pa.Table.from_pylist([row], PREFERENCES))
+                writer.write_table(pa.Table.from_pylist([row], schema))
     if len(problems) == len(pairs):
         shutil.rmtree(partial)
         raise ArchiveError(f"none of {len(pairs)} pairs can be used: {problems[0]}")
@@ -158,7 +177,7 @@ def _encoded(pair: VideoPair, encode: Callable[[Video], Tensor]) -> dict[str, ob
     Raises:
         VideoError: A video is damaged, or of another size.
     """
-    row: dict[str, object] = {"prompt": pair.prompt}
+    row: dict[str, object] = {"prompt": pair.prompt, "image": pair.image}
     for role, path in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         try:
             packed = pack_latents(encode(read_video(path)))

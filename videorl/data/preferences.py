@@ -11,12 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from videorl.data.archive import read_table
 from videorl.data.archive_tables import unpack_latents
 from videorl.data.arrow_types import fits
 from videorl.data.parquet_rows import parquet_schema, values_of
 from videorl.errors import ArchiveError, DamagedPairError, TableError
+from videorl.files.images import problem_of_image
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,8 @@ PREFERENCES = pa.schema(
 )
 """One row per pair. Latents are those of the policy's pipeline before decoding, [C, T, H, W] in C
 order; `_dtype` is the name of a torch type. Other columns are ignored, and columns may be of other
-types of Arrow that hold the same (`large_string`, dictionaries, ...)."""
+types of Arrow that hold the same (`large_string`, dictionaries, ...). A column `image`, of texts,
+may have the path of the picture that the prompt carries, absolute or relative to the folder."""
 
 Row = Mapping[str, Any]
 
@@ -57,6 +60,8 @@ class Preferences:
     number in the archive."""
     numbers: Sequence[int] = ()
     """The number of every pair in the archive, from 0, where some were left out; empty = none."""
+    images: Sequence[str] = ()
+    """One path per pair, absolute, or empty for none; none at all = no pair has one."""
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -106,13 +111,15 @@ def read_preferences(path: Path) -> Preferences:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"{path} cannot be read as Parquet: {error}") from error
-    prompts, shapes, load = found
+    prompts, shapes, load, images = found
     if not prompts:
         raise ArchiveError(f"{path} holds no preference pair")
-    problems = [_problem(*pair) for pair in zip(prompts, shapes, strict=True)]
+    problems = [_problem(*pair) for pair in zip(prompts, shapes, images, strict=True)]
     numbers = usable_pairs(path, problems)
     shape = _common_shape(path, {number: shapes[number] for number in numbers})
-    return Preferences([prompts[number] for number in numbers], shape, load, numbers)
+    texts = [prompts[number] for number in numbers]
+    kept = [images[number] for number in numbers] if any(images) else []
+    return Preferences(texts, shape, load, numbers, kept)
 
 
 def usable_pairs(path: Path, problems: Sequence[str]) -> list[int]:
@@ -131,13 +138,13 @@ def usable_pairs(path: Path, problems: Sequence[str]) -> list[int]:
     return [number for number, problem in enumerate(problems) if not problem]
 
 
-def _problem(prompt: Any, shapes: tuple[Any, Any]) -> str:
+def _problem(prompt: Any, shapes: tuple[Any, Any], image: str) -> str:
     """Return what is wrong with a pair; empty if nothing is."""
     if prompt is None or not isinstance(prompt, str):
         return "has no prompt" if prompt is None else f"has a prompt that {prompt.reason}"
     if None in shapes:
         return "has a video without latents; a run keeps them with archive.latents=true"
-    return ""
+    return (problem_of_image(image) if image else None) or ""
 
 
 def parquet_files(path: Path) -> list[str]:
@@ -168,14 +175,14 @@ def open_tables(path: Path, schema: pa.Schema) -> ds.Dataset:
     return ds.dataset(files, schema=schema, format="parquet")
 
 
-_Found = tuple[list[Any], list[tuple[Any, Any]], Callable[[int], tuple[Row, Row]]]
+_Found = tuple[list[Any], list[tuple[Any, Any]], Callable[[int], tuple[Row, Row]], list[str]]
 """Prompts, None where there is none and `Unreadable` where it is damaged; shapes of both videos of
-every pair; `Preferences.load`."""
+every pair; `Preferences.load`; paths of pictures, empty where there is none."""
 
 
 def _of_run(path: Path) -> _Found:
     pairs = read_table(path, "pairs").to_pylist()
-    columns = ["candidate_id", "prompt", "latents_shape"]
+    columns = ["candidate_id", "prompt", "image", "latents_shape"]
     rows = read_table(path, "candidates", columns).to_pylist()
     known = {row["candidate_id"]: row for row in rows}
     for pair in pairs:
@@ -189,6 +196,7 @@ def _of_run(path: Path) -> _Found:
             for pair in pairs
         ],
         partial(_load_of_run, path, pairs),
+        [known[pair["chosen_id"]]["image"] or "" for pair in pairs],
     )
 
 
@@ -206,7 +214,25 @@ def _of_files(path: Path) -> _Found:
     columns = ["prompt", *(f"{role}_latents_shape" for role in _ROLES)]
     table = dataset.to_table(columns)
     shapes = zip(*(table[name].to_pylist() for name in columns[1:]), strict=True)
-    return values_of(table["prompt"]), list(shapes), partial(_load_of_files, dataset)
+    texts, load = values_of(table["prompt"]), partial(_load_of_files, dataset)
+    return texts, list(shapes), load, images_of(path)
+
+
+def images_of(path: Path) -> list[str]:
+    """Return the absolute path of each row's picture in Parquet files; empty where it has none.
+
+    Raises:
+        ArchiveError: A column of pictures holds no texts.
+    """
+    folder = (path if path.is_dir() else path.parent).absolute()
+    names: list[str | None] = []
+    for file in map(Path, parquet_files(path)):
+        if "image" in pq.read_schema(file).names:
+            table = open_tables(file, pa.schema([pa.field("image", pa.string())])).to_table()
+            names += table["image"].to_pylist()
+        else:
+            names += [None] * pq.read_metadata(file).num_rows
+    return [str(folder / name) if name else "" for name in names]
 
 
 def _load_of_files(dataset: ds.Dataset, index: int) -> tuple[Row, Row]:

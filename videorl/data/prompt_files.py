@@ -13,7 +13,7 @@ from videorl.errors import PromptError, TableError
 
 DEFAULT_COLUMN = "prompt"
 
-_OPTIONAL = ("id", "tags", "weight")
+_OPTIONAL = ("id", "tags", "weight", "image")
 _HINT = "prompts.column, or evaluation.column, says which to read"
 _TEXT = (".txt", ".text", ".list", ".lst", "")
 """Ends of names of files with one prompt on each line."""
@@ -25,7 +25,8 @@ def read_prompts(path: Path, column: str = DEFAULT_COLUMN) -> list[PromptRow]:
     """Read a prompt file, in file order.
 
     A table (see `videorl.data.tables.read_rows`) may have columns `id`, `tags` (a list, or text
-    with commas) and `weight`; where a value is empty, the row has no id, no tags, or the weight 1.
+    with commas) `weight` and `image` (the path of a picture, relative to the file's folder, or
+    absolute); where a value is empty, the row has no id, no tags, the weight 1, or no image.
     `.txt`, or no end at all, is text with one prompt per line. Rows that cannot be used are left
     out, named in the log by their lines, and counted; so are blank and repeated prompts.
 
@@ -48,7 +49,7 @@ def read_prompts(path: Path, column: str = DEFAULT_COLUMN) -> list[PromptRow]:
         ) from error
     try:
         rows = [
-            (place, row if isinstance(row, BadRow) else parse_row(row, column))
+            (place, row if isinstance(row, BadRow) else parse_row(row, column, path.parent))
             for place, row in _rows(path, column)
         ]
     except TableError as error:

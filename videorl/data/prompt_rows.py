@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from videorl.data.table_rows import BLANK, BadRow
 from videorl.data.text_files import problem_of
 from videorl.errors import PromptError
+from videorl.files.images import problem_of_image
+from videorl.types import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -33,27 +36,41 @@ class PromptRow:
     tags: tuple[str, ...] = ()
     weight: float = 1.0
     """How often it is drawn, relative to the others; 0 = never."""
+    image: str = field(default="", repr=False)
+    """Absolute path of the picture that its videos begin with; empty = none. It is not part of what
+    the row is known by in a run folder: the picture's content is."""
 
     def __post_init__(self) -> None:
-        texts = [self.text, self.id, *self.tags] if isinstance(self.tags, tuple) else [None]
+        texts = (
+            [self.text, self.id, self.image, *self.tags] if isinstance(self.tags, tuple) else [None]
+        )
         if not all(isinstance(text, str) for text in texts):
-            raise PromptError(f"text, id and tags must be texts, got {self!r:.200}")
+            raise PromptError(f"text, id, image and tags must be texts, got {self!r:.200}")
         is_number = isinstance(self.weight, int | float) and not isinstance(self.weight, bool)
         # NaN compares false with everything.
         if not is_number or not 0 <= self.weight < math.inf:
             raise PromptError(f"weight must be a number >= 0, got {self.weight!r}")
         if problem := next(filter(None, map(problem_of, map(str, texts))), None):
             raise PromptError(problem)
+        if self.image and not Path(self.image).is_absolute():
+            raise PromptError(f"image must be an absolute path, got {self.image!r}")
+        if self.image and (problem := problem_of_image(self.image)):
+            raise PromptError(problem)
+
+    def prompt(self, index: int) -> Prompt:
+        """Return the prompt at a position of a stream."""
+        return Prompt(index, self.text, self.id, self.tags, self.image)
 
 
-def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | BadRow:
+def parse_row(row: Mapping[str, Any], column: str, folder: Path) -> PromptRow | BadRow:
     """Return the prompt of a table's row, or what is wrong with the row.
 
     Args:
-        row: Values by name: `column`, and `id`, `tags` and `weight` if there.
+        row: Values by name: `column`, and `id`, `tags`, `weight` and `image` if there.
         column: Where the text is.
+        folder: What the path of an image is relative to, unless it is absolute.
     """
-    text, name, tags = row[column], row.get("id"), row.get("tags")
+    text, name, tags, image = row[column], row.get("id"), row.get("tags"), row.get("image")
     if not isinstance(text, str | None):
         return BadRow(f"{column} must be text, got {text!r:.60}")
     if isinstance(name, float) and name.is_integer():
@@ -66,9 +83,13 @@ def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | BadRow:
         tags = [tag for tag in tags if tag is not None]
     if not isinstance(tags, list | None) or not all(isinstance(tag, str) for tag in tags or ()):
         return BadRow(f"tags must be a list of texts, or text with commas, got {tags!r:.60}")
+    if not isinstance(image, str | None):
+        return BadRow(f"image must be the path of a picture, got {image!r:.60}")
     try:
         name = "" if name is None else str(name).strip()
-        return PromptRow((text or "").strip(), name, tuple(tags or ()), _weight(row.get("weight")))
+        path = str(folder.absolute() / image.strip()) if image and image.strip() else ""
+        weight = _weight(row.get("weight"))
+        return PromptRow((text or "").strip(), name, tuple(tags or ()), weight, path)
     except PromptError as error:
         return BadRow(str(error))
 
@@ -76,7 +97,8 @@ def parse_row(row: Mapping[str, Any], column: str) -> PromptRow | BadRow:
 def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | BadRow]]) -> list[PromptRow]:
     """Return the rows of a source that can be used; the log names and counts the others.
 
-    Left out are rows that are blank, repeat an earlier text or an earlier id, or are wrong.
+    Left out are rows that are blank or wrong, or repeat an earlier id, or an earlier text with the
+    same image.
 
     Args:
         source: Its name, for messages.
@@ -85,7 +107,7 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | BadRow]]) -> 
     Raises:
         PromptError: No row can be used, or there is no prompt that can be drawn.
     """
-    kept: dict[str, PromptRow] = {}
+    kept: dict[tuple[str, str], PromptRow] = {}
     place_of_id: dict[str, str] = {}
     blank: list[str] = []
     repeated: list[str] = []
@@ -95,12 +117,12 @@ def usable_rows(source: str, rows: Iterable[tuple[str, PromptRow | BadRow]]) -> 
             blank.append(place)
         elif isinstance(row, BadRow):
             problems.append(f"{place}: {row.reason}")
-        elif row.text in kept:
+        elif (row.text, row.image) in kept:
             repeated.append(place)
         elif row.id in place_of_id:
             problems.append(f"{place}: id {row.id!r} is that of {place_of_id[row.id]} too")
         else:
-            kept[row.text] = row
+            kept[row.text, row.image] = row
             if row.id:
                 place_of_id[row.id] = place
     if not kept:

@@ -14,6 +14,7 @@ from videorl.data.prompt_files import DEFAULT_COLUMN, read_prompts
 from videorl.data.prompt_rows import PromptRow, usable_rows
 from videorl.data.table_rows import BadRow
 from videorl.errors import ConfigError, PromptError
+from videorl.policies import takes_images
 from videorl.seeds import derive_seed
 from videorl.settings.plugins import find, is_plugin
 from videorl.types import Prompt
@@ -70,13 +71,44 @@ def check_sources(recipe: Recipe) -> None:
     trained: list[PromptRow] = []
     if not recipe.offline.archive:
         trained = load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
+        _check_images(trained, recipe, "prompts.source")
     if not recipe.evaluation.source:
         return
     held_out = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+    _check_images(held_out, recipe, "evaluation.source")
     if problem := overlap(trained, held_out):
         if not (Path(recipe.run_dir) / "metrics.jsonl").exists():
             raise ConfigError(problem)
         _logger.warning(problem)
+
+
+def _check_images(rows: Sequence[PromptRow], recipe: Recipe, where: str) -> None:
+    if problem := problem_of_images(rows, recipe.policy.family, where):
+        raise ConfigError(problem)
+
+
+def problem_of_images(rows: Sequence[PromptRow], family: str, where: str = "prompts") -> str | None:
+    """Return what to say of prompts that lack a picture, or have one in vain; None of others.
+
+    Args:
+        rows: Of a source.
+        family: `policy.family`.
+        where: The setting that names the source.
+    """
+    wanted = takes_images(family)
+    wrong = [row.text for row in rows if bool(row.image) != wanted]
+    if not wrong:
+        return None
+    found = f"{where}: {len(wrong)} of {len(rows)} prompts"
+    if wanted:
+        return (
+            f"{found} have no image, first: {wrong[0]!r:.80}; policy.family={family} makes videos "
+            "from an image: give a table with a column `image` of paths"
+        )
+    return (
+        f"{found} have an image, first: {wrong[0]!r:.80}; policy.family={family} makes videos from "
+        "text alone: set an image-to-video family, or leave the column `image` out"
+    )
 
 
 def overlap(trained: Sequence[PromptRow], held_out: Sequence[PromptRow]) -> str | None:
@@ -95,8 +127,8 @@ def overlap(trained: Sequence[PromptRow], held_out: Sequence[PromptRow]) -> str 
     )
 
 
-def _plain(row: PromptRow) -> str:
-    return " ".join(row.text.casefold().split())
+def _plain(row: PromptRow) -> tuple[str, str]:
+    return " ".join(row.text.casefold().split()), row.image
 
 
 class Prompts(Protocol):
@@ -139,7 +171,7 @@ class PromptStream:
             self._order = self._drawn(epoch)
             self._epoch = epoch
         row = self._rows[self._order[place]]
-        return Prompt(index=index, text=row.text, id=row.id, tags=row.tags)
+        return row.prompt(index)
 
     def _drawn(self, epoch: int) -> list[int]:
         """Return which rows an epoch has, in order."""

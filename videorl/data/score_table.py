@@ -14,12 +14,14 @@ parts; after a kill between the two, rows that are in both are taken once.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,9 @@ from videorl.data.score_rows import (
 from videorl.errors import ConfigError
 from videorl.files import locked
 from videorl.files.inputs import Input, changes, from_json, inputs_now, moved, to_json
+from videorl.files.pins import pin_settings
 from videorl.rewards.content import reward_inputs
+from videorl.rewards.hub_places import reward_settings
 from videorl.rewards.scoring import Result
 
 _MODELS, _INPUTS = b"videorl.rewards", b"videorl.inputs"
@@ -59,10 +63,14 @@ class ScoreTable:
     def __init__(self, path: Path, rewards: Sequence[RewardConfig]) -> None:
         self._path = path
         self._parts = path.with_name(f"{path.name}.parts")
-        self._rewards = rewards
-        self._inputs = inputs_now(reward_inputs(rewards))
+        self._rewards = copy.deepcopy(rewards)  # with hub ids as they were asked for
+        asked = pin_settings(reward_settings(rewards), self._noted_inputs())
+        self._inputs = {
+            key: replace(found, place=asked.get(key, found.place))
+            for key, found in inputs_now(reward_inputs(rewards)).items()
+        }
         self._metadata = {
-            _MODELS: _description(rewards).encode(),
+            _MODELS: _description(self._rewards).encode(),
             _INPUTS: json.dumps(to_json(self._inputs)).encode(),
         }
         self._stale: set[tuple[Key, str | None]] = set()
@@ -173,8 +181,7 @@ class ScoreTable:
         return sorted(self._parts.glob("[0-9]*.parquet"))
 
     def _read(self) -> pa.Table:
-        files = [*([self._path] if self._path.exists() else []), *self._written()]
-        tables = [self._checked(file) for file in files]
+        tables = [self._checked(file) for file in self._files()]
         empty = pa.table({name: pa.array([], pa.string()) for name in TEXTS})
         tables = tables or [empty.add_column(2, "total", [pa.array([], pa.float64())])]
         table = pa.concat_tables(tables, promote_options="default")
@@ -182,6 +189,17 @@ class ScoreTable:
             table = table.append_column("content", pa.nulls(len(table), pa.string()))
         between = [name for name in table.column_names if name not in (*FIRST, *LAST)]
         return table.select([*FIRST, *between, *LAST]).replace_schema_metadata(self._metadata)
+
+    def _noted_inputs(self) -> dict[str, Input]:
+        """Return what the scores so far are from; what cannot be read says so elsewhere."""
+        for file in self._files():
+            with suppress(pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+                noted = (pq.read_schema(file).metadata or {}).get(_INPUTS, b"{}")
+                return from_json(json.loads(noted))
+        return {}
+
+    def _files(self) -> list[Path]:
+        return [*([self._path] if self._path.exists() else []), *self._written()]
 
     def _checked(self, file: Path) -> pa.Table:
         try:
@@ -217,9 +235,13 @@ class ScoreTable:
 def open_scores(path: Path, rewards: Sequence[RewardConfig]) -> Iterator[ScoreTable]:
     """Open the scores in `path`, new or begun, and lock them against other processes.
 
+    Hub ids in `rewards` get their commit, in place: that which the scores there are from, if any.
+
     Raises:
         RunFolderError: Another process is writing them.
         ConfigError: `path` holds something else, or scores of other models or settings.
+        CheckpointError: The hub does not know an id or its revision, refuses it, or does not
+            answer.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), f"another process is writing {path}"):
@@ -246,7 +268,8 @@ def _description(
         _, number, *where = key.split(".", 3)
         found = facts[int(number)]
         if where[0] == "options":
-            found["options"] = {**found["options"], where[1]: (then or {})[key].place}
+            if where[1] in (options := found.get("options", {})):  # not a default that it has
+                found["options"] = {**options, where[1]: (then or {})[key].place}
         else:
             found["path"] = (then or {})[key].place
     return json.dumps(facts, sort_keys=True, default=str)

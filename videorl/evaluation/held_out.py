@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from videorl.evaluation.kept_groups import KeptGroups
 from videorl.protocols import Generator, Scorer
 from videorl.rollouts import chain
 from videorl.run.progress import progress
+from videorl.sampling.parts import PART_LOST, InParts
 from videorl.seeds import derive_seed
 from videorl.types import Prompt, SampleRequest, ScoredGroup, WeightVersion
 
@@ -33,7 +36,7 @@ def held_out_prompts(recipe: Recipe) -> list[Prompt]:
     rows = [row for row in found if row.weight > 0]
     order = np.random.default_rng(recipe.evaluation.seed).permutation(len(rows))
     indices = sorted(order[: recipe.evaluation.num_prompts].tolist())
-    return [Prompt(index, rows[index].text, rows[index].id, rows[index].tags) for index in indices]
+    return [rows[index].prompt(index) for index in indices]
 
 
 def evaluation_seeds(recipe: Recipe, prompt: Prompt, count: int) -> tuple[int, ...]:
@@ -76,6 +79,7 @@ def sample_and_score(
         for request in requests
         if (group := kept.find(request)) is not None
     }
+    generator = InParts(generator, recipe.candidates_per_request())
     missing = [request for request in requests if request.prompt.index not in found]
     num_done = len(found)
     with progress(f"held-out prompts, version {version.step}", len(requests)) as reach:
@@ -85,8 +89,12 @@ def sample_and_score(
             missing, generator, scorer, lambda: bool(failed) or should_stop()
         ):
             try:
-                group = found[request.prompt.index] = future.result()
-                kept.add(request, group)
+                group = future.result()
+                if PART_LOST in group.dropped:
+                    raise WorkLostError(f"{group.dropped[PART_LOST]} of its candidates")
+                found[request.prompt.index] = group
+                if (video := kept.add(request, group)) is not None:
+                    print(_seen(video, group), file=sys.stderr, flush=True)
             except (PromptError, WorkLostError) as error:
                 logger.warning("a held-out prompt was lost: %s", error)
             except Exception as error:  # ends the evaluation, once what else came is kept
@@ -98,6 +106,13 @@ def sample_and_score(
     if num_done < len(requests):
         return None
     return [found[index] for index in sorted(found)]
+
+
+def _seen(video: Path, group: ScoredGroup) -> str:
+    """Return a line about a video that can be looked at already."""
+    score = group.candidates[0].score
+    parts = ", ".join(f"{name} {value:+.2f}" for name, value in score.dimensions.items())
+    return f"{video}: {group.prompt.text!r}, total {score.total:+.2f} ({parts})"
 
 
 _Pending = dict[Future[ScoredGroup], SampleRequest]

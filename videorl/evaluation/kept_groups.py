@@ -15,7 +15,7 @@ from videorl.errors import WorkLostError
 from videorl.evaluation.record import group_from_json, group_to_json
 from videorl.files.content import digest_of
 from videorl.run.inputs import settings_of_samples
-from videorl.types import Media, Prompt, SampleRequest, ScoredGroup, WeightVersion
+from videorl.types import Condition, Media, Prompt, SampleRequest, ScoredGroup, WeightVersion
 
 logger = logging.getLogger(__name__)
 
@@ -65,19 +65,22 @@ class KeptGroups:
         group = self._found.get(_key(request))
         return group and dataclasses.replace(group, prompt=request.prompt)
 
-    def add(self, request: SampleRequest, group: ScoredGroup) -> None:
-        """Keep a group whose video can still be fetched.
+    def add(self, request: SampleRequest, group: ScoredGroup) -> Path | None:
+        """Keep a group whose video can still be fetched; return its first video if that is shown.
 
         Raises:
             OSError: It cannot be written.
         """
+        saved = None
         if self._shown and group.candidates and (video := self._shown.path(group.prompt)):
             try:
                 self._shown.save({video: group.candidates[0].candidate.video})
+                saved = video
             except WorkLostError as error:
                 logger.warning("the video of a held-out prompt is not kept: %s", error)
         if self._path is not None:
             _append(self._path, {"seeds": request.seeds, "group": group_to_json(group)})
+        return saved
 
 
 def path_of(evaluation: Path, recipe: Recipe, version: WeightVersion) -> Path:
@@ -99,12 +102,12 @@ def video_name(prompt: Prompt) -> str:
     return f"{prompt.index:06d}.mp4"
 
 
-_Key = tuple[str, tuple[int, ...]]
-"""Text of a prompt, and seeds: what a set of weights samples from."""
+_Key = tuple[Condition, tuple[int, ...]]
+"""A prompt, with its picture if it has one, and seeds: what a set of weights samples from."""
 
 
 def _key(request: SampleRequest) -> _Key:
-    return request.prompt.text, request.seeds
+    return request.prompt.condition, request.seeds
 
 
 def _read(path: Path) -> dict[_Key, ScoredGroup]:
@@ -115,7 +118,7 @@ def _read(path: Path) -> dict[_Key, ScoredGroup]:
             group = group_from_json(row["group"])
         except (ValueError, KeyError, TypeError):  # torn
             continue
-        found[group.prompt.text, tuple(row["seeds"])] = group
+        found[group.prompt.condition, tuple(row["seeds"])] = group
     return found
 
 

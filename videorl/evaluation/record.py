@@ -36,6 +36,7 @@ def group_to_json(group: ScoredGroup) -> dict[str, Any]:
             "text": group.prompt.text,
             "id": group.prompt.id,
             "tags": group.prompt.tags,
+            **({"image": group.prompt.image} if group.prompt.image else {}),
         },
         "dropped": dict(group.dropped),
         "candidates": [

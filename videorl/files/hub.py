@@ -81,8 +81,22 @@ def cached_commit(name: HubId) -> str | None:
     return ref.read_text().strip() if ref.is_file() else None
 
 
+def remember(name: HubId, commit: str) -> None:
+    """Note that this commit is what a branch, a tag or the main branch was, for `cached_commit`.
+
+    The hub's library does so only for what it is asked for by another name than its commit.
+    """
+    if not name.is_commit:
+        ref = name.cache / "refs" / (name.revision or "main")
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(commit)
+
+
 def resolved(name: HubId, where: str) -> HubId:
     """Return the id with the commit that its revision is now, or offline was when downloaded.
+
+    A commit that is not on this machine is asked for too; a hub that does not answer is no error
+    then, as other nodes may have it.
 
     Args:
         name: The id.
@@ -92,12 +106,15 @@ def resolved(name: HubId, where: str) -> HubId:
         CheckpointError: The hub does not know the repository or the revision, does not let this
             user read it, or does not answer.
     """
-    if name.is_commit:
+    if name.is_commit and (is_offline() or cached_commit(name) is not None):
         return name
     commit = cached_commit(name) if is_offline() else _asked(name, where)
     if commit is None:
         raise _not_here(name, where)
-    return HubId(name.repository, commit, name.file)
+    found = HubId(name.repository, commit, name.file)
+    if cached_commit(found) is not None:
+        remember(name, commit)
+    return found
 
 
 def file_sizes(name: HubId, where: str) -> dict[str, int]:
@@ -152,6 +169,32 @@ def read_json(name: HubId, file: str, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{where}: {file} of {name} holds no JSON object")
     return cast("dict[str, Any]", content)
+
+
+def tensor_types(name: HubId, file: str, where: str) -> set[str]:
+    """Return the types of the tensors of a safetensors file, as it names them.
+
+    Only the header is read. A file that is here already is not asked for: empty then.
+
+    Raises:
+        CheckpointError: As `resolved`; or it is no safetensors file.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    if is_offline() or try_to_load_from_cache(name.repository, file, revision=name.revision):
+        return set()
+    try:
+        found = HfApi().parse_safetensors_file_metadata(
+            name.repository, file, revision=name.revision
+        )
+    except SafetensorsParsingError as error:
+        raise CheckpointError(
+            f"{where}: {file} of {name} is no safetensors file: {error}"
+        ) from error
+    except _errors() as error:
+        raise refusal(error, name, where) from error
+    return {tensor.dtype for tensor in found.tensors.values()}
 
 
 def download(name: HubId, patterns: Sequence[str] | None, where: str) -> Path:
@@ -215,16 +258,31 @@ def _asked(name: HubId, where: str) -> str | None:
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().model_info(name.repository, revision=name.revision, timeout=_TIMEOUT_S).sha
+        found = HfApi().model_info(name.repository, revision=name.revision, timeout=_TIMEOUT_S)
+        commit = name.revision if name.is_commit else found.sha
+        if found.gated and commit and cached_commit(HubId(name.repository, commit)) is None:
+            _try_one(name, commit, [sibling.rfilename for sibling in found.siblings or ()])
+        return commit
     except _errors() as error:
-        known = cached_commit(name)
+        known = name.revision if name.is_commit else cached_commit(name)
         if not _is_unreachable(error) or known is None:
             raise refusal(error, name, where) from error
         logger.warning(
-            "%s: the hub does not answer (%s); %s is %s, as downloaded before",
-            where, _first_line(error), name, known,
+            "%s: the hub does not answer (%s); %s",
+            where, _first_line(error),
+            f"{name} is not checked" if name.is_commit
+            else f"{name} is {known}, as downloaded before",
         )  # fmt: skip
         return known
+
+
+def _try_one(name: HubId, commit: str, files: Sequence[str]) -> None:
+    """Ask for the head of a file: everybody may know of a gated repository, but not download it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    for file in files[:1]:
+        url = hf_hub_url(name.repository, file, revision=commit)
+        get_hf_file_metadata(url, timeout=_TIMEOUT_S)
 
 
 def _cached_names(name: HubId, where: str) -> Collection[str]:

@@ -156,12 +156,12 @@ def sample_scored_latents(
         if not all(path.is_file() and read_video(path).prompt == prompt for path in paths):
             seeds = [derive_seed(seed, "latents", prompt, k) for k in range(num_candidates)]
             try:
-                embeds_LD, negative_LD = policy.encode([prompt, ""])
+                embeds, negative = policy.encode([prompt, ""])
             except PromptError as error:
                 logger.warning("left out: %s", error)
                 refused = error
                 continue
-            latents_BCTHW = policy.sample(embeds_LD, negative_LD, seeds)
+            latents_BCTHW = policy.sample(embeds, negative, seeds)
             scored = score(policy.decode(latents_BCTHW), prompt)
             for path, latents_CTHW, scores in zip(paths, latents_BCTHW, scored, strict=True):
                 write_latents(path, latents_CTHW, ScoredVideo(prompt, scores))

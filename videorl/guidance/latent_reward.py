@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from videorl.embedding import Embedding
 from videorl.errors import CheckpointError, ConfigError
 from videorl.guidance.config import WEIGHTS_FILE, LatentRewardConfig, read_config, write_config
 from videorl.policies import load_policy
@@ -102,13 +103,13 @@ class LatentReward(nn.Module):
         """The policy cut to its first layers."""
         return self._policy
 
-    def forward(self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor]) -> Tensor:
+    def forward(self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding]) -> Tensor:
         """Return rewards [B, K] in float32, with gradient; higher is better.
 
         Args:
             x_t_BCTHW: Noisy latents, of the shape that it was trained on.
             t_B: Times in [0, 1], 1 is pure noise.
-            prompt_embeds: An embedding [L, D] per item, as the policy's `encode` returns them.
+            prompt_embeds: One per item, as the policy's `encode` returns them.
 
         Raises:
             ConfigError: The latents have another shape than in training.
@@ -124,7 +125,7 @@ class LatentReward(nn.Module):
 
     @torch.enable_grad()
     def gradient(
-        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Tensor], weights_K: Tensor
+        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding], weights_K: Tensor
     ) -> Tensor:
         """Return ∇_{x_t} Σ weights · rewards, detached, float32, of the shape of `x_t_BCTHW`."""
         x_t_BCTHW = x_t_BCTHW.detach().to(self.device, torch.float32).requires_grad_(True)
@@ -162,6 +163,7 @@ def first_layers(
     """
     base = dataclasses.replace(policy, dtype="float32", lora=LoraConfig(rank=0))
     parts = frozenset({"transformer"})
+    sampling = dataclasses.replace(sampling, merge_lora=False)  # there is no adapter
     loaded = load_policy(base, sampling, parts=parts, device=torch.device("cpu"))
     assert isinstance(loaded, PipelinePolicy)
     loaded.keep_layers(num_layers)
@@ -211,4 +213,7 @@ def load_latent_reward(
 
 
 def _width(transformer: Any) -> int:
-    return transformer.config.num_attention_heads * transformer.config.attention_head_dim
+    config = transformer.config
+    if "hidden_size" in config:  # Open-Sora
+        return config["hidden_size"]
+    return config["num_attention_heads"] * config["attention_head_dim"]

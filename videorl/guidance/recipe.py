@@ -18,8 +18,8 @@ from videorl.config import (
 from videorl.errors import ConfigError
 from videorl.guidance.config import HEADS, TRAINED
 from videorl.recipes.overrides import Overrides
+from videorl.recipes.policy_problems import policy_problems, sampling_problems
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
-from videorl.recipes.validation import policy_problems, sampling_problems
 from videorl.reward_training.config import LabelsConfig, RewardEvaluationConfig
 from videorl.reward_training.recipes import training_problems
 from videorl.settings.bounds import Problem, above, at_least, one_of

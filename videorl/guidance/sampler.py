@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from videorl.embedding import Embedding
 from videorl.errors import ConfigError
 from videorl.guidance.config import check_weights
 from videorl.guidance.flow_nrg import MAX_FACTOR, guided_prediction
@@ -19,7 +20,7 @@ class GuidedSampler:
     """Samples from the policy tilted by weighted dimensions of a latent reward.
 
     sampler = GuidedSampler(policy, reward, {"motion_quality": 1.0, "text_alignment": 0.5})
-    latents_BCTHW = sampler.sample(prompt_embeds_LD, negative_prompt_embeds_LD, seeds)
+    latents_BCTHW = sampler.sample(prompt_embeds, negative_prompt_embeds, seeds)
     """
 
     def __init__(
@@ -52,8 +53,8 @@ class GuidedSampler:
 
     def sample(
         self,
-        prompt_embeds_LD: Tensor,
-        negative_prompt_embeds_LD: Tensor | None,
+        prompt_embeds: Embedding,
+        negative_prompt_embeds: Embedding | None,
         seeds: Sequence[int],
     ) -> Tensor:
         """Return final latents [B, C, T, H, W] in float32; arguments as in `Policy.sample`.
@@ -64,7 +65,7 @@ class GuidedSampler:
         process = self._policy.process
 
         def change(prediction_BCTHW: Tensor, x_t_BCTHW: Tensor, t_B: Tensor) -> Tensor:
-            embeds = [prompt_embeds_LD] * len(x_t_BCTHW)
+            embeds = [prompt_embeds] * len(x_t_BCTHW)
             gradient_BCTHW = self._reward.gradient(x_t_BCTHW, t_B, embeds, self._weights_K)
             return guided_prediction(
                 prediction_BCTHW,
@@ -74,6 +75,6 @@ class GuidedSampler:
             )
 
         if not self._weights_K.any():
-            return self._policy.sample(prompt_embeds_LD, negative_prompt_embeds_LD, seeds)
+            return self._policy.sample(prompt_embeds, negative_prompt_embeds, seeds)
         with self._policy.changed_predictions(change):
-            return self._policy.sample(prompt_embeds_LD, negative_prompt_embeds_LD, seeds)
+            return self._policy.sample(prompt_embeds, negative_prompt_embeds, seeds)

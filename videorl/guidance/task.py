@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videorl.embedding import Embedding
 from videorl.errors import ConfigError
 from videorl.guidance.accuracy import AccuracyByTime, write_accuracy
 from videorl.guidance.config import LatentRewardConfig
@@ -17,7 +18,7 @@ from videorl.guidance.labelling import check_origin
 from videorl.guidance.latent_files import common_shape, read_latents
 from videorl.guidance.latent_reward import LatentReward, first_layers
 from videorl.guidance.recipe import LatentRewardRecipe
-from videorl.policies import load_policy
+from videorl.policies import load_family, load_policy, takes_images
 from videorl.protocols import Process
 from videorl.reward_training.examples import Examples, read_splits
 from videorl.reward_training.losses import bradley_terry_with_ties
@@ -25,6 +26,7 @@ from videorl.reward_training.pairs import LabelledPair, read_pairs
 from videorl.reward_training.task import Measured, Split
 from videorl.sampling.embeddings import EmbeddingCache
 from videorl.seeds import derive_seed
+from videorl.types import Condition
 
 
 class LatentRewardTask:
@@ -38,7 +40,7 @@ class LatentRewardTask:
         self,
         network: LatentReward,
         process: Process,
-        encode: Callable[[str], Tensor],
+        encode: Callable[[Condition], Embedding],
         recipe: LatentRewardRecipe,
         labels: Mapping[Split, Sequence[LabelledPair]],
     ) -> None:
@@ -47,7 +49,7 @@ class LatentRewardTask:
         Args:
             network: Must be on its device.
             process: The policy's noising process.
-            encode: Returns the embedding [L, D] of a prompt.
+            encode: Returns the embedding of a prompt.
             recipe: Times, dimensions and seed.
             labels: The labelled pairs of both splits.
         """
@@ -135,6 +137,19 @@ class LatentRewardTask:
         return self.module(x_t_BCTHW, t_B.to(self.module.device), embeds).unflatten(0, (-1, 2))
 
 
+def refuse_pictures(family: str) -> None:
+    """Refuse a family whose prompts carry pictures, which labels of latents do not have.
+
+    Raises:
+        ConfigError: It is such a family.
+    """
+    if takes_images(family):
+        raise ConfigError(
+            f"policy.family={family} takes prompts with pictures, from which latent rewards cannot "
+            "be trained: use a family that takes texts alone"
+        )
+
+
 def load_latent_reward_task(
     recipe: LatentRewardRecipe, device: torch.device | None = None
 ) -> LatentRewardTask:
@@ -146,6 +161,7 @@ def load_latent_reward_task(
         CheckpointError: The policy cannot be read.
     """
     model = recipe.model
+    refuse_pictures(recipe.policy.family)
     pairs = read_splits(
         recipe.labels, lambda path, root: read_pairs(path, root, model.dimensions).pairs
     )
@@ -155,7 +171,8 @@ def load_latent_reward_task(
     shape = common_shape([path for pair in every for path in (pair.path_a, pair.path_b)])
     layers, base_digest = first_layers(recipe.policy, recipe.sampling, model.num_layers)
     transformer: Any = layers.trainable_module()
-    if (channels := transformer.config.in_channels) != shape[0]:
+    family = load_family(recipe.policy.family)
+    if (channels := family.latent_channels(transformer.config)) != shape[0]:
         raise ConfigError(
             f"labels.train holds latents {list(shape)}, but policy.path={recipe.policy.path} has "
             f"{channels} channels: the latents are of another policy"

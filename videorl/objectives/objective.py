@@ -169,6 +169,11 @@ class RewardObjective(Objective):
     checkpoint_decode: bool = False
     """Decode and score one video at a time, and each again in the backward pass, there a few frames
     at a time: less memory, more time, same result. For videos of real size."""
+    decode_tile_px: int = 0
+    """Side of the squares in which frames are decoded, a multiple of 4 latents (32 pixels, or 64
+    with a VAE of 16 pixels per latent); 0 = whole frames. It bounds memory for large frames where
+    `checkpoint_decode` is on. Squares overlap by a quarter and are blended, which is not quite the
+    picture of the whole."""
 
     def first_stop(self, num_steps: int) -> int:
         """Return the earliest of the sampler's steps, counted from 0, at which a chain may stop."""
@@ -185,6 +190,15 @@ class RewardObjective(Objective):
                 f"gradient: with sampling.num_inference_steps={num_steps} and "
                 f"objective.stop_from={self.stop_from} at most {self.first_stop(num_steps)}, got "
                 f"{self.gradient_steps}"
+            )
+        if self.decode_tile_px < 0 or self.decode_tile_px % 32:
+            yield (
+                f"objective.decode_tile_px must be 0 or a multiple of 32, got {self.decode_tile_px}"
+            )
+        elif self.decode_tile_px and not self.checkpoint_decode:
+            yield (
+                f"objective.decode_tile_px={self.decode_tile_px} needs "
+                "objective.checkpoint_decode=true: without it all squares are held at once"
             )
 
     @abstractmethod

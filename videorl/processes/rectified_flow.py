@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from videorl.processes.times import as_time
@@ -15,6 +16,10 @@ class RectifiedFlow:
 
     shift: float = 1.0
     """Time shift of *training* times (> 0): s t / (1 + (s - 1) t). 1 = uniform, as in the paper."""
+    start: float = 0.0
+    """Training times are those of the shift in [start, end),"""
+    end: float = 1.0
+    """within [0, 1]; for a model that is trained on a part of them."""
 
     def corrupt(self, x0_BCTHW: Tensor, noise_BCTHW: Tensor, t_B: Tensor) -> Tensor:
         """Return x_t, of the same shape as `x0_BCTHW`."""
@@ -33,8 +38,15 @@ class RectifiedFlow:
         return x_t_BCTHW - t * prediction_BCTHW, x_t_BCTHW + (1 - t) * prediction_BCTHW
 
     def sample_times(self, uniform_B: Tensor) -> Tensor:
-        """Map uniform numbers in [0, 1) to times in [0, 1)."""
-        return self.shift * uniform_B / (1 + (self.shift - 1) * uniform_B)
+        """Map uniform numbers in [0, 1) to times in [start, end)."""
+        if (self.start, self.end) == (0.0, 1.0):
+            return self.shift * uniform_B / (1 + (self.shift - 1) * uniform_B)
+        first, last = (t / (self.shift - (self.shift - 1) * t) for t in (self.start, self.end))
+        uniform_B = first + (last - first) * uniform_B
+        times_B = self.shift * uniform_B / (1 + (self.shift - 1) * uniform_B)
+        # Rounding must not lead to a time that another model has.
+        start, end = times_B.new_tensor([self.start, self.end])
+        return times_B.clamp(start, torch.nextafter(end, start))
 
     def guidance_factor(self, t_B: Tensor) -> Tensor:
         """Return t / (1 - t), see `videorl.guidance.flow_nrg`; infinite at t = 1."""

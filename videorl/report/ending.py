@@ -17,6 +17,7 @@ from videorl.report.page import write_report
 from videorl.run.empty_rounds import nothing_learned, steps_learned
 from videorl.run.folder import RunFolder, is_finished
 from videorl.run.sinks import read_metrics
+from videorl.run.stages import stage_table
 from videorl.types import ScoredGroup, WeightVersion
 
 _logger = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
             _logger.warning(NOTHING_SHARED)
     write_json(folder.summary, summary)
     print(f"report: {write_report(folder.root)}")
+    if stages := facts.get("stages"):
+        print(stage_table(stages))
     if learned == 0:
         _logger.warning(nothing_learned(metrics))
     print(f"aligned weights: {folder.export}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from videorl.files import write_text
 from videorl.report.charts import chart, fixed, number, percent, signed
 from videorl.report.contents import RunContents, VideoPair, read_run
+from videorl.report.displacement import worst_displacement
 from videorl.report.style import CSS, SCRIPT
 from videorl.report.verdicts import (
     best_of_k_chart,
@@ -20,10 +19,9 @@ from videorl.report.verdicts import (
     label,
     verdict_list,
 )
+from videorl.report.video_cells import TINY_PX, video_cell, width_px
 from videorl.run.progress import duration
-
-TINY_PX = 128
-"""Videos up to this wide are enlarged pixel by pixel, without blur."""
+from videorl.run.stages import stage_rows
 
 NOTES = {
     "learn/loss": "Before the step's update. Of DPO log 2 = 0.693 where policy = reference.",
@@ -53,6 +51,7 @@ SECTIONS = (
             "candidates/",
             "examples/",
             "weights/",
+            "generator/",
             "pool/",
             "canary/",
         ),
@@ -68,9 +67,6 @@ OTHER = ("Other", "Metrics whose prefix this report does not know, under their o
 
 PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness")
 """Prefixes without which the rest of a name says too little: `steps`, `dropped_group_lost`."""
-
-DISPLACEMENT = 0.05
-"""Relative rise of the error on chosen videos, against the reference's, that is warned of."""
 
 IN_HEADING = ("recipe", "num_steps")
 """Facts of the summary that the heading shows anyway."""
@@ -89,7 +85,7 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: RunContents) -> str:
     """Return the whole report as HTML."""
-    body = [_header(run), _evaluation(run), _videos(run), *_curves(run), _config(run)]
+    body = [_header(run), _evaluation(run), _videos(run), _times(run), *_curves(run), _config(run)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -149,7 +145,7 @@ def _evaluation(run: RunContents) -> str:
 def _videos(run: RunContents) -> str:
     if not run.videos:
         return ""
-    sizes = [_width(path) for pair in run.videos for path in (pair.before, pair.after) if path]
+    sizes = [width_px(path) for pair in run.videos for path in (pair.before, pair.after) if path]
     wide = "" if max(sizes, default=0) <= TINY_PX else " wide"
     pairs = "".join(_pair(pair) for pair in run.videos)
     return (
@@ -165,33 +161,10 @@ def _pair(pair: VideoPair) -> str:
         change = f" · {signed(pair.after_score - pair.before_score)}"
     return (
         f'<div class="pair"><p>{escape(pair.prompt)}</p><div class="sides">'
-        f"{_side('before', pair.before, pair.before_score)}"
-        f"{_side('after', pair.after, pair.after_score)}</div>"
+        f"{video_cell('before', pair.before, pair.before_score)}"
+        f"{video_cell('after', pair.after, pair.after_score)}</div>"
         f"<small>seed {pair.seed}{change}</small></div>"
     )
-
-
-def _side(name: str, path: Path | None, score: float | None) -> str:
-    caption = f"<small><span>{name}</span><span>{fixed(score)}</span></small>"
-    if path is None:
-        return f'<div><div class="missing">no video file</div>{caption}</div>'
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    tiny = ' class="tiny"' if 0 < _width(path) <= TINY_PX else ""
-    return (
-        f'<div><video{tiny} src="data:video/mp4;base64,{encoded}" autoplay loop muted playsinline '
-        f'title="click to pause"></video>{caption}</div>'
-    )
-
-
-def _width(path: Path) -> int:
-    """Return the width of a video in pixels, 0 if it cannot be opened."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            return container.streams.video[0].width
-    except (av.FFmpegError, IndexError):
-        return 0
 
 
 def _curves(run: RunContents) -> list[str]:
@@ -234,21 +207,11 @@ def _titles(names: Sequence[str]) -> dict[str, str]:
 
 
 def _displacement(run: RunContents) -> str:
-    """Return a warning if the error on chosen videos rose while the margin grew, else "".
-
-    Both are measured against the reference, so they start at 0 after each swap. Compared are their
-    values at the end of each stretch between two swaps.
-    """
-    ends = [-1, *run.reference_swaps(), max(row["step"] for row in run.rows)]
-    reached = [
-        (error, margin, stop)
-        for start, stop in pairwise(ends)
-        if (error := _end(run, "dpo/winner_error_change", start, stop)) is not None
-        and (margin := _end(run, "learn/margin", start, stop)) is not None
-    ]
-    error, margin, step = max(reached, default=(0.0, 0.0, 0))
-    if error <= DISPLACEMENT or margin <= 0:
+    """Return a warning if the error on chosen videos rose while the margin grew, else ""."""
+    found = worst_displacement(run)
+    if found is None:
         return ""
+    error, margin, step = found
     return (
         '<p class="note"><b>Likelihood displacement.</b> Until step '
         f"{step} the prediction error on <i>chosen</i> videos rose {percent(error)} above the "
@@ -258,11 +221,16 @@ def _displacement(run: RunContents) -> str:
     )
 
 
-def _end(run: RunContents, metric: str, start: int, stop: int) -> float | None:
-    """Return the mean over the last quarter of the steps in (start, stop], None under 4 values."""
-    values = [y for x, y in run.series(metric) if start < x <= stop and y is not None]
-    quarter = len(values) // 4
-    return sum(values[-quarter:]) / quarter if quarter else None
+def _times(run: RunContents) -> str:
+    """Return a table of the stages of the session that finished the run."""
+    stages = run.summary.get("stages")
+    if not stages:
+        return ""
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+        for row in stage_rows(stages)
+    )
+    return f'<h2>Where the time went</h2><div class="scroll"><table>{rows}</table></div>'
 
 
 def _config(run: RunContents) -> str:

@@ -37,6 +37,8 @@ class RewardModelConfig:
     """Smaller frames are enlarged; a lower value saves time where videos are tiny."""
     max_num_frames: int = 16
     """Frames per video that video_score looks at: 16, or 48 as its version 1.1."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time, same result."""
     train_vision: bool = True
     """Train the vision tower too, as for the published model."""
     lora: RewardLoraConfig = field(default_factory=RewardLoraConfig)

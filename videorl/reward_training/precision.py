@@ -1,6 +1,8 @@
-"""Mixed precision of reward models in training: weights are float32, whatever computes."""
+"""What computes in the training of a reward model, and what is kept: weights are float32."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -14,3 +16,11 @@ def autocast(dtype: str, device: torch.device) -> torch.autocast:
     """
     is_half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=is_half)
+
+
+def checkpoint_gradients(model: Any) -> None:
+    """Let a model of transformers keep only its layers' inputs for the backward pass, in training.
+
+    Not reentrant, so that parameters learn behind inputs that need no gradient.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from videorl.errors import ConfigError
 from videorl.recipes.overrides import Overrides
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
-from videorl.recipes.validation import learner_problems, optimizer_problems
+from videorl.recipes.validation import learner_problems, optimizer_problems, without_rounds
 from videorl.reward_training.config import RewardRecipe, TrainingRecipe
 from videorl.reward_training.tasks import TASKS
 from videorl.settings.bounds import Problem, above, at_least, one_of
@@ -39,6 +39,8 @@ def training_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
     yield at_least("seed", recipe.seed, 0)
     yield from optimizer_problems(recipe.optimizer)
     yield from learner_problems(recipe.learner)
+    yield from without_rounds(recipe.learner)
+    yield one_of("learner.context_parallel", recipe.learner.context_parallel, (1,))
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield at_least("evaluation.interval", recipe.evaluation.interval, 0)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videorl.files import hub
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.video_reward_adapters import RewardTokenEmbedding
 from videorl.rewards.video_reward.checkpoint import PEFT_PREFIX, SETTINGS_FILE
@@ -31,6 +32,8 @@ def published_settings(recipe: RewardRecipe, rewards_BK: Tensor | None) -> dict[
             scores; None = scores are not normalised.
     """
     model, lora = recipe.model, recipe.model.lora
+    # Other programs know no revision inside an id.
+    base, _, revision = model.base.partition("@") if hub.parse(model.base) else (model.base, "", "")
     settings: dict[str, Any] = {
         "data_config": {
             "max_frame_pixels": model.max_frame_pixels,
@@ -42,8 +45,8 @@ def published_settings(recipe: RewardRecipe, rewards_BK: Tensor | None) -> dict[
             "sample_type": "uniform",
         },
         "model_config": {
-            "model_name_or_path": model.base,
-            "model_revision": "main",
+            "model_name_or_path": base,
+            "model_revision": revision or "main",
             "output_dim": 1,
             "use_special_tokens": True,
             "torch_dtype": "float32",

@@ -15,7 +15,7 @@ from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.examples import Examples, read_splits
 from videorl.reward_training.losses import INVALID, SAME, bradley_terry_with_ties
 from videorl.reward_training.pairs import LabelledPair, read_pairs
-from videorl.reward_training.precision import autocast
+from videorl.reward_training.precision import autocast, checkpoint_gradients
 from videorl.reward_training.task import Measured, Split
 from videorl.reward_training.video_reward_adapters import load_untrained, make_trainable
 from videorl.reward_training.video_reward_export import published_settings, write_checkpoint
@@ -180,5 +180,7 @@ def load_video_reward_task(recipe: RewardRecipe, device: torch.device) -> VideoR
         train_vision=model.train_vision,
         seed=derive_seed(recipe.seed, "adapters"),
     )
+    if model.gradient_checkpointing:
+        checkpoint_gradients(network.backbone)
     labels = read_splits(recipe.labels, lambda path, root: read_pairs(path, root).pairs)
     return VideoRewardTask(network.to(device), questionnaire, recipe, base, labels)

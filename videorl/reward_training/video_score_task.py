@@ -10,10 +10,15 @@ from torch import Tensor
 
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.examples import Examples, read_splits
-from videorl.reward_training.precision import autocast
+from videorl.reward_training.precision import autocast, checkpoint_gradients
 from videorl.reward_training.ratings import RatedVideo, read_ratings
 from videorl.reward_training.task import Measured, Split
-from videorl.rewards.checkpoints import find_folder, load_strictly, read_tensors
+from videorl.rewards.checkpoints import (
+    empty_parameters,
+    find_folder,
+    load_strictly,
+    read_tensors,
+)
 from videorl.rewards.video_score.inputs import ClipInputs, Preprocessor, read_preprocessor
 from videorl.rewards.video_score.model import CHECKPOINT_FILES, VideoScore
 from videorl.rewards.video_score.network import (
@@ -118,7 +123,8 @@ def load_video_score_task(recipe: RewardRecipe, device: torch.device) -> VideoSc
     config = read_config(base)
     preprocess = read_preprocessor(base, config, model.max_num_frames)
     tensors = dict(read_tensors(base))
-    network = VideoScoreNetwork(config)
+    with empty_parameters():
+        network = VideoScoreNetwork(config)
     if "score.weight" not in tensors:
         tensors.pop("lm_head.weight", None)
         draw = torch.Generator().manual_seed(derive_seed(recipe.seed, "reward model"))
@@ -127,9 +133,11 @@ def load_video_score_task(recipe: RewardRecipe, device: torch.device) -> VideoSc
         tensors["score.weight"] = std * torch.randn(NUM_DIMENSIONS, width, generator=draw)
         tensors["score.bias"] = torch.zeros(NUM_DIMENSIONS)
     load_strictly(network, tensors, source=base, dtype=torch.float32)
-    # Memory-mapped weights are read-only.
-    for parameter in network.parameters():
-        parameter.data = parameter.data.clone()
+    for name, parameter in network.named_parameters():
+        if parameter.data_ptr() == tensors[name].data_ptr():  # memory-mapped, so read-only
+            parameter.data = parameter.data.clone()
+    if model.gradient_checkpointing:
+        checkpoint_gradients(network.model)
     network.requires_grad_(True)
     network.model.vision_model.requires_grad_(model.train_vision)
     labels = read_splits(recipe.labels, read_ratings)

@@ -19,7 +19,7 @@ import yaml
 
 from videorl.config import CheckpointConfig
 from videorl.errors import RunFolderError, VideorlError
-from videorl.files import write_json
+from videorl.files import superseded, write_json
 from videorl.run.checkpoints import CheckpointFolder
 
 logger = logging.getLogger(__name__)
@@ -96,8 +96,9 @@ class CheckpointNote:
         return {_RUN: self._run}
 
     def saved(self, step: int) -> None:
-        """Note that the checkpoint of `step` is on disk."""
+        """Note that the checkpoint of `step` is on disk, and forget what it covers again."""
         self._write(step)
+        superseded.drop(self._root, step)
 
     def _write(self, step: int | None) -> None:
         self._noted = {_RUN: self._run, "step": step, "location": self._location}
@@ -125,8 +126,9 @@ class CheckpointNote:
         back = f"set checkpoint.location={setting} again, or " if old != self._location else ""
         return RunFolderError(
             f"{self._root} holds a run ({'; '.join(facts)}), but there is no checkpoint in {here}. "
-            "Beginning anew would delete what it archived. To go on, "
-            f"{back}put the checkpoints into {here}; to begin anew, set another run_dir"
+            "Beginning anew would replace what it archived. To go on, "
+            f"{back}put the checkpoints into {here}; to begin anew, set another run_dir, or add "
+            "--from-scratch to the command, which moves what is there to a folder beside it"
         )
 
     def _of_another_run(self, name: str) -> RunFolderError:

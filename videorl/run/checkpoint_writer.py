@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 
 from videorl.protocols import Archive, Learner, ReferenceUpdater
 from videorl.run.checkpoint_note import CheckpointNote
@@ -63,6 +64,18 @@ class Checkpoints:
         if self._newest != step:
             self.begin(step)
             self._wait()
+
+    @contextmanager
+    def before_errors(self, step: int) -> Iterator[None]:
+        """Write a checkpoint of `step` before an error leaves the block, if that is possible."""
+        try:
+            yield
+        except Exception:
+            try:
+                self.finish(step)
+            except Exception as error:  # the first error is the one to mend
+                logger.warning("no checkpoint of step %d before the end: %s", step, error)
+            raise
 
     def _wait(self) -> None:
         if self._pending is None:

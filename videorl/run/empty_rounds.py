@@ -80,7 +80,7 @@ def steps_learned(metrics: Iterable[Mapping[str, Any]]) -> int | None:
         metrics: The rows of `metrics.jsonl`.
     """
     rows = [row for row in metrics if row.get(EXAMPLES) is not None]
-    return sum(row[EXAMPLES] > 0 and not row.get(SKIPPED) for row in rows) if rows else None
+    return sum(row[EXAMPLES] > 0 and (row.get(SKIPPED) or 0) < 1 for row in rows) if rows else None
 
 
 def nothing_learned(metrics: Iterable[Mapping[str, Any]]) -> str:

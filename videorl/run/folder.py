@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
+from videorl.config import CheckpointConfig
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import write_text
 from videorl.files.inputs import Input, moved
+from videorl.files.superseded import set_aside
 from videorl.recipes.fingerprint import RunRecipe, differences, recipe_fingerprint
 from videorl.recipes.reading import to_yaml
+from videorl.run import lock
 from videorl.run.lock import hold
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,11 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
+def open_run(recipe: RunRecipe, *, from_scratch: bool = False) -> Iterator[RunFolder]:
     """Create or reopen the recipe's run folder and hold its lock; the system frees it at any end.
 
-    Hub ids in the recipe get their commit, see `videorl.run.pins`.
+    Hub ids in the recipe get their commit, see `videorl.run.pins`. With `from_scratch`, what the
+    folder holds is first moved to a new folder beside it.
 
     Raises:
         RunFolderError: It cannot be written to, another driver works in it, it was made by a
@@ -105,6 +112,8 @@ def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
         raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")
     folder = RunFolder(Path(recipe.run_dir).absolute())
     with full_disk_explained(folder.root), hold(folder.root):
+        if from_scratch:
+            _begin_anew(folder, recipe.checkpoint)
         is_new = not folder.config.exists()
         then, inputs, asked = read_inputs(folder.root), dict[str, Input](), dict[str, str]()
         # Of the ids as they are asked for, which say no commit.
@@ -121,6 +130,23 @@ def open_run(recipe: RunRecipe) -> Iterator[RunFolder]:
         CheckpointNote(folder.root, recipe.checkpoint).check_location()
         write_text(folder.config, to_yaml(recipe))
         yield folder
+
+
+def _begin_anew(folder: RunFolder, config: CheckpointConfig) -> None:
+    """Move aside what the folder holds.
+
+    Raises:
+        RunFolderError: Checkpoints lie elsewhere, where the new run would find them.
+    """
+    from videorl.run.checkpoints import CheckpointFolder
+
+    if config.location and (steps := CheckpointFolder(config.location, keep=1).steps()):
+        raise RunFolderError(
+            f"--from-scratch: checkpoint.location={config.location} holds checkpoints, the newest "
+            f"of step {steps[-1]}, from which the run would go on: set another location"
+        )
+    if aside := set_aside(folder.root, lock.FILES):
+        logger.warning("what %s held is now in %s", folder.root, aside)
 
 
 def is_finished(folder: RunFolder, num_steps: int) -> bool:

@@ -24,6 +24,7 @@ from videorl.files.content import (
     content_of_checkpoint,
     content_of_code,
     digest_of,
+    file_digest,
 )
 from videorl.files.inputs import CODE, Input, changes, from_json, inputs_now, to_json
 from videorl.policies.checkpoints import SHIPPED
@@ -93,9 +94,9 @@ def _inputs(recipe: Any, fresh: bool) -> _Found:
             yield "offline.archive", archive, table_content(Path(archive), fresh=fresh)
             yield "offline.archive (videos)", archive, video_content(Path(archive), fresh=fresh)
         else:
-            yield _prompts("prompts", recipe.prompts, "train")
+            yield _prompts("prompts", recipe.prompts, "train", fresh)
         if recipe.evaluation.source:
-            yield _prompts("evaluation", recipe.evaluation, "held_out")
+            yield _prompts("evaluation", recipe.evaluation, "held_out", fresh)
 
 
 def _policy(policy: PolicyConfig, fresh: bool) -> _Found:
@@ -117,11 +118,23 @@ def _own_code(recipe: Recipe, fresh: bool) -> _Found:
 
 
 def _prompts(
-    section: str, config: PromptsConfig | EvaluationConfig, split: Literal["train", "held_out"]
+    section: str,
+    config: PromptsConfig | EvaluationConfig,
+    split: Literal["train", "held_out"],
+    fresh: bool,
 ) -> tuple[str, str, Content]:
-    """Return the content of prompts as they are read: how their file writes them does not count."""
+    """Return the content of prompts as they are read: how their file writes them does not count.
+
+    Of pictures the bytes count, and not where they lie.
+    """
     rows = load_prompts(config.source, split, config.column)
-    return f"{section}.source", config.source, Content(digest_of(rows), f"{len(rows)} prompts")
+    pictures = [
+        f"{number} {file_digest(Path(row.image), fresh=fresh)}"
+        for number, row in enumerate(rows)
+        if row.image
+    ]
+    digest = digest_of([*rows, *pictures])
+    return f"{section}.source", config.source, Content(digest, f"{len(rows)} prompts")
 
 
 def read_inputs(root: Path) -> dict[str, Input]:

@@ -26,7 +26,14 @@ from videorl.run.background import repeating
 
 logger = logging.getLogger(__name__)
 
+_LOCK, _DRIVER, _PARTIAL = ".lock", ".driver", ".driver.partial"
+FILES = frozenset({_LOCK, _DRIVER, _PARTIAL})
+"""What lies in a folder that is held."""
 _BEAT_S = 5.0
+_SIGN_LASTS_S = 120.0
+"""A sign that is older is nobody's, for those who only look; clocks may differ by less."""
+_LOOKS_S = 1.0
+"""How long others may hold the lock who only look whether it is held."""
 _PATIENCE_S = 20.0
 """How long the sign of life of another machine may stand still before it counts as dead."""
 
@@ -40,7 +47,7 @@ def hold(root: Path, beat_s: float = _BEAT_S, patience_s: float = _PATIENCE_S) -
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("a")
+        lock = (root / _LOCK).open("a")
     except OSError as error:
         raise _unwritable(root, error) from error
     with lock:
@@ -63,12 +70,38 @@ def hold(root: Path, beat_s: float = _BEAT_S, patience_s: float = _PATIENCE_S) -
             _signature(root).unlink(missing_ok=True)
 
 
+def is_held(root: Path) -> bool:
+    """Tell whether a driver works in a folder, by its file lock or, without one, by its sign."""
+    try:
+        with (root / _LOCK).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False  # it was never held
+    except OSError:
+        pass  # no locks here: only the sign of life tells
+    else:
+        if (_read(root) or {}).get("machine") in (None, _machine()):
+            return False
+    # Left by a machine that died, or by its life before the last start, the sign is old.
+    with suppress(OSError):
+        return time.time() - _signature(root).stat().st_mtime < _SIGN_LASTS_S
+    return False
+
+
 def _locked(lock: IO[str], root: Path) -> bool:
     """Take the file lock; return whether its file system has such a thing."""
+    end = time.monotonic() + _LOOKS_S
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _busy(root) from error
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    raise _busy(root) from error
+                time.sleep(0.05)
     except OSError as error:
         logger.warning("%s has no file locks (%s): relying on signs of life", root, error.strerror)
         return False
@@ -93,7 +126,7 @@ def _wait_for_death(root: Path, is_final: bool, patience_s: float) -> None:
 
 def _sign(root: Path, beat: int) -> None:
     signature = {"machine": _machine(), "host": socket.gethostname(), "pid": os.getpid()}
-    partial = root / ".driver.partial"
+    partial = root / _PARTIAL
     partial.write_text(json.dumps({**signature, "beat": beat}))
     os.replace(partial, _signature(root))
 
@@ -106,7 +139,7 @@ def _read(root: Path) -> dict[str, Any] | None:
 
 
 def _signature(root: Path) -> Path:
-    return root / ".driver"
+    return root / _DRIVER
 
 
 def _machine() -> str:

@@ -7,30 +7,14 @@ from there.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from videorl.config import RewardConfig
 from videorl.files import hub
 from videorl.files.inputs import Input
+from videorl.files.pins import HubSetting, pin_settings
 from videorl.policies.checkpoints import SHIPPED
-from videorl.rewards.hub_places import hub_places
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class HubSetting:
-    """A setting that names a repository of the hub, or takes a default that does."""
-
-    key: str
-    name: hub.HubId
-    put: Callable[[str], None]
-    """Changes the setting."""
-    patterns: Sequence[str] | None = None
-    """Globs of the files of a reward model that are read; None = all."""
+from videorl.rewards.hub_places import base_patterns, reward_settings
 
 
 def hub_settings(recipe: Any) -> Iterator[HubSetting]:
@@ -39,17 +23,17 @@ def hub_settings(recipe: Any) -> Iterator[HubSetting]:
     Raises:
         CheckpointError: What a checkpoint is based on cannot be asked.
     """
-    if (policy := getattr(recipe, "policy", None)) is not None:
-        yield from _plain("policy.path", policy, "path")
-        yield from _plain("policy.lora.initial", policy.lora, "initial")
+    if getattr(recipe, "policy", None) is not None:
+        yield from policy_settings(recipe)
     if (model := getattr(recipe, "model", None)) is not None and hasattr(model, "base"):
-        yield from _plain("model.base", model, "base")
-    rewards: list[RewardConfig] = getattr(recipe, "rewards", [])
-    for number, reward in enumerate(rewards):
-        for place in hub_places(reward, f"rewards.{number}"):
-            where = place.option if place.option == "path" else f"options.{place.option}"
-            put = _put(reward, place.option)
-            yield HubSetting(f"rewards.{number}.{where}", place.name, put, place.patterns)
+        yield from _plain("model.base", model, "base", base_patterns(model.name))
+    yield from reward_settings(getattr(recipe, "rewards", []))
+
+
+def policy_settings(recipe: Any) -> Iterator[HubSetting]:
+    """Yield the hub ids of a recipe's policy: all that sampling reads."""
+    yield from _plain("policy.path", recipe.policy, "path")
+    yield from _plain("policy.lora.initial", recipe.policy.lora, "initial")
 
 
 def pin(recipe: Any, then: Mapping[str, Input]) -> dict[str, str]:
@@ -66,30 +50,14 @@ def pin(recipe: Any, then: Mapping[str, Input]) -> dict[str, str]:
         CheckpointError: The hub does not know an id or its revision, refuses it, or does not
             answer.
     """
-    asked: dict[str, str] = {}
-    for setting in hub_settings(recipe):
-        known = then.get(setting.key)
-        name = setting.name
-        if known is not None and known.place == str(name):
-            kept = hub.HubId(name.repository, known.content.digest, name.file)
-            name = kept if kept.is_commit else name
-        found = hub.resolved(name, setting.key)
-        if found != setting.name:
-            logger.info("%s: %s is %s", setting.key, setting.name, found.revision)
-        asked[setting.key] = str(setting.name)
-        setting.put(str(found))
-    return asked
+    return pin_settings(hub_settings(recipe), then)
 
 
-def _plain(key: str, section: Any, attribute: str) -> Iterator[HubSetting]:
+def _plain(
+    key: str, section: Any, attribute: str, patterns: Sequence[str] | None = None
+) -> Iterator[HubSetting]:
     value = getattr(section, attribute)
     if value is None or value in SHIPPED or hub.local_path(value).exists():
         return
     if (name := hub.parse(value)) is not None:
-        yield HubSetting(key, name, lambda text: setattr(section, attribute, text))
-
-
-def _put(reward: RewardConfig, option: str) -> Callable[[str], None]:
-    if option == "path":
-        return lambda text: setattr(reward, "path", text)
-    return lambda text: reward.options.__setitem__(option, text)
+        yield HubSetting(key, name, lambda text: setattr(section, attribute, text), patterns)

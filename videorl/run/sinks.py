@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from videorl.files import superseded
 from videorl.objectives.objective import ACCURACY, EXAMPLES, LOSS, MARGIN
 from videorl.recipes.fingerprint import RunRecipe
 from videorl.run.folder import RunFolder
@@ -83,9 +84,13 @@ class JsonlSink:
             os.fsync(file.fileno())
 
     def truncate(self, step: int) -> None:
-        """Drop the lines of every step >= `step`."""
-        if self._path.exists():
-            self._rewrite([row for row in read_metrics(self._path) if row["step"] < step])
+        """Move the lines of every step >= `step` into `superseded/` beside the file."""
+        rows = read_metrics(self._path) if self._path.exists() else []
+        kept = [row for row in rows if row["step"] < step]
+        if len(kept) == len(rows):
+            return
+        _keep_aside(superseded.place(self._path, self._path.parent), rows[len(kept) :])
+        self._rewrite(kept)
 
     def close(self) -> None:
         """Do nothing: every line was written when it was given."""
@@ -94,6 +99,14 @@ class JsonlSink:
         partial = self._path.with_name(f".{self._path.name}.partial")
         partial.write_text("".join(_line(row) for row in rows), encoding="utf-8")
         os.replace(partial, self._path)
+
+
+def _keep_aside(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows to those of steps that were cut off before, and are not among these."""
+    before = read_metrics(path) if path.exists() else []
+    by_step = {row["step"]: row for row in [*before, *rows]}
+    lines = (_line(by_step[step]) for step in sorted(by_step))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _line(row: Mapping[str, Any]) -> str:

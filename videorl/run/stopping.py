@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step at hand, save, leave; a second one leaves at once."""
+"""Ctrl-C and SIGTERM: finish what is being learned, save, leave; a second leaves at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
         name = signal.Signals(number).name
-        logger.warning("%s: stopping after this step; once more stops at once", name)
+        logger.warning("%s: saving, then stopping; once more stops at once", name)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, ask) for number in numbers}

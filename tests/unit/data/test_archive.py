@@ -114,9 +114,9 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     }
     assert read_table(tmp_path, "prompts").to_pylist()[2:] == [
         {"step": 1, "prompt_index": 10, "prompt": "a red ball, «1»", "outcome": "trained"}
-        | {"error": None, "prompt_id": None, "tags": None},
+        | {"error": None, "prompt_id": None, "tags": None, "image": None},
         {"step": 1, "prompt_index": 19, "prompt": "too long", "outcome": "prompt_rejected"}
-        | {"error": "99 tokens", "prompt_id": "mine", "tags": ["a", "b"]},
+        | {"error": "99 tokens", "prompt_id": "mine", "tags": ["a", "b"], "image": None},
     ]
     assert read_table(tmp_path, "steps").to_pylist()[1] == {
         "step": 1,
@@ -251,7 +251,7 @@ def test_a_disk_that_takes_no_more_leaves_no_half_written_step(
     before = files(tmp_path)
     code = FILL.format(root=str(root), directory=str(tmp_path), limit=limit, keep=keep)
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=900, check=False
     )
     assert "step 1 could not be written to the archive" in ran.stdout, ran.stderr
     assert ran.stdout.startswith("27 ")  # EFBIG

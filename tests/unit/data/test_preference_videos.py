@@ -33,7 +33,7 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(archive: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Recipe:
-    made = small_recipe("moving_shapes", tiny_checkpoints, tmp_path / "run")
+    made = small_recipe("moving_shapes_dpo", tiny_checkpoints, tmp_path / "run")
     made.offline.archive = str(archive)
     return made
 

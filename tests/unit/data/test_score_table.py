@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.hub_server import serve
 from videorl.config import RewardConfig
 from videorl.data import score_table
 from videorl.data.clips import Clip, ClipSource, find_clips
@@ -211,6 +212,29 @@ def test_a_model_that_was_copied_or_touched_is_the_same(tmp_path: Path) -> None:
     assert fill(out, [moved], source, 2.0) == [], "the new place is noted"
     with pytest.raises(ConfigError, match="were asked for"):
         fill(out, [dataclasses.replace(moved, options={})], source, 2.0)
+
+
+def test_scores_keep_the_commit_that_they_are_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, source = folder_of(tmp_path)
+    out = tmp_path / "scores.parquet"
+
+    def asked(path: str = "a/reward") -> list[RewardConfig]:
+        return [RewardConfig(name="vision_reward", path=path)]
+
+    with serve(monkeypatch, tmp_path / "cache") as hub:
+        first = hub.add("a/reward", {"model.pth": "1"})
+        assert fill(out, rewards := asked(), source, 1.0) == ["a.mp4", "b.mp4"]
+        assert rewards[0].path == f"a/reward@{first}", "what workers get"
+        second = hub.add("a/reward", {"model.pth": "2"})
+        hub.refusals["a/reward"] = (503, "")
+        assert fill(out, rewards := asked(), source, 2.0) == []
+        assert rewards[0].path == f"a/reward@{first}", "the hub need not answer again"
+        del hub.refusals["a/reward"]
+        assert fill(out, asked(f"a/reward@{first}"), source, 2.0) == [], "it is the same"
+        with pytest.raises(ConfigError, match=rf"reward@{second}.*give another --out"):
+            fill(out, asked(f"a/reward@{second}"), source, 2.0)
 
 
 def test_a_video_that_changed_is_scored_again_and_only_that(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -126,6 +127,36 @@ def test_an_evaluation_that_ends_at_any_prompt_goes_on_there(
     assert generator.counted.total() == NUM_PROMPTS
 
 
+def test_videos_that_can_be_looked_at_are_named_with_their_scores_as_they_come(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first, *_) = evaluate(recipe, Sampler()) or []
+    folder, total = Path(recipe.run_dir) / "evaluation/before", first.candidates[0].score.total
+    shown = [line for line in capsys.readouterr().err.splitlines() if str(folder) in line]
+    assert len(shown) == recipe.evaluation.num_videos
+    assert shown[0].startswith(f"{folder}/000000.mp4: 'ball 0', total {total:+.2f} (")
+
+
+def test_a_prompt_that_lost_candidates_is_sampled_again_another_time(recipe: Recipe) -> None:
+    """A fault that passes does not shrink the evaluation for good."""
+
+    class Lossy(Sampler):
+        def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
+            found = super().submit(request)
+            if request.prompt.index or request.first < 2:
+                return found
+            lost: Future[CandidateGroup] = Future()
+            lost.set_exception(WorkLostError("every worker that tried has died"))
+            return lost
+
+    recipe.generators.candidates_per_request = 2
+    assert len(plain(evaluate(recipe, Lossy()))) == NUM_PROMPTS - 1
+    again = evaluate(recipe, Sampler())
+    assert again is not None
+    assert [group.prompt.index for group in again] == list(range(NUM_PROMPTS))
+    assert [len(group.candidates) for group in again] == [3] * NUM_PROMPTS
+
+
 def test_what_came_out_of_order_before_a_stop_is_kept(recipe: Recipe) -> None:
     """The first prompt takes for ever; the others are ready when the run is to stop."""
     hold = threading.Event()
@@ -142,7 +173,10 @@ def test_what_came_out_of_order_before_a_stop_is_kept(recipe: Recipe) -> None:
             return asked[-1]
 
     def should_stop() -> bool:
-        return sum(future.done() for future in asked) == NUM_PROMPTS - 1
+        is_time = sum(future.done() for future in asked) == NUM_PROMPTS - 1
+        if is_time:
+            time.sleep(0.3)  # what is sampled is scored in the same thread, right after
+        return is_time
 
     assert evaluate(recipe, Pool(), should_stop) is None
     hold.set()

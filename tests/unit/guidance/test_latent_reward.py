@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import LATENT_SHAPES, tiny_policy, tiny_sampling
+from tests.tiny import TINY, encode, tiny_policy, tiny_sampling
+from videorl.embedding import Embedding
 from videorl.errors import CheckpointError, ConfigError
 from videorl.guidance.config import WEIGHTS_FILE, LatentRewardConfig, parse_weights
 from videorl.guidance.latent_reward import (
@@ -20,24 +21,31 @@ from videorl.guidance.latent_reward import (
     first_layers,
     load_latent_reward,
 )
-from videorl.policies import FAMILIES, load_family, load_policy
+from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import hold_frozen_layers
 from videorl.pretraining.checkpoint import build_components, save_checkpoint
-from videorl.settings.model import LoraConfig, PolicyConfig
+from videorl.settings.model import LoraConfig, PolicyConfig, SamplingConfig
 
-TEXT_WIDTH = 16
-Inputs: TypeAlias = tuple[Tensor, Tensor, list[Tensor]]
+Inputs: TypeAlias = tuple[Tensor, Tensor, list[Embedding]]
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+WITH_ONE_TRANSFORMER = sorted(name for name in FAMILIES if len(TINY[name].transformers) == 1)
+"""Families that can have a latent reward."""
+
+
+@pytest.fixture(params=WITH_ONE_TRANSFORMER)
 def policy(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> PolicyConfig:
     return tiny_policy(tiny_checkpoints[request.param], request.param)
 
 
+def sampling_of(policy: PolicyConfig) -> SamplingConfig:
+    return tiny_sampling(policy.family)
+
+
 def build(policy: PolicyConfig, *, train: str = "blocks", head: str = "attention") -> LatentReward:
-    layers, base_digest = first_layers(policy, tiny_sampling(), 1)
+    layers, base_digest = first_layers(policy, sampling_of(policy), 1)
     config = LatentRewardConfig(
         family=policy.family,
         policy=policy.path,
@@ -46,8 +54,10 @@ def build(policy: PolicyConfig, *, train: str = "blocks", head: str = "attention
         head=head,
         train=train,
         dimensions=("sharp", "steady"),
-        latent_shape=LATENT_SHAPES[policy.family],
-        lora=policy.lora if train == "lora" else None,
+        latent_shape=TINY[policy.family].latents,
+        lora=dataclasses.replace(policy.lora, target_modules=policy.lora.target_modules[:2])
+        if train == "lora"
+        else None,
     )
     return LatentReward(layers, config, seed=3)
 
@@ -61,9 +71,9 @@ def change_weights(reward: LatentReward) -> None:
 
 def inputs(policy: PolicyConfig) -> Inputs:
     draw = torch.Generator().manual_seed(1)
-    length = 16 if load_family(policy.family).attends_to_padding else 4
-    embeds = [torch.randn(length, TEXT_WIDTH, generator=draw) for _ in range(2)]
-    x_t_BCTHW = torch.randn(2, *LATENT_SHAPES[policy.family], generator=draw)
+    encoder = load_policy(policy, sampling_of(policy), parts=frozenset({"text_encoder"}))
+    embeds = encode(encoder, ["a red circle", "blue"])
+    x_t_BCTHW = torch.randn(2, *TINY[policy.family].latents, generator=draw)
     return x_t_BCTHW, torch.tensor([0.2, 1.0]), embeds
 
 
@@ -108,6 +118,14 @@ def test_features_are_those_of_the_whole_model_s_first_block(tmp_path: Path) -> 
     assert torch.equal(layers.features(*inputs(config)), seen[0])
     with pytest.raises(ConfigError, match=r"num_layers must be 1 \.\.\. 2.* got 3"):
         first_layers(config, tiny_sampling(), 3)
+
+
+def test_a_model_with_two_transformers_has_no_latent_reward(
+    tiny_checkpoints: dict[str, Path],
+) -> None:
+    config = tiny_policy(tiny_checkpoints["wan_2_2"], "wan_2_2", rank=0)
+    with pytest.raises(ConfigError, match="not for a model with two transformers"):
+        first_layers(config, tiny_sampling("wan_2_2"), 1)
 
 
 def test_only_the_layers_that_are_kept_go_to_the_device(tmp_path: Path) -> None:
@@ -160,7 +178,7 @@ def test_what_is_trained_gets_gradients_and_comes_back_from_disk(
     assert any("head" not in name for name in trained) == (train != "head")
     change_weights(reward)
     reward.save(tmp_path)
-    opened = load_latent_reward(tmp_path, policy, tiny_sampling())
+    opened = load_latent_reward(tmp_path, policy, sampling_of(policy))
     assert opened.config == reward.config
     assert_equal_rewards(opened, reward, given)
     assert not opened.trained_weights()
@@ -171,13 +189,13 @@ def test_an_aligned_policy_keeps_the_reward_of_its_base(
 ) -> None:
     reward = build(policy)
     reward.save(tmp_path / "reward")
-    aligned = load_policy(policy, tiny_sampling(), parts=PARTS, seed=1)
+    aligned = load_policy(policy, sampling_of(policy), parts=PARTS, seed=1)
     aligned.load_weights({name: tensor + 0.1 for name, tensor in aligned.weights().items()})
     aligned.export(tmp_path / "aligned")
     with_adapter = dataclasses.replace(
         policy, lora=dataclasses.replace(policy.lora, initial=str(tmp_path / "aligned"))
     )
-    opened = load_latent_reward(tmp_path / "reward", with_adapter, tiny_sampling())
+    opened = load_latent_reward(tmp_path / "reward", with_adapter, sampling_of(policy))
     assert_equal_rewards(opened, reward, inputs(policy))
 
 
@@ -197,19 +215,19 @@ def test_a_reward_of_another_policy_is_refused(
 def test_damaged_folders_are_refused(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     policy = tiny_policy(tiny_checkpoints["wan"])
     with pytest.raises(CheckpointError, match="is not a configuration of a latent reward"):
-        load_latent_reward(tmp_path, policy, tiny_sampling())
+        load_latent_reward(tmp_path, policy, sampling_of(policy))
     build(policy).save(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"dimensions": ["sharp"]}))
     with pytest.raises(CheckpointError, match=r"head\.bias_K"):
-        load_latent_reward(tmp_path, policy, tiny_sampling())
+        load_latent_reward(tmp_path, policy, sampling_of(policy))
     (tmp_path / "config.json").write_text(json.dumps(settings | {"format": 99}))
     with pytest.raises(CheckpointError, match="newer version"):
-        load_latent_reward(tmp_path, policy, tiny_sampling())
+        load_latent_reward(tmp_path, policy, sampling_of(policy))
     (tmp_path / "config.json").write_text(json.dumps(settings))
     (tmp_path / WEIGHTS_FILE).write_bytes(b"?")
     with pytest.raises(CheckpointError, match=WEIGHTS_FILE):
-        load_latent_reward(tmp_path, policy, tiny_sampling())
+        load_latent_reward(tmp_path, policy, sampling_of(policy))
 
 
 def test_latents_of_another_size_are_refused(policy: PolicyConfig) -> None:
@@ -233,3 +251,12 @@ def test_requests_are_checked_by_name() -> None:
             parse_weights([request], config)
     with pytest.raises(ConfigError, match=r"sharp has two weights, 1\.0 and 2"):
         parse_weights(["sharp=1", "sharp=2"], config)
+
+
+def test_recipes_that_merge_adapters_for_sampling_have_latent_rewards(
+    tiny_checkpoints: dict[str, Path],
+) -> None:
+    policy = tiny_policy(tiny_checkpoints["wan"], "wan")
+    merging = dataclasses.replace(sampling_of(policy), merge_lora=True)
+    _, base_digest = first_layers(policy, merging, 1)
+    assert base_digest == first_layers(policy, sampling_of(policy), 1)[1]

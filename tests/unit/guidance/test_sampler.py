@@ -9,13 +9,14 @@ import torch
 from diffusers import CogVideoXDPMScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from tests.tiny import tiny_policy, tiny_sampling
-from tests.unit.guidance.test_latent_reward import build, change_weights
+from tests.tiny import encode, tiny_policy, tiny_sampling
+from tests.unit.guidance.test_latent_reward import WITH_ONE_TRANSFORMER, build, change_weights
 from videorl.config import PolicyConfig
+from videorl.embedding import Embedding
 from videorl.errors import ConfigError
 from videorl.guidance.latent_reward import LatentReward
 from videorl.guidance.sampler import GuidedSampler
-from videorl.policies import FAMILIES, load_policy
+from videorl.policies import load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
 
@@ -24,15 +25,15 @@ SOLVERS = {"wan": UniPCMultistepScheduler, "cogvideox": CogVideoXDPMScheduler}
 """Solvers that the tiny checkpoints do not name: one looks back, one takes other arguments."""
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=WITH_ONE_TRANSFORMER)
 def config(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> PolicyConfig:
     return tiny_policy(tiny_checkpoints[request.param], request.param)
 
 
-def load(config: PolicyConfig) -> tuple[PipelinePolicy, Tensor, Tensor]:
-    policy = load_policy(config, tiny_sampling(guidance_scale=2.0), parts=PARTS)
+def load(config: PolicyConfig) -> tuple[PipelinePolicy, Embedding, Embedding]:
+    policy = load_policy(config, tiny_sampling(config.family, guidance_scale=2.0), parts=PARTS)
     assert isinstance(policy, PipelinePolicy)
-    prompt, negative = policy.encode(["a red circle moving left", ""])
+    prompt, negative = encode(policy, ["a red circle moving left", ""])
     return policy, prompt, negative
 
 

@@ -35,6 +35,15 @@ def test_times_are_uniform_without_a_shift() -> None:
     assert torch.equal(RectifiedFlow().sample_times(uniform), uniform)
 
 
+def test_times_of_a_part_are_those_of_the_shift_in_it() -> None:
+    uniform = torch.tensor([0.0, 0.5, 1.0])
+    times = RectifiedFlow(start=0.5, end=0.75).sample_times(uniform)
+    assert times.tolist() == pytest.approx([0.5, 0.625, 0.75]) and times[2] < 0.75
+    # A shift of 3 leads from 1/4 to 0.5, from 1/2 to 0.75, and from 3/8 to 9/14.
+    times = RectifiedFlow(shift=3.0, start=0.5, end=0.75).sample_times(uniform)
+    assert times.tolist() == pytest.approx([0.5, 9 / 14, 0.75])
+
+
 def test_a_shift_moves_times_towards_the_noise() -> None:
     times = RectifiedFlow(shift=3.0).sample_times(torch.tensor([0.0, 0.5, 1.0]))
     assert times.tolist() == pytest.approx([0.0, 0.75, 1.0])

@@ -25,6 +25,8 @@ def test_shipped_recipe_is_valid_and_named_as_its_file(path: Path) -> None:
         ("model.lora.dropout=1", r"model.lora.dropout must be in \[0, 1\)"),
         ("model.max_frame_pixels=5", "model.max_frame_pixels must be >= 100352"),
         ("learner.num_workers=3", "labels.batch_size must be a multiple of learner.num_workers"),
+        ("learner.updates_per_round=2", "learner.updates_per_round must be 1: labelled examples"),
+        ("learner.loss_over=planned", "learner.loss_over must be found: labelled examples"),
         ("model.sampled_fps=fast", "model.sampled_fps must be a number"),
         ("rewards.0.weight=1", "unknown key rewards"),
     ],

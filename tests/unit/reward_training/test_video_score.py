@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tests.reward_cases import FIXTURES
 from tests.rewards_in_training import local_trainer
@@ -125,6 +128,51 @@ def test_loss_is_the_mean_squared_error(tmp_path: Path) -> None:
     task = load_video_score_task(regression_recipe(tmp_path), torch.device("cpu"))
     expected_N = (task.predict([0, 1]) - torch.tensor([row[2:] for row in ROWS[:2]])) ** 2
     torch.testing.assert_close(task.losses([0, 1]).loss_N.detach(), expected_N.mean(1))
+
+
+def test_no_weight_is_drawn_and_the_base_is_copied(tmp_path: Path) -> None:
+    recipe, base = regression_recipe(tmp_path), tmp_path / "base"
+    shutil.copytree(FIXTURE, base)
+    file = base / "model.safetensors"
+    wanted = {name: tensor.float() for name, tensor in load_file(file).items()}
+    save_file(wanted, file)
+    recipe.model.base = str(base)
+    before = torch.get_rng_state()
+    network = load_video_score_task(recipe, torch.device("cpu")).module
+    assert torch.equal(before, torch.get_rng_state()), "weights were drawn, only to be replaced"
+    assert all(torch.equal(value, wanted[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()  # the file is memory-mapped
+    assert torch.equal(load_file(file)["score.weight"], wanted["score.weight"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradient_checkpointing_keeps_less_and_changes_no_gradient(
+    tmp_path: Path, dtype: str
+) -> None:
+    found: list[tuple[int, list[Tensor]]] = []
+    for is_on in (False, True):
+        recipe = regression_recipe(tmp_path)
+        recipe.model.gradient_checkpointing, recipe.model.dtype = is_on, dtype
+        task = load_video_score_task(recipe, torch.device("cpu"))
+        task.module.train()
+        kept: list[int] = []
+
+        def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = task.losses([0, 1]).loss_N.sum()
+        num_kept = sum(kept)
+        loss.backward()
+        gradients = [one.grad for one in task.module.parameters() if one.grad is not None]
+        found.append((num_kept, gradients))
+    (kept_without, without), (kept_with, checkpointed) = found
+    assert kept_with < kept_without / 2
+    assert len(without) == len(checkpointed) > 0
+    assert all(map(torch.equal, without, checkpointed))
 
 
 def test_adapters_are_refused() -> None:

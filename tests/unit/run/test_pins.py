@@ -11,7 +11,12 @@ import pytest
 from tests.hub_server import Hub, serve
 from videorl.config import Recipe
 from videorl.errors import CheckpointError, RunFolderError
+from videorl.files.content import Content
+from videorl.files.inputs import Input
+from videorl.guidance.recipe import load_latent_reward_recipe
 from videorl.recipes.reading import load_recipe
+from videorl.reward_training.recipes import load_reward_recipe
+from videorl.reward_training.video_reward_export import published_settings
 from videorl.run.folder import open_run
 from videorl.run.pins import pin
 
@@ -112,3 +117,50 @@ def test_offline_the_error_names_the_setting_of_the_base(
     made.rewards[0].path = str(tmp_path)
     with pytest.raises(CheckpointError, match=r"^rewards\.0\.options\.base: q/base .*local folder"):
         pin(made, {})
+
+
+def test_the_base_of_a_reward_training_gets_its_commit(hub: Hub, tmp_path: Path) -> None:
+    settings = [f"run_dir={tmp_path / 'run'}", "model.base=q/base"]
+    settings += [f"labels.{name}={tmp_path / 'labels.csv'}" for name in ("train", "held_out")]
+    (tmp_path / "labels.csv").write_text("path_A,path_B\n")
+    made = load_reward_recipe("video_reward", settings)
+    with open_run(made) as folder:
+        pass
+    pinned = f"q/base@{hub.commit('q/base')}"
+    assert made.model.base == pinned
+    assert f"base: {pinned}\n" in folder.config.read_text()
+    assert (
+        published_settings(made, None)["model_config"]
+        | {
+            "model_name_or_path": "q/base",
+            "model_revision": hub.commit("q/base"),
+        }
+        == published_settings(made, None)["model_config"]
+    )
+    hub.add("q/base", {"new": ""})
+    with open_run(made := load_reward_recipe("video_reward", settings)):
+        assert made.model.base == pinned, "a resumed training keeps it"
+
+
+def test_the_policy_of_a_latent_reward_gets_its_commit(hub: Hub, tmp_path: Path) -> None:
+    settings = [f"run_dir={tmp_path / 'run'}", "policy.path=a/policy"]
+    made = load_latent_reward_recipe("moving_shapes", settings)
+    with open_run(made):
+        assert made.policy.path == f"a/policy@{hub.commit('a/policy')}"
+
+
+def test_a_commit_that_does_not_exist_is_refused_unless_it_was_noted(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = f"a/policy@{'1' * 40}"
+    with pytest.raises(CheckpointError, match="a/policy has no revision '1111"):
+        pin(recipe(tmp_path / "run", f"policy.path={gone}"), {})
+    known = {"policy.path": Input("a/policy", Content("1" * 40, ""), "")}
+    for asked in ("a/policy", gone):
+        pin(made := recipe(tmp_path / "run", f"policy.path={asked}"), known)
+        assert made.policy.path == gone
+    hub.refusals["a/policy"] = (503, "")
+    commit = f"a/policy@{'2' * 40}"
+    pin(made := recipe(tmp_path / "run", f"policy.path={commit}"), {})
+    assert made.policy.path == commit, "other nodes may have it"
+    assert f"{commit} is not checked" in caplog.text
