@@ -1,5 +1,5 @@
 # `make run` and `make test` install what they need into .venv first, and only when it has changed.
-.PHONY: run test setup lint types clean
+.PHONY: run test test-long setup lint types docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,6 +24,10 @@ else
 	wait $$unit; unit=$$?; cat $(VENV)/unit.log; test $$unit -eq 0 -a $$ray -eq 0
 endif
 
+# What is left out of `make test`, on request.
+test-long: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m long $(or $(ARGS),tests)
+
 setup: $(VENV)/.installed-dev
 
 lint: $(VENV)/.installed-dev
@@ -32,6 +36,10 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/pyright
+
+# The documentation as a site that opens from its folder: build/site/index.html.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
