@@ -151,12 +151,15 @@ def _refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None
 
 
 def _import(path: Path, folder: Path, study: Study) -> None:
-    from videorl.judging.label_studio import import_annotations
+    from videorl.judging.label_studio_answers import import_annotations
     from videorl.judging.opening import opened
 
     with opened(folder, study) as answers:
-        new, known = import_annotations(path, answers, study)
-    print(f"{path}: {new} answers are new, {known} were there before")
+        found = import_annotations(path, answers, study)
+    print(
+        f"{path}: {found.num_new} answers are new, {found.num_known} were there before, "
+        f"{sum(found.left_out.values())} annotations are left out"
+    )
 
 
 def _export(path: Path, folder: Path, study: Study) -> None:

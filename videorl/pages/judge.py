@@ -15,6 +15,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, HTTPException
 from nicegui import ui
 from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from videorl.errors import ConfigError, RunFolderError
 from videorl.judging.annotators import checked_name, who
@@ -32,6 +33,26 @@ _UNKNOWN = (
     "This link has no token of the study, or an unknown one: ask whoever runs the study for your "
     "own link."
 )
+
+
+class _BlindResponse(FileResponse):
+    """A file without what its date betrays: the newer of two videos is the newer model's.
+
+    Without a date or a digest of it, nobody can ask for what has changed since. Nothing is kept by
+    browsers either, as another study may have another video at the same address.
+    """
+
+    def set_stat_headers(self, stat_result: os.stat_result) -> None:
+        """Say how long the file is, and nothing of when it was made."""
+        self.headers.setdefault("content-length", str(stat_result.st_size))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; whoever asks for a range of an unchanged file gets all of it."""
+        names = {name for name, _ in scope["headers"]}
+        if b"if-range" in names:
+            kept = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            scope = {**scope, "headers": kept}
+        await super().__call__(scope, receive, send)
 
 
 def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> FastAPI:
@@ -53,7 +74,7 @@ def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> Fast
         path = found.side(seen_as(_SIDES[side], study.left(found, person))).video
         if not os.path.isfile(path):
             raise HTTPException(404, "the file is missing")
-        return FileResponse(path)
+        return _BlindResponse(path, headers={"Cache-Control": "no-store"})
 
     def home(token: str = "", name: str = "") -> None:
         with layout("Which video is better?"):
@@ -168,7 +189,8 @@ class Judging:
         with ui.row().classes("items-center"):
             self._save = ui.button("save and go on", on_click=self._finish).classes("save")
             ui.button("back", on_click=self._back).props("flat").classes("back")
-            text = "1–4 answer · Backspace question before · Enter save · space pause · r replay"
+            keys = f"1–{len(self._study.asks.choices)} answer"
+            text = f"{keys} · Backspace question before · Enter save · space pause · r replay"
             ui.label(text).classes("soft small")
 
     def _choose(self, number: int, seen: str) -> None:
@@ -188,6 +210,8 @@ class Judging:
         is_answered = self._pair and len(self._choices) == len(self._questions)
         if is_answered and self._keep(is_complete=True):
             self._next()
+        else:
+            self._mark()
 
     def _keep(self, *, is_complete: bool) -> bool:
         """Write what was chosen; return whether it is safe, or was before."""
@@ -216,5 +240,5 @@ class Judging:
         for number, row in enumerate(self._questions):
             row.classes(**{"add" if number == self._current else "remove": "current"})
         self._save.set_enabled(len(self._choices) == len(self._questions))
-        # By its client, as the button that was clicked may be gone.
+        # The keyboard waits for this. By its client, as the button that was clicked may be gone.
         self._body.client.run_javascript("videorlJudge.showCurrent()")
