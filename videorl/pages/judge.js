@@ -1,23 +1,22 @@
 // Keys press the buttons that are on the page, so that keyboard and mouse go the same way.
 const videorlJudge = {
   // Keys that came while the server had not yet shown what follows from the click before.
-  queue: [],
   isWaiting: false,
+  queue: [],
   type(key) {
     if (!this.isWaiting) this.press(key);
-    else if (this.queue !== null) this.queue.push(key);
+    else this.queue?.push(key);
   },
   press(key) {
     if (key === 'Backspace') this.click('.judge .back');
-    else if (key !== 'Enter') this.click(`.question.current .choice[data-key="${key}"]`);
-    // No key is an answer to a pair that nobody has seen: those until it is shown are lost.
-    else if (this.click('.judge .save')) this.queue = null;
+    else if (key === 'Enter') this.click('.judge .save');
+    else this.click(`.question.current .choice[data-key="${key}"]`);
   },
-  click(selector) {
-    const button = document.querySelector(selector);
-    if (!button || button.disabled) return false;
-    button.click();
-    return true;
+  click(selector) { document.querySelector(selector)?.click(); },
+  clicked(button) {
+    this.isWaiting = true;
+    // No key answers a pair that nobody has seen: those that come until it is shown are lost.
+    if (button.matches('.save')) this.queue = null;
   },
   // The server calls this when it has shown what a click has changed.
   showCurrent() {
@@ -50,8 +49,10 @@ addEventListener('keydown', event => {
   // A key that is held down is one answer, not an answer to every question.
   if (!event.repeat) does();
 });
+// First of all, so that it is known however soon the next key comes. A disabled button has no clicks.
 addEventListener('click', ({target}) => {
-  if (target.closest('.judge button')) videorlJudge.isWaiting = true;
+  const button = target.closest('.judge button');
+  if (button) videorlJudge.clicked(button);
 }, true);
 // After a click the focus goes back to the page: Enter then saves instead of clicking again.
 addEventListener('click', event => {
