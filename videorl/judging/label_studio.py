@@ -19,8 +19,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 from videorl.errors import DatasetError
 from videorl.files import write_text
+from videorl.judging.folders import PLAYABLE
 from videorl.judging.questions import OVERALL, SAME, A, B
-from videorl.judging.sources import PLAYABLE, problem_of_video
+from videorl.judging.sources import problem_of_video
 from videorl.judging.study import Answer, Side, Study, StudyPair
 from videorl.videos.finding import SUFFIXES
 

@@ -17,6 +17,8 @@ _RESAMPLES = 1000
 _PRIOR = 0.5
 """Wins and losses that every two groups that met are given, so that a strength is finite even if
 one of them won every time."""
+_STEPS = 2000
+"""At most, of a fit: circles of groups that each beat the next a hundred times need hundreds."""
 _FEWEST = 2
 """Clusters; of fewer, a bootstrap always draws the same."""
 
@@ -142,7 +144,7 @@ def _fit(wins_GG: _Array) -> _Array | None:
         from choix import ilsr_pairwise_dense
 
     try:
-        return ilsr_pairwise_dense(wins_GG)
+        return ilsr_pairwise_dense(wins_GG, max_iter=_STEPS)
     except (RuntimeError, ValueError):  # too many steps, or numbers too far apart
         return None
 
