@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import resource
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +19,7 @@ import pytest
 from tests.studies import answer, paper_study, study_of, two_folders
 from videorl.errors import ConfigError, RunFolderError
 from videorl.judging.annotators import add_annotators, who
-from videorl.judging.answers import FILE, Answers, given
+from videorl.judging.answers import FILE, Answers, given, read_answers
 from videorl.judging.assignment import Assignment
 from videorl.judging.opening import opened
 from videorl.judging.questions import mode_of, outcomes, seen_as
@@ -96,6 +100,37 @@ def test_what_cannot_be_written_is_no_answer(study: Study, tmp_path: Path) -> No
                 answers.add(wrong)
 
 
+def test_tables_that_cannot_be_written_cost_no_answer(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Answers(tmp_path, study) as answers:
+        part = tmp_path / "answers/part-000000.parquet"
+        part.unlink()
+        (part / "in the way").mkdir(parents=True)
+        for pair in ("p00000", "p00001"):
+            answers.add(answer(study, pair, "anna", VQ="A", MQ="A", TA="A"))
+        assert len(answers.complete()) == 2
+        assert len((tmp_path / FILE).read_text().splitlines()) == 3
+        assert "labels.csv and answers/ are behind" in caplog.text
+        shutil.rmtree(part)
+        answers.add(answer(study, "p00002", "anna", VQ="A", MQ="A", TA="A"))
+        assert ds.dataset(tmp_path / "answers").to_table().num_rows == 9
+        assert [p.labels for p in read_pairs(tmp_path / "labels.csv").pairs] == [(1, 1, 1)] * 3
+        part.unlink()
+        (part / "in the way").mkdir(parents=True)
+        answers.add(answer(study, "p00000", "ben", VQ="B", MQ="B", TA="B"))
+        shutil.rmtree(part)
+    assert ds.dataset(tmp_path / "answers").to_table().num_rows == 12, "written at the end"
+
+
+def test_what_a_failed_write_left_is_cut_off_before_the_next(study: Study, tmp_path: Path) -> None:
+    with Answers(tmp_path, study) as answers:
+        with (tmp_path / FILE).open("ab") as file:  # as where cutting it off failed as well
+            file.write(b'{"pair": "p000')
+        answers.add(answer(study, "p00000", "anna", VQ="A", MQ="A", TA="A"))
+    assert len(read_answers(tmp_path, study)) == 1
+
+
 def test_files_of_others_are_refused(study: Study, tmp_path: Path) -> None:
     write_study(tmp_path, study)
     with Answers(tmp_path, study):
@@ -142,6 +177,32 @@ def test_a_study_is_open_once(study: Study, tmp_path: Path) -> None:
         pass
     with opened(tmp_path, study) as answers:
         assert answers.latest == {}
+    write_study(tmp_path, study)
+    add_annotators(tmp_path, ["anna"])
+    # Another process: locks of one are shared by its threads.
+    program = """
+import sys
+from pathlib import Path
+from videorl.judging.holding import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    more = dataclasses.replace(study, answers_per_pair=2)
+    with pytest.raises(RunFolderError, match="is open in another process"):
+        open_study(tmp_path, more)
+    with pytest.raises(RunFolderError, match="is open in another process"):
+        add_annotators(tmp_path, ["ben"])
+    # What writes nothing may look.
+    assert open_study(tmp_path, study) == study
+    assert set(add_annotators(tmp_path, ["anna"])) == {"anna"}
+    other.communicate("")
+    assert open_study(tmp_path, more) == more
+    assert set(add_annotators(tmp_path, ["ben"])) == {"anna", "ben"}
 
 
 def test_every_pair_is_handed_out_until_it_has_its_answers(tmp_path: Path) -> None:
@@ -208,12 +269,26 @@ def test_a_checklist_decides_by_the_weights(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "labels.csv").pairs[0].labels == (0, 0, 1)
 
 
-def test_tokens_are_kept_and_belong_to_names(tmp_path: Path) -> None:
+def test_tokens_are_kept_and_belong_to_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: set[int] = set()
+    replace = os.replace
+
+    def seen(source: Path, target: Path) -> None:
+        """See what others could read of the file before it has its name."""
+        if Path(target).name == "annotators.json":
+            modes.add(Path(source).stat().st_mode & 0o777)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", seen)
+    (tmp_path / ".annotators.json.partial").write_text("{}")  # of a kill, readable by all
     tokens = add_annotators(tmp_path, ["anna", " ben "])
     assert add_annotators(tmp_path, ["ben", "cleo"]) == {
         **tokens, "cleo": add_annotators(tmp_path, [])["cleo"],
     }  # fmt: skip
     assert (tmp_path / "annotators.json").stat().st_mode & 0o077 == 0
+    assert modes == {0o600}
     assert who(tokens, tokens["ben"]) == "ben"
     assert who(tokens, "") is None
     assert who(tokens, "ä") is None
