@@ -82,7 +82,7 @@ def test_intervals_draw_prompts_not_pairs() -> None:
         assert first.low is not None
         assert first.high is not None
         widths.append(first.high - first.low)
-    # All four of the winner's prompts are drawn in 32 % of all samples, without the loser's.
+    # Four prompts stay four; the prior of half a win counts for less against more answers.
     assert widths[1] > widths[0]
-    # By pairs it would be a matter of 80 coins: 2 * 1.96 standard errors of half the log odds.
+    # Of 80 pairs it would be 2 * 1.96 standard errors of half the log odds.
     assert widths[1] > 2 * (1.96 / math.sqrt(80 * 0.75 * 0.25))
