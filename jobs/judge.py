@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def _study(options: argparse.Namespace) -> tuple[Path, Study]:
         for name, default in _OF_A_NEW_STUDY.items()
     }
     mode_of(given["mode"])
-    names = "-vs-".join(place.absolute().name.removesuffix(".json") for place in places)
+    names = "-vs-".join(Path(abspath(place)).name.removesuffix(".json") for place in places)
     folder = options.out or Path("judging") / names
     count = options.answers_per_pair or (
         read_study(folder).answers_per_pair if is_study(folder) else 1
@@ -166,6 +167,8 @@ def _export(path: Path, folder: Path, study: Study) -> None:
     from videorl.judging.answers import complete_answers
     from videorl.judging.label_studio import export_tasks
 
+    if path.suffix == ".xml":
+        raise ConfigError(f"--to-label-studio must be the tasks' JSON file; {path} lies beside it")
     command.output_file(path, "--to-label-studio")
     export_tasks(path, study, complete_answers(folder, study))
     print(f"tasks: {path}; labelling interface: {path.with_suffix('.xml')}")

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from errno import EINVAL, ENOTSUP
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,13 @@ def write_durably(path: Path, text: str, mode: int = 0o666) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force to disk which files a folder has."""
+    """Force to disk which files a folder has, where its file system can do that."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOTSUP):  # as some network file systems say
+            raise
     finally:
         os.close(number)
 

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,9 +53,9 @@ class Answers:
         self._are_tables_stale = False
         # Unbuffered: an answer is in the file, or is not.
         self._file = self._path.open("ab", buffering=0)
-        self._size = self._path.stat().st_size
-        """Bytes of the file that are whole lines on disk."""
-        if not self._size:
+        self._whole: int | None = None
+        """Where the file is to be cut, as half a line is behind it that could not be cut off."""
+        if not self._path.stat().st_size:
             self._append({"layout": LAYOUT, "study": study.id})
             sync_folder(folder)
 
@@ -120,17 +121,19 @@ class Answers:
     def _append(self, content: Mapping[str, Any]) -> None:
         line = json.dumps(content, ensure_ascii=True).encode() + b"\n"
         number = self._file.fileno()
-        # What an earlier attempt left behind, where cutting it off failed too.
-        os.ftruncate(number, self._size)
+        if self._whole is not None:
+            os.ftruncate(number, self._whole)
+        self._whole = self._path.stat().st_size
         try:
             if self._file.write(line) != len(line):
-                raise OSError(f"{self._path} takes no more; is the disk full?")
+                raise OSError(ENOSPC, os.strerror(ENOSPC), str(self._path))
             os.fsync(number)
         except OSError:
-            with suppress(OSError):  # tried again before the next line
-                os.ftruncate(number, self._size)
+            with suppress(OSError):  # or before the next line
+                os.ftruncate(number, self._whole)
+                self._whole = None
             raise
-        self._size += len(line)
+        self._whole = None
 
 
 def read_answers(folder: Path, study: Study) -> dict[tuple[str, str], Answer]:

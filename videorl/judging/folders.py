@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 PLAYABLE = frozenset({".mp4", ".m4v", ".webm", ".ogv", ".mov"})
 """Suffixes of files that browsers play."""
-
-
 _WHAT = {True: "name", False: "prompt"}
 """By what videos are paired."""
 _SHOWN = 3

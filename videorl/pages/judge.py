@@ -224,7 +224,8 @@ class Judging:
             ui.notify(str(error), type="warning")
         except OSError as error:
             logger.error("an answer could not be kept: %s", error)
-            ui.notify(f"not saved: {error.strerror or error}; try again", type="negative")
+            # Without the path, which names the groups.
+            ui.notify(f"not saved: {error.strerror}; try again", type="negative")
             return False
         return True
 

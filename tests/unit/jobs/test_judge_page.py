@@ -225,6 +225,16 @@ def test_the_command_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ]
 
 
+def test_a_study_is_named_by_its_places_however_they_are_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = two_folders(tmp_path, 1)
+    (ours / "here").mkdir()
+    monkeypatch.chdir(ours / "here")
+    assert judge.main(["..", "../../theirs", "--mode", "overall", "--json"]) == 0
+    assert read_study(Path("judging/ours-vs-theirs")).pairs
+
+
 def test_what_is_refused_is_explained(tmp_path: Path) -> None:
     folders = two_folders(tmp_path, 1)
     words = [*map(str, folders), "--mode", "overall", "--out", str(tmp_path / "study")]
@@ -233,6 +243,7 @@ def test_what_is_refused_is_explained(tmp_path: Path) -> None:
     for wrong, said in (
         ([str(tmp_path / "study"), "--seed", "1"], "--seed cannot be set: .* is a study"),
         ([*words, "--seed", "1"], "holds another study"),
+        ([*words, "--to-label-studio", "tasks.xml"], "must be the tasks' JSON file"),
         ([*words, "--num-pairs", "0"], "--num-pairs must be >= 1, got 0"),
         ([*words, "--mode", "quick"], "--mode must be one of dimensions"),
         ([str(tmp_path / "ours")], "neither a run nor a study"),

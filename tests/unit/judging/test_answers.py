@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from errno import EIO
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -84,7 +85,7 @@ def test_what_cannot_be_written_is_no_answer(study: Study, tmp_path: Path) -> No
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))  # as if the disk was full
         try:
-            with pytest.raises(OSError, match=r"File too large|takes no more"):
+            with pytest.raises(OSError, match=r"File too large|No space left on device"):
                 answers.add(answer(study, "p00000", "anna", VQ="A", MQ="A", TA="A"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -123,12 +124,27 @@ def test_tables_that_cannot_be_written_cost_no_answer(
     assert ds.dataset(tmp_path / "answers").to_table().num_rows == 12, "written at the end"
 
 
-def test_what_a_failed_write_left_is_cut_off_before_the_next(study: Study, tmp_path: Path) -> None:
+def test_half_a_line_that_could_not_be_cut_off_is_before_the_next(
+    study: Study, tmp_path: Path
+) -> None:
+    said = answer(study, "p00000", "anna", VQ="A", MQ="A", TA="A")
+
+    def broken(*_: int) -> None:
+        raise OSError(EIO, "broken")
+
     with Answers(tmp_path, study) as answers:
-        with (tmp_path / FILE).open("ab") as file:  # as where cutting it off failed as well
-            file.write(b'{"pair": "p000')
-        answers.add(answer(study, "p00000", "anna", VQ="A", MQ="A", TA="A"))
-    assert len(read_answers(tmp_path, study)) == 1
+        size = (tmp_path / FILE).stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(os, "ftruncate", broken)
+            try:
+                answers.add(said)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / FILE).stat().st_size == size + 20
+        answers.add(said)
+    assert list(read_answers(tmp_path, study).values()) == [said]
 
 
 def test_files_of_others_are_refused(study: Study, tmp_path: Path) -> None:
