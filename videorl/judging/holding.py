@@ -22,7 +22,10 @@ def held(folder: Path) -> Iterator[None]:
             stack.enter_context(hold(folder))
         except RunFolderError as error:
             if not is_held(folder):
-                raise  # it cannot be written
+                raise RunFolderError(
+                    f"cannot write into the study's folder {folder} ({error.__cause__}); set --out "
+                    "to a folder that can be written"
+                ) from error
             raise RunFolderError(
                 f"the study {folder} is open in another process; give people the page of that "
                 "server, or stop it first"

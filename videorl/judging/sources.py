@@ -131,7 +131,7 @@ def _candidates(archive: Path, wanted: Wanted) -> dict[str, dict[str, Any]]:
         if _is_within(row["step"], wanted)
     ]
     kept = {row["candidate_id"]: row for row in rows if row["video"] is not None}
-    _tell(len(rows) - len(kept), "candidates have no video (archive.videos)")
+    _tell(len(rows) - len(kept), "candidates without a video (archive.videos)")
     return kept
 
 

@@ -244,6 +244,7 @@ def test_what_is_refused_is_explained(tmp_path: Path) -> None:
         ([str(tmp_path / "study"), "--seed", "1"], "--seed cannot be set: .* is a study"),
         ([*words, "--seed", "1"], "holds another study"),
         ([*words, "--to-label-studio", "tasks.xml"], "must be the tasks' JSON file"),
+        ([*words[:-1], str(folders[0] / "0.txt" / "study")], "0.txt/study .* set --out"),
         ([*words, "--num-pairs", "0"], "--num-pairs must be >= 1, got 0"),
         ([*words, "--mode", "quick"], "--mode must be one of dimensions"),
         ([str(tmp_path / "ours")], "neither a run nor a study"),
