@@ -12,10 +12,9 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from nicegui import ui
 from starlette.responses import FileResponse
-from starlette.types import Receive, Scope, Send
 
 from videorl.errors import ConfigError, RunFolderError
 from videorl.judging.annotators import checked_name, who
@@ -35,24 +34,19 @@ _UNKNOWN = (
 )
 
 
-class _BlindResponse(FileResponse):
-    """A file without what its date betrays: the newer of two videos is the newer model's.
+def _blind(path: str, request: Request) -> FileResponse:
+    """Return a file without its date, or a digest of that: the newer is the newer model's.
 
-    Without a date or a digest of it, nobody can ask for what has changed since. Nothing is kept by
-    browsers either, as another study may have another video at the same address.
+    So nobody can ask for what has changed since. Nor do browsers keep it, as another study may have
+    another video at the same address.
     """
-
-    def set_stat_headers(self, stat_result: os.stat_result) -> None:
-        """Say how long the file is, and nothing of when it was made."""
-        self.headers.setdefault("content-length", str(stat_result.st_size))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; whoever asks for a range of an unchanged file gets all of it."""
-        names = {name for name, _ in scope["headers"]}
-        if b"if-range" in names:
-            kept = [(name, value) for name, value in scope["headers"] if name != b"range"]
-            scope = {**scope, "headers": kept}
-        await super().__call__(scope, receive, send)
+    response = FileResponse(path, headers={"Cache-Control": "no-store"}, stat_result=os.stat(path))
+    for name in ("last-modified", "etag"):
+        del response.headers[name]
+    if "if-range" in request.headers:  # of a file that has not changed: unknown, so all of it
+        kept = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
+        request.scope["headers"] = kept
+    return response
 
 
 def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> FastAPI:
@@ -65,7 +59,9 @@ def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> Fast
     """
     assignment = Assignment(study, answers)
 
-    def video(pair: str, side: str, token: str = "", name: str = "") -> FileResponse:
+    def video(
+        request: Request, pair: str, side: str, token: str = "", name: str = ""
+    ) -> FileResponse:
         """Answer with what a person sees on a side; the address does not say whose video it is."""
         person = who(tokens, token) if tokens else name
         found = study.by_id.get(pair)
@@ -74,7 +70,7 @@ def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> Fast
         path = found.side(seen_as(_SIDES[side], study.left(found, person))).video
         if not os.path.isfile(path):
             raise HTTPException(404, "the file is missing")
-        return _BlindResponse(path, headers={"Cache-Control": "no-store"})
+        return _blind(path, request)
 
     def home(token: str = "", name: str = "") -> None:
         with layout("Which video is better?"):
