@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
+from videorl.data.archive_tables import table_path
+from videorl.files.steps import step_of
 from videorl.watch.filters import ORDERS, Filter
-from videorl.watch.parquet import load
+from videorl.watch.parquet import connect, load
 
 CHUNK = 64
 """Steps that are read at once: few enough that the first page does not wait for the rest."""
@@ -36,10 +36,11 @@ _GROUPS = """
 INSERT INTO groups
 WITH sampled AS (
     SELECT step, prompt_index, any_value(prompt) AS prompt, count(*) AS num_candidates,
-           max(total) AS best, min(total) AS worst
+           max(total) FILTER (isfinite(total)) AS best, min(total) FILTER (isfinite(total)) AS worst
     FROM staged_candidates GROUP BY ALL
 ), paired AS (
-    SELECT step, prompt_index, max(margin) AS margin FROM staged_pairs GROUP BY ALL
+    SELECT step, prompt_index, max(margin) FILTER (isfinite(margin)) AS margin
+    FROM staged_pairs GROUP BY ALL
 ), lost AS (
     SELECT step, prompt_index, list(DISTINCT reason) AS dropped FROM staged_dropped GROUP BY ALL
 )
@@ -51,9 +52,10 @@ LEFT JOIN paired x USING (step, prompt_index) LEFT JOIN lost d USING (step, prom
 
 _SPANS = """
 INSERT INTO spans
-SELECT step, c.prompt_index, any_value(s.kind), s.dimension, min(s.value), max(s.value)
+SELECT step, c.prompt_index, s.kind, s.dimension, min(s.value), max(s.value)
 FROM staged_scores s JOIN staged_candidates c USING (step, candidate_id)
-GROUP BY step, c.prompt_index, s.dimension
+WHERE isfinite(s.value)  -- to DuckDB, NaN is the largest number
+GROUP BY step, c.prompt_index, s.kind, s.dimension
 """
 
 _COLUMNS = {
@@ -82,7 +84,7 @@ class Index:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._database = duckdb.connect()
+        self._database = connect()
         self._database.execute(_TABLES)
         self._known: dict[int, tuple[int, int]] = {}
         self._writing = threading.Lock()
@@ -171,14 +173,13 @@ class Index:
         except FileNotFoundError:
             return found
         for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            number = stem.removeprefix("step-")
-            if suffix == ".parquet" and number.isdecimal():
+            step = step_of(entry.name)
+            if step is not None and entry.name == table_path(Path(), "", step).name:
                 try:
                     facts = entry.stat()
                 except FileNotFoundError:
                     continue  # it was just superseded
-                found[int(number)] = facts.st_ino, facts.st_mtime_ns
+                found[step] = facts.st_ino, facts.st_mtime_ns
         return found
 
     def _forget(self, steps: list[int]) -> None:
@@ -186,14 +187,18 @@ class Index:
             self._known.pop(step, None)
             for table in ("groups", "spans"):
                 self._database.cursor().execute(f"DELETE FROM {table} WHERE step = ?", [step])
-            for file in [file for file in self.problems if Path(file).stem == f"step-{step:06d}"]:
-                del self.problems[file]
+        gone = set(steps)
+        kept = {
+            file: why for file, why in self.problems.items() if step_of(Path(file).name) not in gone
+        }
+        self.problems = kept
 
     def _read(self, steps: list[int]) -> None:
         cursor = self._database.cursor()
         for name, columns in _COLUMNS.items():
-            files = [self._directory / name / f"step-{step:06d}.parquet" for step in steps]
-            self.problems |= load(cursor, name, columns, files)
+            files = [table_path(self._directory, name, step) for step in steps]
+            # Replaced, never changed: pages read it meanwhile.
+            self.problems = self.problems | load(cursor, name, columns, files)
         cursor.begin()
         cursor.execute(_GROUPS)
         cursor.execute(_SPANS)
