@@ -48,3 +48,14 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace `path` atomically with `value` as JSON."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text holds; by libyaml, which is ten times as fast, where PyYAML has it.
+
+    Raises:
+        yaml.YAMLError: It is no YAML.
+    """
+    import yaml
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

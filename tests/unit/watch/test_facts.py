@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 
 from tests.watched_runs import CONFIG
 from videorl.errors import RunFolderError
-from videorl.report.contents import RunContents
+from videorl.report.contents import RunContents, read_run
 from videorl.run.lock import hold
+from videorl.watch import run_state
 from videorl.watch.alerts import alerts
 from videorl.watch.fixed_prompts import read_strips
 from videorl.watch.models import UNSEEN, model_of, reward_names
@@ -93,6 +96,19 @@ def test_the_time_line_has_pools_faults_and_swaps() -> None:
     assert found.swaps == [2]
 
 
+def test_the_summary_ends_the_time_line() -> None:
+    contents = state([]).contents
+    generators = {"workers_replaced": 2, "retried": 0}
+    contents.summary.update(generators=generators, learner_starts=1)
+    assert timeline(contents).ending == [
+        "generators that were replaced: 2",
+        "requests that were repeated: 0",
+        "starts of the learner: 1",
+    ]
+    contents.summary.update(generators=[], learner_starts="many")
+    assert timeline(contents).ending == []
+
+
 def test_film_strips(tmp_path: Path) -> None:
     assert read_strips(tmp_path, 10) == ([], 0, [])
     folder = tmp_path / "fixed_prompts"
@@ -144,3 +160,20 @@ def test_the_state_of_a_run_follows_its_files(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("no json\n")
     with pytest.raises(RunFolderError, match="line 1 is not JSON"):
         reader.read()
+
+
+def test_several_threads_read_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
+    calls: list[Path] = []
+
+    def slow(root: Path) -> RunContents:
+        calls.append(root)
+        time.sleep(0.05)
+        return read_run(root)
+
+    monkeypatch.setattr(run_state, "read_run", slow)
+    reader = RunReader(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: reader.read().contents, range(8)))
+    assert len(calls) == 1
+    assert all(contents is found[0] for contents in found)
