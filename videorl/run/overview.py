@@ -51,12 +51,18 @@ class RunOverview:
     """Why it, or a part of it, cannot be read, as a sentence."""
 
 
-def overview(root: Path) -> RunOverview:
-    """Return what there is to say of a run folder, whatever state it is in."""
+def overview(root: Path, bytes_on_disk: int | None = None) -> RunOverview:
+    """Return what there is to say of a run folder, whatever state it is in.
+
+    Args:
+        root: The run folder.
+        bytes_on_disk: As they were counted before; None = every file of it is looked at.
+    """
+    size = _size(root) if bytes_on_disk is None else bytes_on_disk
     try:
-        return _overview(root)
+        return _overview(root, size)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        return _damaged(root, (str(error).splitlines() or [type(error).__name__])[0])
+        return _damaged(root, size, (str(error).splitlines() or [type(error).__name__])[0])
 
 
 def overviews(folders: Sequence[Path]) -> list[RunOverview]:
@@ -79,7 +85,7 @@ def state_of(root: Path, num_steps: int | None, summary: Any) -> State:
     return "finished" if summary and done >= (num_steps or 0) else "stopped"
 
 
-def _overview(root: Path) -> RunOverview:
+def _overview(root: Path, size: int) -> RunOverview:
     folder = RunFolder(root)
     if not folder.config.is_file():
         raise ValueError("it has metrics but no config.yaml, which every run writes first")
@@ -100,7 +106,7 @@ def _overview(root: Path) -> RunOverview:
         reward=_number(row.get("reward/total")),
         before=_number(total.get("before")),
         after=_number(total.get("after")),
-        bytes_on_disk=_size(root),
+        bytes_on_disk=size,
         updated=folder.metrics.stat().st_mtime if row else 0.0,
         problem=" ".join(_of_other_versions(config, summary, evaluation)),
     )
@@ -142,9 +148,9 @@ def run_folders(root: Path) -> list[Path]:
     return list(walk(str(root)))
 
 
-def _damaged(root: Path, problem: str) -> RunOverview:
+def _damaged(root: Path, size: int, problem: str) -> RunOverview:
     return RunOverview(
-        str(root), root.name, "damaged", 0, None, None, None, None, _size(root), 0.0, problem
+        str(root), root.name, "damaged", 0, None, None, None, None, size, 0.0, problem
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from videorl.watch.parquet import connect, load
 
 CHUNK = 64
 """Steps that are read at once: few enough that the first page does not wait for the rest."""
+SETTLED_NS = 2_000_000_000
+"""After so long without a change, a folder's time tells every later one."""
 FIRST = 4
 """Steps that are read first, the newest: enough for a page."""
 
@@ -89,7 +92,11 @@ class Index:
         self._known: dict[int, tuple[int, int]] = {}
         self._writing = threading.Lock()
         self.problems: dict[str, str] = {}
-        """File -> why its rows are missing."""
+        """File -> why its rows are missing; replaced when it changes."""
+        self.version = 0
+        """Counts up whenever groups come or go."""
+        self._seen: tuple[int, int] | None = None
+        """The folder's sign when everything in it had been read."""
 
     def refresh(self, most: int | None = None) -> int:
         """Read steps that are new or were written again, newest first; return how many are left.
@@ -100,6 +107,9 @@ class Index:
             most: Read so many steps; None = all.
         """
         with self._writing:
+            seen = _settled(self._directory / "candidates")
+            if seen and seen == self._seen:
+                return 0
             there = self._committed()
             stale = [step for step, sign in self._known.items() if there.get(step) != sign]
             self._forget(stale)
@@ -109,6 +119,8 @@ class Index:
                 chunk = taken[start : start + CHUNK]
                 self._read(chunk)
                 self._known |= {step: there[step] for step in chunk}
+                self.version += 1
+            self._seen = None if len(new) > len(taken) else seen
             return len(new) - len(taken)
 
     def count(self, wanted: Filter) -> int:
@@ -183,23 +195,39 @@ class Index:
         return found
 
     def _forget(self, steps: list[int]) -> None:
+        if not steps:
+            return
         for step in steps:
-            self._known.pop(step, None)
-            for table in ("groups", "spans"):
-                self._database.cursor().execute(f"DELETE FROM {table} WHERE step = ?", [step])
-        gone = set(steps)
-        kept = {
-            file: why for file, why in self.problems.items() if step_of(Path(file).name) not in gone
+            del self._known[step]
+        for table in ("groups", "spans"):
+            gone = f"DELETE FROM {table} WHERE list_contains(?, step)"
+            self._database.cursor().execute(gone, [steps])
+        self.problems = {
+            file: why
+            for file, why in self.problems.items()
+            if step_of(Path(file).name) not in steps
         }
-        self.problems = kept
+        self.version += 1
 
     def _read(self, steps: list[int]) -> None:
         cursor = self._database.cursor()
         for name, columns in _COLUMNS.items():
             files = [table_path(self._directory, name, step) for step in steps]
-            # Replaced, never changed: pages read it meanwhile.
             self.problems = self.problems | load(cursor, name, columns, files)
         cursor.begin()
         cursor.execute(_GROUPS)
         cursor.execute(_SPANS)
         cursor.commit()
+
+
+def _settled(folder: Path) -> tuple[int, int] | None:
+    """Return what changes when files of a folder come, go or are replaced; None = it just did.
+
+    The clock of the file system is coarse: two changes at the same time look like a single one.
+    """
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    is_settled = time.time_ns() - facts.st_mtime_ns > SETTLED_NS
+    return (facts.st_ino, facts.st_mtime_ns) if is_settled else None

@@ -50,7 +50,7 @@ class RunReader:
         folder = self.folder
         contents = self._read()
         state = state_of(folder.root, contents.num_steps, contents.summary)
-        metrics = _sign(folder.metrics)
+        metrics = sign_of(folder.metrics)
         return RunState(contents, state, metrics[1] / 1e9 if metrics else 0.0)
 
     def _read(self) -> RunContents:
@@ -60,7 +60,7 @@ class RunReader:
         )  # fmt: skip
         # The others wait: they would read the same again.
         with self._reading:
-            sign = tuple(_sign(file) for file in files)
+            sign = tuple(sign_of(file) for file in files)
             if self._known is None or sign != self._known[0]:
                 try:
                     self._known = sign, read_run(folder.root)
@@ -69,8 +69,8 @@ class RunReader:
             return self._known[1]
 
 
-def _sign(file: Path) -> tuple[int, int] | None:
-    """Return what changes when a file does; None = it is not there."""
+def sign_of(file: Path) -> tuple[int, int] | None:
+    """Return what changes when a file does, its size and time in ns; None = it is not there."""
     try:
         facts = file.stat()
     except OSError:
