@@ -131,8 +131,26 @@ def test_film_strips(tmp_path: Path) -> None:
     assert strips[0].frames[3].scores == {}
     assert len(problems) == 1
     assert "step-000240/scores.json" in problems[0]
-    (folder / "prompts.json").write_text("3")
-    assert "holds no list" in read_strips(tmp_path, 4)[2][0]
+    for wrong in ("3", "[3]", '[{"prompt": "a"}]'):
+        (folder / "prompts.json").write_text(wrong)
+        assert "holds no list" in read_strips(tmp_path, 4)[2][0]
+
+
+def test_scores_of_a_film_strip_that_are_none(tmp_path: Path) -> None:
+    """Lost videos have an empty map; NaN and other things are no scores; half a step is none."""
+    folder = tmp_path / "fixed_prompts"
+    (folder / "step-000000").mkdir(parents=True)
+    (folder / "step-000010.partial").mkdir()
+    prompts = [{"prompt": name, "seed": 1} for name in "abcd"]
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    (folder / "step-000000/scores.json").write_text(
+        '{"scores": [{}, {"total": NaN, "motion": 1}, 3]}'
+    )
+    strips, count, problems = read_strips(tmp_path, 4)
+    assert (count, problems) == (1, [])
+    assert [strip.frames[0].scores for strip in strips] == [{}, {"motion": 1.0}, {}, {}]
+    (folder / "step-000000/scores.json").write_text("[]")
+    assert not any(strip.frames[0].scores for strip in read_strips(tmp_path, 4)[0])
 
 
 def test_models_of_scores() -> None:

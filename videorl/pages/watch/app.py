@@ -18,6 +18,8 @@ from videorl.run.overview import run_folders
 from videorl.watch.all_runs import RunsReader
 
 _HERE = Path(__file__).parent
+RESPONSE_S = 60.0
+"""How long a page may take to be made, on a slow disk for instance; NiceGUI would give up after 3."""
 
 
 def watch_app(root: Path) -> FastAPI:
@@ -58,14 +60,14 @@ def _register(root: Path) -> None:
                 watched.setdefault(name, WatchedRun(found[name], files))
         return watched.get(name)
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=RESPONSE_S)
     async def home(tab: str = "") -> None:  # pyright: ignore[reportUnusedFunction]
         if is_run and (found := await open_run(".")):
             await show_run(found, tab)
         else:
             await show_runs(root, all_runs)
 
-    @ui.page("/run/{name:path}")
+    @ui.page("/run/{name:path}", response_timeout=RESPONSE_S)
     async def one_run(name: str, tab: str = "") -> None:  # pyright: ignore[reportUnusedFunction]
         if found := await open_run(name):
             await show_run(found, tab, back="/")

@@ -17,8 +17,8 @@ SOFT, ACCENT, BAD = "#8a8f98", "#4b8fd6", "#d0634f"
 _POOLS = ("#4b8fd6", "#57a773", "#c58b3b", "#9b7bd0", "#4aa9a5", "#b0698f")
 
 
-PICTURE_POINTS = 300
-"""Points of a chart that is drawn before ECharts is there: about one per pixel."""
+PICTURE_POINTS = 120
+"""Points of a chart that is drawn before ECharts is there, at most."""
 
 
 def first_choice(names: list[str]) -> list[str]:
@@ -29,16 +29,11 @@ def first_choice(names: list[str]) -> list[str]:
     return sorted(shown, key=lambda name: name != "reward/total")
 
 
-def drawn(run: RunContents, names: list[str]) -> str:
-    """Return charts as pictures in HTML, which a browser shows before it has any script."""
-    swaps = run.reference_swaps()
-    return "".join(f'<div class="chart card">{_picture(run, name, swaps)}</div>' for name in names)
-
-
 def _picture(run: RunContents, name: str, swaps: list[int]) -> str:
+    """Return a chart as a picture in HTML, which a browser shows before it has any script."""
     series = run.series(name)
-    every = -(-len(series) // PICTURE_POINTS)
-    return f'<div class="drawn">{chart(name, series[:: max(1, every)], swaps=swaps)}</div>'
+    every = max(1, -(-len(series) // PICTURE_POINTS))
+    return f'<div class="drawn">{chart(name, series[::every], swaps=swaps)}</div>'
 
 
 class Curves:
@@ -64,12 +59,14 @@ class Curves:
         self._grid = ui.element("div").classes("charts")
         self._cells: dict[str, ui.element] = {}
         self._charts: dict[str, ui.echart] = {}
+        self._pictures: list[str] = []
         self._draw(is_alive=not is_first)
 
     @property
     def html(self) -> str:
         """The charts as pictures."""
-        return f'<div class="charts">{drawn(self._run, list(self._choice.value))}</div>'
+        cells = (f'<div class="chart card">{picture}</div>' for picture in self._pictures)
+        return f'<div class="charts">{"".join(cells)}</div>'
 
     def come_alive(self) -> None:
         """Lay charts that can be asked and zoomed over the pictures."""
@@ -96,10 +93,11 @@ class Curves:
         self._grid.clear()
         self._cells, self._charts = {}, {}
         swaps = self._run.reference_swaps()
+        self._pictures = [_picture(self._run, name, swaps) for name in self._choice.value]
         with self._grid:
-            for name in self._choice.value:
+            for name, picture in zip(self._choice.value, self._pictures, strict=True):
                 with ui.element("div").classes("chart card") as cell:
-                    ui.html(_picture(self._run, name, swaps), sanitize=False)
+                    ui.html(picture, sanitize=False)
                 self._cells[name] = cell
             if not self._cells:
                 ui.label("No metric yet: a run writes the first ones when its first step ends.")

@@ -76,13 +76,13 @@ class Gallery:
         self._model.props("dense outlined").classes("filter")
         self._at_least = field(ui.number("score at least", **later))
         self._at_most = field(ui.number("score at most", **later))
-        self._dimension = field(ui.select({}, label="of dimension (else total)", **later))
+        self._dimension = field(ui.select({}, label="dimension", **later))
         self._order = ui.select(list(ORDERS), value="newest", label="order", **later)
         self._order.props("dense outlined").classes("filter")
         for number in (self._first, self._last, self._least, self._most):
             number.props("debounce=250")
         for number in (self._at_least, self._at_most):
-            number.props("debounce=250")
+            number.props("debounce=250").tooltip("of the dimension; without one, of the total")
 
     def _make_paging(self) -> None:
         previous = ui.button(icon="chevron_left", on_click=lambda: self._turn(-1))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from nicegui import ui
 
@@ -99,11 +100,13 @@ class RunPage:
         ui.timer(LOOK_S, self._look, immediate=False)
 
     def html(self) -> str:
-        """Return what a browser may show before it has any script: all but tabs and controls."""
+        """Return what a browser may show before it has any script: all but the controls."""
         made = self._curves or self._gallery
+        links = "".join(f'<a href="?tab={quote(name)}">{name}</a>' for name in TABS)
         return (
-            f"{self._facts.content}<div class='alerts'>{self._alerts.content}</div>"
-            f"<div class='groups'>{made.html if made else ''}</div>"
+            f'{self._facts.content}<div class="alerts">{self._alerts.content}</div>'
+            f'<nav class="plain-tabs">{links}</nav>'
+            f'<div class="groups">{made.html if made else ""}</div>'
         )
 
     def _come_alive(self) -> None:

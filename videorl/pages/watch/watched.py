@@ -38,7 +38,8 @@ class WatchedRun:
         with self._starting:
             self.num_left = self.index.refresh(FIRST)
             if self.num_left and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._catch_up, daemon=True, name="index")
+                # No daemon: a thread that is inside DuckDB as Python ends aborts the process.
+                self._thread = threading.Thread(target=self._catch_up, name="index")
                 self._thread.start()
 
     def settings(self) -> dict[str, Any]:
@@ -51,7 +52,7 @@ class WatchedRun:
         return content if isinstance(content, dict) else {}
 
     def _catch_up(self) -> None:
-        while self.num_left:
+        while self.num_left and threading.main_thread().is_alive():
             try:
                 self.num_left = self.index.refresh(CHUNK)
             except Exception:
