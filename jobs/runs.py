@@ -52,13 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     for run in found:
         if run.problem:
-            print(f"{run.folder}: {run.problem}")
+            print(f"{_name(run, options.folder)}: {run.problem}")
     return 0
 
 
-def _row(run: RunOverview, root: Path) -> tuple[str, ...]:
+def _name(run: RunOverview, root: Path) -> str:
+    from videorl.run.overview import run_name
+
     folder = Path(run.folder)
-    name = run.name if folder == root else str(folder.relative_to(root))
+    return run.name if folder == root else run_name(folder, root)
+
+
+def _row(run: RunOverview, root: Path) -> tuple[str, ...]:
+    name = _name(run, root)
     held_out = "" if run.before is None or run.after is None else _change(run.before, run.after)
     return (
         name,

@@ -73,7 +73,7 @@ def _hand_out(app: FastAPI, name: str, folder: Path) -> None:
         # Resolved: a link that leads out of the folder is as foreign as `..`.
         if not is_there or not found.is_relative_to(folder):
             raise HTTPException(404, "no such file")
-        return FileResponse(found)
+        return FileResponse(found, headers={"X-Content-Type-Options": "nosniff"})
 
     app.add_api_route(f"/{name}/{{path:path}}", file, methods=["GET", "HEAD"])
 
@@ -91,6 +91,11 @@ def address(path: str) -> str:
 
 def _quoted(path: str) -> str:
     return quote(path, safe="/:@!$&()*+,;=%")
+
+
+def _parts(path: str) -> list[str]:
+    """Return the quoted parts of a path, without those that are empty or lead up."""
+    return [_quoted(part) for part in path.split("/") if part not in ("", ".", "..")]
 
 
 class TidyForwardedPrefix:
@@ -118,8 +123,7 @@ class TidyForwardedPrefix:
 
     @staticmethod
     def _path(said: str, root_path: str) -> str:
-        parts = [part for part in said.split("/") if part not in ("", ".", "..")]
-        path = "".join(f"/{_quoted(part)}" for part in parts)
+        path = "".join(f"/{part}" for part in _parts(said))
         return path.removesuffix(_quoted(root_path.rstrip("/")))
 
 
@@ -157,7 +161,7 @@ def serve(app: FastAPI, host: str, port: int, prefix: str = "") -> None:
         ConfigError: The prefix is no path, or the port no number of a port.
         VideorlError: The port is taken, or the address is not this machine's.
     """
-    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+    if prefix and prefix != "".join(f"/{part}" for part in _parts(prefix)):
         raise ConfigError(f"--prefix must look like /lab/watch, got {prefix!r}")
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port must be 0 to 65535, got {port}")
@@ -220,7 +224,7 @@ def first_paint(title: str, html: str) -> None:
         title: The heading.
         html: What is below it; videos in it are not loaded.
     """
-    plain = html.replace("<video ", "<video data-later ").replace('preload="metadata"', "")
+    plain = html.replace('preload="metadata"', 'preload="none"')
     ui.add_body_html(
         '<div id="first-paint"><script>videorlFrame.darkAtOnce()</script>'
         f'<div class="frame-header row"><div class="frame-title">{escape(title)}</div></div>'

@@ -148,6 +148,11 @@ def run_folders(root: Path) -> list[Path]:
     return list(walk(str(root)))
 
 
+def run_name(folder: Path, root: Path) -> str:
+    """Return a run's path below a folder, fit to be shown: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(folder.relative_to(root)).decode("utf-8", "replace")
+
+
 def _damaged(root: Path, size: int, problem: str) -> RunOverview:
     return RunOverview(
         str(root), root.name, "damaged", 0, None, None, None, None, size, 0.0, problem

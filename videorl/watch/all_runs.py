@@ -10,7 +10,7 @@ from pathlib import Path
 
 from videorl.run.folder import RunFolder
 from videorl.run.lock import is_held
-from videorl.run.overview import RunOverview, overview, run_folders
+from videorl.run.overview import RunOverview, overview, run_folders, run_name
 from videorl.run.sinks import read_metrics
 from videorl.watch.run_state import sign_of
 
@@ -72,13 +72,11 @@ class RunsReader:
         folders = run_folders(self._root)
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             self._known = dict(zip(folders, threads.map(self._look, folders), strict=True))
-        runs = {
-            str(folder.relative_to(self._root)): known.run for folder, known in self._known.items()
-        }
+        runs = {run_name(folder, self._root): known.run for folder, known in self._known.items()}
         latest = sorted(folders, key=lambda folder: -self._known[folder].run.updated)[:MOST_CURVES]
         self._curves = {folder: self._curve(folder) for folder in folders if folder in latest}
         curves = {
-            str(folder.relative_to(self._root)): series
+            run_name(folder, self._root): series
             for folder, (_, series) in self._curves.items()
             if series
         }

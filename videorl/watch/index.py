@@ -17,6 +17,7 @@ from videorl.data.archive_tables import table_path
 from videorl.files.steps import step_of
 from videorl.watch.filters import ORDERS, Filter
 from videorl.watch.parquet import connect, load
+from videorl.watch.run_state import sign_of
 
 CHUNK = 64
 """Steps that are read at once: few enough that the first page does not wait for the rest."""
@@ -93,6 +94,8 @@ class Index:
         self._writing = threading.Lock()
         self.problems: dict[str, str] = {}
         """File -> why its rows are missing; replaced when it changes."""
+        self._damaged: dict[str, tuple[int, int] | None] = {}
+        """File -> its sign before it was found to be damaged: it may just be copied to here."""
         self.version = 0
         """Counts up whenever groups come or go."""
         self._seen: tuple[int, int] | None = None
@@ -108,10 +111,16 @@ class Index:
         """
         with self._writing:
             seen = _settled(self._directory / "candidates")
-            if seen and seen == self._seen:
+            mended = {file for file, sign in self._damaged.items() if sign_of(Path(file)) != sign}
+            if seen and seen == self._seen and not mended:
                 return 0
             there = self._committed()
-            stale = [step for step, sign in self._known.items() if there.get(step) != sign]
+            again = {step_of(Path(file).name) for file in mended}
+            stale = [
+                step
+                for step, sign in self._known.items()
+                if there.get(step) != sign or step in again
+            ]
             self._forget(stale)
             new = sorted(there.keys() - self._known.keys(), reverse=True)
             taken = new if most is None else new[:most]
@@ -202,18 +211,21 @@ class Index:
         for table in ("groups", "spans"):
             gone = f"DELETE FROM {table} WHERE list_contains(?, step)"
             self._database.cursor().execute(gone, [steps])
+        gone = set(steps)
         self.problems = {
-            file: why
-            for file, why in self.problems.items()
-            if step_of(Path(file).name) not in steps
+            file: why for file, why in self.problems.items() if step_of(Path(file).name) not in gone
         }
+        self._damaged = {file: self._damaged[file] for file in self.problems}
         self.version += 1
 
     def _read(self, steps: list[int]) -> None:
         cursor = self._database.cursor()
         for name, columns in _COLUMNS.items():
             files = [table_path(self._directory, name, step) for step in steps]
-            self.problems = self.problems | load(cursor, name, columns, files)
+            signs = {str(file): sign_of(file) for file in files}
+            found = load(cursor, name, columns, files)
+            self._damaged |= {file: signs[file] for file in found}
+            self.problems = self.problems | found
         cursor.begin()
         cursor.execute(_GROUPS)
         cursor.execute(_SPANS)

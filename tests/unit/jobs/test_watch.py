@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from actors.pool.metrics import PoolSizesSink
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Counts, picture
 from jobs import cli
+from tests.watched_runs import make_run
 from videorl.objectives.objective import NOT_FINITE, SKIPPED
 from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.report.contents import RunContents
@@ -34,6 +36,24 @@ def test_a_library_that_is_missing(
     assert cli.main(["watch"]) == 2
     said = capsys.readouterr().err
     assert "needs nicegui, which is not installed: pip install 'videorl[watch]'" in said
+
+
+def test_the_index_is_finished_with_its_files_before_the_process_ends(tmp_path: Path) -> None:
+    """A thread inside DuckDB as Python ends would abort the process."""
+    archive = make_run(tmp_path / "run", 1, num_frames=2)
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from videorl.watch.index import Index\n"
+        "from videorl.pages.watch.watched import WatchedRun\n"
+        "def refresh(self, most):\n"
+        "    if most > 4: time.sleep(0.5); print('read', flush=True)\n"
+        "    return 9\n"
+        "Index.refresh = refresh\n"
+        "WatchedRun(Path(sys.argv[1]), '/files').refresh()\n"
+    )
+    words = [sys.executable, "-c", code, str(archive)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "read\n"
 
 
 class Rows(list[dict[str, Any]]):

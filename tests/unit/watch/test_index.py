@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -173,6 +174,33 @@ def test_a_damaged_file_costs_itself_alone_and_is_named(archive: Path) -> None:
     write_step(archive.parent, 2, num_frames=2)
     index.refresh()
     assert len(index.problems) == 1
+
+
+def test_a_file_that_was_just_being_copied_is_read_when_it_is_whole(archive: Path) -> None:
+    path = archive / "scores/step-000001.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    index = index_of(archive)
+    assert list(index.problems) == [str(path)]
+    path.write_bytes(content)
+    before = index.version
+    index.refresh()
+    assert not index.problems
+    assert index.version > before
+    assert len(found(index, dimension="quality")) == 12
+
+
+def test_a_folder_without_changes_is_not_looked_through_again(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(archive / "candidates", (1e9, 1e9))
+    index = index_of(archive)
+    monkeypatch.setattr(index, "_committed", None)
+    assert index.refresh() == 0
+    monkeypatch.undo()
+    write_step(archive.parent, STEPS, num_frames=2)
+    index.refresh()
+    assert len(found(index)) == 20
 
 
 def rewrite(path: Path, change: object) -> None:

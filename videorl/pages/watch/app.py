@@ -14,12 +14,12 @@ from videorl.pages.frame import build
 from videorl.pages.watch.run_page import show_run
 from videorl.pages.watch.runs_page import show_runs
 from videorl.pages.watch.watched import WatchedRun
-from videorl.run.overview import run_folders
+from videorl.run.overview import run_folders, run_name
 from videorl.watch.all_runs import RunsReader
 
 _HERE = Path(__file__).parent
 RESPONSE_S = 60.0
-"""How long a page may take to be made, on a slow disk for instance; NiceGUI would give up after 3."""
+"""How long a page may take to be made, from a slow disk for instance; NiceGUI gives up after 3."""
 
 
 def watch_app(root: Path) -> FastAPI:
@@ -53,7 +53,7 @@ def _register(root: Path) -> None:
         """Return a run of the folder; one that appeared since the start is found too."""
         if name not in watched:
             folders = await asyncio.to_thread(run_folders, root)
-            found = {str(folder.relative_to(root)): folder for folder in folders}
+            found = {run_name(folder, root): folder for folder in folders}
             if name in found:
                 files = "/files" if name == "." else f"/files/{quote(name)}"
                 # Another browser may have opened it meanwhile.

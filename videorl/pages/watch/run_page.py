@@ -134,6 +134,9 @@ class RunPage:
     async def _switch(self) -> None:
         """Make the tab that is open, or bring it up to date."""
         name, self._shown = str(self._tabs.value), self._state.contents
+        if not self._is_first:
+            # A browser that was asleep loads the page again.
+            ui.run_javascript(f"history.replaceState(null, '', '?tab={quote(name)}')")
         panel = self._panels[name]
         with panel:
             if name == "curves":
