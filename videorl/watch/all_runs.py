@@ -56,17 +56,18 @@ class RunsReader:
         self._reading = threading.Lock()
         self._known: dict[Path, _Known] = {}
         self._curves: dict[Path, tuple[object, Series]] = {}
-        self._found: RunsFolder | None = None
+        self.last: RunsFolder | None = None
+        """What was read last."""
         self._read_at = 0.0
 
     def read(self) -> RunsFolder:
         """Return all runs as they are now, or were `FRESH_S` ago."""
         with self._reading:
             now = time.monotonic()
-            if self._found is None or now - self._read_at > FRESH_S:
-                self._found = self._read()
+            if self.last is None or now - self._read_at > FRESH_S:
+                self.last = self._read()
                 self._read_at = now
-            return self._found
+            return self.last
 
     def _read(self) -> RunsFolder:
         folders = run_folders(self._root)

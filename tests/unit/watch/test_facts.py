@@ -14,6 +14,7 @@ from tests.watched_runs import CONFIG
 from videorl.errors import RunFolderError
 from videorl.report.contents import RunContents, read_run
 from videorl.run.lock import hold
+from videorl.run.overview import State
 from videorl.watch import run_state
 from videorl.watch.alerts import alerts
 from videorl.watch.fixed_prompts import read_strips
@@ -24,7 +25,9 @@ from videorl.watch.timeline import timeline
 NOW = 10_000.0
 
 
-def state(rows: list[dict[str, Any]], running: str = "running", silent_s: float = 1.0) -> RunState:
+def state(
+    rows: list[dict[str, Any]], running: State = "running", silent_s: float = 1.0
+) -> RunState:
     numbered = [{"step": step, **row} for step, row in enumerate(rows)]
     contents = RunContents("a run", 40, "", numbered, {}, [])
     return RunState(contents, running, NOW - silent_s)

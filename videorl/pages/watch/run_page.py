@@ -29,6 +29,8 @@ LOOK_S = 2.0
 """How often a page looks whether the run wrote more."""
 MOST_FRAMES = 10
 """Steps that a film strip shows at most."""
+MOST_DAMAGED = 5
+"""Damaged files that are named."""
 TABS = ("curves", "gallery", "fixed prompts", "before and after", "time line", "settings")
 
 
@@ -166,10 +168,13 @@ class RunPage:
             f'<div class="row facts-row"><span class="state {state.state}">{state.state}</span>'
             f'<span class="row facts-row soft">{listed}</span></div>'
         )
+        problems = sorted(self._watched.index.problems.items())
         damaged = [
             Alert("A damaged file", f"{file}: {why}. Only its rows are missing here.")
-            for file, why in sorted(self._watched.index.problems.items())
+            for file, why in problems[:MOST_DAMAGED]
         ]
+        if more := len(problems) - len(damaged):
+            damaged.append(Alert(f"{more} more damaged files", "Their rows are missing too."))
         self._alerts.content = alert_cards([*alerts(state), *damaged])
 
     def _draw_strips(self) -> None:

@@ -30,7 +30,8 @@ async def show_runs(root: Path, reader: RunsReader) -> None:
         reader: Of its runs.
     """
     with layout(f"runs in {root}"):
-        table = ui.html(WAITING, sanitize=False).classes("full-width")
+        known = _table(reader.last.runs) if reader.last else WAITING
+        table = ui.html(known, sanitize=False).classes("full-width")
         place = ui.element("div").classes("full-width")
     charts: list[ui.echart] = []
 
@@ -49,7 +50,7 @@ async def show_runs(root: Path, reader: RunsReader) -> None:
             charts[0].update()
 
     ui.timer(LOOK_S, look)
-    first_paint(f"runs in {root}", WAITING)
+    first_paint(f"runs in {root}", known)
 
 
 def _table(found: Mapping[str, RunOverview]) -> str:
