@@ -164,7 +164,8 @@ def read_last_metrics(path: Path) -> dict[str, Any] | None:
 
 def _row(line: str, place: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        # Files that others made may hold NaN, which ours have as null.
+        row = json.loads(line, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         raise ValueError(f"{place} is not JSON: {line[:80]!r}") from error
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):

@@ -17,6 +17,7 @@ from actors.pool.state import Counts, picture
 from jobs import cli
 from tests.watched_runs import make_run
 from videorl.objectives.objective import NOT_FINITE, SKIPPED
+from videorl.pages.watch.curves import _thinned
 from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.report.contents import RunContents
 from videorl.step_record import counts
@@ -86,3 +87,13 @@ def test_all_faults_that_are_looked_for_are_written_by_the_run() -> None:
     assert all(any(part in name for name in found.faults) for part in FAULTS)
     written = {name for row in rows for name in row}
     assert all(any(name.endswith(end) for name in written) for end in (*SIZES, *SO_FAR))
+
+
+def test_curves_of_long_runs_are_thinned_before_they_are_smoothed() -> None:
+    """2500 steps in parts of three: the means, at the step in the middle; lost values count not."""
+    rows = [{"step": step, "a": float(step)} for step in range(2500)]
+    rows[3]["a"] = None  # pyright: ignore[reportArgumentType]
+    thinned = _thinned(RunContents("a run", 4, "", rows, {}, []).series("a"))
+    assert thinned[:2] == [(1, 1.0), (4, 4.5)]
+    assert thinned[-1] == (2499, 2499.0)
+    assert len(thinned) == 834

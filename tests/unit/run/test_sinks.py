@@ -53,6 +53,14 @@ def test_the_last_row_is_read_from_the_end(tmp_path: Path) -> None:
         read_last_metrics(path)
 
 
+def test_a_file_of_others_may_hold_nan(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "a": NaN, "b": -Infinity, "c": 1}\n')
+    row = {"step": 0, "a": None, "b": None, "c": 1}
+    assert read_metrics(path) == [row]
+    assert read_last_metrics(path) == row
+
+
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0, "a": 1.0}\n{"step": 1, "a"')

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from nicegui import ui
 
 from videorl.report.charts import chart, smooth
 from videorl.report.contents import RunContents
-from videorl.watch.timeline import timeline
+from videorl.watch.timeline import Series, timeline
 
 FIRST_CHOICE = ("reward/total", "unseen/dynamic_degree", "pairs/margin", "learn/accuracy")
 """Shown beside the reward's dimensions until somebody chooses."""
@@ -19,6 +20,10 @@ _POOLS = ("#4b8fd6", "#57a773", "#c58b3b", "#9b7bd0", "#4aa9a5", "#b0698f")
 
 PICTURE_POINTS = 120
 """Points of a chart that is drawn before ECharts is there, at most."""
+
+
+SMOOTHED_POINTS = 1000
+"""Points of a smoothed line, at most: smoothing takes the square of their number."""
 
 
 def first_choice(names: list[str]) -> list[str]:
@@ -130,12 +135,25 @@ def _options(name: str, run: RunContents) -> dict[str, Any]:
             {
                 **line,
                 "name": "smoothed",
-                "data": smooth(series),
+                "data": smooth(_thinned(series)),
                 "lineStyle": {"width": 2.2},
                 "color": ACCENT,
             },
         ],
     }
+
+
+def _thinned(series: Series) -> Series:
+    """Return the means of equal parts, where there are so many steps that smoothing takes long."""
+    size = -(-len(series) // SMOOTHED_POINTS)
+    if size <= 1:
+        return series
+    thinned: Series = []
+    for start in range(0, len(series), size):
+        part = series[start : start + size]
+        known = [value for _, value in part if value is not None]
+        thinned.append((part[len(part) // 2][0], fmean(known) if known else None))
+    return thinned
 
 
 def base_options(title: str) -> dict[str, Any]:

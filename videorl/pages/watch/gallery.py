@@ -52,7 +52,9 @@ class Gallery:
         self._count = 0
         self._num_pages = 1
         self._shown: int | None = None
-        """Version of the index that is on the screen."""
+        """Version of the index that is on the screen,"""
+        self._looked: int | None = None
+        """and the one that was looked at."""
         self._asked = 0
         with ui.element("div").classes("filters card"):
             self._make_filters()
@@ -146,7 +148,7 @@ class Gallery:
             group_card(group, self._files, self._selection, shown) for group in found.groups
         ) or _nothing(self._watched)
         self._show_count(found.count)
-        self._shown = found.version
+        self._shown = self._looked = found.version
         self._news.visible = False
 
     async def look(self) -> None:
@@ -157,28 +159,36 @@ class Gallery:
             if left
             else ""
         )
-        if not self.is_old:
+        version = self._watched.index.version
+        if version == self._looked:
             return
+        self._looked = version
         if not self._count:
             await self.show()
             return
-        count = await asyncio.to_thread(self._watched.index.count, self.filter())
+        count, reasons, self._dimensions = await asyncio.to_thread(self._known, self.filter())
         if not self._cards.is_deleted:
+            self._show_choices(reasons)
             self._show_count(count)
-            self._news.visible = True
+            self._news.visible = self.is_old
 
     def _show_count(self, count: int) -> None:
         self._count = count
         self._num_pages = _num_pages(count)
         self._where.text = f"page {self._page + 1} of {self._num_pages} · {count} groups"
 
+    def _known(self, wanted: Filter) -> tuple[int, list[str], list[tuple[str, str]]]:
+        index = self._watched.index
+        return index.count(wanted), index.reasons(), index.dimensions()
+
     def _find(self, wanted: Filter, page: int) -> _Found:
         index = self._watched.index
-        version, count = index.version, index.count(wanted)
+        version = index.version
+        count, reasons, dimensions = self._known(wanted)
         page = min(page, _num_pages(count) - 1)
         keys = index.page(wanted, page, PAGE_SIZE)
         groups = read_groups(self._watched.archive, index, keys)
-        return _Found(version, count, page, groups, index.reasons(), index.dimensions())
+        return _Found(version, count, page, groups, reasons, dimensions)
 
     async def _turn(self, by: int) -> None:
         if 0 <= self._page + by < self._num_pages:
