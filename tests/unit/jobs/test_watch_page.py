@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,27 @@ def test_a_person_watches_a_run_that_is_writing(server: str, root: Path) -> None
     assert not errors
     hosts = {url.split("/")[2] for url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts == {server.split("/")[2]}
+
+
+def test_a_run_on_a_slow_disk_is_waited_for(root: Path, tmp_path: Path) -> None:
+    """Longer than the three seconds after which NiceGUI answers with an error."""
+    code = (
+        "import sys, time\n"
+        "from videorl.watch.run_state import RunReader\n"
+        "read = RunReader.read\n"
+        "RunReader.read = lambda self: (time.sleep(2.0), read(self))[1]\n"  # it is read twice
+        "from jobs import watch\n"
+        "watch.main([sys.argv[1], '--port', '0'])\n"
+    )
+    (tmp_path / "slow.py").write_text(code)
+    words = [sys.executable, str(tmp_path / "slow.py"), str(root / "first")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = next(line.split()[1] for line in server.stdout if line.startswith("open "))
+        status, content = get(f"{url}?tab=curves")
+        server.terminate()
+    assert status == 200
+    assert b'id="first-paint"' in content
 
 
 def test_a_port_in_use() -> None:
