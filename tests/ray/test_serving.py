@@ -81,8 +81,8 @@ def test_the_openai_client_works_and_videos_equal_those_of_the_command(server: S
         for adapter in ("base", "second", "first"):
             made = client.videos.create_and_poll(
                 prompt=TEXT,
-                size="32x32",
-                extra_body={"seed": 7, "lora": {"name": adapter}},
+                # The client types `size` as OpenAI's own sizes.
+                extra_body={"size": "32x32", "seed": 7, "lora": {"name": adapter}},
                 poll_interval_ms=20,
             )
             assert made.status == "completed"
@@ -96,7 +96,7 @@ def test_the_openai_client_works_and_videos_equal_those_of_the_command(server: S
         with pytest.raises(openai.UnprocessableEntityError, match="at most 10000 characters"):
             client.videos.create(prompt="x" * 100_000)
         with pytest.raises(openai.UnprocessableEntityError, match="multiples of 16"):
-            client.videos.create(prompt=TEXT, size="33x32")
+            client.videos.create(prompt=TEXT, extra_body={"size": "33x32"})
         with pytest.raises(openai.NotFoundError, match="there are first, second, base"):
             client.videos.create(prompt=TEXT, extra_body={"lora": "third"})
         with pytest.raises(openai.AuthenticationError, match="VIDEORL_TOKEN"):
