@@ -112,9 +112,10 @@ def _application(
         serve.ingress()(Ingress),
         name="ingress",
         max_ongoing_requests=1000,
+        max_queued_requests=1000,  # Serve's proxy answers 503 then, and holds no more bodies
         ray_actor_options={"num_cpus": 0},
     )
-    return ingress.bind(site, videos.bind(served, role.num_cpus), scorers)
+    return ingress.bind(site, videos.bind(served, role.num_cpus, site.limits), scorers)
 
 
 def _scorer(reward: RewardConfig, role: Role, site: Site) -> Any:

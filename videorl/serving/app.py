@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -12,6 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from videorl import __version__
 from videorl.serving.bodies import read_body, read_form
@@ -25,6 +29,8 @@ from videorl.serving.results import COMPLETED, FAILED, Record, Results
 from videorl.serving.work import Replicas, Work
 
 logger = logging.getLogger(__name__)
+
+_TIDY_S = 60.0
 
 
 def build_app(
@@ -48,24 +54,45 @@ def build_app(
     """
     work = Work(engine, offer, results, limits, replicas)
     # No pages of FastAPI: they load scripts from other hosts.
-    app = FastAPI(title="videorl serve", version=__version__, docs_url=None, redoc_url=None)
-    if token is not None:
-        app.router.dependencies.append(Depends(HTTPBearer(auto_error=False)))
+    app = FastAPI(
+        title="videorl serve",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda _: _tidying(results, min(_TIDY_S, limits.keep_s)),
+    )
     app.add_middleware(Guard, limits=limits, token=token, observe=engine.observe)
     app.add_exception_handler(RequestError, lambda _, error: refusal(_as(RequestError, error)))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_query)
+    app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=400))
     app.add_exception_handler(Exception, _fault)
-    _add_state(app, engine, offer)
+    _add_state(app, engine)
+    if token is not None:  # of the routes from here on; the guard asks, this describes
+        app.router.dependencies.append(Depends(HTTPBearer(auto_error=False)))
+    _add_description(app, engine, offer)
     _add_videos(app, work)
     _add_results(app, work, results)
     _add_rewards(app, work, offer)
     return app
 
 
-def _add_state(app: FastAPI, engine: Engine, offer: Offer) -> None:
-    started = int(time.time())
+@asynccontextmanager
+async def _tidying(results: Results, every_s: float) -> AsyncIterator[None]:
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                results.tidy()
+            except OSError as error:
+                logger.error("old results cannot be deleted (%s)", error)
 
+    task = asyncio.create_task(tidy())
+    yield
+    task.cancel()
+
+
+def _add_state(app: FastAPI, engine: Engine) -> None:
     @app.get("/health", summary="Whether the HTTP side answers")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -77,11 +104,20 @@ def _add_state(app: FastAPI, engine: Engine, offer: Offer) -> None:
             {"status": "ready" if is_ready else "loading"}, 200 if is_ready else 503
         )
 
-    @app.get("/metrics", summary="What is measured, for Prometheus")
+
+def _add_description(app: FastAPI, engine: Engine, offer: Offer) -> None:
+    started = int(time.time())
+
+    @app.get(
+        "/metrics",
+        summary="What is measured, for Prometheus",
+        responses={**may(401, 503), 200: {"content": {"text/plain": {}}}},
+        response_class=Response,
+    )
     async def metrics() -> Response:
         return Response(await engine.metrics(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/models", summary="The model and its adapters")
+    @app.get("/v1/models", summary="The model and its adapters", responses=may(401))
     async def models() -> dict[str, Any]:
         names = dict.fromkeys([offer.model, *offer.adapters])
         listed = [
