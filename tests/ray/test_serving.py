@@ -17,7 +17,7 @@ from ray import serve
 
 from actors.serving.ingress import Site
 from actors.serving.start import Address, check_address, serving
-from tests.serving import HEADERS, TOKEN, aligned_run, small_recipe
+from tests.serving import HEADERS, TEXT, TOKEN, aligned_run, small_recipe
 from videorl.api import sample
 from videorl.data.video_io import encode_mp4
 from videorl.errors import ConfigError
@@ -30,8 +30,6 @@ from videorl.serving.requests import Offer
 from videorl.serving.work import Replicas
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-TEXT = "a large red circle moving left"
 
 
 @dataclass

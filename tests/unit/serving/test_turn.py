@@ -22,7 +22,7 @@ def test_a_batch_that_is_stuck_makes_the_replica_unhealthy_and_a_long_queue_does
         turn.check()
         async with turn:
             now += 11
-            with pytest.raises(WorkLostError, match="more than 10 s.*--work-s"):
+            with pytest.raises(WorkLostError, match=r"more than 10 s.*--work-s"):
                 turn.check()
         turn.check()
 
