@@ -19,6 +19,8 @@ from videorl.recipes.secrets import public_runtime_env
 from videorl.serving.policy import Served
 
 APP = "videorl"
+_QUEUED_S = 10.0
+"""How long more must wait than the replicas have at hand, before another is started."""
 
 
 @dataclass(frozen=True)
@@ -141,5 +143,6 @@ def _scaling(role: Role, least: int, most: int) -> dict[str, Any]:
             "min_replicas": least,
             "max_replicas": max(least, most),
             "target_ongoing_requests": 2,
+            "upscale_delay_s": _QUEUED_S,
         },
     }
