@@ -10,6 +10,7 @@ ends every fork whose time is up, whatever that does about it.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -176,6 +177,7 @@ def main() -> None:
     """Serve until the other end of the socket is closed."""
     number, mib, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     forks = _Forks(mib, seconds)
+    gc.disable()  # it would touch, and so copy, all that a fork shares with this process
     with socket.socket(fileno=number) as channel:
         _try(forks)
         with suppress(ConnectionError):

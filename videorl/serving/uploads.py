@@ -18,6 +18,7 @@ import numpy as np
 from videorl.errors import ResourceError, VideoError
 from videorl.serving.limits import MIB, ServingLimits
 from videorl.serving.sandbox import READY, landlock_version
+from videorl.serving.system_calls import can_forbid
 from videorl.types import Video
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,11 @@ class UploadDecoder:
             logger.warning(
                 "this kernel has no Landlock: the process that decodes uploads can read what its "
                 "user can, should a video take it over (Linux 5.13 and later have it)"
+            )
+        if not can_forbid():
+            logger.warning(
+                "no seccomp filter is known for this machine: the process that decodes uploads can "
+                "open connections that Landlock does not know, should a video take it over"
             )
 
     def start(self) -> None:
