@@ -19,7 +19,7 @@ from ray import serve
 
 from actors.serving.ingress import Site
 from actors.serving.start import APP, Address, check_address, serving
-from tests.serving import HEADERS, TEXT, TOKEN, aligned_run, small_recipe
+from tests.serving import HEADERS, TEXT, TOKEN, aligned_run, error, small_recipe
 from videorl.api import sample
 from videorl.data.video_io import encode_mp4
 from videorl.errors import ConfigError
@@ -56,6 +56,7 @@ def server(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (reward,) = load_rewards(["moving_shapes"], None)
     # More than a replica keeps in memory.
     adapters |= {f"{name}_{n}": adapters[name] for n in range(4) for name in runs}
+    adapters["changed"] = adapters["first"]
     names = (*adapters, "base")
     offer = Offer("shapes", recipe.sampling, names, rewards=("moving_shapes",))
     limits = ServingLimits(max_queued=2, max_upload_mib=1, upload_s=2, max_steps=100)
@@ -64,7 +65,8 @@ def server(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         address = Address(port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match=r"cannot be listened on .*--port"):
             check_address(address)
-    with serving(Served(recipe, adapters), [reward], site, address):
+    served = Served(recipe, adapters, {"changed": "0" * 64})
+    with serving(served, [reward], site, address):
         yield Server(address.url, runs, site.results)
     assert not serve.status().applications
 
@@ -162,6 +164,8 @@ def test_adapters_that_were_put_out_of_memory_come_back(server: Server, http: ht
         content = http.post("/v1/videos/sync", json=fields).content
         if name != "base":
             assert content == expected[name.partition("_")[0]], name
+    answer = http.post("/v1/videos/sync", json={"prompt": TEXT, "lora": "changed"})
+    assert error(answer) == (503, "adapter_unavailable")
 
 
 def replicas_of(deployment: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.serving import OFFER, SMALL, TOKEN, LocalEngine, error
+from tests.serving import HEADERS, OFFER, SMALL, TOKEN, LocalEngine, error, local_app
 from videorl.serving.app import build_app
 from videorl.serving.errors import RequestError
 from videorl.serving.guards import Guard
@@ -88,3 +88,22 @@ def test_routes_are_counted_by_few_names(client: TestClient, engine: LocalEngine
         ("/health", 200),
     ]
     assert "/health 200" in client.get("/metrics").text
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault(
+    engine: LocalEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    engine.seen.clear()
+    app = local_app(engine, OFFER, tmp_path)
+    given = {**HEADERS, "Content-Type": "application/json"}
+    headers = [(name.lower().encode(), value.encode()) for name, value in given.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/videos", "headers": headers}
+    asyncio.run(app({**scope, "query_string": b"", "root_path": ""}, leave, send))
+    assert engine.seen == [("/v1/videos", 400)]
+    assert "a request failed" not in caplog.text
