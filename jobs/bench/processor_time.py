@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 
 import psutil
 
@@ -16,9 +16,9 @@ _PARTS = {
 """Part of a command line -> what is said of it; the rest of a replica's title is its name."""
 
 
-def by_part() -> Counter[str]:
+def by_part() -> defaultdict[str, float]:
     """Return the seconds of processor time so far of this process and all below it, by part."""
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
             with process.oneshot():

@@ -186,7 +186,8 @@ def main() -> None:
                 message, files, _, _ = socket.recv_fds(channel, 64, 2)
                 if not message:
                     break
-                forks.start(*files, channel)
+                video, answer = files
+                forks.start(video, answer, channel)
     forks.end()
 
 
