@@ -234,7 +234,7 @@ class PoolStats:
     retried: int
     replaced: int
     fenced: int
-    """Those of the replaced that lived, but whose weights or samples were not what they should be."""
+    """Those of the replaced that lived, but whose weights or samples were wrong."""
     repeated_for_speed: int
     """Requests that were given to a second worker, as the first took long."""
     busy_s: float

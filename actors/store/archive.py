@@ -86,7 +86,7 @@ class RayArchive:
         options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
         self._actor = start_actor(ArchiveWriter, named(options, run, "archive"), directory, config)
         self.encode_s = 0.0
-        """Seconds that the writer spent on encoding videos, of steps that are known to be written."""
+        """Seconds that videos took to encode, of steps that are known to be written."""
         self._unwritten: dict[int, _Write] = {}
 
     def write(self, record: StepRecord) -> None:
