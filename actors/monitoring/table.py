@@ -11,9 +11,6 @@ Kind: TypeAlias = Literal["gauge", "count", "total"]
 """`gauge` = a value of this step; `count` = what this step adds to a counter; `total` = what a
 counter has reached since the driver started."""
 
-RUN_TAGS = ("run", "run_id")
-"""Tags of every metric: the name of the run folder, and a digest of its path."""
-
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -28,7 +25,7 @@ class Exported:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Its own tags, beside `RUN_TAGS`."""
+        """Its own tags, beside those of the run."""
         return tuple(name for name in re.compile(self.names).groupindex if name != "what")
 
 
