@@ -51,5 +51,5 @@ def shown_by_name(kind: Kind) -> Kind:
     def name_or_kind(actor: object) -> str:
         return ray.get_runtime_context().get_actor_name() or type(actor).__name__
 
-    kind.__repr__ = name_or_kind
+    setattr(kind, "__repr__", name_or_kind)  # noqa: B010 - pyright sees a method of `type`
     return kind
