@@ -27,7 +27,7 @@ from jobs.bench.stand_ins import (
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream, load_prompts
 from videorl.loop import Parts, Progress
-from videorl.protocols import MetricSink
+from videorl.protocols import MetricSink, RewardModel
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder
 
@@ -70,7 +70,12 @@ def stand_in_recipe(run_dir: str, **changes: object) -> Recipe:
 
 @contextmanager
 def stand_in_run(
-    recipe: Recipe, folder: RunFolder, sink: MetricSink, pace: Pace, num_shared: int = 0
+    recipe: Recipe,
+    folder: RunFolder,
+    sink: MetricSink,
+    pace: Pace,
+    num_shared: int = 0,
+    reward: RewardModel | None = None,
 ) -> Iterator[StandInRun]:
     """Start every part; they end with the block.
 
@@ -80,6 +85,7 @@ def stand_in_run(
         sink: Gets the metrics of every step.
         pace: How long each stage takes.
         num_shared: Processes that the generators share; 0 = each has its own.
+        reward: Scores; None = a `SleepingReward`.
     """
     with ExitStack() as stack:
         run = run_name(recipe)
@@ -96,7 +102,7 @@ def stand_in_run(
         )
         generator = RayGenerator(create, encoder, "", generator_limits(recipe.generators))
         stack.callback(generator.close)
-        scorer = _scorer(recipe, pace)
+        scorer = _scorer(recipe, reward or SleepingReward(pace))
         stack.callback(scorer.close)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
@@ -115,11 +121,11 @@ def _text(device: Any) -> Any:
     return StandInText()
 
 
-def _scorer(recipe: Recipe, pace: Pace) -> RayScorer:
+def _scorer(recipe: Recipe, reward: RewardModel) -> RayScorer:
     limits = [reward_limits(reward) for reward in recipe.rewards]
     options = [{"num_cpus": 0}] * len(limits)
     run = run_name(recipe)
-    return RayScorer(recipe.rewards, options, limits, None, lambda _: SleepingReward(pace), run)
+    return RayScorer(recipe.rewards, options, limits, None, lambda _: reward, run)
 
 
 def wait_for_workers(pool: ElasticPool, count: int, timeout_s: float) -> None:

@@ -87,7 +87,11 @@ def _datasource() -> Any:
 
 def _panel(panel: Panel) -> Any:
     from grafana_foundation_sdk.builders import common, prometheus, stat, timeseries
-    from grafana_foundation_sdk.models.common import BigValueGraphMode, LegendPlacement, StackingMode
+    from grafana_foundation_sdk.models.common import (
+        BigValueGraphMode,
+        LegendPlacement,
+        StackingMode,
+    )
 
     if panel.is_number:
         made: Any = stat.Panel().height(_LOW).graph_mode(BigValueGraphMode.AREA)
