@@ -30,6 +30,7 @@ from jobs.bench.stand_ins import Pace, SleepingReward
 from tests.loop_runs import MemorySink
 from tests.prometheus import MONITORING, Prometheus, needs_prometheus, prometheus, wait_for
 from videorl.config import Recipe
+from videorl.errors import WeightMismatchError
 from videorl.loop import train
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import RunSink, fan_out
@@ -45,7 +46,7 @@ MISBEHAVING = {
     "VideorlWorkLost",
     "VideorlUpdatesSkipped",
 }
-NEVER = ("groups_dropped", "pool_retried", "pool_repeated_for_speed")
+NEVER = ("groups_dropped", "pool_repeated_for_speed")
 """Counters of faults that neither phase of the run has."""
 
 
@@ -80,11 +81,17 @@ def config(rules: Path) -> str:
 
 @dataclass
 class Moody(SleepingReward):
-    """Scores like `SleepingReward`; once a file exists, all alike and ever higher, with a NaN."""
+    """Scores like `SleepingReward`; once a file exists, all alike and ever higher, with a NaN.
+
+    While the file `fence` is beside it, it says that its worker is not to be trusted.
+    """
 
     trigger: Path = Path()
 
     def score(self, videos: Sequence[Video], prompts: Sequence[str]) -> list[Score]:
+        if (fence := self.trigger.with_name("fence")).exists():
+            fence.unlink()
+            raise WeightMismatchError("these are not the weights that were published")
         if not self.trigger.exists():
             return super().score(videos, prompts)
         level = 200.0 + time.time() - self.trigger.stat().st_mtime
@@ -151,7 +158,14 @@ def test_a_run_in_prometheus(tmp_path: Path) -> None:
     """A run works, then misbehaves: every query of the dashboard has an answer, alerts fire."""
     rules, trigger = tmp_path / "rules.yml", tmp_path / "misbehave"
     rules.write_text(hurried((MONITORING / "rules.yml").read_text()))
-    recipe = stand_in_recipe(str(tmp_path / "first"), num_steps=10**6, prompts__per_round=2)
+    asked = queries()
+    assert len(asked) > 30
+    recipe = stand_in_recipe(
+        str(tmp_path / "first"),
+        num_steps=10**6,
+        prompts__per_round=2,
+        prompts__candidates_per_prompt=3,
+    )
     with (
         open_run(recipe) as folder,
         prometheus(tmp_path, config(rules)) as server,
@@ -162,9 +176,14 @@ def test_a_run_in_prometheus(tmp_path: Path) -> None:
         check_names()
         time.sleep(3)
         assert not {name for name in server.firing() if "Disk" not in name}, "it is well"
+        answered = {query for query in asked if server.query(query)}
         trigger.touch()
         wait_for(lambda: server.firing() >= MISBEHAVING, "the alerts", 60)
-        check_queries(server)
+        trigger.with_name("fence").touch()
+        wait_for(lambda: "VideorlGeneratorFenced" in server.firing(), "the fenced worker", 30)
+        silent = {query for query in asked if not server.query(query)} - answered
+        about_faults = {query for query in asked if any(name in query for name in NEVER)}
+        assert silent == about_faults
         assert server.rule_errors() == {}
         check_values(server, rows)
 
@@ -185,15 +204,6 @@ def check_names() -> None:
 
 def own_namespace() -> str:
     return f"videorl-{ray.get_runtime_context().get_job_id()}"
-
-
-def check_queries(server: Prometheus) -> None:
-    """Every query can be asked, and has an answer unless it is about a fault that is not there."""
-    asked = queries()
-    assert len(asked) > 30
-    silent = {query for query in asked if not server.query(query)}
-    about_faults = {query for query in asked if any(name in query for name in NEVER)}
-    assert silent == about_faults
 
 
 def check_values(server: Prometheus, rows: MemorySink) -> None:
