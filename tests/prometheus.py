@@ -91,6 +91,7 @@ def wait_for(is_true: Callable[[], object], what: str, timeout_s: float) -> None
 
 def _answers(server: Prometheus) -> bool:
     try:
-        return bool(server.get("status/buildinfo"))
+        with urllib.request.urlopen(f"{server.url}/-/ready", timeout=10):
+            return True
     except OSError:
         return False

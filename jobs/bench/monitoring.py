@@ -2,11 +2,11 @@
 
     python -m jobs.bench.monitoring
 
-The loop, pools and stores are real; generators, reward model and learner sleep. Blocks of steps with
-everything on (metrics.jsonl, TensorBoard, Ray metrics, also between steps, and a Prometheus that
-scrapes every second, if one is installed) take turns with blocks without any of it. Printed are
-medians per step: wall seconds, and processor seconds of the driver, which do not depend on what else
-the machine does.
+The loop, pools and stores are real; generators, reward model and learner sleep. Blocks of steps
+with everything on (metrics.jsonl, TensorBoard, Ray metrics, also between steps, and a Prometheus
+that scrapes every second, if one is installed) take turns with blocks without any of it. Printed
+are medians per step: wall seconds, and processor seconds of the driver, which do not depend on what
+else the machine does.
 """
 
 from __future__ import annotations

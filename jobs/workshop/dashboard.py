@@ -1,7 +1,7 @@
 """Write the Grafana dashboard of runs, with Grafana's Foundation SDK.
 
 pip install "videorl[monitoring]"
-python -m jobs.workshop.dashboard --out cluster/monitoring/grafana/videorl.json
+python -m jobs.workshop.dashboard --out cluster/monitoring/grafana/runs.json
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEIGHT, _LOW = 8, 4
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file."""
     parser = command.new_parser("python -m jobs.workshop.dashboard", __doc__)
-    default = Path("cluster/monitoring/grafana/videorl.json")
+    default = Path("cluster/monitoring/grafana/runs.json")
     command.add_option(parser, "--out", default, "the file", type=Path)
     options = parser.parse_args(argv)
     write_text(command.output_file(options.out), dashboard_json())

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 import ray
+import ray._private.worker
 from ray.util.state import list_actors
 
 from actors.assembly import work_seconds
@@ -52,7 +53,7 @@ NEVER = ("groups_dropped", "pool_repeated_for_speed")
 
 def queries() -> list[str]:
     """Every query of the dashboard, as Grafana asks it for all runs."""
-    board = json.loads((MONITORING / "grafana" / "videorl.json").read_text())
+    board = json.loads((MONITORING / "grafana" / "runs.json").read_text())
     asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     return [query.replace("$run", ".*").replace("$__rate_interval", "1m") for query in asked]
 
@@ -66,7 +67,9 @@ def hurried(rules: str) -> str:
 def config(rules: Path) -> str:
     """The file that is shipped, for the Ray of these tests, four times as often."""
     text = (MONITORING / "prometheus.yml").read_text()
-    session = ray._private.worker._global_node.get_session_dir_path()
+    node = ray._private.worker._global_node
+    assert node is not None
+    session = node.get_session_dir_path()
     for old, new in (
         ("/tmp/ray/prom_metrics", f"{session}/prom_metrics"),
         ("- rules.yml", f"- {rules}"),
@@ -190,7 +193,7 @@ def test_a_run_in_prometheus(tmp_path: Path) -> None:
 
 def check_names() -> None:
     """Names, which log lines begin with too, in the dashboard and the state API."""
-    found = list_actors(
+    found: Any = list_actors(
         ray.get_runtime_context().gcs_address,
         filters=[("state", "=", "ALIVE"), ("ray_namespace", "=", own_namespace())],
         detail=True,

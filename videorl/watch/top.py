@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -93,14 +92,16 @@ def top(run: RunState, folder: RunFolder, now: float | None = None) -> Top:
     usual = [row["time/step_s"] for row in rows[-ETA_WINDOW:] if row.get("time/step_s")]
     step_s = median(usual) if usual else None
     num_steps = run.contents.num_steps
-    is_running = run.state == "running" and step_s is not None and num_steps is not None
+    eta_s = None
+    if run.state == "running" and step_s is not None and num_steps is not None:
+        eta_s = step_s * (num_steps - run.num_done)
     return Top(
         name=folder.root.name,
         state=run.state,
         step=run.num_done,
         num_steps=num_steps,
         step_s=step_s,
-        eta_s=step_s * (num_steps - run.num_done) if is_running else None,
+        eta_s=eta_s,
         since_step_s=max(0.0, now - run.updated) if run.updated else None,
         rewards=_values(run, _named(run, "reward/")),
         unseen=_values(run, _named(run, "unseen/")),
@@ -124,16 +125,13 @@ def _values(run: RunState, names: Sequence[str]) -> list[Value]:
     found = []
     newest = run.contents.rows[-1] if run.contents.rows else {}
     for name in names:
-        series = [value for _, value in run.contents.series(name) if _is_number(value)]
+        numbers = (value for _, value in run.contents.series(name) if value is not None)
+        series = [value for value in numbers if isfinite(value)]
         if series:
             spread = newest.get(name.replace("reward/", "spread/", 1))
             spread = spread if name.startswith("reward/") else None
             found.append(Value(name, series[-1], series[0], spread, sparkline(series)))
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _pools(
@@ -153,18 +151,19 @@ def _pools(
 
 
 def _per_step(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, float]:
-    total: Counter[str] = Counter()
+    total: dict[str, float] = {}
     for row in rows:
         for name, value in row.items():
             if name.startswith(prefix) and name.endswith("_s") and name != "time/step_s":
-                total[name.removeprefix(prefix).removesuffix("_s")] += value or 0.0
+                stage = name.removeprefix(prefix).removesuffix("_s")
+                total[stage] = total.get(stage, 0.0) + (value or 0.0)
     return {stage: seconds / len(rows) for stage, seconds in total.items()}
 
 
 def _lost(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    lost: Counter[str] = Counter()
+    lost: dict[str, float] = {}
     for row in rows:
         for name, value in row.items():
-            if "/dropped_" in name or "/no_pair_" in name:
-                lost[name] += value or 0.0
-    return {name: count for name, count in lost.most_common() if count}
+            if value and ("/dropped_" in name or "/no_pair_" in name):
+                lost[name] = lost.get(name, 0.0) + value
+    return dict(sorted(lost.items(), key=lambda found: -found[1]))
