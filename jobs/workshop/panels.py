@@ -120,6 +120,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (_gauge("dpo_winner_error_change"),),
                 "percentunit",
             ),
+            Panel(
+                "Drift of the weights",
+                "From where the run started, relative.",
+                (_gauge("weights_drift"),),
+            ),
             Panel("Loss", "", (_gauge("learn_loss"),)),
             Panel("Gradient norm", "Before clipping.", (_gauge("optimizer_grad_norm"),)),
         ),

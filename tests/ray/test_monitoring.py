@@ -122,6 +122,7 @@ class Learning:
             "dpo/winner_error_change": 0.5 if is_bad else 0.01,
             "unseen/dynamic_degree": 1.0 / (1 + step) if is_bad else 0.5,
             "weights/bytes": 1000.0,
+            "weights/drift": 0.01 * step,
             "time/learn_s": 0.75 * (time.perf_counter() - started),
             "time/publish_s": 0.25 * (time.perf_counter() - started),
         }
