@@ -29,6 +29,8 @@ def named(options: Mapping[str, Any], run: str, role: str) -> dict[str, Any]:
 
     The namespace is the driver's own, so that runs of one name on one cluster do not clash. A name
     that this driver has given before, perhaps to an actor that Ray is still ending, gets a number.
+    Unlike one without a name, such an actor is registered with Ray's head before its creation
+    returns, which takes a round trip.
 
     Args:
         options: Its other options.

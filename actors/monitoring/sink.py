@@ -26,7 +26,9 @@ _LIVE_S = 2.0
 """Seconds between two looks at the pools while a step lasts, and two settings of every gauge: Ray
 forgets one that is not set again within two of its intervals, which are 10 s by default."""
 _SINCE = "Seconds since the last step ended, or training began"
+
 Tags: TypeAlias = tuple[tuple[str, str], ...]
+"""Keys and values, in a fixed order."""
 
 ALL_REWARDS = "all"
 """The tag `reward` of what is summed over several models."""
