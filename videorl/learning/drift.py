@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,15 +21,16 @@ class Drift:
 
     def __init__(self, first: Mapping[str, Tensor]) -> None:
         self._first = {name: tensor.clone() for name, tensor in first.items()}
-        self._size = _norm(list(self._first.values()))
+        self._size = _norm(self._first.values())
 
     def __call__(self, weights: Mapping[str, Tensor]) -> float:
         """Return ‖weights − first‖ / ‖first‖ >= 0, over all tensors together."""
-        apart = [weights[name].float() - tensor.float() for name, tensor in self._first.items()]
+        # One tensor after another: the differences of all never lie in memory at once.
+        apart = (weights[name].float() - tensor.float() for name, tensor in self._first.items())
         return _norm(apart) / self._size if self._size else 0.0
 
 
-def _norm(tensors: list[Tensor]) -> float:
+def _norm(tensors: Iterable[Tensor]) -> float:
     """Return the Euclidean norm over all tensors together."""
     norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
