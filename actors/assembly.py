@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from actors.canary import ray_canary
@@ -14,7 +15,9 @@ from actors.generator import RayGenerator, generator_creator, generator_limits
 from actors.learner.command_log import Restored
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import resources_for
+from actors.naming import run_name
 from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
+from actors.pool.metrics import PoolSizesSink
 from actors.pool.pool import ElasticPool
 from actors.processes.followers import Sharing
 from actors.processes.policy_loading import loader, sharing_loader
@@ -28,6 +31,7 @@ from videorl.data.prompts import open_prompts
 from videorl.errors import StoppedError, WeightMismatchError
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.loop import Parts, Progress
+from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.protocols import MetricSink
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import open_checkpoints
@@ -53,6 +57,12 @@ class Assembly:
     started_in_s: float
     pools: dict[str, ElasticPool]
     """By name: `generator`, or that of a reward model."""
+
+    def watched(self, sink: MetricSink) -> PoolSizesSink:
+        """Return a sink that adds pools, faults and the work of all workers to each step."""
+        faults = {GENERATORS_UNCOMPILED: self.generator.num_uncompiled}
+        work = partial(work_seconds, self.generator, self.scorer, self.archive)
+        return PoolSizesSink(sink, self.pools, faults, work)
 
 
 @contextmanager
@@ -81,22 +91,25 @@ def assemble(
     nodes = live_nodes()
     placement = place(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    run = run_name(recipe)
     first = first if _may_start_late(recipe, folder, placement) else None
     with ExitStack() as stack:
-        store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
+        store = create_weight_store(recipe.rollouts.max_staleness + 1, run)
         resources = resources_for(placement.learner, recipe.learner)
         learner = RayLearner(recipe, folder.root, store, resources)
         stack.callback(learner.close)
         if first is None:
             learner.begin()
         generator, scorer = start_pools(recipe, placement, store, stack)
-        archive = RayArchive(folder.archive, recipe.archive)
+        archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
         restored, first_s = _restored(learner, generator, scorer, placement, first)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
-        reference = RayReferenceUpdater(learner, recipe.reference.interval, restored.versions[-1])
+        reference = RayReferenceUpdater(
+            learner, recipe.reference.interval, restored.versions[-1], run
+        )
         stack.callback(reference.close)
         if restored.loop_state is not None:
             reference.restore(restored.loop_state["reference"])
@@ -118,6 +131,16 @@ def assemble(
         names = ("generator", *(reward.key for reward in recipe.rewards))
         pools = dict(zip(names, (generator.pool, *scorer.pools), strict=True))
         yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
+
+
+def work_seconds(
+    generator: RayGenerator, scorer: RayScorer, archive: RayArchive
+) -> dict[str, float]:
+    """Return the seconds that all workers have spent in each stage of their work so far."""
+    sampling = {
+        name.removesuffix("_s"): stage.seconds for name, stage in generator.stages().items()
+    }
+    return {**sampling, "score": scorer.score_s, "encode_mp4": archive.encode_s}
 
 
 def _may_start_late(recipe: Recipe, folder: RunFolder, placement: Placement) -> bool:
@@ -182,17 +205,18 @@ def start_pools(
     recipe: Recipe, placement: Placement, store: Any, stack: ExitStack
 ) -> tuple[RayGenerator, RayScorer]:
     """Start encoder, generators and reward workers; `stack` stops them."""
-    encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options())
+    run = run_name(recipe)
+    encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options(), run)
     stack.callback(encoder.close)
     followers = sharing_loader(recipe, "transformer")
     sharing = Sharing(recipe.generators.context_parallel, followers)
     load = sharing_loader(recipe, "transformer", "vae")
-    create_worker = generator_creator(load, store, placement.generators.options(), sharing)
+    create_worker = generator_creator(load, store, placement.generators.options(), sharing, run)
     limits = generator_limits(recipe.generators)
     generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits)
     stack.callback(generator.close)
     scorer = start_scorer(
-        recipe.rewards, placement.rewards, UnseenMetrics(tuple(recipe.metrics.unseen))
+        recipe.rewards, placement.rewards, UnseenMetrics(tuple(recipe.metrics.unseen)), run
     )
     stack.callback(scorer.close)
     return generator, scorer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import ray
 from ray import ObjectRef
 
+from actors.naming import named, shown_by_name
 from actors.placement import start_actor
 from actors.pool.outcomes import as_own_error, cause_of, first_line
 from actors.processes.worker_process import prepare_process
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Load: TypeAlias = "Callable[[torch.device], Policy]"
 
 
+@shown_by_name
 class Encoder:
     """Encodes prompts with a policy of which only the text encoder is loaded.
 
@@ -68,10 +70,11 @@ class RayEncoder:
     Args:
         load: Builds the policy on a device, with its text encoder.
         options: Ray options of the actor (`num_cpus`, `num_gpus`).
+        run: Name of the run, for `actors.naming.named`.
     """
 
-    def __init__(self, load: Load, options: dict[str, Any]) -> None:
-        restarting = {**options, "max_restarts": -1, "max_task_retries": -1}
+    def __init__(self, load: Load, options: dict[str, Any], run: str = "") -> None:
+        restarting = named(options, run, "encoder") | {"max_restarts": -1, "max_task_retries": -1}
         self._actor = start_actor(Encoder, restarting, options["num_cpus"])
         # Every call has it. As an argument of the actor it could be gone when that starts again:
         # the store keeps a large one only for the first start (ray-project/ray#53727).

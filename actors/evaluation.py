@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 
 from actors.assembly import start_pools
 from actors.compute_type import computing_devices
+from actors.naming import run_name
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.store.weights import create_weight_store, publish
 from videorl.config import PolicyConfig, Recipe
@@ -96,7 +97,7 @@ def compare(
     placement = comparison_placement(recipe, live_nodes())
     found: list[list[ScoredGroup]] = []
     with ExitStack() as stack:
-        store = create_weight_store(keep=2)
+        store = create_weight_store(2, run_name(recipe))
         generator, scorer = start_pools(recipe, placement, store, stack)
         # Without a share: the pools may have taken every core, and would be waited for for ever.
         base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError
 
 from actors.encoder import RayEncoder
+from actors.naming import named, shown_by_name
 from actors.placement import start_actor
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
@@ -60,6 +61,7 @@ class StageTime:
     seconds: float
 
 
+@shown_by_name
 class GeneratorWorker:
     """Holds one policy, and samples with the weights that a request asks for.
 
@@ -176,6 +178,7 @@ def generator_creator(
     weight_store: ActorHandle,
     options: dict[str, Any],
     sharing: Sharing | None = None,
+    run: str = "",
 ) -> Callable[[int], ActorHandle]:
     """Return what an `ElasticPool` calls to start a generator.
 
@@ -184,9 +187,12 @@ def generator_creator(
         weight_store: The `WeightStore` that weights are pulled from.
         options: Ray options of each worker (`num_cpus`, `num_gpus`).
         sharing: The processes of a worker that share every video; None = it is one process.
+        run: Name of the run, for `actors.naming.named`.
     """
     arguments = (load, weight_store, options["num_cpus"], sharing or Sharing())
-    return lambda _: start_actor(GeneratorWorker, options, *arguments)
+    return lambda number: start_actor(
+        GeneratorWorker, named(options, run, f"generator-{number}"), *arguments
+    )
 
 
 def generator_limits(generators: GeneratorsConfig) -> Limits:

@@ -17,6 +17,8 @@ from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources, resources_for
+from actors.monitoring.sink import ray_metrics
+from actors.naming import run_name
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
@@ -26,7 +28,7 @@ from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
 from videorl.data.prompts import open_prompts
 from videorl.errors import ResourceError
-from videorl.learning.loop import run_learner
+from videorl.learning.loop import Around, run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.stored_pairs import (
     PROBE,
@@ -96,7 +98,9 @@ def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -
     is_offline = bool(recipe.offline.archive)
     if is_offline and has_videos(Path(recipe.offline.archive)):
         _encode_archive(recipe, folder, placement.encoder)
-    encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options())
+    encoder = RayEncoder(
+        loader(recipe, "text_encoder"), placement.encoder.options(), run_name(recipe)
+    )
     with closing(encoder):
         learn = _from_pairs if is_offline else _from_prompts
         return learn(
@@ -114,7 +118,9 @@ def _from_prompts(
     stream = open_prompts(recipe.prompts, recipe.seed)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = RayLearner(recipe, folder.root, None, resources)
-    return run_learner(recipe, folder, learner, prompts, should_stop, devices=cluster_devices())
+    with ray_metrics(recipe, folder) as metrics:
+        around = Around(devices=cluster_devices(), sinks=[metrics])
+        return run_learner(recipe, folder, learner, prompts, should_stop, around)
 
 
 def _from_pairs(
@@ -136,7 +142,9 @@ def _from_pairs(
         check_shape(preferences, learner.sample(request, embeds, embeds))
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
-    return run_learner(recipe, folder, learner, pairs, should_stop, check, cluster_devices())
+    with ray_metrics(recipe, folder) as metrics:
+        around = Around(check, cluster_devices(), [metrics])
+        return run_learner(recipe, folder, learner, pairs, should_stop, around)
 
 
 def _encode_archive(recipe: Recipe, folder: RunFolder, role: Role) -> None:

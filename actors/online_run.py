@@ -10,8 +10,8 @@ from typing import Any
 
 from actors.assembly import Assembly, assemble
 from actors.generator import RayGenerator
+from actors.monitoring.sink import ray_metrics
 from actors.pool.control import controlled
-from actors.pool.metrics import PoolSizesSink
 from actors.rehearsal import rehearse
 from actors.reward import RayScorer
 from actors.store.media import save_videos
@@ -19,11 +19,10 @@ from videorl.config import Recipe
 from videorl.errors import StoppedError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
-from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.report import write_report
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
-from videorl.run.sinks import open_sinks
+from videorl.run.sinks import fan_out, open_sinks
 from videorl.run.stages import Stages
 from videorl.types import WeightVersion
 
@@ -55,10 +54,11 @@ def run_online(
             workers, newest = (assembly.generator, assembly.scorer), assembly.learner.newest
             if not evaluation("before", *workers, newest()):
                 return False
-            faults = {GENERATORS_UNCOMPILED: assembly.generator.num_uncompiled}
-            parts = replace(assembly.parts, sink=PoolSizesSink(sinks, assembly.pools, faults))
             stages.begin("training", recipe.num_steps - assembly.progress.step, "step")
-            progress = train(recipe, parts, assembly.progress, should_stop)
+            with ray_metrics(recipe, folder, assembly.pools) as metrics:
+                metrics.truncate(assembly.progress.step)
+                parts = replace(assembly.parts, sink=assembly.watched(fan_out([sinks, metrics])))
+                progress = train(recipe, parts, assembly.progress, should_stop)
             write_report(folder.root)
             if progress.step < recipe.num_steps:
                 return False

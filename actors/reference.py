@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError
 
+from actors.naming import named
 from actors.placement import beside_driver, start_actor
 from actors.pool.outcomes import first_line
 from videorl.learning.reference import CurriculumReference
@@ -29,15 +30,14 @@ class RayReferenceUpdater:
         learner: Holds the reference's weights.
         interval: Optimizer steps between swaps; 0 = never.
         initial: The version that the run started from.
-        name: The actor's name in Ray's dashboard and state API; None = no name.
+        run: Name of the run, for `actors.naming.named`.
     """
 
     def __init__(
-        self, learner: Learner, interval: int, initial: WeightVersion, name: str | None = None
+        self, learner: Learner, interval: int, initial: WeightVersion, run: str = ""
     ) -> None:
         self._learner = learner
-        options = {"name": name, **beside_driver()}
-        self._start = partial(start_actor, CurriculumReference, options, interval, initial)
+        self._start = partial(_start, run, interval, initial)
         self._actor: Any = self._start()
         self._state: Mapping[str, Any] | None = None
         """The newest state known here, restored if the actor dies; None = the initial state."""
@@ -72,3 +72,9 @@ class RayReferenceUpdater:
         if self._state is not None:
             ray.get(self._actor.restore.remote(self._state))
         return ray.get(getattr(self._actor, question).remote(*details))
+
+
+def _start(run: str, interval: int, initial: WeightVersion) -> Any:
+    """Start the actor, each time under a name of its own: the last may not be gone yet."""
+    options = named(beside_driver(), run, "reference")
+    return start_actor(CurriculumReference, options, interval, initial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
+from actors.naming import named, shown_by_name
 from actors.placement import Role, start_actor
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
@@ -45,8 +47,11 @@ class Scored:
     """One per video, in order."""
     unseen: list[Mapping[str, float]]
     """Quality metrics that no reward sees, per video; empty unless this pool measures them."""
+    seconds: float = 0.0
+    """What it took the worker, without the wait for its media."""
 
 
+@shown_by_name
 class RewardWorker:
     """Holds one reward model.
 
@@ -86,9 +91,10 @@ class RewardWorker:
     def score(self, prompt: str, *videos: Video) -> Scored:
         """Score all videos of one prompt, and measure what no reward sees."""
         assert self._model is not None, "the pool waits for ready()"
+        started = time.perf_counter()
         results = checked_scores(self._model, videos, [prompt] * len(videos))
         unseen = [{} if self._unseen is None else self._unseen(video) for video in videos]
-        return Scored(results, unseen)
+        return Scored(results, unseen, time.perf_counter() - started)
 
     def score_clips(self, clips: Sequence[Clip]) -> list[Result]:
         """Score video files; a clip that holds a file's bytes is written to a temporary file."""
@@ -125,6 +131,7 @@ class RayScorer:
         limits: Sizes and timeouts of each pool, in the order of `rewards`.
         unseen: Measures what no reward sees, in the first model's pool; None = nothing does.
         load: Builds a model from its section of the recipe.
+        run: Name of the run, for `actors.naming.named`.
     """
 
     def __init__(
@@ -134,13 +141,16 @@ class RayScorer:
         limits: Sequence[Limits],
         unseen: Callable[[Video], Mapping[str, float]] | None,
         load: Callable[[RewardConfig], RewardModel] = load_reward,
+        run: str = "",
     ) -> None:
         check_rewards(rewards)
         self._rewards = rewards
+        self.score_s = 0.0
+        """Seconds that workers spent on groups so far."""
         self.pools = [
             ElasticPool(
                 f"reward {reward.key}",
-                _creator(reward, worker_options, load, unseen if index == 0 else None),
+                _creator(reward, worker_options, load, unseen if index == 0 else None, run),
                 pool_limits,
             )
             for index, (reward, worker_options, pool_limits) in enumerate(
@@ -162,6 +172,7 @@ class RayScorer:
             return [worker.score.remote(group.prompt.text, *videos)]
 
         def combined(replies: list[Reply]) -> ScoredGroup:
+            self.score_s += sum(reply.value.seconds for reply in replies)
             results = {
                 reward.key: reply.value.results
                 for reward, reply in zip(self._rewards, replies, strict=True)
@@ -190,6 +201,7 @@ def start_scorer(
     rewards: Sequence[RewardConfig],
     roles: Sequence[Role],
     unseen: Callable[[Video], Mapping[str, float]] | None,
+    run: str = "",
 ) -> RayScorer:
     """Start the workers of every model.
 
@@ -197,13 +209,15 @@ def start_scorer(
         rewards: The models.
         roles: The resources of each model's workers, in the order of `rewards`.
         unseen: Measures what no reward sees; None = nothing does.
+        run: Name of the run, for `actors.naming.named`.
     """
     environments = [public_runtime_env(reward.runtime_env) for reward in rewards]
     options = [
         role.options() | ({"runtime_env": environment} if environment else {})
         for role, environment in zip(roles, environments, strict=True)
     ]
-    return RayScorer(rewards, options, [reward_limits(reward) for reward in rewards], unseen)
+    limits = [reward_limits(reward) for reward in rewards]
+    return RayScorer(rewards, options, limits, unseen, run=run)
 
 
 def reward_limits(reward: RewardConfig) -> Limits:
@@ -240,7 +254,10 @@ def _creator(
     options: dict[str, Any],
     load: Callable[[RewardConfig], RewardModel],
     unseen: Callable[[Video], Mapping[str, float]] | None,
+    run: str,
 ) -> Callable[[int], ActorHandle]:
     # A thread for each request that it is given; their networks take turns.
     options = {**options, "max_concurrency": 1 + reward.prefetch}
-    return lambda _: start_actor(RewardWorker, options, reward, load, unseen)
+    return lambda number: start_actor(
+        RewardWorker, named(options, run, f"{reward.key}-{number}"), reward, load, unseen
+    )

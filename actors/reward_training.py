@@ -7,12 +7,13 @@ from contextlib import closing
 from actors.cluster import connect
 from actors.learner.rank_group import resources_for
 from actors.learner.reward_rank import RayRewardTrainer
+from actors.monitoring.sink import ray_metrics
 from actors.placement import check_feasible, live_nodes, place_learner
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import fit
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.folder import RunFolder
-from videorl.run.sinks import open_sinks
+from videorl.run.sinks import fan_out, open_sinks
 from videorl.run.stopping import stop_on_signal
 
 
@@ -28,7 +29,9 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
             # Inside: connecting replaces the handler of SIGTERM by one that exits at once.
             stop_on_signal() as should_stop,
             open_sinks(recipe, folder) as sinks,
+            ray_metrics(recipe, folder) as metrics,
             closing(RayRewardTrainer(recipe, folder.root, resources)) as trainer,
         ):
             note = CheckpointNote(folder.root, recipe.checkpoint)
-            return fit(recipe, trainer, sinks, folder.reward, should_stop, note)
+            sink = fan_out([sinks, metrics])
+            return fit(recipe, trainer, sink, folder.reward, should_stop, note)

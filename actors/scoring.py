@@ -46,7 +46,7 @@ def score_missing(
         nodes = live_nodes()
         placement = place_rewards(rewards, nodes)
         check_feasible(placement, nodes, can_grow=False)
-        scorer = start_scorer(rewards, placement.rewards, None)
+        scorer = start_scorer(rewards, placement.rewards, None, "score")
         try:
             wait_until_serving(scorer.pools, placement)
             batches = score_clips(

@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "fetch": ("jobs.fetch", "download what a recipe needs of the hub: RECIPE [key=value ...]"),
     "runs": ("jobs.runs", "list the runs of a folder: state, step, reward, disk"),
+    "top": ("jobs.top", "a run in the terminal while it works: reward, pace, workers, alerts"),
     "watch": ("jobs.watch", "the page of a run, or of all runs of a folder, in the browser"),
     "judge": ("jobs.judge", "compare videos by people, in the browser: RUN or FOLDERS"),
     "compare": ("jobs.compare", "compare runs: rewards with intervals, settings, cost, videos"),

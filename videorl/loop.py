@@ -27,7 +27,7 @@ from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.empty_rounds import EmptyRounds
 from videorl.sampling.canary import Canary, is_due
-from videorl.step_record import record_step, round_metrics
+from videorl.step_record import record_step, round_metrics, stage_times
 from videorl.types import WeightVersion
 
 
@@ -96,7 +96,8 @@ def train(
             parts.archive.write(record)
             empty.add(record)
             metrics = {**round_metrics(record, output, taken.wait_s), **checked}
-            parts.sink.write(step, {**metrics, "time/step_s": time.perf_counter() - started})
+            times = stage_times(metrics, time.perf_counter() - started)
+            parts.sink.write(step, {**metrics, **times})
             if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:
                 checkpoints.begin(progress.step)
             if empty.are_too_many:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, pstdev
 
 from videorl.rollouts import Round
 from videorl.selection import Selection
@@ -28,6 +29,36 @@ def mean_by_name(rows: Iterable[Mapping[str, float]], prefix: str) -> dict[str, 
         for name, value in row.items():
             values.setdefault(name, []).append(value)
     return {f"{prefix}/{name}": sum(found) / len(found) for name, found in values.items()}
+
+
+def spreads(groups: Iterable[ScoredGroup]) -> dict[str, float]:
+    """Return how far apart the candidates of a prompt are scored, by dimension and in total.
+
+    Mean over groups of the population's standard deviation within a group, >= 0. Groups of a single
+    candidate do not count.
+    """
+    found: dict[str, list[float]] = {}
+    for group in groups:
+        values: dict[str, list[float]] = {}
+        for candidate in group.candidates:
+            scores = {**candidate.score.dimensions, "total": candidate.score.total}
+            for name, value in scores.items():
+                values.setdefault(name, []).append(value)
+        for name, scored in values.items():
+            if len(scored) > 1:
+                found.setdefault(name, []).append(pstdev(scored))
+    return {f"spread/{name}": fmean(deviations) for name, deviations in found.items()}
+
+
+def stage_times(metrics: Mapping[str, float], step_s: float) -> dict[str, float]:
+    """Return the seconds of a step, and those of them that no stage has: stages add up to the step.
+
+    Args:
+        metrics: Of the step, with `time/<stage>_s` of each stage.
+        step_s: Wall seconds of the step.
+    """
+    stages = sum(value for name, value in metrics.items() if name.startswith("time/"))
+    return {"time/other_s": step_s - stages, "time/step_s": step_s}
 
 
 def record_step(
@@ -86,6 +117,7 @@ def round_metrics(record: StepRecord, output: LearnerOutput, wait_s: float) -> d
     """Return everything that a step logs.
 
     Means over candidates: `reward/<dimension>`, `reward/total`, `unseen/<metric>`.
+    `spread/…` is how much scores differ within a group.
     `staleness/candidates_<n>` counts candidates whose weights were n optimizer steps old, by the
     version that their generator proved; `staleness/steps` is the age that was asked for.
     `wait_s` is how long the learner waited for the round, in seconds.
@@ -93,6 +125,7 @@ def round_metrics(record: StepRecord, output: LearnerOutput, wait_s: float) -> d
     scored = [candidate for group in record.groups for candidate in group.candidates]
     metrics = mean_by_name((candidate.score.dimensions for candidate in scored), "reward")
     metrics |= mean_by_name(({"total": candidate.score.total} for candidate in scored), "reward")
+    metrics |= spreads(record.groups)
     metrics |= mean_by_name((candidate.unseen for candidate in scored), "unseen")
     metrics |= mean_by_name(({"margin": pair.margin} for pair in record.pairs), "pairs")
     if weights := [example.weight for example in record.weighted]:

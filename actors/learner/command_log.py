@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from actors.naming import shown_by_name
 from videorl.errors import VideorlError
 from videorl.types import (
     Media,
@@ -115,6 +116,7 @@ class LearnerFailedError(VideorlError, RuntimeError):
     """The learner cannot start, or keeps failing without progress."""
 
 
+@shown_by_name
 class CommandLog:
     """An asyncio actor between the driver and the learner ranks.
 

@@ -21,6 +21,7 @@ from actors.learner.command_log import (
 )
 from actors.learner.policy_rank import make_policy_rank
 from actors.learner.rank_group import LearnerResources, RankGroup
+from actors.naming import run_name
 from videorl.config import Recipe
 from videorl.types import (
     LearnerOutput,
@@ -53,7 +54,9 @@ class RayLearner:
         resources: LearnerResources,
     ) -> None:
         make = partial(make_policy_rank, recipe, run_dir, weight_store)
-        self._ranks = RankGroup(make, run_dir, resources, recipe.learner.max_failures)
+        self._ranks = RankGroup(
+            make, run_dir, resources, recipe.learner.max_failures, run_name(recipe)
+        )
         self._newest: WeightVersion | None = None
         self._num_parameters = 0
 

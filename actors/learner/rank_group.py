@@ -28,6 +28,7 @@ from actors.learner.command_log import (
 )
 from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
+from actors.naming import named
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
 from videorl.settings.workers import LearnerConfig
@@ -69,6 +70,7 @@ class RankGroup:
         resources: How many ranks there are, and what each gets.
         max_failures: After so many failures of the group without progress in between, whoever
             waits for it gets an error; -1 = no limit.
+        run: Name of the run, by which Ray Train's own pages list it.
     """
 
     def __init__(
@@ -77,10 +79,12 @@ class RankGroup:
         run_dir: Path,
         resources: LearnerResources,
         max_failures: int,
+        run: str = "learner",
     ) -> None:
-        self._log = start_actor(CommandLog, beside_driver(), max_failures)
+        options = named(beside_driver(), run, "learner-commands")
+        self._log = start_actor(CommandLog, options, max_failures)
         settings = RankSettings(make, resources.num_cpus, self._log)
-        self._make_trainer = partial(_make_trainer, settings, run_dir, resources)
+        self._make_trainer = partial(_make_trainer, settings, run_dir, resources, run)
         self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
         self._error: BaseException | None = None
         self._savers = ThreadPoolExecutor(1, "await-checkpoint")
@@ -178,7 +182,7 @@ class RankGroup:
 
 
 def _make_trainer(
-    settings: RankSettings, run_dir: Path, resources: LearnerResources
+    settings: RankSettings, run_dir: Path, resources: LearnerResources, run: str
 ) -> TorchTrainer:
     """Return Ray Train's trainer, which restarts without limit: the command log counts failures."""
     per_worker = {"CPU": resources.num_cpus, **resources.custom}
@@ -198,7 +202,7 @@ def _make_trainer(
             resources_per_worker=per_worker,
         ),
         run_config=RunConfig(
-            name="learner",
+            name=run,
             storage_path=str(run_dir / "ray_train"),
             failure_config=FailureConfig(max_failures=-1),
             # Its warnings are about retries on a busy machine; the command log reports restarts.

@@ -12,6 +12,7 @@ import torch
 
 from actors.learner.command_log import Command, Export, Restored, Train
 from actors.learner.rank_group import LearnerResources, RankGroup
+from actors.naming import run_name
 from videorl.futures import completed
 from videorl.learning.engines.deepspeed import DeepSpeedEngine
 from videorl.reward_training.config import RewardRecipe
@@ -73,7 +74,9 @@ class RayRewardTrainer:
 
     def __init__(self, recipe: RewardRecipe, run_dir: Path, resources: LearnerResources) -> None:
         make = partial(make_reward_rank, recipe, run_dir)
-        self._ranks = RankGroup(make, run_dir, resources, recipe.learner.max_failures)
+        self._ranks = RankGroup(
+            make, run_dir, resources, recipe.learner.max_failures, run_name(recipe)
+        )
 
     def start(self) -> Mapping[str, Any] | None:
         """Wait until the ranks are up; return the loop state of the checkpoint they restored."""

@@ -222,7 +222,7 @@ class Dispatcher:
 
     def _could_not_start(self, worker: Worker, error: BaseException) -> None:
         self._release(worker)
-        self._counts.replaced += 1
+        self._counts.replaced_for(error)
         logger.warning("%s %d did not start: %s", self._name, worker.number, first_line(error))
         if worker.has_served:
             return
@@ -259,7 +259,7 @@ class Dispatcher:
         for lease in leases:
             self._take_back(worker, lease)
         self._release(worker)
-        self._counts.replaced += 1
+        self._counts.replaced_for(error)
         for lease in reversed(leases):
             self._repeat(lease, worker, error, is_at_fault=len(leases) == 1)
         if died(error):

@@ -56,6 +56,11 @@ def judge(error: BaseException) -> Outcome:
     return Outcome.REPLACE
 
 
+def is_fenced(error: BaseException) -> bool:
+    """Tell whether a worker was given up because what it holds or samples is wrong."""
+    return isinstance(cause_of(error), WeightMismatchError)
+
+
 def died(error: BaseException) -> bool:
     """Tell whether the worker's process, and perhaps its whole node, is gone or out of reach."""
     return isinstance(error, RayError) and not isinstance(error, RayTaskError | ObjectLostError)

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
+from actors.pool.outcomes import is_fenced
 from videorl.errors import ConfigError
 
 _REMEMBERED, _ENOUGH = 101, 5
@@ -207,8 +208,14 @@ class Counts:
     completed: int = 0
     retried: int = 0
     replaced: int = 0
+    fenced: int = 0
     repeated_for_speed: int = 0
     past_s: Counter[State] = field(default_factory=Counter[State])
+
+    def replaced_for(self, error: BaseException) -> None:
+        """Count a worker that was given up, and whether that was because it cannot be trusted."""
+        self.replaced += 1
+        self.fenced += is_fenced(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +233,8 @@ class PoolStats:
     completed: int
     retried: int
     replaced: int
+    fenced: int
+    """Those of the replaced that lived, but whose weights or samples were wrong."""
     repeated_for_speed: int
     """Requests that were given to a second worker, as the first took long."""
     busy_s: float
@@ -256,6 +265,7 @@ def picture(workers: Iterable[Worker], queued: int, counts: Counts) -> PoolStats
         completed=counts.completed,
         retried=counts.retried,
         replaced=counts.replaced,
+        fenced=counts.fenced,
         repeated_for_speed=counts.repeated_for_speed,
         busy_s=busy_s,
         ready_s=busy_s + idle_s,

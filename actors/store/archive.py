@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayTaskError
 
+from actors.naming import named, shown_by_name
 from actors.placement import beside_driver, start_actor
 from actors.pool.outcomes import answer, first_line
 from actors.store.media import fetch
 from videorl.config import ArchiveConfig
-from videorl.types import StepRecord
+from videorl.types import StepRecord, Video
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,7 @@ _MAX_UNWRITTEN = 8
 """So many steps may be unwritten before the driver waits; their media fill the object store."""
 
 
+@shown_by_name
 class ArchiveWriter:
     """An `Archive` in a process of its own.
 
@@ -33,15 +36,30 @@ class ArchiveWriter:
     def __init__(self, directory: Path, config: ArchiveConfig) -> None:
         from videorl.data.archive import Archive
 
-        self._archive = Archive(directory, config.videos, config.latents, fetch)
+        self._encode_s = 0.0
+        self._archive = Archive(directory, config.videos, config.latents, fetch, self._encode)
 
-    def write(self, record: StepRecord) -> None:
-        """Write one step; media that were lost with their node are left out."""
+    def write(self, record: StepRecord) -> float:
+        """Write one step; media that were lost with their node are left out.
+
+        Returns:
+            The seconds that its videos took to encode.
+        """
+        self._encode_s = 0.0
         self._archive.write(record)
+        return self._encode_s
 
     def truncate(self, step: int) -> None:
         """Remove every step >= `step`."""
         self._archive.truncate(step)
+
+    def _encode(self, video: Video) -> bytes:
+        from videorl.data.video_io import encode_mp4
+
+        started = time.perf_counter()
+        encoded = encode_mp4(video)
+        self._encode_s += time.perf_counter() - started
+        return encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +79,14 @@ class RayArchive:
     Args:
         directory: Where the archive lies.
         config: Which media are kept.
+        run: Name of the run, for `actors.naming.named`.
     """
 
-    def __init__(self, directory: Path, config: ArchiveConfig) -> None:
+    def __init__(self, directory: Path, config: ArchiveConfig, run: str = "") -> None:
         options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
-        self._actor = start_actor(ArchiveWriter, options, directory, config)
+        self._actor = start_actor(ArchiveWriter, named(options, run, "archive"), directory, config)
+        self.encode_s = 0.0
+        """Seconds that videos took to encode, of steps that are known to be written."""
         self._unwritten: dict[int, _Write] = {}
 
     def write(self, record: StepRecord) -> None:
@@ -87,10 +108,10 @@ class RayArchive:
         """
         for step, write in list(self._unwritten.items()):
             try:
-                ray.get(write.done)
+                self.encode_s += ray.get(write.done)
             except RayTaskError as error:
                 logger.error("archive: trying step %d again after %s", step, first_line(error))
-                answer(self._send(write.record))
+                self.encode_s += answer(self._send(write.record))
             del self._unwritten[step]
 
     def truncate(self, step: int) -> None:
@@ -112,7 +133,7 @@ class RayArchive:
             finished, _ = ray.wait([write.done], timeout=0)
             if finished:
                 try:
-                    ray.get(write.done)
+                    self.encode_s += ray.get(write.done)
                 except RayTaskError as error:
                     logger.error("archive: step %d is not written yet: %s", step, first_line(error))
                 else:

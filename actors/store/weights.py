@@ -11,6 +11,7 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
+from actors.naming import named, shown_by_name
 from actors.placement import beside_driver, start_actor
 from actors.pool.outcomes import answer
 from videorl.errors import CheckpointError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@shown_by_name
 class WeightStore:
     """Keeps the newest published versions; imports no torch and uses no CPU of its own.
 
@@ -63,7 +65,7 @@ class WeightStore:
         return [self._packed[version]]
 
 
-def create_weight_store(keep: int) -> ActorHandle:
+def create_weight_store(keep: int, run: str = "") -> ActorHandle:
     """Start the store beside the driver.
 
     If it dies it is restarted empty, and fills again with the next version. A generator that is
@@ -72,9 +74,10 @@ def create_weight_store(keep: int) -> ActorHandle:
 
     Args:
         keep: Number of versions kept (>= 1).
+        run: Name of the run, for `actors.naming.named`.
     """
     options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
-    return start_actor(WeightStore, options, keep)
+    return start_actor(WeightStore, named(options, run, "weights"), keep)
 
 
 def publish(store: ActorHandle, version: WeightVersion, weights: Mapping[str, Tensor]) -> int:

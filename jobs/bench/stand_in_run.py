@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.encoder import RayEncoder
 from actors.generator import RayGenerator, generator_limits
+from actors.naming import run_name
 from actors.pool.pool import ElasticPool
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, reward_limits
@@ -26,7 +27,7 @@ from jobs.bench.stand_ins import (
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream, load_prompts
 from videorl.loop import Parts, Progress
-from videorl.protocols import MetricSink
+from videorl.protocols import MetricSink, RewardModel
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder
 
@@ -69,7 +70,12 @@ def stand_in_recipe(run_dir: str, **changes: object) -> Recipe:
 
 @contextmanager
 def stand_in_run(
-    recipe: Recipe, folder: RunFolder, sink: MetricSink, pace: Pace, num_shared: int = 0
+    recipe: Recipe,
+    folder: RunFolder,
+    sink: MetricSink,
+    pace: Pace,
+    num_shared: int = 0,
+    reward: RewardModel | None = None,
 ) -> Iterator[StandInRun]:
     """Start every part; they end with the block.
 
@@ -79,28 +85,30 @@ def stand_in_run(
         sink: Gets the metrics of every step.
         pace: How long each stage takes.
         num_shared: Processes that the generators share; 0 = each has its own.
+        reward: Scores; None = a `SleepingReward`.
     """
     with ExitStack() as stack:
-        store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
+        run = run_name(recipe)
+        store = create_weight_store(recipe.rollouts.max_staleness + 1, run)
         learner = SleepingLearner(pace, store)
         stack.callback(learner.close)
         version, _ = learner.start()
-        encoder = RayEncoder(_text, {"num_cpus": 0})
+        encoder = RayEncoder(_text, {"num_cpus": 0}, run)
         stack.callback(encoder.close)
         create = (
             shared_processes(pace, store, num_shared)
             if num_shared
-            else generator_processes(pace, store)
+            else generator_processes(pace, store, run)
         )
         generator = RayGenerator(create, encoder, "", generator_limits(recipe.generators))
         stack.callback(generator.close)
-        scorer = _scorer(recipe, pace)
+        scorer = _scorer(recipe, reward or SleepingReward(pace))
         stack.callback(scorer.close)
-        archive = RayArchive(folder.archive, recipe.archive)
+        archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
         for pool in (generator.pool, *scorer.pools):
             pool.wait_until_serving(600.0)
-        reference = RayReferenceUpdater(learner, recipe.reference.interval, version)
+        reference = RayReferenceUpdater(learner, recipe.reference.interval, version, run)
         stack.callback(reference.close)
         prompts = PromptStream(load_prompts(recipe.prompts.source, "train")[:64], recipe.seed)
         rule = recipe.example_source()
@@ -113,10 +121,11 @@ def _text(device: Any) -> Any:
     return StandInText()
 
 
-def _scorer(recipe: Recipe, pace: Pace) -> RayScorer:
+def _scorer(recipe: Recipe, reward: RewardModel) -> RayScorer:
     limits = [reward_limits(reward) for reward in recipe.rewards]
     options = [{"num_cpus": 0}] * len(limits)
-    return RayScorer(recipe.rewards, options, limits, None, lambda _: SleepingReward(pace))
+    run = run_name(recipe)
+    return RayScorer(recipe.rewards, options, limits, None, lambda _: reward, run)
 
 
 def wait_for_workers(pool: ElasticPool, count: int, timeout_s: float) -> None:

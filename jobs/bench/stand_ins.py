@@ -23,6 +23,7 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 
+from actors.naming import named, shown_by_name
 from actors.placement import beside_driver, start_actor
 from actors.processes.worker_process import own_node
 from actors.store.media import fetch
@@ -92,6 +93,7 @@ class Slept:
     is_uncompiled: bool = False
 
 
+@shown_by_name
 class SleepingGenerator:
     """Answers as a `GeneratorWorker` does; several requests at once, if several are sent.
 
@@ -135,9 +137,13 @@ def _video(seed: int) -> Video:
     return Video(np.repeat(frame, _FRAME_SHAPE[0], axis=0), fps=8.0)
 
 
-def generator_processes(pace: Pace, weight_store: ActorHandle) -> Callable[[int], ActorHandle]:
+def generator_processes(
+    pace: Pace, weight_store: ActorHandle, run: str = ""
+) -> Callable[[int], ActorHandle]:
     """Return a function for a pool: every generator is a process, as real ones are."""
-    return lambda _: start_actor(SleepingGenerator, {"num_cpus": 0}, pace, weight_store)
+    return lambda number: start_actor(
+        SleepingGenerator, named({"num_cpus": 0}, run, f"generator-{number}"), pace, weight_store
+    )
 
 
 def shared_processes(

@@ -18,6 +18,8 @@ def cluster() -> Iterator[None]:
     from actors.cluster import connect
 
     os.environ["PYTHONPATH"] = str(ROOT)
+    # Ray's metrics, of which a test waits for several.
+    os.environ.setdefault("RAY_metrics_report_interval_ms", "3000")
     with connect("local", num_cpus=8):
         yield
 

@@ -186,10 +186,12 @@ def test_the_reference_is_recorded_only_after_the_swap() -> None:
 
 def test_a_reference_updater_that_dies_is_followed_by_one_that_knows_as_much() -> None:
     learner: Any = RecordingLearner()
-    updater = RayReferenceUpdater(learner, 2, WeightVersion(0, "v0"), name="curriculum")
+    updater = RayReferenceUpdater(learner, 2, WeightVersion(0, "v0"), "curriculum")
+    namespace = f"videorl-{ray.get_runtime_context().get_job_id()}"
+    doomed = {1: "curriculum/reference", 5: "curriculum/reference (2)"}
     for step in range(1, 7):
-        if step in (1, 5):
-            ray.kill(ray.get_actor("curriculum"))
+        if step in doomed:
+            ray.kill(ray.get_actor(doomed[step], namespace))
         updater.after_step(WeightVersion(step, f"v{step}"))
     state = updater.state()
     updater.close()

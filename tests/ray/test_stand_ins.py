@@ -58,9 +58,12 @@ def test_media_of_every_round_are_freed(tmp_path: Path) -> None:
             assert time.monotonic() < end, store_bytes() - before
             time.sleep(0.1)
         faults = {"generator/uncompiled": lambda: 2, "generator/none": lambda: 0}
-        PoolSizesSink(rows, run.pools, faults).write(5, {"time/step_s": 1.0})
+        spent = iter([{"score": 2.0}, {"score": 5.0}])
+        PoolSizesSink(rows, run.pools, faults, lambda: next(spent)).write(5, {"time/step_s": 1.0})
     assert rows[-1]["time/step_s"] == 1.0
     assert rows[-1]["pool/generator_workers"] == rows[-1]["pool/reward_workers"] == 1.0
+    assert rows[-1]["work/score_s"] == 3.0, "what was before is of no step"
+    assert "pool/generator_fenced" not in rows[-1]
     assert rows[-1]["generator/uncompiled"] == 2.0 and "generator/none" not in rows[-1]
     assert rows[-1]["pool/generator_queued"] == rows[-1]["pool/reward_busy"] == 0.0
 

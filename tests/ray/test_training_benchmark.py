@@ -20,6 +20,7 @@ def stats(busy_s: float, ready_s: float) -> PoolStats:
         completed=0,
         retried=0,
         replaced=0,
+        fenced=0,
         repeated_for_speed=0,
         busy_s=busy_s,
         ready_s=ready_s,

@@ -33,7 +33,7 @@ from videorl.data.video_io import encode_mp4
 from videorl.errors import ArchiveError, WorkLostError
 from videorl.files import superseded
 from videorl.files.steps import step_name, steps_of
-from videorl.types import Media, StepRecord
+from videorl.types import Media, StepRecord, Video
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ class Archive:
     """Keep latents too: of every candidate if `keep_videos` is `all`, else of those in pairs."""
     fetch: Callable[[list[Media]], list[Any]] = list
     """Opens media handles, only those that are kept; the identity where media are values."""
+    encode: Callable[[Video], bytes] = encode_mp4
+    """Makes an mp4 file of a video."""
 
     def write(self, record: StepRecord) -> None:
         """Keep one step; writing a step again replaces it.
@@ -107,7 +109,7 @@ class Archive:
                 if self.keep_latents:
                     latents[candidate.id] = self.fetch([candidate.latents])[0]
                 if self.keep_videos != "none":
-                    encoded = encode_mp4(self.fetch([candidate.video])[0])
+                    encoded = self.encode(self.fetch([candidate.video])[0])
                     (partial / "videos" / f"{candidate.id}.mp4").write_bytes(encoded)
                     videos[candidate.id] = f"videos/{step_name(record.step)}/{candidate.id}.mp4"
             except WorkLostError as error:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from videorl.errors import WeightMismatchError
 from videorl.futures import completed
+from videorl.learning.drift import MOST_NUMBERS, Drift
 from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step, learning_rate, whole_step
 from videorl.learning.items import micro_batches, planned_share
@@ -68,10 +69,12 @@ class Learner:
         self._fetch = fetch
         self._published: dict[WeightVersion, dict[str, Tensor]] = {}
         self._is_swapped = False  # since the last step, so that both roles have the same weights
+        self._drift: Drift | None = None
         self._writer = ThreadPoolExecutor(1, "checkpoint")
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
         """Restore the newest checkpoint if there is one; publish the weights that follow."""
+        self._drift = self._from_here()
         if (found := self._checkpoints.latest()) is None:
             return self._publish(0), None
         folder, state = found
@@ -115,6 +118,8 @@ class Learner:
         metrics["weights/bytes"] = float(
             sum(tensor.nbytes for tensor in self._published[version].values())
         )
+        if self._drift is not None:
+            metrics["weights/drift"] = self._drift(self._published[version])
         return LearnerOutput(version, metrics)
 
     @torch.no_grad()
@@ -243,6 +248,14 @@ class Learner:
         with self._engine.gathered(self._policy.live("reference"), write=False):
             weights = self._policy.reference_weights() if self._engine.rank == 0 else {}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
+
+    def _from_here(self) -> Drift | None:
+        """Return what measures the drift from the live weights, on rank 0, where they are few."""
+        live = self._policy.live("policy")
+        if sum(getattr(one, "ds_numel", one.numel()) for one in live) > MOST_NUMBERS:
+            return None
+        with self._engine.gathered(live, write=False):
+            return Drift(self._policy.weights()) if self._engine.rank == 0 else None
 
     def _publish(self, step: int) -> WeightVersion:
         """Take the live weights as version `step`; forget versions that nobody can need.

@@ -19,7 +19,8 @@ from videorl.rehearsal import Rehearsal, RehearsingLearner
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.folder import RunFolder
-from videorl.run.sinks import open_sinks
+from videorl.run.sinks import RunSink, fan_out, open_sinks
+from videorl.step_record import stage_times
 from videorl.types import StepRecord, WeightVersion
 
 
@@ -59,6 +60,18 @@ class LearnerParts:
     note: CheckpointNote
 
 
+@dataclass(frozen=True)
+class Around:
+    """What a learner that is alone gets from where it runs."""
+
+    check: Callable[[WeightVersion], None] = lambda version: None
+    """Called with the version that the learner starts from; may refuse to go on."""
+    devices: Sequence[str] | None = None
+    """What it learns on; None = what this machine has."""
+    sinks: Sequence[RunSink] = ()
+    """Get the metrics too."""
+
+
 class NoArchive:
     """Keeps nothing: no candidate is made that others would learn from."""
 
@@ -88,9 +101,9 @@ def train_learner(
                 "policy/version_step": float(output.version.step),
                 "reference/version_step": float(reference.step),
                 "examples/skipped": float(parts.examples.num_skipped - skipped_before),
-                "time/step_s": time.perf_counter() - started,
             }
-            parts.sink.write(step, metrics)
+            times = stage_times(metrics, time.perf_counter() - started)
+            parts.sink.write(step, {**metrics, **times})
             step += 1
             if recipe.checkpoint.interval and step % recipe.checkpoint.interval == 0:
                 checkpoints.begin(step)
@@ -104,8 +117,7 @@ def run_learner(
     learner: StandaloneLearner,
     examples: Examples,
     should_stop: Callable[[], bool],
-    check: Callable[[WeightVersion], None] = lambda version: None,
-    devices: Sequence[str] | None = None,
+    around: Around | None = None,
 ) -> bool:
     """Start a learner, train it, or go on, and close it; return whether it reached its last step.
 
@@ -117,22 +129,23 @@ def run_learner(
         learner: Not started yet.
         examples: What it learns from.
         should_stop: Asked between steps.
-        check: Called with the version that the learner starts from; may refuse to go on.
-        devices: What it learns on; None = what this machine has.
+        around: What is particular to where it runs; None = nothing.
     """
+    around = around or Around()
     with open_sinks(recipe, folder) as sinks, closing(learner):
         version, state = learner.start()
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(state)
-        check(version)
+        around.check(version)
         curriculum = CurriculumReference(recipe.reference_interval, version)
         if state is not None:
             curriculum.restore(state["reference"])
         reference = LocalReferenceUpdater(learner, curriculum)
         sinks.truncate(version.step)
-        rehearsal = Rehearsal(recipe, folder, devices)
+        rehearsal = Rehearsal(recipe, folder, around.devices)
         rehearsal.learner_alone(learner, examples, version.step)
-        parts = LearnerParts(examples, learner, reference, sinks, note)
+        every = fan_out([sinks, *around.sinks])
+        parts = LearnerParts(examples, learner, reference, every, note)
         if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
             return False
         learner.export(folder.export)

@@ -31,11 +31,16 @@ NOTES = {
     "pairs/margin": "Chosen total less rejected total, as scored.",
     "staleness/steps": "Optimizer steps between the weights that sampled and those that learn.",
     "time/step_s": "Seconds per step.",
+    "time/other_s": "Seconds of the step that no other stage has.",
     "time/wait_s": "Seconds that the learner waited for scored candidates.",
 }
 
 SECTIONS = (
-    ("Reward", ("reward/",), "Mean over the training candidates of each step."),
+    (
+        "Reward",
+        ("reward/", "spread/"),
+        "Mean over the training candidates of each step, and the spread within their groups.",
+    ),
     ("Unseen metrics", ("unseen/",), "Never optimised; if they break, the reward was hacked."),
     (
         "Learning",
@@ -47,6 +52,7 @@ SECTIONS = (
         (
             "staleness/",
             "time/",
+            "work/",
             "groups/",
             "candidates/",
             "examples/",
@@ -65,7 +71,7 @@ SECTIONS = (
 OTHER = ("Other", "Metrics whose prefix this report does not know, under their own names.")
 """Title and introduction of the section for all metrics that no other section has."""
 
-PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness")
+PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness", "spread", "work")
 """Prefixes without which the rest of a name says too little: `steps`, `dropped_group_lost`."""
 
 IN_HEADING = ("recipe", "num_steps")

@@ -12,6 +12,7 @@ from videorl.reward_training.config import TrainingRecipe
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import newest_after
 from videorl.run.sinks import RunSink
+from videorl.step_record import stage_times
 
 
 class Trainer(Protocol):
@@ -68,7 +69,7 @@ def fit(
     while step < recipe.num_steps and not should_stop():
         started = time.perf_counter()
         metrics = trainer.step(step)
-        sink.write(step, {**metrics, "time/step_s": time.perf_counter() - started})
+        sink.write(step, {**metrics, **stage_times(metrics, time.perf_counter() - started)})
         step += 1
         if recipe.checkpoint.interval and step % recipe.checkpoint.interval == 0:
             saved = newest_after(partial(trainer.save, loop_state(step)), step, saved, note)
