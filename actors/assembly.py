@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 
 from actors.canary import ray_canary
 from actors.encoder import RayEncoder
-from actors.generator import RayGenerator, generator_creator, generator_limits
+from actors.generator import RayGenerator, generator_creator
 from actors.learner.command_log import Restored
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import resources_for
 from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
+from actors.pool.limits import encoder_limits, generator_limits
 from actors.pool.pool import ElasticPool
 from actors.processes.followers import Sharing
 from actors.processes.policy_loading import loader, sharing_loader
@@ -52,7 +53,7 @@ class Assembly:
     archive: RayArchive
     started_in_s: float
     pools: dict[str, ElasticPool]
-    """By name: `generator`, or that of a reward model."""
+    """By name: `generator`, `encoder`, or that of a reward model."""
 
 
 @contextmanager
@@ -115,8 +116,8 @@ def assemble(
             note,
         )
         started_in_s = time.perf_counter() - started - first_s
-        names = ("generator", *(reward.key for reward in recipe.rewards))
-        pools = dict(zip(names, (generator.pool, *scorer.pools), strict=True))
+        names = ("generator", "encoder", *(reward.key for reward in recipe.rewards))
+        pools = dict(zip(names, all_pools(generator, scorer), strict=True))
         yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
 
 
@@ -144,7 +145,7 @@ def _restored(
     first: First | None,
 ) -> tuple[Restored, float]:
     """Return where the learner stands when all is up, and the seconds of what came first."""
-    pools = [generator.pool, *scorer.pools]
+    pools = all_pools(generator, scorer)
     if first is None:
         return _all_up(learner, pools, placement), 0.0
     wait_until_serving(pools, placement)
@@ -178,11 +179,18 @@ def _all_up(learner: RayLearner, pools: list[ElasticPool], placement: Placement)
     return restored
 
 
+def all_pools(generator: RayGenerator, scorer: RayScorer) -> list[ElasticPool]:
+    """Return the pools of generators, of encoders and of each reward model, in this order."""
+    return [generator.pool, generator.encoder.pool, *scorer.pools]
+
+
 def start_pools(
     recipe: Recipe, placement: Placement, store: Any, stack: ExitStack
 ) -> tuple[RayGenerator, RayScorer]:
     """Start encoder, generators and reward workers; `stack` stops them."""
-    encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options())
+    load_text = loader(recipe, "text_encoder")
+    limits = encoder_limits(recipe.encoder)
+    encoder = RayEncoder(load_text, placement.encoder.options(), limits)
     stack.callback(encoder.close)
     followers = sharing_loader(recipe, "transformer")
     sharing = Sharing(recipe.generators.context_parallel, followers)

@@ -18,6 +18,7 @@ from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources, resources_for
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
+from actors.pool.limits import encoder_limits
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
 from actors.store.media import save_videos
@@ -96,12 +97,11 @@ def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -
     is_offline = bool(recipe.offline.archive)
     if is_offline and has_videos(Path(recipe.offline.archive)):
         _encode_archive(recipe, folder, placement.encoder)
-    encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options())
+    load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
+    encoder = RayEncoder(load, placement.encoder.options(), limits)
     with closing(encoder):
         learn = _from_pairs if is_offline else _from_prompts
-        return learn(
-            recipe, folder, resources, lambda prompt: encoder.submit(prompt).result(), should_stop
-        )
+        return learn(recipe, folder, resources, encoder.encode_here, should_stop)
 
 
 def _from_prompts(

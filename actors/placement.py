@@ -128,7 +128,7 @@ def place(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     degree = recipe.generators.context_parallel
     needs: list[tuple[str, int, _Needed]] = [
         ("learner", recipe.learner.num_workers, recipe.learner),
-        ("encoder", 1, recipe.encoder),
+        ("encoder", recipe.encoder.num_workers, recipe.encoder),
         ("generators", max(1, recipe.generators.min_workers) * degree, recipe.generators),
         *_reward_needs(recipe.rewards),
     ]
@@ -162,7 +162,7 @@ def place_learner_and_encoder(recipe: Recipe, nodes: Sequence[Node]) -> Placemen
     """Return what a run needs that samples and scores nothing outside its learner."""
     needs: list[tuple[str, int, _Needed]] = [
         ("learner", recipe.learner.num_workers, recipe.learner),
-        ("encoder", 1, recipe.encoder),
+        ("encoder", recipe.encoder.num_workers, recipe.encoder),
     ]
     learner, encoder = _shared_out(needs, nodes)
     learner = replace(learner, custom=recipe.learner.resources)

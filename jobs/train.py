@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.exit_codes import ExitCode
 from videorl.errors import RehearsalError
 from videorl.run.stages import Stages
 
@@ -29,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start a run or go on with it. Exit code 130 = stopped, goes on; 3 = nothing was learned."""
+    """Start a run or go on with it; return an exit code of `jobs.exit_codes`."""
     parser = command.new_parser("videorl train", __doc__)
     command.add_recipe(parser, "videorl/config.py")
     command.add_address(parser)
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not finished:
         return command.stopped(folder.root)
     learned = json.loads(folder.summary.read_text()).get("steps_learned")
-    return command.LEARNED_NOTHING if learned == 0 else 0
+    return ExitCode.LEARNED_NOTHING if learned == 0 else ExitCode.DONE
 
 
 def _with_plan(error: RehearsalError, recipe: Recipe) -> RehearsalError:

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from videorl.errors import VideorlError
+from videorl.errors import LearnerFailedError
 from videorl.types import (
     Media,
     PromptExample,
@@ -109,10 +109,6 @@ class Restored:
     loop_state: dict[str, Any] | None
     num_parameters: int = 0
     """Of a policy's transformer."""
-
-
-class LearnerFailedError(VideorlError, RuntimeError):
-    """The learner cannot start, or keeps failing without progress."""
 
 
 class CommandLog:

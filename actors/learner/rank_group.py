@@ -19,7 +19,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from actors.learner.command_log import (
     Command,
     CommandLog,
-    LearnerFailedError,
     Nothing,
     Rehearse,
     Restored,
@@ -30,6 +29,7 @@ from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
+from videorl.errors import LearnerLostError
 from videorl.settings.workers import LearnerConfig
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class RankGroup:
         """Wait for the log's answer, but not for ever if Ray Train has ended."""
         while not ray.wait([ref], timeout=_POLL_S)[0]:
             if not self._thread.is_alive():
-                raise LearnerFailedError(f"Ray Train ended: {self._error}") from self._error
+                raise LearnerLostError(f"Ray Train ended: {self._error}") from self._error
         return answer(ref)
 
     def _fit(self) -> None:

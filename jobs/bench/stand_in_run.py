@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.encoder import RayEncoder
-from actors.generator import RayGenerator, generator_limits
+from actors.generator import RayGenerator
+from actors.pool.limits import generator_limits, reward_limits
 from actors.pool.pool import ElasticPool
 from actors.reference import RayReferenceUpdater
-from actors.reward import RayScorer, reward_limits
+from actors.reward import RayScorer
 from actors.store.archive import RayArchive
 from actors.store.weights import create_weight_store
 from jobs.bench.stand_ins import (

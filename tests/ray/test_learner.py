@@ -18,7 +18,6 @@ import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
-from actors.learner.command_log import LearnerFailedError
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources
 from actors.store.weights import create_weight_store, pull
@@ -27,6 +26,7 @@ from tests.ray.conftest import ROOT
 from tests.ray.ranks import kill_rank
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.config import OptimizerConfig, Recipe
+from videorl.errors import LearnerFailedError
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
 from videorl.objectives.dpo import FlowDPO

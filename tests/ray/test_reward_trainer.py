@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from actors.learner.command_log import LearnerFailedError
 from actors.learner.rank_group import LearnerResources
 from actors.learner.reward_rank import RayRewardTrainer
 from tests.ray.ranks import kill_rank
 from tests.rewards_in_training import local_trainer, reward_recipe, write_labels_and_base
 from videorl import rewards
+from videorl.errors import LearnerFailedError
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import Trainer, fit
 from videorl.reward_training.pairs import read_pairs

@@ -15,8 +15,9 @@ import ray
 from ray import ObjectRef
 
 from actors.placement import start_actor
+from actors.pool.limits import reward_limits
 from actors.reference import RayReferenceUpdater
-from actors.reward import RayScorer, reward_limits
+from actors.reward import RayScorer
 from actors.store.archive import RayArchive
 from actors.store.media import fetch
 from tests.fakes import FakeReward, grey, group_of

@@ -27,7 +27,7 @@ from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_o
 from videorl.settings.acceleration import acceleration_problems
 from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
 from videorl.settings.plugins import is_plugin, problem_of_function
-from videorl.settings.workers import GeneratorsConfig, LearnerConfig
+from videorl.settings.workers import EncoderConfig, GeneratorsConfig, LearnerConfig
 
 REHEARSALS = ("auto", "always", "never")
 LOSS_OVER = ("found", "planned")
@@ -74,7 +74,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("rollouts.canary_interval", recipe.rollouts.canary_interval, 0)
     yield at_least("rollouts.canary_tolerance", recipe.rollouts.canary_tolerance, 0)
     yield from _generators(recipe.generators)
-    yield from _resources("encoder", recipe.encoder.num_cpus, recipe.encoder.num_gpus)
+    yield from _workers("encoder", recipe.encoder)
+    yield from _patience("encoder", recipe.encoder)
     yield from learner_problems(recipe.learner)
     yield from sharing_problems(recipe)
     yield from experts_problems(recipe)
@@ -116,21 +117,12 @@ def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
             f"{key}.dimension_weights must not all be 0, or all candidates tie; to score without "
             f"learning from it, set {key}.weight=0"
         )
-    yield at_least(f"{key}.num_workers", reward.num_workers, 1)
-    if reward.max_workers and reward.max_workers < reward.num_workers:
-        yield (
-            f"{key}.max_workers must be 0 or >= {key}.num_workers ({reward.num_workers}), "
-            f"got {reward.max_workers}"
-        )
-    yield from _resources(key, reward.num_cpus, reward.num_gpus)
+    yield from _workers(key, reward)
     yield at_least(f"{key}.decode_threads", reward.decode_threads, 0)
     yield at_least(f"{key}.prefetch", reward.prefetch, 0)
     if (reward.decode_threads or reward.prefetch) and reward.name == "moving_shapes":
         yield f"{key}: decode_threads and prefetch must be 0 for moving_shapes, it has no network"
-    yield at_least(f"{key}.max_retries", reward.max_retries, 0)
-    yield above(f"{key}.worker_timeout_s", reward.worker_timeout_s, 0)
-    for name in ("idle_release_s", "start_timeout_s", "patience_s"):
-        yield above(f"{key}.{name}", getattr(reward, name), 0)
+    yield from _patience(key, reward)
     yield from _runtime_env(key, reward)
 
 
@@ -229,10 +221,23 @@ def _generators(generators: GeneratorsConfig) -> Iterator[Problem]:
         )
     yield auto_or("generators.candidates_per_request", generators.candidates_per_request, 0)
     yield from _resources("generators", generators.num_cpus, generators.num_gpus)
-    yield at_least("generators.max_retries", generators.max_retries, 0)
-    yield above("generators.worker_timeout_s", generators.worker_timeout_s, 0)
-    for name in ("idle_release_s", "start_timeout_s", "patience_s"):
-        yield above(f"generators.{name}", getattr(generators, name), 0)
+    yield from _patience("generators", generators)
+
+
+def _workers(key: str, pool: RewardConfig | EncoderConfig) -> Iterator[Problem]:
+    yield at_least(f"{key}.num_workers", pool.num_workers, 1)
+    if pool.max_workers and pool.max_workers < pool.num_workers:
+        yield (
+            f"{key}.max_workers must be 0 or >= {key}.num_workers ({pool.num_workers}), "
+            f"got {pool.max_workers}"
+        )
+    yield from _resources(key, pool.num_cpus, pool.num_gpus)
+
+
+def _patience(key: str, pool: GeneratorsConfig | RewardConfig | EncoderConfig) -> Iterator[Problem]:
+    yield at_least(f"{key}.max_retries", pool.max_retries, 0)
+    for name in ("worker_timeout_s", "idle_release_s", "start_timeout_s", "patience_s"):
+        yield above(f"{key}.{name}", getattr(pool, name), 0)
 
 
 def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videorl.errors import CheckpointError, ConfigError
+from videorl.errors import CheckpointError, ConfigError, StoreLostError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
+_WRONG = r"NO_SUCH_BUCKET|ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|no such bucket|forbidden"
+"""What a store says where somebody has to change the URI or the credentials."""
 
 
 class RemoteFolder:
@@ -113,4 +117,7 @@ class RemoteFolder:
         try:
             yield
         except OSError as error:
-            raise CheckpointError(f"cannot use {self._uri}: {error}") from error
+            is_wrong = isinstance(error, FileNotFoundError | PermissionError)
+            is_wrong = is_wrong or re.search(_WRONG, str(error))
+            kind = CheckpointError if is_wrong else StoreLostError
+            raise kind(f"cannot use {self._uri}: {error}") from error
