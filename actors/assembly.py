@@ -11,11 +11,12 @@ from typing import Any, TypeAlias
 from actors.canary import ray_canary
 from actors.encoder import RayEncoder
 from actors.generator import RayGenerator, generator_creator
-from actors.learner.command_log import Restored
+from actors.learner.commands import Restored
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import resources_for
 from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.pool.limits import encoder_limits, generator_limits
+from actors.pool.places import Places
 from actors.pool.pool import ElasticPool
 from actors.processes.followers import Sharing
 from actors.processes.policy_loading import loader, sharing_loader
@@ -86,14 +87,16 @@ def assemble(
     with ExitStack() as stack:
         store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
         resources = resources_for(placement.learner, recipe.learner)
-        learner = RayLearner(recipe, folder.root, store, resources)
+        places = Places(placement)
+        learner = RayLearner(recipe, folder.root, store, resources, places)
         stack.callback(learner.close)
         if first is None:
             learner.begin()
         generator, scorer = start_pools(recipe, placement, store, stack)
+        places.pools = pools_by_role(placement, generator, scorer)
         archive = RayArchive(folder.archive, recipe.archive)
         stack.callback(archive.close)
-        restored, first_s = _restored(learner, generator, scorer, placement, first)
+        restored, first_s = _restored(learner, generator, scorer, places, first)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
@@ -141,20 +144,20 @@ def _restored(
     learner: RayLearner,
     generator: RayGenerator,
     scorer: RayScorer,
-    placement: Placement,
+    places: Places,
     first: First | None,
 ) -> tuple[Restored, float]:
     """Return where the learner stands when all is up, and the seconds of what came first."""
     pools = all_pools(generator, scorer)
     if first is None:
-        return _all_up(learner, pools, placement), 0.0
-    wait_until_serving(pools, placement)
+        return _all_up(learner, pools, places), 0.0
+    wait_until_serving(pools, places)
     learner.begin()
     begun, base = time.perf_counter(), generator.publish_base()
     if not first(generator, scorer, base):
         raise StoppedError("stopped before the learner was up")
     first_s = time.perf_counter() - begun
-    restored = _all_up(learner, pools, placement)
+    restored = _all_up(learner, pools, places)
     _check_base(base, restored)
     return restored, first_s
 
@@ -168,11 +171,11 @@ def _check_base(base: WeightVersion, restored: Restored) -> None:
         )
 
 
-def _all_up(learner: RayLearner, pools: list[ElasticPool], placement: Placement) -> Restored:
+def _all_up(learner: RayLearner, pools: list[ElasticPool], places: Places) -> Restored:
     """Wait until every part has loaded its model; show how many have."""
     with progress("parts with their models loaded", len(pools) + 1) as reach:
         for number, pool in enumerate(pools, 1):
-            wait_until_serving([pool], placement)
+            wait_until_serving([pool], places)
             reach(number)
         restored = learner.restored()
         reach(len(pools) + 1)
@@ -182,6 +185,15 @@ def _all_up(learner: RayLearner, pools: list[ElasticPool], placement: Placement)
 def all_pools(generator: RayGenerator, scorer: RayScorer) -> list[ElasticPool]:
     """Return the pools of generators, of encoders and of each reward model, in this order."""
     return [generator.pool, generator.encoder.pool, *scorer.pools]
+
+
+def pools_by_role(
+    placement: Placement, generator: RayGenerator, scorer: RayScorer
+) -> dict[str, ElasticPool]:
+    """Return the pool of each role that has one."""
+    roles = (placement.generators, placement.encoder, *placement.rewards)
+    names = [role.name for role in roles]
+    return dict(zip(names, all_pools(generator, scorer), strict=True))
 
 
 def start_pools(

@@ -12,9 +12,10 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from actors.assembly import all_pools, start_pools
+from actors.assembly import pools_by_role, start_pools
 from actors.compute_type import computing_devices
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
+from actors.pool.places import Places
 from actors.store.weights import create_weight_store, publish
 from videorl.config import PolicyConfig, Recipe
 from videorl.errors import WorkLostError
@@ -101,7 +102,8 @@ def compare(
         # Without a share: the pools may have taken every core, and would be waited for for ever.
         base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))
         publish(store, aligned, weights)
-        wait_until_serving(all_pools(generator, scorer), placement)
+        pools = pools_by_role(placement, generator, scorer)
+        wait_until_serving(pools.values(), Places(placement, pools))
         evaluation = recipe.evaluation
         for name, version, samples in (
             ("before", base, evaluation.best_of),

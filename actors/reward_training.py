@@ -8,6 +8,7 @@ from actors.cluster import connect
 from actors.learner.rank_group import resources_for
 from actors.learner.reward_rank import RayRewardTrainer
 from actors.placement import check_feasible, live_nodes, place_learner
+from actors.pool.places import Places
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import fit
 from videorl.run.checkpoint_note import CheckpointNote
@@ -28,7 +29,7 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
             # Inside: connecting replaces the handler of SIGTERM by one that exits at once.
             stop_on_signal() as should_stop,
             open_sinks(recipe, folder) as sinks,
-            closing(RayRewardTrainer(recipe, folder.root, resources)) as trainer,
+            closing(RayRewardTrainer(recipe, folder.root, resources, Places(placement))) as trainer,
         ):
             note = CheckpointNote(folder.root, recipe.checkpoint)
             return fit(recipe, trainer, sinks, folder.reward, should_stop, note)

@@ -106,6 +106,8 @@ class CheckpointConfig:
     location: str = ""
     """A folder or URI (`s3://bucket/run`, `gs://bucket/run`) that every learner rank can reach;
     empty = in the run folder."""
+    timeout_s: float = 1800.0
+    """A checkpoint that takes longer counts as not written: the one before stands."""
 
 
 @dataclass

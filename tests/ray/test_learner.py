@@ -46,7 +46,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     def start(recipe: Recipe, folder: Path) -> tuple[RayLearner, ActorHandle]:
         store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
         resources = LearnerResources(recipe.learner.num_workers, 1.0, 0.0)
-        started.append(RayLearner(recipe, folder, store, resources))
+        started.append(RayLearner(recipe, folder, store, resources, str))
         return started[-1], store
 
     yield start

@@ -82,6 +82,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from acceleration_problems(recipe.policy, recipe.sampling)
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
+    yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
@@ -256,6 +257,8 @@ def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
     yield at_least("learner.updates_per_round", learner.updates_per_round, 1)
     yield one_of("learner.loss_over", learner.loss_over, LOSS_OVER)
     yield at_least("learner.max_failures", learner.max_failures, -1)
+    for name in ("start_timeout_s", "worker_timeout_s"):
+        yield above(f"learner.{name}", getattr(learner, name), 0)
 
 
 def without_rounds(learner: LearnerConfig) -> Iterator[Problem]:

@@ -104,6 +104,11 @@ class LearnerConfig:
     policies that learn from candidates."""
     max_failures: int = 5
     """Failures of the worker group without progress in between before the run fails; -1 = never."""
+    start_timeout_s: float = 1800.0
+    """Ranks that have a place and have not loaded model and checkpoint for longer are replaced."""
+    worker_timeout_s: float = 1800.0
+    """Ranks that work on a command for longer are replaced; a step has 60 s more for every video of
+    a rank. Checkpoints have `checkpoint.timeout_s`."""
 
     @property
     def videos_at_once(self) -> int:
