@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
+from errno import ETIMEDOUT
 from pathlib import Path
 
 import ray
@@ -14,12 +16,15 @@ from actors.placement import beside_driver, start_actor
 from actors.pool.outcomes import answer, first_line
 from actors.store.media import fetch
 from videorl.config import ArchiveConfig
+from videorl.errors import ArchiveError
 from videorl.types import StepRecord
 
 logger = logging.getLogger(__name__)
 
 _MAX_UNWRITTEN = 8
 """So many steps may be unwritten before the driver waits; their media fill the object store."""
+
+_REPORT_S = 30.0
 
 
 class ArchiveWriter:
@@ -67,6 +72,7 @@ class RayArchive:
         options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
         self._actor = start_actor(ArchiveWriter, options, directory, config)
         self._unwritten: dict[int, _Write] = {}
+        self._timeout_s = config.timeout_s
 
     def write(self, record: StepRecord) -> None:
         """Send one step to the writer.
@@ -86,20 +92,37 @@ class RayArchive:
             ArchiveError: A step could not be written in two tries; the next `flush` tries again.
         """
         for step, write in list(self._unwritten.items()):
+            what = f"step {step}"
             try:
-                ray.get(write.done)
-            except RayTaskError as error:
+                self._written(write.done, what)
+            except Exception as error:  # the second try decides
                 logger.error("archive: trying step %d again after %s", step, first_line(error))
-                answer(self._send(write.record))
+                self._written(self._send(write.record), what)
             del self._unwritten[step]
 
     def truncate(self, step: int) -> None:
         """Remove every step >= `step`, to go back to a checkpoint."""
-        answer(self._actor.truncate.remote(step))
+        self._written(self._actor.truncate.remote(step), f"what follows step {step}")
 
     def close(self) -> None:
         """Stop the writer; call `flush` first."""
         ray.kill(self._actor, no_restart=True)
+
+    def _written(self, done: ObjectRef, what: str) -> None:
+        """Wait for the writer, and say so; one that hangs is replaced.
+
+        Raises:
+            ArchiveError: It hung, or that of the writer.
+        """
+        started = time.monotonic()
+        while not ray.wait([done], timeout=min(_REPORT_S, self._timeout_s))[0]:
+            if (waited := time.monotonic() - started) >= self._timeout_s:
+                ray.kill(self._actor, no_restart=False)
+                raise ArchiveError(
+                    ETIMEDOUT, f"{what} was not written to the archive within {waited:.0f} s"
+                )
+            logger.warning("waiting for the archive writer: %s, for %.0f s", what, waited)
+        answer(done)
 
     def _send(self, record: StepRecord) -> ObjectRef:
         done = self._actor.write.remote(record)

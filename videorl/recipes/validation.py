@@ -84,6 +84,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
+    yield above("archive.timeout_s", recipe.archive.timeout_s, 0)
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)
