@@ -108,6 +108,26 @@ def add_from_scratch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-scratch", action="store_true", help=text)
 
 
+def add_change(parser: argparse.ArgumentParser) -> None:
+    """Add `--change key=value`, which changes a setting of a run that has begun."""
+    text = (
+        "change a setting of a run that goes on, from its newest checkpoint: learning rate, beta, "
+        "reward weights, reference interval, evaluation; may be repeated"
+    )
+    parser.add_argument("--change", action="append", default=[], metavar="key=value", help=text)
+
+
+def settings_of(changes: Sequence[str]) -> list[str]:
+    """Return the settings that `--change` names.
+
+    Raises:
+        ConfigError: There is no `=` in one.
+    """
+    if wrong := [change for change in changes if "=" not in change]:
+        raise ConfigError(f"--change needs key=value, got {wrong[0]!r}")
+    return [change.partition("=")[0] for change in changes]
+
+
 def start_logging() -> None:
     """Log what the command does, from INFO on, to standard error."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_recipe(parser, "videorl/config.py")
     command.add_address(parser)
     command.add_from_scratch(parser)
+    command.add_change(parser)
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
     stages = Stages()
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.recipes.advice import advice
     from videorl.recipes.reading import load_recipe
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    changed = command.settings_of(options.change)
+    recipe = load_recipe(options.recipe, [*options.overrides, *options.change])
     for sentence in advice(recipe):
         _logger.warning(sentence)
     recipe.run_dir = str(command.lasting(recipe.run_dir))
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from videorl.learning.stored_pairs import check_archive
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
-    with open_run(recipe, from_scratch=options.from_scratch) as folder:
+    with open_run(recipe, from_scratch=options.from_scratch, change=changed) as folder:
         stages.begin("loading Ray and PyTorch")
         from actors.run import run
 

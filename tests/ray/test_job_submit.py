@@ -36,6 +36,17 @@ def test_a_submitted_job_scores_videos_with_the_code_that_travels_along(
     assert_small_upload(head.session)
 
 
+def test_a_refused_command_ends_its_job_as_stopped_which_kuberay_does_not_start_again(
+    head: Head,
+) -> None:
+    train = ["python", "-m", "jobs.train", "moving_shapes", "seed=-1"]
+    job = head.submit("python", "-m", "jobs.retry", "--stop-job", "--", *train)
+    said = job.stdout + job.stderr
+    assert "seed must be >= 0" in said
+    assert "exit code 2: the job is stopped" in said
+    assert "was stopped" in job.stdout, said
+
+
 @pytest.mark.long
 def test_the_main_job_runs_as_a_submitted_job(
     head: Head, tiny_checkpoints: dict[str, Path], tmp_path: Path

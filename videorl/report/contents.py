@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from videorl.errors import RunFolderError
+from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import read_metrics
 
@@ -39,6 +40,8 @@ class RunContents:
     summary: dict[str, Any]
     """`summary.json`; empty until the run has ended."""
     videos: list[VideoPair]
+    changes: list[Change]
+    """Settings that were changed while it ran."""
 
     def series(self, metric: str) -> list[tuple[int, float | None]]:
         """Return (step, value) of every step that has the metric; NaN was written as None."""
@@ -76,6 +79,7 @@ def read_run(run_dir: Path) -> RunContents:
             config=config,
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,
+            changes=read_changes(run_dir),
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:

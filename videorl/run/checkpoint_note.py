@@ -20,6 +20,7 @@ import yaml
 from videorl.config import CheckpointConfig
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import superseded, write_json
+from videorl.run.changes import going_on_from
 from videorl.run.checkpoints import CheckpointFolder
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ class CheckpointNote:
         self._location = _location(config.location)
         self._noted = _read(root)
         self._run: str = self._noted.get(_RUN) or uuid.uuid4().hex
+
+    @property
+    def step(self) -> int:
+        """Of the newest checkpoint that was noted; 0 = there is none."""
+        return self._noted.get("step") or 0
 
     def check_location(self) -> None:
         """Refuse a new location without checkpoints where the old one had some.
@@ -77,6 +83,7 @@ class CheckpointNote:
                     reached,
                 )
             self._write(None)
+            going_on_from(self._root, 0)
             return
         if state.get(_RUN, self._run) != self._run:
             raise self._of_another_run(str(state[_RUN]))
@@ -90,6 +97,7 @@ class CheckpointNote:
                 self._noted["step"],
             )
         self._write(step)
+        going_on_from(self._root, step)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint's loop state must hold of its run."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import videorl
-from jobs import train
+from jobs import command, train
 from jobs.exit_codes import ExitCode
 from tests.small_runs import SETTINGS
 from videorl.errors import ConfigError
@@ -41,3 +41,8 @@ def test_the_first_line_says_what_is_done_before_anything_is_read(
     with pytest.raises(ConfigError):
         train.main([str(tmp_path / "missing.yaml")])
     assert capsys.readouterr().err == f"[0 s] reading the recipe {tmp_path}/missing.yaml\n"
+
+
+def test_a_change_must_name_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(train.main, ["moving_shapes", "--change", "objective.beta"]) == 2
+    assert "--change needs key=value, got 'objective.beta'" in capsys.readouterr().err
