@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -87,10 +89,14 @@ def connect(
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         # Submitted jobs bring the code as their working directory; other drivers send it along.
         options["runtime_env"] = {"py_modules": [str(_package(name)) for name in _PACKAGES]}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, OSError) as error:
         raise _why_not(error, address) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own exits with the signal's number, which says that the command was refused or so.
+        signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

@@ -12,8 +12,8 @@ from typing import Any
 from videorl.config import CheckpointConfig, Recipe
 from videorl.settings.workers import LearnerConfig
 
-_PER_VIDEO_S = 60.0
-_PER_SOLVER_STEP_S = 10.0
+_VIDEOS, _SOLVER_STEPS = 30, 180
+"""So many of a rank may take `learner.worker_timeout_s` more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +46,25 @@ class Deadlines:
 def policy_deadlines(recipe: Recipe) -> Deadlines:
     """Return the deadlines of a policy's learner: more for larger rounds and longer sampling."""
     videos = recipe.prompts.per_round * recipe.prompts.candidates_per_prompt
-    solver_s = _PER_SOLVER_STEP_S * recipe.sampling.num_inference_steps
-    return _deadlines(recipe.learner, recipe.checkpoint, videos, solver_s)
+    steps = recipe.sampling.num_inference_steps
+    return _deadlines(recipe.learner, recipe.checkpoint, videos, steps)
 
 
 def reward_deadlines(
     learner: LearnerConfig, checkpoint: CheckpointConfig, batch_size: int
 ) -> Deadlines:
     """Return the deadlines of a reward model's training, whose steps take `batch_size` videos."""
-    return _deadlines(learner, checkpoint, batch_size, 0.0)
+    return _deadlines(learner, checkpoint, batch_size, 0)
 
 
 def _deadlines(
-    learner: LearnerConfig, checkpoint: CheckpointConfig, videos: int, solver_s: float
+    learner: LearnerConfig, checkpoint: CheckpointConfig, videos: int, solver_steps: int
 ) -> Deadlines:
     base = learner.worker_timeout_s
     return Deadlines(
         start_s=learner.start_timeout_s,
-        step_s=base + _PER_VIDEO_S * videos / learner.num_workers,
-        sample_s=base + solver_s,
+        step_s=base * (1 + videos / learner.num_workers / _VIDEOS),
+        sample_s=base * (1 + solver_steps / _SOLVER_STEPS),
         save_s=checkpoint.timeout_s,
         other_s=base,
     )

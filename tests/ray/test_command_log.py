@@ -305,7 +305,11 @@ def test_deadlines_grow_with_what_is_asked() -> None:
     recipe.learner.worker_timeout_s = 100.0
     recipe.checkpoint.timeout_s = 7.0
     found = policy_deadlines(recipe)
-    assert found.of(Step(0, ())) == found.of(RehearseStep(())) == 100 + 60 * 64 * 4 / 8
+    assert (
+        found.of(Step(0, ()))
+        == found.of(RehearseStep(()))
+        == pytest.approx(100 + 100 * 64 * 4 / 8 / 30)
+    )
     assert found.of(Save({})) == found.of(RehearseCheckpoint()) == 7.0
     assert found.of(Export("x")) == 100.0
     assert found.start_s == 1800.0

@@ -107,6 +107,8 @@ def _rewards(rewards: list[RewardConfig]) -> Iterator[Problem]:
         yield f"rewards must have one label (default: the name) each, got {', '.join(keys)}"
     for i, reward in enumerate(rewards):
         yield from _reward(f"rewards.{i}", reward)
+        if reward.key in ("generator", "encoder"):  # `videorl scale`, metrics
+            yield f"rewards.{i}.label must not be {reward.key}, which is the name of another pool"
 
 
 def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
@@ -294,3 +296,5 @@ def _resources(key: str, num_cpus: float, num_gpus: float | None) -> Iterator[Pr
     yield at_least(f"{key}.num_cpus", num_cpus, 0)
     if num_gpus is not None:
         yield at_least(f"{key}.num_gpus", num_gpus, 0)
+        if num_gpus > 1 and num_gpus != int(num_gpus):
+            yield f"{key}.num_gpus must be a whole number, or a share of one GPU, got {num_gpus:g}"

@@ -62,6 +62,15 @@ class CheckpointNote:
         if had_some and not self._folder().steps():
             raise self._lost()
 
+    def check_writable(self) -> None:
+        """Refuse a place of its own that checkpoints cannot be written to.
+
+        Raises:
+            CheckpointError: It is so.
+        """
+        if self._location:
+            self._folder().check_writable()
+
     def restored(self, state: Mapping[str, Any] | None) -> None:
         """Take note of what the learner starts from.
 

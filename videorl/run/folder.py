@@ -128,7 +128,7 @@ def open_run(
         then, inputs, asked = read_inputs(folder.root), dict[str, Input](), dict[str, str]()
         # Of the ids as they are asked for, which say no commit.
         as_asked = recipe_fingerprint(recipe), to_yaml(recipe)
-        if not is_finished(folder, recipe.num_steps):
+        if is_going_on := not is_finished(folder, recipe.num_steps):
             asked = pin(recipe, then)
             inputs = inputs_of(recipe)
         changed = _check_recipe(recipe, folder, as_asked, moved(then, inputs), change)
@@ -139,6 +139,8 @@ def open_run(
         keep_inputs(folder.root, inputs, is_new=is_new)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.check_location()
+        if is_going_on:
+            note.check_writable()
         note_changes(folder.root, changed, note.step)
         write_text(folder.root / "fingerprint", as_asked[0])
         write_text(folder.config, to_yaml(recipe))

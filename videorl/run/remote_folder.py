@@ -49,6 +49,19 @@ class RemoteFolder:
         self.copy = Path(tempfile.mkdtemp(prefix="videorl-checkpoints-"))
         atexit.register(shutil.rmtree, self.copy, ignore_errors=True)
 
+    def check_writable(self) -> None:
+        """Write a small object and remove it.
+
+        Raises:
+            CheckpointError: That is not possible.
+        """
+        probe = f"{self._root}/.writable"
+        with self._reaching():
+            self._files.create_dir(self._root, recursive=True)
+            with self._files.open_output_stream(probe) as stream:
+                stream.write(b"0")
+            self._files.delete_file(probe)
+
     def complete(self) -> list[str]:
         """Return the names of complete folders."""
         from pyarrow.fs import FileSelector
