@@ -94,8 +94,8 @@ def connect(
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, OSError) as error:
         raise _why_not(error, address) from error
-    if threading.current_thread() is threading.main_thread():
-        # Ray's own exits with the signal's number, which says that the command was refused or so.
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        # Ray's own exits with the signal's number, which says nothing of a stop.
         signal.signal(signal.SIGTERM, handler)
     try:
         yield

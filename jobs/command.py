@@ -161,8 +161,9 @@ def _line(error: BaseException, code: ExitCode) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    later = "; this may pass: start the same command again" if code == ExitCode.TRANSIENT else ""
-    return f"error: {text}{later}"
+    again = "start the same command again"
+    is_said = code != ExitCode.TRANSIENT or again in text
+    return f"error: {text}" if is_said else f"error: {text}; this may pass: {again}"
 
 
 @contextmanager

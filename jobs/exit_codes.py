@@ -77,6 +77,8 @@ def code_of(error: BaseException) -> ExitCode | None:
     """Return the code that a command ends with; None = a bug, whose traceback is wanted."""
     if isinstance(error, KeyboardInterrupt | StoppedError):
         return ExitCode.STOPPED
+    if isinstance(error, BrokenPipeError):  # of whoever reads what is printed
+        return None
     if isinstance(error, _TRANSIENT) or _is_cluster_lost(error):
         return ExitCode.TRANSIENT
     numbers = list(_system_errors(error))

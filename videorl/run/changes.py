@@ -7,6 +7,8 @@ run folder keeps what it was before, so that older steps are never read by the n
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +18,8 @@ from typing import Any
 from videorl.errors import RunFolderError
 from videorl.files import write_json
 from videorl.recipes.fingerprint import MAY_CHANGE, may_change
+
+logger = logging.getLogger(__name__)
 
 FILE = "changes.json"
 _COMPARED = ("evaluation.source", "evaluation.column", "evaluation.seed")
@@ -82,6 +86,8 @@ def check_changes(
 def note_changes(root: Path, differing: Mapping[str, tuple[Any, Any]], step: int) -> None:
     """Add to the history what holds from `step` on."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
+    if any(key.startswith("rewards.") for key in differing):
+        _set_base_aside(root, step)
     new = [Change(step, key, before, after, when) for key, (before, after) in differing.items()]
     if new:
         _write(root, [*read_changes(root), *new])
@@ -108,6 +114,20 @@ def value_at(changes: Sequence[Change], key: str, step: int, now: Any) -> Any:
         if change.key == key and change.step > step:
             now = change.before
     return now
+
+
+def _set_base_aside(root: Path, step: int) -> None:
+    """Rename the base's evaluation: totals of other weights must not be compared with new ones."""
+    before = root / "evaluation/before.json"
+    if before.exists():
+        aside = before.with_name(f"before-until-step-{step}.json")
+        os.replace(before, aside)
+        logger.warning(
+            "the base was scored with other reward weights: %s is not compared with what follows. "
+            "When the run is done, `videorl evaluate %s` samples and scores both anew",
+            aside,
+            root,
+        )
 
 
 def _write(root: Path, changes: Sequence[Change]) -> None:

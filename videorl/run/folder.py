@@ -117,14 +117,14 @@ def open_run(
         raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")
     folder = RunFolder(Path(recipe.run_dir).absolute())
     with full_disk_explained(folder.root), hold(folder.root):
-        if from_scratch:
-            _begin_anew(folder, recipe.checkpoint)
-        is_new = not folder.config.exists()
+        is_new = from_scratch or not folder.config.exists()
         if is_new and change:
             raise RunFolderError(
-                f"--change: there is no run in {folder.root} yet; give {', '.join(change)} as "
+                f"--change: there is no run in {folder.root} to go on with; give {', '.join(change)} as "
                 "ordinary settings"
             )
+        if from_scratch:
+            _begin_anew(folder, recipe.checkpoint)
         then, inputs, asked = read_inputs(folder.root), dict[str, Input](), dict[str, str]()
         # Of the ids as they are asked for, which say no commit.
         as_asked = recipe_fingerprint(recipe), to_yaml(recipe)

@@ -55,6 +55,7 @@ def caused_by(error: Exception, cause: Exception) -> Exception:
         (RayTaskError("step", "traceback", KeyError("a bug")), None),
         (KeyError("a bug"), None),
         (OSError("a bug"), None),
+        (BrokenPipeError(errno.EPIPE, "nobody reads"), None),
     ],
     ids=lambda value: type(value).__name__,
 )

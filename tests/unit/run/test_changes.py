@@ -62,6 +62,14 @@ def test_a_change_is_refused_with_the_words_that_make_it_possible(tmp_path: Path
 def test_there_must_be_a_run_to_change(tmp_path: Path) -> None:
     said = refusal(tmp_path / "new", "objective.beta=7", change=("objective.beta",))
     assert "there is no run in" in said
+    with open_run(recipe_of(tmp_path)) as folder:
+        pass
+    with (
+        pytest.raises(RunFolderError, match="there is no run in .* to go on with"),
+        open_run(recipe_of(tmp_path), from_scratch=True, change=("objective.beta",)),
+    ):
+        pass
+    assert folder.config.exists(), "nothing was moved"
 
 
 def test_what_the_base_was_evaluated_with_stays(tmp_path: Path) -> None:
@@ -86,6 +94,17 @@ def test_a_weight_of_a_dimension_is_a_part_of_its_section(tmp_path: Path) -> Non
         None,
         2.0,
     )
+
+
+def test_a_base_that_was_scored_with_other_weights_is_kept_but_not_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_run(recipe_of(tmp_path)) as folder:
+        folder.evaluation.mkdir()
+        (folder.evaluation / "before.json").write_text("[]")
+    with open_run(recipe_of(tmp_path, "rewards.0.weight=2"), change=("rewards.0.weight",)):
+        assert [path.name for path in folder.evaluation.iterdir()] == ["before-until-step-0.json"]
+    assert "`videorl evaluate" in caplog.text
 
 
 def test_values_are_known_at_every_step_and_move_back_with_the_checkpoint(tmp_path: Path) -> None:
