@@ -1,6 +1,6 @@
 """What the exit code of every command says, and which error ends with which.
 
-A program that starts commands again (`jobs/keep_going.py`, a job controller) needs this alone: only
+A program that starts commands again (`jobs/retry.py`, a job controller) needs this alone: only
 `TRANSIENT` is worth another try. docs/operations.md shows the table.
 """
 

@@ -120,8 +120,8 @@ def open_run(
         is_new = from_scratch or not folder.config.exists()
         if is_new and change:
             raise RunFolderError(
-                f"--change: there is no run in {folder.root} to go on with; give {', '.join(change)} as "
-                "ordinary settings"
+                f"--change: there is no run in {folder.root} to go on with; give "
+                f"{', '.join(change)} as ordinary settings"
             )
         if from_scratch:
             _begin_anew(folder, recipe.checkpoint)

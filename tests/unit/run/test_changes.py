@@ -65,7 +65,7 @@ def test_there_must_be_a_run_to_change(tmp_path: Path) -> None:
     with open_run(recipe_of(tmp_path)) as folder:
         pass
     with (
-        pytest.raises(RunFolderError, match="there is no run in .* to go on with"),
+        pytest.raises(RunFolderError, match=r"there is no run in .* to go on with"),
         open_run(recipe_of(tmp_path), from_scratch=True, change=("objective.beta",)),
     ):
         pass
