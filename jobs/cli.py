@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": ("jobs.evaluate", "score a policy on fixed prompts and seeds, before and after"),
     "evaluate_reward": (
         "jobs.evaluate_reward",
-        "compare reward models with people, on a benchmark",
+        "compare reward models with people, or with clips spoiled on purpose",
     ),
     "export": ("jobs.export", "write an aligned LoRA for ComfyUI or kohya's trainers"),
     "scale": ("jobs.scale", "resize the worker pools of a run while it works"),

@@ -1,10 +1,12 @@
-r"""`videorl evaluate_reward`: how well reward models agree with people, on a published benchmark.
+r"""`videorl evaluate_reward`: whether reward models see what people see.
 
     videorl evaluate_reward --benchmark videogen_rewardbench --data VideoGen-RewardBench \
         --model video_reward=checkpoints/VideoReward --model vision_reward
     videorl evaluate_reward --benchmark video_feedback --data VideoFeedback \
         --scores evaluation/video_feedback-video_score.parquet
+    videorl evaluate_reward --sanity clips --model video_reward
 
+With `--sanity` no people are asked: clips are spoiled on purpose, and must score lower.
 Every video is scored once, on Ray. Stop it at any moment and start the same command again: it goes
 on with what has no score yet. With `--scores` nothing is scored.
 """
@@ -24,6 +26,7 @@ from videorl.errors import ConfigError
 if TYPE_CHECKING:
     from videorl.config import RewardConfig
     from videorl.data.benchmarks import Benchmark
+    from videorl.data.clips import ClipSource
     from videorl.data.score_reading import ScoredClips
 
 
@@ -32,12 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_overrides(parser, "settings of model N, counted from 0: rewards.N.key=value")
     parser.add_argument(
         "--benchmark",
-        required=True,
         help="videogen_rewardbench, genai_bench, monetbench, vision_reward_regression or "
         "video_feedback",
     )
     text = "folder of the benchmark, unpacked as published"
-    parser.add_argument("--data", type=Path, required=True, help=text)
+    parser.add_argument("--data", type=Path, help=text)
+    text = "clips to spoil: a folder of videos, a table or a run, as in `videorl score`"
+    parser.add_argument("--sanity", type=Path, metavar="CLIPS", help=text)
     command.add_models(parser, "--model")
     parser.add_argument(
         "--scores",
@@ -67,21 +71,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
     if not options.model and not options.scores:
         parser.error("give reward models (--model), or files of scores (--scores)")
+    if options.sanity and (options.benchmark or options.data or options.scores or options.map):
+        parser.error("--sanity goes without --benchmark, --data, --scores and --map")
+    if not options.sanity and not (options.benchmark and options.data):
+        parser.error("give a benchmark (--benchmark and --data), or clips to spoil (--sanity)")
     if options.batch_size < 1:
         parser.error(f"--batch-size must be >= 1, got {options.batch_size}")
     command.start_logging()
+    return _sanity(options) if options.sanity else _benchmark(options)
 
-    from videorl.data.benchmarks import read_benchmark
+
+def _benchmark(options: argparse.Namespace) -> int:
+    """Compare reward models with what people said."""
+    from videorl.data.benchmarks import find_benchmark_clips, read_benchmark
     from videorl.data.score_reading import read_scores
     from videorl.data.score_table import open_scores
     from videorl.evaluation.reward_benchmark import map_dimensions
-    from videorl.recipes.reading import load_rewards
 
     benchmark = read_benchmark(options.benchmark, options.data.absolute())
     out = command.output_folder(command.lasting(options.out))
     mapping = _mapping(options.map)
-    rewards = load_rewards(options.model, None, options.overrides) if options.model else []
-    rewards = [command.located(reward) for reward in rewards]
+    rewards = _rewards(options)
     paths = [out / f"{benchmark.name}-{reward.key}.parquet" for reward in rewards]
     # What is wrong with the last model is an error before hours of scoring with the first: a
     # dimension without a counterpart, a checkpoint that the hub refuses, scores of something else.
@@ -91,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             pass
     scored = [read_scores(path) for path in options.scores]
     for reward, path in zip(rewards, paths, strict=True):
-        if not _score(benchmark, reward, path, options.batch_size, options.address):
+        if not _score(find_benchmark_clips(benchmark), reward, path, options):
             return command.stopped()
         scored.append(read_scores(path))
     _report(benchmark, scored, mapping, out)
@@ -109,19 +119,49 @@ def _mapping(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return mapping
 
 
+def _rewards(options: argparse.Namespace) -> list[RewardConfig]:
+    from videorl.recipes.reading import load_rewards
+
+    rewards = load_rewards(options.model, None, options.overrides) if options.model else []
+    return [command.located(reward) for reward in rewards]
+
+
+def _sanity(options: argparse.Namespace) -> int:
+    """Score clips as they are and spoiled; say what each model sees of it."""
+    from videorl.data.clips import find_clips
+    from videorl.data.score_reading import read_scores
+    from videorl.evaluation.reward_benchmark import MAPPINGS
+    from videorl.evaluation.sanity import findings, format_findings, to_json
+    from videorl.evaluation.spoiling import spoiled
+    from videorl.files import write_json
+
+    clips = find_clips(options.sanity.absolute())
+    source = spoiled(clips)
+    out = command.output_folder(command.lasting(options.out))
+    found = []
+    for reward in _rewards(options):
+        path = out / f"sanity-{reward.key}.parquet"
+        if not _score(source, reward, path, options):
+            return command.stopped()
+        mapping = MAPPINGS["videogen_rewardbench"].get(reward.name, {})
+        found += findings(clips.keys, read_scores(path), mapping)
+    print(format_findings(found))
+    write_json(out / "sanity.json", to_json(found))
+    print(out / "sanity.json")
+    return 0
+
+
 def _score(
-    benchmark: Benchmark, reward: RewardConfig, path: Path, batch_size: int, address: str | None
+    source: ClipSource, reward: RewardConfig, path: Path, options: argparse.Namespace
 ) -> bool:
     """Score what has no score in `path` yet; return whether all of it was tried."""
     from actors.scoring import score_missing
-    from videorl.data.benchmarks import find_benchmark_clips
     from videorl.data.score_table import open_scores
 
-    source = find_benchmark_clips(benchmark)
     with open_scores(path, [reward]) as table:
         table.forget_changed(source)
         finished = table.scored.issuperset(source.keys) or score_missing(
-            source, [reward], table, batch_size, address
+            source, [reward], table, options.batch_size, options.address
         )
         table.merge(source.keys)
     return finished

@@ -12,15 +12,16 @@ next pair is shown. `labels.csv` of a study is what `videorl train_reward` reads
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
 from videorl.errors import ConfigError
+from videorl.settings.extras import needing
 
 if TYPE_CHECKING:
     from videorl.judging.study import Study
@@ -34,6 +35,8 @@ _OF_A_NEW_STUDY = {
     "seed": 0,
 }
 """Options that are decided once, with their defaults."""
+_OF_A_RUN = ("pairs", "from_step", "to_step")
+_LEAST = {"num_pairs": 1, "answers_per_pair": 1, "from_step": 0, "to_step": 0, "seed": 0}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make a study or open it; serve its page until Ctrl-C, or do what was asked instead."""
     options = _parser().parse_args(argv)
-    for name, least in (("num_pairs", 1), ("answers_per_pair", 1), ("from_step", 0), ("seed", 0)):
+    for name, least in _LEAST.items():
         if (value := getattr(options, name)) is not None and value < least:
             raise ConfigError(f"--{name.replace('_', '-')} must be >= {least}, got {value}")
     command.start_logging()
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.judging.annotators import add_annotators
 
-    tokens = add_annotators(folder, options.annotators)
+    add_annotators(folder, options.annotators)
     if options.from_label_studio:
         _import(options.from_label_studio, folder, study)
     if options.to_label_studio:
@@ -93,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.report or options.json:
         _report(folder, study, as_json=options.json)
     if not (options.report or options.json or options.from_label_studio or options.to_label_studio):
-        _serve(folder, study, tokens, options)
+        _serve(folder, study, options)
     return 0
 
 
@@ -117,20 +120,26 @@ def _study(options: argparse.Namespace) -> tuple[Path, Study]:
     if is_file:
         fixed = [name for name in _OF_A_NEW_STUDY if name != "seed"]
         _refuse(options, fixed, "tasks of Label Studio are judged as they are")
+    if len(places) > 1:
+        _refuse(options, _OF_A_RUN, "it is about candidates of a run, and these are folders")
+    if options.pairs == "held_out":
+        _refuse(options, _OF_A_RUN[1:], "held-out videos are from before and after all steps")
     given = {
         name: default if (value := getattr(options, name)) is None else value
         for name, default in _OF_A_NEW_STUDY.items()
     }
     mode_of(given["mode"])
-    count = options.answers_per_pair or 1
+    names = "-vs-".join(Path(abspath(place)).name.removesuffix(".json") for place in places)
+    folder = options.out or Path("judging") / names
+    count = options.answers_per_pair or (
+        read_study(folder).answers_per_pair if is_study(folder) else 1
+    )
     if is_file:
         study = label_studio.study_of_tasks(places[0], given["seed"], count)
     else:
         mode = given.pop("mode")
         pairs = pairs_of(places, Wanted(**given))
         study = Study(mode, given["seed"], count, pairs)
-    names = "-vs-".join(place.absolute().name.removesuffix(".json") for place in places)
-    folder = options.out or Path("judging") / names
     study = open_study(folder, study)
     print(f"study: {folder} ({len(study.pairs)} pairs)", file=sys.stderr)
     return folder, study
@@ -143,18 +152,23 @@ def _refuse(options: argparse.Namespace, names: Sequence[str], why: str) -> None
 
 
 def _import(path: Path, folder: Path, study: Study) -> None:
-    from videorl.judging.label_studio import import_annotations
+    from videorl.judging.label_studio_answers import import_annotations
     from videorl.judging.opening import opened
 
     with opened(folder, study) as answers:
-        new, known = import_annotations(path, answers, study)
-    print(f"{path}: {new} answers are new, {known} were there before")
+        found = import_annotations(path, answers, study)
+    print(
+        f"{path}: {found.num_new} answers are new, {found.num_known} were there before, "
+        f"{sum(found.left_out.values())} annotations are left out"
+    )
 
 
 def _export(path: Path, folder: Path, study: Study) -> None:
     from videorl.judging.answers import complete_answers
     from videorl.judging.label_studio import export_tasks
 
+    if path.suffix == ".xml":
+        raise ConfigError(f"--to-label-studio must be the tasks' JSON file; {path} lies beside it")
     command.output_file(path, "--to-label-studio")
     export_tasks(path, study, complete_answers(folder, study))
     print(f"tasks: {path}; labelling interface: {path.with_suffix('.xml')}")
@@ -174,28 +188,21 @@ def _report(folder: Path, study: Study, *, as_json: bool) -> None:
     print(json.dumps(content, indent=2) if as_json else text, end="\n" if as_json else "")
 
 
-def _serve(folder: Path, study: Study, tokens: dict[str, str], options: argparse.Namespace) -> None:
-    with _needing_nicegui():
+def _serve(folder: Path, study: Study, options: argparse.Namespace) -> None:
+    with needing("videorl judge", "judge"):
         from videorl.pages.frame import serve
         from videorl.pages.judge import judge_app
 
+    from videorl.judging.annotators import read_tokens
     from videorl.judging.opening import opened
+    from videorl.judging.study import read_study
 
-    for name, token in tokens.items():
-        print(f"link of {name}: the address below with ?token={token}")
     with opened(folder, study) as answers:
+        # Read while no other process can change them.
+        study, tokens = read_study(folder), read_tokens(folder)
+        for name, token in tokens.items():
+            print(f"link of {name}: the address below with ?token={token}")
         serve(judge_app(study, answers, tokens), options.host, options.port, options.prefix)
-
-
-@contextlib.contextmanager
-def _needing_nicegui() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"videorl judge needs {error.name}, which is not installed: "
-            "pip install 'videorl[judge]'"
-        ) from error
 
 
 if __name__ == "__main__":

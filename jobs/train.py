@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
     with open_run(recipe, from_scratch=options.from_scratch, change=changed) as folder:
-        stages.begin("loading Ray and PyTorch")
+        stages.begin("loading Ray")
         from actors.run import run
 
         try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
-from videorl.errors import ConfigError
+from videorl.settings.extras import needing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,14 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_option(parser, "--prefix", "", text)
     options = parser.parse_args(argv)
 
-    try:
+    with needing("videorl watch", "watch"):
         from videorl.pages.frame import serve
         from videorl.pages.watch.app import watch_app
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"videorl watch needs {error.name}, which is not installed: "
-            "pip install 'videorl[watch]'"
-        ) from error
 
     serve(watch_app(options.folder), options.host, options.port, options.prefix)
     return 0

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from videorl.errors import VideorlError
 
 CHROMIUM = Path("/usr/bin/chromium")
 """Debian's browser, which playwright drives."""
@@ -21,11 +24,32 @@ def served(place: Path, *options: str, module: str = "jobs.watch") -> Iterator[s
         options: Further words of the command.
         module: `jobs.watch` or `jobs.judge`.
     """
-    words = [sys.executable, "-m", module, str(place), "--port", "0", *options]
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    with started(module, place, *options) as (url, _):
+        yield url
+
+
+@contextmanager
+def started(
+    module: str, *words: object, log: IO[str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run a server on a free port meanwhile; yield its address, which ends in /, and its process.
+
+    Args:
+        module: `jobs.watch` or `jobs.judge`.
+        words: Of its command.
+        log: Gets what the server logs; None = this process's standard error.
+
+    Raises:
+        VideorlError: It ended before it served; its log says why.
+    """
+    command = [sys.executable, "-m", module, *map(str, words), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert server.stdout is not None
-        yield next(line.split()[1] for line in server.stdout if line.startswith("open "))
+        opening = (line.split()[1] for line in server.stdout if line.startswith("open "))
+        if (url := next(opening, None)) is None:
+            raise VideorlError(f"{module} ended with code {server.wait()} before it served a page")
+        yield url, server
     finally:
         server.terminate()
         server.wait()

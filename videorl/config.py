@@ -195,6 +195,11 @@ class Recipe:
         return self.objective.learns_from != "prompts" and not self.offline.archive
 
     @property
+    def shares_videos(self) -> bool:
+        """Whether several processes share a video, of the learner or of generator workers."""
+        return max(self.learner.context_parallel, self.generators.context_parallel) > 1
+
+    @property
     def video_pixels(self) -> int:
         """Frames times height times width of a video."""
         return self.sampling.num_frames * self.sampling.height * self.sampling.width

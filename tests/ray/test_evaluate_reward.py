@@ -65,6 +65,15 @@ def test_a_benchmark_is_scored_once_and_judged(
     reasons = [row["skipped"] for row in judged if row["dimension"] == "TA" and row["skipped"]]
     assert ["missing.mp4" in reasons[0], "damaged.mp4" in reasons[1]] == [True, True]
 
+    clips = ["--sanity", str(tmp_path / "data/videos"), "--out", str(tmp_path / "sanity")]
+    for number, text in enumerate(TEXTS):
+        (tmp_path / f"data/videos/{number}.txt").write_text(text)
+    assert evaluate_reward.main([*clips, "--model", "moving_shapes", "rewards.0.num_cpus=0.5"]) == 0
+    assert "moving_shapes  TA  text_alignment" in capsys.readouterr().out
+    found = json.loads((tmp_path / "sanity/sanity.json").read_text())["results"]
+    assert {(one["num_clips"], one["num_skipped"]) for one in found} == {(3, 1)}
+    assert {one["verdict"] for one in found} == {"sees it"}
+
     again = [*options, "--scores", str(scores), "--out", str(tmp_path / "again")]
     assert evaluate_reward.main(again) == 0
     assert table.splitlines()[:-1] == capsys.readouterr().out.splitlines()[:-1]

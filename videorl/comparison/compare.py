@@ -9,6 +9,7 @@ from typing import Any
 
 from videorl.comparison.runs import ComparedRun, differing_settings
 from videorl.comparison.scores import Difference, Kind, Measured, Metric, measure, scale_problem
+from videorl.evaluation.text_table import text_table
 from videorl.report.charts import fixed, number, signed
 from videorl.report.verdicts import label
 from videorl.run.progress import duration
@@ -123,8 +124,8 @@ def format_comparison(comparison: Comparison) -> str:
     settings: list[tuple[str, ...]] = [("setting", *(run.label for run in comparison.runs))]
     for name, values in comparison.settings.items():
         settings.append((name, *(shown(values, run.label) for run in comparison.runs)))
-    blocks = [_table(rows), _table(cost)]
-    blocks.append(_table(settings) if len(settings) > 1 else "all settings are the same")
+    blocks = [text_table(rows), text_table(cost)]
+    blocks.append(text_table(settings) if len(settings) > 1 else "all settings are the same")
     blocks += [f"note: {note}" for note in comparison.notes]
     return "\n\n".join(blocks)
 
@@ -174,11 +175,3 @@ def _difference(found: Difference | None, kind: Kind) -> str:
 
 def _with_sign(value: float, kind: Kind) -> str:
     return signed(value) if kind != "unseen" else f"{'+' if value > 0 else ''}{number(value)}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

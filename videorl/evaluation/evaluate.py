@@ -15,6 +15,7 @@ from videorl.evaluation.statistics import (
     paired_bootstrap,
     win_rate,
 )
+from videorl.evaluation.text_table import text_table
 from videorl.types import ScoredCandidate, ScoredGroup
 
 _Samples: TypeAlias = Sequence[Sequence[ScoredCandidate]]
@@ -179,17 +180,12 @@ def format_summary(summary: EvaluationSummary) -> str:
         means = f"{unseen.before:.3f}", f"{unseen.after:.3f}"
         relative = "" if unseen.relative is None else f"{unseen.relative:+.1%}"
         rows.append((f"{name} (unseen)", *means, relative, ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    table = [
-        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 5))])
-        for row in rows
-    ]
     shown = [k for k in (1, 2, 4, 8, 16, 32, 64) if k in summary.best_of_k]
     curve = "  ".join(f"{k}: {summary.best_of_k[k]:.3f}" for k in shown)
     return "\n".join(
         [
             f"{summary.num_prompts} held-out prompts, the same seeds before and after",
-            *(line.rstrip() for line in table),
+            text_table(rows, right=range(1, 5)),
             f"best of k samples of the base   {curve}",
             f"prompts won                     {summary.win_rate:.0%}",
             *(f"{'yes' if held else 'NO ':<4}{name}" for name, held in summary.verdicts.items()),

@@ -11,6 +11,7 @@ from videorl.data.clips import Key
 from videorl.data.score_reading import ScoredClips
 from videorl.errors import ConfigError
 from videorl.evaluation.agreement import PairwiseAccuracy, pairwise_accuracy, spearman
+from videorl.evaluation.text_table import text_table
 from videorl.types import Score
 
 TOTAL = "total"
@@ -172,15 +173,8 @@ def format_agreements(benchmark: Benchmark, found: Sequence[Agreement]) -> str:
             values = ("-" if agreement.spearman is None else f"{agreement.spearman:+.4f}",)
         counts = (str(agreement.num_used), str(agreement.num_skipped))
         rows.append((agreement.model, agreement.dimension, agreement.scored_by, *counts, *values))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([f"{benchmark.name}: {len(benchmark.keys())} videos", *lines])
+    lines = text_table(rows, right=range(3, len(rows[0])))
+    return f"{benchmark.name}: {len(benchmark.keys())} videos\n{lines}"
 
 
 def to_json(benchmark: Benchmark, found: Sequence[Agreement]) -> dict[str, Any]:

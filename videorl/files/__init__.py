@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from errno import EINVAL, ENOTSUP
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,37 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def write_durably(path: Path, text: str, mode: int = 0o666) -> None:
+    """Replace `path` atomically, on disk when this returns, also if the machine then stops.
+
+    Args:
+        path: Of the file.
+        text: What it holds then.
+        mode: Its permissions from its creation on, of which the umask takes some away.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # what a kill left may be readable by others
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force to disk which files a folder has, where its file system can do that."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOTSUP):  # as some network file systems say
+            raise
+    finally:
+        os.close(number)
+
+
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Replace `path` atomically with a CSV of `rows`."""
     table = io.StringIO()
@@ -47,4 +79,9 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace `path` atomically with `value` as JSON."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """Return the text of a JSON file, as `write_json` writes it."""
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from videorl.errors import ConfigError, RunFolderError
-from videorl.files import write_json
+from videorl.files import as_json, write_durably
+from videorl.judging.holding import held
 
 FILE = "annotators.json"
 _LONGEST = 60
@@ -34,14 +34,16 @@ def add_annotators(folder: Path, names: Sequence[str]) -> dict[str, str]:
 
     Raises:
         ConfigError: A name cannot be used.
-        RunFolderError: The file of tokens is damaged.
+        RunFolderError: The file of tokens is damaged, or new names come while another process has
+            the study open, which would not know them.
     """
+    wanted = list(map(checked_name, names))
     tokens = read_tokens(folder)
-    new = {name: secrets.token_urlsafe(16) for name in map(checked_name, names)}
-    if any(name not in tokens for name in new):
-        tokens = {**new, **tokens}
-        write_json(folder / FILE, tokens)
-        os.chmod(folder / FILE, 0o600)
+    if all(name in tokens for name in wanted):
+        return tokens
+    with held(folder):
+        tokens = {name: secrets.token_urlsafe(16) for name in wanted} | read_tokens(folder)
+        write_durably(folder / FILE, as_json(tokens), mode=0o600)
     return tokens
 
 

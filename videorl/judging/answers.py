@@ -14,11 +14,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from videorl.errors import RunFolderError
+from videorl.files import sync_folder
 from videorl.judging.questions import A, B
 from videorl.judging.study import LAYOUT, Answer, Study, check_layout
 from videorl.judging.tables import Tables
@@ -45,12 +48,16 @@ class Answers:
         """The last line of every person and pair."""
         self._path = folder / FILE
         _cut_torn_end(self._path)
-        # Unbuffered: an answer is in the file, or is not.
-        self._file = self._path.open("ab", buffering=0)
-        if not self._path.stat().st_size:
-            self._append({"layout": LAYOUT, "study": study.id})
         self._tables = Tables(folder, study)
         self._tables.rewrite(self.complete())
+        self._are_tables_stale = False
+        # Unbuffered: an answer is in the file, or is not.
+        self._file = self._path.open("ab", buffering=0)
+        self._whole: int | None = None
+        """Where the file is to be cut, as half a line is behind it that could not be cut off."""
+        if not self._path.stat().st_size:
+            self._append({"layout": LAYOUT, "study": study.id})
+            sync_folder(folder)
 
     def __enter__(self) -> Answers:
         """Return itself, open."""
@@ -59,8 +66,10 @@ class Answers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        """Close the file."""
+        """Close the file, and try once more to write tables that are behind."""
         self._file.close()
+        if self._are_tables_stale:
+            self._write_tables(None)
 
     def complete(self) -> list[Answer]:
         """Return the complete answers, in the order in which they were completed."""
@@ -76,7 +85,9 @@ class Answers:
         Raises:
             RunFolderError: This person has answered the pair before, or the answer does not fit
                 the study.
-            OSError: It could not be written; nothing of it is kept.
+            OSError: It could not be written; nothing of it is kept. The tables that follow from
+                the answers may fail without it: they are written again with a later answer, when
+                this is closed, or when the study is opened again.
         """
         if problem := _problem(answer, self._study):
             raise RunFolderError(f"pair {answer.pair}: {problem}")
@@ -87,18 +98,42 @@ class Answers:
         self.latest.pop(key, None)
         self.latest[key] = answer
         if answer.is_complete:
-            self._tables.add(answer)
+            self._write_tables(answer)
+
+    def _write_tables(self, new: Answer | None) -> None:
+        """Bring the tables up to date, by the new answer alone if they lack nothing else."""
+        try:
+            if new is None or self._are_tables_stale:
+                self._tables.rewrite(self.complete())
+            else:
+                self._tables.add(new)
+        except OSError as error:
+            self._are_tables_stale = True
+            logger.error(
+                "answers are safe in %s, but labels.csv and answers/ are behind (%s); they are "
+                "written again with the next answer, or when the study is opened",
+                self._path,
+                error,
+            )
+        else:
+            self._are_tables_stale = False
 
     def _append(self, content: Mapping[str, Any]) -> None:
-        size = self._path.stat().st_size
         line = json.dumps(content, ensure_ascii=True).encode() + b"\n"
+        number = self._file.fileno()
+        if self._whole is not None:
+            os.ftruncate(number, self._whole)
+        self._whole = self._path.stat().st_size
         try:
             if self._file.write(line) != len(line):
-                raise OSError(f"{self._path} takes no more; is the disk full?")
-            os.fsync(self._file.fileno())
+                raise OSError(ENOSPC, os.strerror(ENOSPC), str(self._path))
+            os.fsync(number)
         except OSError:
-            os.ftruncate(self._file.fileno(), size)
+            with suppress(OSError):  # or before the next line
+                os.ftruncate(number, self._whole)
+                self._whole = None
             raise
+        self._whole = None
 
 
 def read_answers(folder: Path, study: Study) -> dict[tuple[str, str], Answer]:
@@ -158,8 +193,8 @@ def _check_head(path: Path, row: Any, study: Study) -> None:
 def _problem(answer: Answer, study: Study) -> str:
     if answer.pair not in study.by_id:
         return f"the study has no pair {answer.pair!r}"
-    if answer.left not in (A, B):
-        return f"`left` must be A or B, got {answer.left!r}"
+    if answer.left not in (A, B, None):
+        return f"`left` must be A, B or null, got {answer.left!r}"
     if answer.is_complete and len(answer.choices) != len(study.asks.questions):
         return f"{len(answer.choices)} of {len(study.asks.questions)} questions have an answer"
     problem = study.asks.check(answer.choices)

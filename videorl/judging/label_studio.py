@@ -1,15 +1,17 @@
-"""Studies as Label Studio has them: JSON tasks, annotations, and the configuration that shows them.
+"""Studies as Label Studio has them: JSON tasks, and the configuration that shows them.
 
 Written from the tags `Pairwise` and `Choices` of HumanSignal/label-studio. A task's `data` has the
 two videos as `A` and `B`. A `Pairwise` can say left or right alone, so `Overall` has a `Choices`
 for ties beside it, and the dimensions and the checklist are `Choices`. A `TextArea` keeps the name
-of who judged.
+of who judged. `label_studio_answers` reads what comes back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -17,14 +19,15 @@ from xml.sax.saxutils import escape, quoteattr
 
 from videorl.errors import DatasetError
 from videorl.files import write_text
-from videorl.judging.answers import Answers
+from videorl.judging.folders import PLAYABLE
 from videorl.judging.questions import OVERALL, SAME, A, B
 from videorl.judging.sources import problem_of_video
 from videorl.judging.study import Answer, Side, Study, StudyPair
+from videorl.videos.finding import SUFFIXES
 
-_SIDES = {"left": A, "right": B}
-_TIE = "tie"
-_WHO = "annotator"
+SIDES = {"left": A, "right": B}
+TIE = "tie"
+WHO = "annotator"
 _LOCAL = "/data/local-files/?d="
 """How Label Studio names a file of its machine, relative to its document root."""
 
@@ -39,11 +42,11 @@ def configuration(study: Study) -> str:
         name = question.name
         if name == OVERALL:
             lines.append(f'  <Pairwise name="{name}" toName="{A},{B}"/>')
-            name, values = _TIE, [SAME]
+            name, values = TIE, [SAME]
         lines.append(f'  <Choices name="{name}" toName="{A}">')
         lines += [f'    <Choice value="{escape(value)}"/>' for value in values]
         lines.append("  </Choices>")
-    lines += [f'  <TextArea name="{_WHO}" toName="{A}" maxSubmissions="1"/>', "</View>", ""]
+    lines += [f'  <TextArea name="{WHO}" toName="{A}" maxSubmissions="1"/>', "</View>", ""]
     return "\n".join(lines)
 
 
@@ -63,11 +66,7 @@ def export_tasks(path: Path, study: Study, answers: Sequence[Answer]) -> None:
                 "pair": pair.id,
                 "study": study.id,
             },
-            "annotations": [
-                {"result": _result(answer), "lead_time": answer.seconds}
-                for answer in answers
-                if answer.pair == pair.id
-            ],
+            "annotations": [_annotation(answer) for answer in answers if answer.pair == pair.id],
         }
         for number, pair in enumerate(study.pairs, 1)
     ]
@@ -75,17 +74,26 @@ def export_tasks(path: Path, study: Study, answers: Sequence[Answer]) -> None:
     write_text(path.with_suffix(".xml"), configuration(study))
 
 
+def _annotation(answer: Answer) -> dict[str, Any]:
+    found: dict[str, Any] = {"result": _result(answer)}
+    if answer.seconds is not None:
+        found["lead_time"] = answer.seconds
+    if answer.time is not None:
+        found["created_at"] = datetime.fromtimestamp(answer.time, UTC).isoformat()
+    return found
+
+
 def _result(answer: Answer) -> list[dict[str, Any]]:
     def region(name: str, kind: str, value: dict[str, Any], to_name: str = A) -> dict[str, Any]:
         return {"from_name": name, "to_name": to_name, "type": kind, "value": value}
 
-    found = [region(_WHO, "textarea", {"text": [answer.annotator]})]
-    names = {side: name for name, side in _SIDES.items()}
+    found = [region(WHO, "textarea", {"text": [answer.annotator]})]
+    names = {side: name for name, side in SIDES.items()}
     for question, choice in answer.choices.items():
         if question == OVERALL and choice in names:
             found.append(region(OVERALL, "pairwise", {"selected": names[choice]}, OVERALL))
         else:
-            name = _TIE if question == OVERALL else question
+            name = TIE if question == OVERALL else question
             found.append(region(name, "choices", {"choices": [choice]}))
     return found
 
@@ -123,110 +131,63 @@ def study_of_tasks(path: Path, seed: int, answers_per_pair: int) -> Study:
     """
     pairs: list[StudyPair] = []
     for number, task in enumerate(read_tasks(path), 1):
-        data = task["data"]
-        names = (A, B) if A in data and B in data else _names_of_videos(data)
-        if len(names) != 2:
-            raise DatasetError(
-                f"{path}, task {number} must name two videos in its data, got {', '.join(names)}"
-            )
-        videos = [_local(path, number, str(data[name])) for name in names]
-        sides = [Side(video, str(name)) for video, name in zip(videos, names, strict=True)]
+        data, named = task["data"], videos_of(path, number, task)
+        sides = [Side(_existing(path, number, places), name) for name, places in named.items()]
         prompt = next((data[key] for key in ("prompt", "text") if key in data), "")
         pairs.append(StudyPair(f"p{number - 1:05d}", str(prompt), *sides))
     return Study("overall", seed, answers_per_pair, tuple(pairs))
 
 
-def _names_of_videos(data: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, value in data.items()
-        if isinstance(value, str) and (_LOCAL in value or Path(urlsplit(value).path).suffix)
-    )
+def videos_of(path: Path, number: int, task: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return, by name in the task's data, the absolute paths that each of its two videos may have.
+
+    Args:
+        path: Of the file of tasks.
+        number: Of the task, for errors.
+        task: As `read_tasks` returns it.
+
+    Raises:
+        DatasetError: There are not two, or a video is on another machine.
+    """
+    data = task["data"]
+    named = [A, B] if A in data and B in data else [n for n in data if _is_video(data[n])]
+    if len(named) != 2:
+        raise DatasetError(
+            f"{path}, task {number} must name two videos in its data, got {len(named)}"
+            f"{': ' if named else ''}{', '.join(named)}"
+        )
+    return {name: _places(path, number, str(data[name])) for name in named}
 
 
-def _local(path: Path, number: int, place: str) -> str:
-    parts = urlsplit(place)
+def _is_video(value: Any) -> bool:
+    """Tell whether a value of a task's data is an address or path of a video."""
+    if not isinstance(value, str):
+        return False
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # such as brackets that no address has
+        return False
+    return _LOCAL in value or Path(parts.path).suffix.lower() in SUFFIXES | PLAYABLE
+
+
+def _places(path: Path, number: int, place: str) -> list[str]:
+    try:
+        parts = urlsplit(place)
+    except ValueError as error:
+        raise DatasetError(f"{path}, task {number}: {place} is no address: {error}") from error
     if query := parse_qs(parts.query).get("d"):
         tried = [Path("/", query[0]), path.parent / query[0]]
     elif parts.scheme in ("http", "https"):
         raise DatasetError(f"{path}, task {number}: {place} is not on this machine; download it")
     else:
-        tried = [(path.parent / place.removeprefix("file://")).absolute()]
-    for found in tried:
-        if found.is_file():
-            if problem := problem_of_video(found):
-                raise DatasetError(f"{path}, task {number}: {problem}")
-            return str(found)
-    raise DatasetError(f"{path}, task {number}: there is no file {tried[0]}")
+        tried = [path.parent / place.removeprefix("file://")]
+    return [str(found.absolute()) for found in tried]
 
 
-def import_annotations(path: Path, answers: Answers, study: Study) -> tuple[int, int]:
-    """Add the annotations of an export to a study; return how many were new, and how many known.
-
-    Tasks are matched by `data.pair`, where `data.study` is this study, or by their order if no
-    task names a study and there are as many as pairs.
-
-    Raises:
-        DatasetError: The tasks are those of another study, or an annotation cannot be read.
-    """
-    tasks = read_tasks(path)
-    pairs = _matched(path, tasks, study)
-    new = known = 0
-    for number, (task, pair) in enumerate(zip(tasks, pairs, strict=True), 1):
-        for annotation in task.get("annotations") or ():
-            try:
-                answer = _answer(annotation, pair, study)
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-                raise DatasetError(
-                    f"{path}, task {number}: an annotation cannot be read ({error!r:.80})"
-                ) from error
-            if answer is None:
-                continue
-            earlier = answers.latest.get((answer.pair, answer.annotator))
-            if earlier and earlier.is_complete:
-                known += 1
-            else:
-                answers.add(answer)
-                new += 1
-    return new, known
-
-
-def _matched(path: Path, tasks: Sequence[dict[str, Any]], study: Study) -> list[StudyPair]:
-    named = [task["data"].get("study") for task in tasks]
-    if strange := [name for name in named if name not in (None, study.id)]:
-        raise DatasetError(f"{path} holds tasks of the study {strange[0]}, not of {study.id}")
-    if not any(named):
-        if len(tasks) != len(study.pairs):
-            raise DatasetError(f"{path} has {len(tasks)} tasks, the study {len(study.pairs)} pairs")
-        return list(study.pairs)
-    try:
-        return [study.by_id[task["data"]["pair"]] for task in tasks]
-    except KeyError as error:
-        raise DatasetError(f"{path} has a task whose pair is not in the study: {error}") from error
-
-
-def _answer(annotation: dict[str, Any], pair: StudyPair, study: Study) -> Answer | None:
-    """Return what an annotation says; None if it was skipped, or leaves a question open."""
-    names = [question.name for question in study.asks.questions]
-    choices: dict[str, str] = {}
-    who = ""
-    for name, kind, value in _regions(annotation):
-        if kind == "pairwise":
-            choices[name if name in names else names[0]] = _SIDES[value["selected"]]
-        elif kind == "choices" and (name in names or name == _TIE):
-            choices[OVERALL if name == _TIE else name] = value["choices"][0]
-        elif kind == "textarea" and name == _WHO:
-            who = value["text"][0] if isinstance(value["text"], list) else value["text"]
-    if annotation.get("was_cancelled") or len(choices) < len(names):
-        return None
-    if problem := study.asks.check(choices):
-        raise ValueError(f"the study {problem}")
-    by = annotation.get("completed_by", "unknown")
-    who = who or str(by.get("email") or by.get("id") if isinstance(by, dict) else by)
-    seconds = float(annotation.get("lead_time") or 0.0)
-    return Answer(pair.id, who, choices, True, A, seconds, 0.0)
-
-
-def _regions(annotation: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for region in annotation["result"]:
-        yield region["from_name"], region["type"], region["value"]
+def _existing(path: Path, number: int, places: Sequence[str]) -> str:
+    found = next(filter(os.path.isfile, places), None)
+    if found is None:
+        raise DatasetError(f"{path}, task {number}: there is no file {places[0]}")
+    if problem := problem_of_video(Path(found)):
+        raise DatasetError(f"{path}, task {number}: {problem}")
+    return found

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from videorl.errors import RunFolderError
 from videorl.judging.answers import Answers
+from videorl.judging.holding import held
 from videorl.judging.study import Study
-from videorl.run.lock import hold, is_held
 
 
 @contextmanager
@@ -19,14 +18,5 @@ def opened(folder: Path, study: Study) -> Iterator[Answers]:
     Raises:
         RunFolderError: Another process does, or the answers cannot be read; see `Answers`.
     """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(hold(folder))
-        except RunFolderError as error:
-            if not is_held(folder):
-                raise  # it cannot be written
-            raise RunFolderError(
-                f"the study {folder} is open in another process; give people the page of that "
-                "server, or stop it first"
-            ) from error
-        yield stack.enter_context(Answers(folder, study))
+    with held(folder), Answers(folder, study) as answers:
+        yield answers

@@ -7,30 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from videorl.errors import ConfigError
-from videorl.evaluation.statistics import Interval
 from videorl.judging.questions import INVALID, SAME, A, B, outcomes
+from videorl.judging.strengths import Said, Strength, strengths_of
 from videorl.judging.study import Answer, Study
+from videorl.settings.extras import needing
 
-_RESAMPLES = 1000
-_PRIOR = 0.5
-"""Wins and losses that every two groups that met are given, so that a strength is finite even if
-one of them won every time."""
 _CODES = {A: 0.0, B: 1.0, SAME: 2.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Strength:
-    """Of a group, by the model of Bradley and Terry; strengths of a question add up to 0.
-
-    exp(difference of two strengths) is the odds that people prefer the first.
-    """
-
-    group: str
-    strength: Interval
-    """With its 95 % bootstrap interval; pairs are drawn again, each with all of its answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +36,14 @@ class QuestionResult:
     """Without those who could not tell."""
     num_cannot_tell: int
     alpha: float | None
-    """Krippendorff's alpha (nominal) of A, B and same; None where no pair has two answers, or all
-    answers are equal."""
+    """Krippendorff's alpha (nominal) of A, B and same, which are the study's: the same video,
+    whichever side of the screen it was on. None where no pair has two answers, or all answers are
+    equal."""
     duels: tuple[Duel, ...]
     strengths: tuple[Strength, ...]
+    """Of the largest set of groups that answers connect."""
+    missing: tuple[str, ...]
+    """What of the strengths could not be said, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +86,27 @@ def results_of(study: Study, answers: Sequence[Answer]) -> Results:
     )
 
 
-_Said = Sequence[tuple[Answer, str]]
-
-
-def _question(study: Study, name: str, said: _Said) -> QuestionResult:
+def _question(study: Study, name: str, said: Said) -> QuestionResult:
     told = [(answer, outcome) for answer, outcome in said if outcome != INVALID]
-    groups = sorted({side.group for pair in study.pairs for side in (pair.a, pair.b)})
-    wins_PGG = _wins(study, groups, told)
+    found, missing = strengths_of(study, told)
     return QuestionResult(
         question=name,
         num_answers=len(told),
         num_cannot_tell=len(said) - len(told),
         alpha=agreement(told),
         duels=_duels(study, told),
-        strengths=strengths(groups, wins_PGG) if len(groups) > 1 and told else (),
+        strengths=found,
+        missing=missing,
     )
 
 
-def agreement(said: _Said) -> float | None:
+def agreement(said: Said) -> float | None:
     """Return Krippendorff's alpha of outcomes: 1 = people agree, 0 = as if by chance.
 
     None where it does not exist: no pair has two answers, or all answers are the same.
     """
-    try:
+    with needing("videorl judge --report", "judge"):
         from krippendorff import alpha
-    except ModuleNotFoundError as error:
-        raise _lacking(error) from error
 
     pairs = {pair: place for place, pair in enumerate(dict.fromkeys(a.pair for a, _ in said))}
     people = {who: place for place, who in enumerate(dict.fromkeys(a.annotator for a, _ in said))}
@@ -137,72 +119,7 @@ def agreement(said: _Said) -> float | None:
     return float(alpha(reliability_data=codes_RP, level_of_measurement="nominal"))
 
 
-def _wins(study: Study, groups: Sequence[str], said: _Said) -> npt.NDArray[np.float64]:
-    """Return wins [P, G, G] by pair: of the row's group over the column's; a tie is half a win."""
-    place = {group: number for number, group in enumerate(groups)}
-    by_pair: dict[str, npt.NDArray[np.float64]] = {}
-    for answer, outcome in said:
-        pair = study.by_id[answer.pair]
-        a, b = place[pair.a.group], place[pair.b.group]
-        if a == b:
-            continue
-        wins_GG = by_pair.setdefault(pair.id, np.zeros((len(groups), len(groups))))
-        share = 0.5 if outcome == SAME else float(outcome == A)
-        wins_GG[a, b] += share
-        wins_GG[b, a] += 1.0 - share
-    return np.array(list(by_pair.values())).reshape(-1, len(groups), len(groups))
-
-
-def strengths(
-    groups: Sequence[str], wins_PGG: npt.NDArray[np.float64], seed: int = 0
-) -> tuple[Strength, ...]:
-    """Return the strength of each group, the strongest first; those that met nobody have none.
-
-    Args:
-        groups: Their names.
-        wins_PGG: Wins by pair, as `_wins` counts them.
-        seed: Of the bootstrap.
-    """
-    try:
-        from choix import ilsr_pairwise_dense
-    except ModuleNotFoundError as error:
-        raise _lacking(error) from error
-
-    total_GG = wins_PGG.sum(0)
-    met_GG = (total_GG + total_GG.T) > 0
-    kept = _connected(met_GG)
-    if len(kept) < 2:
-        return ()
-    met_GG = met_GG[np.ix_(kept, kept)]
-
-    def fit(wins_GG: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return ilsr_pairwise_dense(wins_GG[np.ix_(kept, kept)] + _PRIOR * met_GG)
-
-    rng = np.random.default_rng(seed)
-    drawn_SP = rng.integers(0, len(wins_PGG), (_RESAMPLES, len(wins_PGG)))
-    fits_SG = np.array([fit(wins_PGG[drawn_P].sum(0)) for drawn_P in drawn_SP])
-    low_G, high_G = np.quantile(fits_SG, [0.025, 0.975], axis=0)
-    found = [
-        Strength(groups[group], Interval(float(mean), float(low), float(high)))
-        for group, mean, low, high in zip(kept, fit(total_GG), low_G, high_G, strict=True)
-    ]
-    return tuple(sorted(found, key=lambda group: -group.strength.mean))
-
-
-def _connected(met_GG: npt.NDArray[np.bool_]) -> list[int]:
-    """Return the largest set of groups that can be compared, by others if not directly."""
-    best: set[int] = set()
-    for start in range(len(met_GG)):
-        reached, new = {start}, {start}
-        while new:
-            new = {int(n) for group in new for n in np.flatnonzero(met_GG[group])} - reached
-            reached |= new
-        if len(reached) > len(best):
-            best = reached
-    return sorted(best)
-
-
-def _duels(study: Study, said: _Said) -> tuple[Duel, ...]:
+def _duels(study: Study, said: Said) -> tuple[Duel, ...]:
     found: Counter[tuple[str, str, str]] = Counter()
     for answer, outcome in said:
         pair = study.by_id[answer.pair]
@@ -214,12 +131,6 @@ def _duels(study: Study, said: _Said) -> tuple[Duel, ...]:
     return tuple(
         Duel(first, second, *(found[first, second, outcome] for outcome in (A, SAME, B)))
         for first, second in pairs
-    )
-
-
-def _lacking(error: ModuleNotFoundError) -> ConfigError:
-    return ConfigError(
-        f"results need {error.name}, which is not installed: pip install 'videorl[judge]'"
     )
 
 
@@ -241,27 +152,30 @@ def text_of(results: Results) -> str:
             f"{question.num_answers} answers, {question.num_cannot_tell} could not tell; "
             f"Krippendorff's alpha {alpha}.",
         ]
+        lines += [f"- {sentence}" for sentence in question.missing]
         rows = [
             (duel.first, duel.second, str(duel.wins), str(duel.ties), str(duel.losses))
             for duel in question.duels
         ]
         lines += _table(("first", "second", "wins", "ties", "losses"), rows)
         strong = [
-            (found.group, *(f"{value:+.3f}" for value in _ends(found.strength)))
+            (found.group, *map(_signed, (found.strength, found.low, found.high)))
             for found in question.strengths
         ]
         lines += _table(("group", "strength", "2.5 %", "97.5 %"), strong)
     return "\n".join(lines) + "\n"
 
 
-def _ends(interval: Interval) -> tuple[float, float, float]:
-    return interval.mean, interval.low, interval.high
+def _signed(value: float | None) -> str:
+    return "—" if value is None else f"{value:+.3f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
-    cells = [head, ["-" * len(name) for name in head], *rows]
+    # A bar in a folder's name would be the end of a cell.
+    plain = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    cells = [head, ["-" * len(name) for name in head], *plain]
     widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
     return [
         "",

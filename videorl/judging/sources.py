@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from collections import Counter, defaultdict
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from videorl.data.archive import read_table, video_path
-from videorl.data.clips import Clip, find_clips
 from videorl.errors import ArchiveError, ConfigError, DatasetError, VideoError
+from videorl.judging.folders import PLAYABLE, matches
 from videorl.judging.study import Side, StudyPair
 from videorl.seeds import derive_seed
 from videorl.videos.opening import open_frames
@@ -23,8 +22,6 @@ from videorl.videos.opening import open_frames
 logger = logging.getLogger(__name__)
 
 KINDS = ("chosen", "random", "held_out")
-PLAYABLE = frozenset({".mp4", ".m4v", ".webm", ".ogv", ".mov"})
-"""Suffixes of files that browsers play."""
 _SHOWN = 5
 """So many pairs that are left out are logged one by one."""
 
@@ -56,11 +53,10 @@ def pairs_of(places: Sequence[Path], wanted: Wanted) -> tuple[StudyPair, ...]:
     - `chosen`: what a run learned from. `random`: two candidates of a prompt, the one with the
       higher total against the one with the lower. `held_out`: the held-out prompts before and
       after training.
-    - Folders: videos with the same path below their folder, whatever the suffix; where no two
-      folders share a path, videos with the same prompt.
+    - Folders: see `videorl.judging.folders`.
 
-    Videos that are missing or damaged, or that browsers do not play, cost their pairs, which are
-    logged and counted.
+    Videos that are missing or damaged, or that browsers do not play, cost their pairs; those, and
+    whatever else has no pair, are logged and counted.
 
     Raises:
         ConfigError: A place is no folder, or there is only one and it is no run.
@@ -88,7 +84,12 @@ def pairs_of(places: Sequence[Path], wanted: Wanted) -> tuple[StudyPair, ...]:
 def _find(places: Sequence[Path], wanted: Wanted) -> list[_Found]:
     """Return all pairs that there are, in an order that depends on nothing but the files."""
     if len(places) > 1:
-        return list(_of_folders(places))
+        return [
+            _Found(
+                match.prompt, Side(match.first, match.names[0]), Side(match.second, match.names[1])
+            )
+            for match in matches(places)
+        ]
     if not (archive := _archive(places[0])):
         raise ConfigError(
             f"{places[0]} holds neither a run nor a study; name a run folder, or two or more "
@@ -124,11 +125,19 @@ def _nothing(places: Sequence[Path], wanted: Wanted) -> str:
 
 def _candidates(archive: Path, wanted: Wanted) -> dict[str, dict[str, Any]]:
     columns = ["candidate_id", "step", "prompt_index", "prompt", "total", "video"]
-    return {
-        row["candidate_id"]: row
+    rows = [
+        row
         for row in read_table(archive, "candidates", columns).to_pylist()
-        if row["video"] is not None and _is_within(row["step"], wanted)
-    }
+        if _is_within(row["step"], wanted)
+    ]
+    kept = {row["candidate_id"]: row for row in rows if row["video"] is not None}
+    _tell(len(rows) - len(kept), "candidates without a video (archive.videos)")
+    return kept
+
+
+def _tell(num_left_out: int, why: str) -> None:
+    if num_left_out:
+        logger.warning("left out: %d %s", num_left_out, why)
 
 
 def _is_within(step: int, wanted: Wanted) -> bool:
@@ -137,10 +146,14 @@ def _is_within(step: int, wanted: Wanted) -> bool:
 
 def _chosen(archive: Path, wanted: Wanted) -> Iterator[_Found]:
     known = _candidates(archive, wanted)
+    num_left_out = 0
     for row in read_table(archive, "pairs").to_pylist():
         chosen, rejected = known.get(row["chosen_id"]), known.get(row["rejected_id"])
         if chosen and rejected:
             yield _pair(archive, chosen, rejected, ("chosen", "rejected"))
+        else:
+            num_left_out += _is_within(row["step"], wanted)
+    _tell(num_left_out, "pairs that the run learned from, without both videos")
 
 
 def _random(archive: Path, wanted: Wanted) -> Iterator[_Found]:
@@ -148,6 +161,7 @@ def _random(archive: Path, wanted: Wanted) -> Iterator[_Found]:
     groups: defaultdict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for row in _candidates(archive, wanted).values():
         groups[row["step"], row["prompt_index"]].append(row)
+    _tell(sum(len(rows) < 2 for rows in groups.values()), "prompts with a single video")
     for (step, prompt), rows in sorted(groups.items()):
         if len(rows) < 2:
             continue
@@ -174,6 +188,8 @@ def _held_out(evaluation: Path) -> Iterator[_Found]:
         return
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
+        num_left_out = sum(not (row["before"] and row["after"]) for row in rows)
+        _tell(num_left_out, "held-out prompts without a video before or after")
         for row in rows:
             if row["before"] and row["after"]:
                 after, before = (
@@ -183,41 +199,6 @@ def _held_out(evaluation: Path) -> Iterator[_Found]:
                 yield _Found(row["prompt"], after, before)
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveError(f"{path} is damaged: {error!r:.100}") from error
-
-
-def _of_folders(folders: Sequence[Path]) -> Iterator[_Found]:
-    names = _names(folders)
-    clips = [_clips(folder) for folder in folders]
-    by_path = [{str(Path(clip.id).with_suffix("")): clip for clip in found} for found in clips]
-    by_prompt = [{clip.prompt: clip for clip in found if clip.prompt} for found in clips]
-    combinations = list(itertools.combinations(range(len(folders)), 2))
-    share_paths = any(by_path[i].keys() & by_path[j].keys() for i, j in combinations)
-    keyed = by_path if share_paths else by_prompt
-    differing = 0
-    for i, j in combinations:
-        for key in sorted(keyed[i].keys() & keyed[j].keys()):
-            first, second = keyed[i][key], keyed[j][key]
-            if first.prompt and second.prompt and first.prompt != second.prompt:
-                differing += 1
-                continue
-            sides = [Side(str(c.content), names[k]) for c, k in ((first, i), (second, j))]
-            yield _Found(first.prompt or second.prompt, *sides)
-    if differing:
-        logger.warning("%d pairs of the same name have different prompts: left out", differing)
-
-
-def _clips(folder: Path) -> Sequence[Clip]:
-    source = find_clips(folder)
-    return list(source.read(source.keys))
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of the folders' paths by which they differ."""
-    for length in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-length:]) for folder in folders]
-        if len(set(names)) == len(names):
-            return names
-    raise ConfigError(f"{folders[0]} is named twice; name different folders")
 
 
 def _playable(found: Sequence[_Found], count: int) -> list[_Found]:
@@ -241,11 +222,25 @@ def _playable(found: Sequence[_Found], count: int) -> list[_Found]:
         )
     if reasons:
         logger.warning("%d pairs are left out, %d are kept", sum(reasons.values()), len(kept))
+    _warn_of_kinds(kept)
     return kept
+
+
+def _warn_of_kinds(pairs: Sequence[_Found]) -> None:
+    """Say so where the kind of a file, which a browser can show, tells whose video it is."""
+    kinds: defaultdict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        for side in (pair.first, pair.second):
+            kinds[side.group].add(Path(side.video).suffix.lower())
+    if len(set(map(frozenset, kinds.values()))) > 1:
+        said = "; ".join(f"{group}: {' '.join(sorted(kinds[group]))}" for group in sorted(kinds))
+        logger.warning("kinds of files tell the groups apart (%s): convert all to one kind", said)
 
 
 def problem_of_video(video: Path) -> str:
     """Return why a file cannot be shown in a browser; empty if it can."""
+    if video.is_dir():
+        return f"{video}: browsers play no folders of pictures; convert it, e.g. to mp4"
     if video.suffix.lower() not in PLAYABLE:
         return f"{video}: browsers play {', '.join(sorted(PLAYABLE))}; convert it, e.g. to mp4"
     try:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import RunFolderError
-from videorl.files import write_json
+from videorl.files import as_json, write_durably
 from videorl.files.content import digest_of
+from videorl.judging.holding import held
 from videorl.judging.questions import Mode, mode_of
 from videorl.seeds import derive_seed
 
@@ -63,12 +64,12 @@ class Answer:
     choices: Mapping[str, str]
     """By question; A and B are the study's, wherever they were on the screen."""
     is_complete: bool
-    left: str
-    """Which side, A or B, was on the left."""
-    seconds: float
-    """Since the pair was shown."""
-    time: float
-    """When, in seconds since 1970."""
+    left: str | None
+    """Which side, A or B, was on the left; None if another program did not say so."""
+    seconds: float | None
+    """Since the pair was shown; None if another program did not say so."""
+    time: float | None
+    """When, in seconds since 1970; None if another program did not say so."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def is_study(folder: Path) -> bool:
 
 
 def write_study(folder: Path, study: Study) -> None:
-    """Keep a study."""
-    write_json(folder / FILE, {"layout": LAYOUT, "id": study.id, **dataclasses.asdict(study)})
+    """Keep a study; whoever calls holds its folder."""
+    content = {"layout": LAYOUT, "id": study.id, **dataclasses.asdict(study)}
+    write_durably(folder / FILE, as_json(content))
 
 
 def read_study(folder: Path) -> Study:
@@ -152,12 +154,23 @@ def open_study(folder: Path, study: Study) -> Study:
     """Keep a study in a folder, or go on with the same one; only `answers_per_pair` may differ.
 
     Raises:
-        RunFolderError: The folder holds another study, or other things.
+        RunFolderError: The folder holds another study, or other things; or there is something to
+            write while another process has it open.
     """
+    if _kept(folder, study) != study:
+        with held(folder):
+            # Again: another process may have written meanwhile.
+            if _kept(folder, study) != study:
+                write_study(folder, study)
+    return study
+
+
+def _kept(folder: Path, study: Study) -> Study | None:
+    """Return the study of a folder that may become that of `study`; None if it holds nothing."""
     if not is_study(folder):
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise RunFolderError(f"{folder} holds no study but other files; set another --out")
-        write_study(folder, study)
+        return None
     found = read_study(folder)
     if found.id != study.id:
         parts = (("mode", found.mode, study.mode), ("seed", found.seed, study.seed))
@@ -166,9 +179,7 @@ def open_study(folder: Path, study: Study) -> Study:
             f"{folder} holds another study ({', '.join(wrong) or 'other pairs'}); go on with it as "
             f"it is by `videorl judge {folder}`, or set another --out"
         )
-    if found.answers_per_pair != study.answers_per_pair:
-        write_study(folder, study)
-    return study
+    return found
 
 
 def check_layout(path: Path, content: Any) -> None:

@@ -23,9 +23,10 @@ ANSWERS = pa.schema(
         pa.field("annotator", pa.string(), nullable=False),
         pa.field("question", pa.string(), nullable=False),
         pa.field("choice", pa.string(), nullable=False),
-        pa.field("left", pa.string(), nullable=False),
-        pa.field("seconds", pa.float64(), nullable=False),
-        pa.field("time", pa.float64(), nullable=False),
+        # Label Studio does not say all of these.
+        pa.field("left", pa.string()),
+        pa.field("seconds", pa.float64()),
+        pa.field("time", pa.float64()),
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("video_a", pa.string(), nullable=False),
         pa.field("video_b", pa.string(), nullable=False),

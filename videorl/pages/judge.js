@@ -1,28 +1,59 @@
 // Keys press the buttons that are on the page, so that keyboard and mouse go the same way.
 const videorlJudge = {
-  press(selector) { document.querySelector(selector)?.click(); },
-  videos() { return [...document.querySelectorAll('.judge video')]; },
-  toggle() {
-    const paused = this.videos().every(video => video.paused);
-    this.videos().forEach(video => paused ? video.play() : video.pause());
+  // Keys that came while the server had not yet shown what follows from the click before.
+  isWaiting: false,
+  queue: [],
+  type(key) {
+    if (!this.isWaiting) this.press(key);
+    else this.queue?.push(key);
   },
+  press(key) {
+    if (key === 'Backspace') this.click('.judge .back');
+    else if (key === 'Enter') this.click('.judge .save');
+    else this.click(`.question.current .choice[data-key="${key}"]`);
+  },
+  click(selector) { document.querySelector(selector)?.click(); },
+  clicked(button) {
+    this.isWaiting = true;
+    // No key answers a pair that nobody has seen: those that come until it is shown are lost.
+    if (button.matches('.save')) this.queue = null;
+  },
+  // The server calls this when it has shown what a click has changed.
   showCurrent() {
     document.querySelector('.question.current')?.scrollIntoView({block: 'nearest'});
+    this.isWaiting = false;
+    this.queue ??= [];
+    while (!this.isWaiting && this.queue?.length) this.press(this.queue.shift());
   },
-  replay() { this.videos().forEach(video => { video.currentTime = 0; video.play(); }); },
+  videos() { return [...document.querySelectorAll('.judge video')]; },
+  // Refused where a pause comes before the first picture: nothing to tell anybody.
+  play(video) { video.play().catch(() => {}); },
+  toggle() {
+    const paused = this.videos().every(video => video.paused);
+    this.videos().forEach(video => paused ? this.play(video) : video.pause());
+  },
+  replay() { this.videos().forEach(video => { video.currentTime = 0; this.play(video); }); },
 };
 addEventListener('keydown', event => {
   const {key, target} = event;
   const isButton = target.closest('button');
   if (event.ctrlKey || event.metaKey || event.altKey || target.closest('input, textarea')) return;
-  if (/^[1-9]$/.test(key)) videorlJudge.press(`.question.current .choice[data-key="${key}"]`);
-  else if (key === 'Backspace') videorlJudge.press('.judge .back');
-  else if (key === 'r') videorlJudge.replay();
-  else if (key === 'Enter' && !isButton) videorlJudge.press('.judge .save');
-  else if (key === ' ' && !isButton) videorlJudge.toggle();
-  else return;
+  const does =
+    /^[1-9]$/.test(key) || key === 'Backspace' || (key === 'Enter' && !isButton)
+      ? () => videorlJudge.type(key)
+      : key === 'r' ? () => videorlJudge.replay()
+      : key === ' ' && !isButton ? () => videorlJudge.toggle()
+      : null;
+  if (!does) return;
   event.preventDefault();
+  // A key that is held down is one answer, not an answer to every question.
+  if (!event.repeat) does();
 });
+// First of all, so that it is known however soon the next key comes. A disabled button has no clicks.
+addEventListener('click', ({target}) => {
+  const button = target.closest('.judge button');
+  if (button) videorlJudge.clicked(button);
+}, true);
 // After a click the focus goes back to the page: Enter then saves instead of clicking again.
 addEventListener('click', event => {
   if (event.detail && event.target.closest('.judge button')) document.activeElement.blur();

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from nicegui import ui
 from starlette.responses import FileResponse
 
@@ -34,6 +34,21 @@ _UNKNOWN = (
 )
 
 
+def _blind(path: str, request: Request) -> FileResponse:
+    """Return a file without its date, or a digest of that: the newer is the newer model's.
+
+    So nobody can ask for what has changed since. Nor do browsers keep it, as another study may have
+    another video at the same address.
+    """
+    response = FileResponse(path, headers={"Cache-Control": "no-store"}, stat_result=os.stat(path))
+    for name in ("last-modified", "etag"):
+        del response.headers[name]
+    if "if-range" in request.headers:  # of a file that has not changed: unknown, so all of it
+        kept = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
+        request.scope["headers"] = kept
+    return response
+
+
 def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> FastAPI:
     """Return the application in which people answer.
 
@@ -44,7 +59,9 @@ def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> Fast
     """
     assignment = Assignment(study, answers)
 
-    def video(pair: str, side: str, token: str = "", name: str = "") -> FileResponse:
+    def video(
+        request: Request, pair: str, side: str, token: str = "", name: str = ""
+    ) -> FileResponse:
         """Answer with what a person sees on a side; the address does not say whose video it is."""
         person = who(tokens, token) if tokens else name
         found = study.by_id.get(pair)
@@ -53,7 +70,7 @@ def judge_app(study: Study, answers: Answers, tokens: Mapping[str, str]) -> Fast
         path = found.side(seen_as(_SIDES[side], study.left(found, person))).video
         if not os.path.isfile(path):
             raise HTTPException(404, "the file is missing")
-        return FileResponse(path)
+        return _blind(path, request)
 
     def home(token: str = "", name: str = "") -> None:
         with layout("Which video is better?"):
@@ -168,7 +185,8 @@ class Judging:
         with ui.row().classes("items-center"):
             self._save = ui.button("save and go on", on_click=self._finish).classes("save")
             ui.button("back", on_click=self._back).props("flat").classes("back")
-            text = "1–4 answer · Backspace question before · Enter save · space pause · r replay"
+            keys = f"1–{len(self._study.asks.choices)} answer"
+            text = f"{keys} · Backspace question before · Enter save · space pause · r replay"
             ui.label(text).classes("soft small")
 
     def _choose(self, number: int, seen: str) -> None:
@@ -188,6 +206,8 @@ class Judging:
         is_answered = self._pair and len(self._choices) == len(self._questions)
         if is_answered and self._keep(is_complete=True):
             self._next()
+        else:
+            self._mark()
 
     def _keep(self, *, is_complete: bool) -> bool:
         """Write what was chosen; return whether it is safe, or was before."""
@@ -200,7 +220,8 @@ class Judging:
             ui.notify(str(error), type="warning")
         except OSError as error:
             logger.error("an answer could not be kept: %s", error)
-            ui.notify(f"not saved: {error.strerror or error}; try again", type="negative")
+            # Without the path, which names the groups.
+            ui.notify(f"not saved: {error.strerror}; try again", type="negative")
             return False
         return True
 
@@ -216,5 +237,5 @@ class Judging:
         for number, row in enumerate(self._questions):
             row.classes(**{"add" if number == self._current else "remove": "current"})
         self._save.set_enabled(len(self._choices) == len(self._questions))
-        # By its client, as the button that was clicked may be gone.
+        # The keyboard waits for this. By its client, as the button that was clicked may be gone.
         self._body.client.run_javascript("videorlJudge.showCurrent()")

@@ -58,12 +58,12 @@ def check_sharing_of(recipe: Recipe, configs: Configs | None = None) -> None:
     Raises:
         ConfigError: The family cannot, or a number of processes does not divide heads and tokens.
     """
+    if not recipe.shares_videos:
+        return
     settings = {
         "learner.context_parallel": recipe.learner.context_parallel,
         "generators.context_parallel": recipe.generators.context_parallel,
     }
-    if all(degree == 1 for degree in settings.values()):
-        return
     from videorl.policies.parallel import check_sharing
 
     try:

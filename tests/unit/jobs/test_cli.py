@@ -18,7 +18,7 @@ ROOT = Path(cli.__file__).resolve().parent.parent
 RUNNABLE = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in sorted((ROOT / "jobs").rglob("*.py"))
-    if 'if __name__ == "__main__":' in path.read_text()
+    if 'if __name__ == "__main__":' in path.read_text() and path.stem != "completion"
 ]
 HELPS = [("jobs.cli", name) for name in cli.COMMANDS] + [(module,) for module in RUNNABLE]
 
@@ -45,9 +45,15 @@ print("loaded:", *sorted(heavy & set(sys.modules)))
 
 def test_every_command_is_a_module_of_its_own() -> None:
     modules = [module for module, _ in cli.COMMANDS.values()]
-    # What completes the others is given them, and runs through `videorl` alone.
     assert set(modules) - set(RUNNABLE) == {"jobs.completion"}
     assert len(set(modules)) == len(modules)
+
+
+def test_what_completes_all_commands_says_how_it_is_started() -> None:
+    command = [sys.executable, "-m", "jobs.completion", "bash"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert "started as `videorl completion SHELL`" in done.stderr
 
 
 def test_arguments_after_the_command_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:

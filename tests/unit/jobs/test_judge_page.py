@@ -6,31 +6,25 @@ import csv
 import json
 import re
 import socket
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pyarrow.dataset as ds
 import pytest
-from playwright.sync_api import sync_playwright
 
 from jobs import judge
-from jobs.watching import CHROMIUM
+from jobs.watching import served
 from tests.rewards_in_training import local_trainer, reward_recipe
 from tests.small_runs import small_recipe
 from tests.studies import answer_all, study_of, two_folders
 from tests.tiny import save_tiny_wan
+from tests.unit.jobs.browsing import answer_to, judged, needs_chromium, opened_browser
 from videorl import rewards
 from videorl.data.archive import read_table
 from videorl.errors import ConfigError, VideorlError
 from videorl.judging.answers import Answers
+from videorl.judging.questions import seen_as
 from videorl.judging.study import read_study
 from videorl.one_process import run
 from videorl.pretraining.reward_base import save_reward_base
@@ -38,50 +32,6 @@ from videorl.reward_training.fit import fit
 from videorl.rewards.video_reward.model import VideoReward
 from videorl.run.folder import open_run
 from videorl.run.sinks import JsonlSink
-
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
-
-
-@contextmanager
-def judged(*words: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Serve a study on a free port meanwhile; yield its address, which ends in /.
-
-    An error in the server's log fails the test.
-    """
-    command = [sys.executable, "-m", "jobs.judge", *map(str, words), "--port", "0"]
-    with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert server.stdout is not None
-            url = next(line.split()[1] for line in server.stdout if line.startswith("open "))
-            yield url, server
-        finally:
-            server.terminate()
-            server.wait()
-        log.seek(0)
-        assert "ERROR" not in (said := log.read()), said
-
-
-@contextmanager
-def opened_browser() -> Iterator[Any]:
-    """Yield a page; what its scripts raise fails the test."""
-    errors: list[str] = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-    assert not errors
-
-
-def status(url: str, **headers: str) -> int:
-    try:
-        with urlopen(Request(url, headers=headers), timeout=30) as answer:
-            return answer.status
-    except HTTPError as error:
-        return error.code
 
 
 def brighter(page: Any) -> str:
@@ -110,10 +60,19 @@ def see_nothing_of_whose_they_are(page: Any, url: str) -> None:
     assert not re.search(r"\b(ours|theirs|group)\b|\.mp4", shown)
     assert "ball &lt;" in shown
     video = url + page.locator("video").first.get_attribute("src").removeprefix("/")
-    assert status(video) == 200
-    assert status(video, Range="bytes=0-9") == 206
-    assert status(video.replace("left", "A")) == 404
-    assert status(video.partition("?")[0]) == 404, "without a token"
+    for method, asked, code in (
+        ("GET", {}, 200),
+        ("HEAD", {}, 200),
+        ("GET", {"Range": "bytes=0-9"}, 206),
+        ("GET", {"Range": "bytes=0-9", "If_Range": '"x"'}, 200),
+    ):
+        found, headers, _ = answer_to(video, method, **asked)
+        assert found == code
+        said = {name.lower() for name in headers}
+        said -= {"date", "server", "connection", "content-range"}
+        assert said == {"accept-ranges", "cache-control", "content-length", "content-type"}
+    assert answer_to(video.replace("left", "A"))[0] == 404
+    assert answer_to(video.partition("?")[0])[0] == 404, "without a token"
 
 
 def change_what_was_chosen(page: Any) -> None:
@@ -157,6 +116,51 @@ def test_two_people_judge_blind_and_a_killed_server_loses_nothing(tmp_path: Path
         assert row[f"group_{row['choice'].lower()}"] == "ours", "the brighter one"
     with (out / "labels.csv").open() as file:
         assert Counter(row["annotator"] for row in csv.DictReader(file)) == {"anna": 4}
+
+
+def choices_in(out: Path) -> dict[str, list[dict[str, str]]]:
+    """Return every state of the choices that was kept, by pair, as they looked on the screen."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for line in (out / "answers.jsonl").read_text().splitlines()[1:]:
+        row = json.loads(line)
+        seen = {name: seen_as(value, row["left"]) for name, value in row["choices"].items()}
+        found.setdefault(row["pair"], []).append(seen)
+    return found
+
+
+@needs_chromium
+def test_keys_typed_fast_answer_one_question_each(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    words = [*two_folders(tmp_path, 3), "--out", out, "--seed", "1"]
+    with judged(*words) as (url, _), opened_browser() as page:
+        page.goto(f"{url}?name=anna")
+        page.wait_for_selector(".question.current")
+        for key in "123":
+            page.keyboard.press(key)
+        page.wait_for_selector(".question >> nth=2 >> .choice.chosen")
+        ((*_, seen),) = choices_in(out).values()
+        assert seen == {"VQ": "A", "MQ": "B", "TA": "same"}
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".progress:has-text('1 judged')")
+        # All at once, as a person types who has seen enough; what follows `Enter` is too early.
+        page.evaluate(
+            """keys => keys.forEach(key =>
+                document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true})))""",
+            ["4", "Backspace", "3", "1", "2", "Enter", "1", "Enter", "1"],
+        )
+        page.wait_for_selector(".progress:has-text('2 judged')")
+        page.keyboard.down("2")
+        for _repeated in range(5):
+            page.keyboard.down("2")
+        page.keyboard.up("2")
+        page.wait_for_selector(".question >> nth=0 >> .choice.chosen")
+        page.keyboard.press("1")
+        page.wait_for_selector(".question >> nth=1 >> .choice.chosen")
+        assert page.locator(".choice.chosen").count() == 2
+    first, second, third = choices_in(out).values()
+    assert first[-1] == {"VQ": "A", "MQ": "B", "TA": "same"}
+    assert second[-1] == {"VQ": "same", "MQ": "A", "TA": "B"}
+    assert third == [{"VQ": "B"}, {"VQ": "B", "MQ": "A"}]
 
 
 @needs_chromium
@@ -212,11 +216,23 @@ def test_the_command_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert judge.main([str(tmp_path / "study"), "--report", "--answers-per-pair", "2"]) == 0
     shown = capsys.readouterr().out
     assert "3 answers (anna 3) on 3 pairs, of which 0 have all 2." in shown
+    assert judge.main([*words, "--report"]) == 0
+    assert capsys.readouterr().out == shown, "the command that made the study changes nothing"
     assert (tmp_path / "study/report.md").read_text() == shown
     content = json.loads((tmp_path / "study/report.json").read_text())
     assert content["questions"][0]["duels"] == [
         {"first": "ours", "second": "theirs", "wins": 3, "ties": 0, "losses": 0}
     ]
+
+
+def test_a_study_is_named_by_its_places_however_they_are_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = two_folders(tmp_path, 1)
+    (ours / "here").mkdir()
+    monkeypatch.chdir(ours / "here")
+    assert judge.main(["..", "../../theirs", "--mode", "overall", "--json"]) == 0
+    assert read_study(Path("judging/ours-vs-theirs")).pairs
 
 
 def test_what_is_refused_is_explained(tmp_path: Path) -> None:
@@ -227,11 +243,23 @@ def test_what_is_refused_is_explained(tmp_path: Path) -> None:
     for wrong, said in (
         ([str(tmp_path / "study"), "--seed", "1"], "--seed cannot be set: .* is a study"),
         ([*words, "--seed", "1"], "holds another study"),
+        ([*words, "--to-label-studio", "tasks.xml"], "must be the tasks' JSON file"),
+        ([*words[:-1], str(folders[0] / "0.txt" / "study")], "0.txt/study .* set --out"),
         ([*words, "--num-pairs", "0"], "--num-pairs must be >= 1, got 0"),
         ([*words, "--mode", "quick"], "--mode must be one of dimensions"),
         ([str(tmp_path / "ours")], "neither a run nor a study"),
     ):
         with pytest.raises(VideorlError, match=said):
+            judge.main(wrong)
+    run = str(tmp_path / "run")
+    for wrong, said in (
+        ([*words[:2], "--pairs", "random"], "--pairs cannot be set: .* these are folders"),
+        ([*words[:2], "--from-step", "1"], "--from-step cannot be set: .* these are folders"),
+        ([*words[:2], "--to-step", "1"], "--to-step cannot be set: .* these are folders"),
+        ([run, "--pairs", "held_out", "--to-step", "1"], "--to-step cannot be set: held-out"),
+        ([run, "--to-step", "-1"], "--to-step must be >= 0, got -1"),
+    ):
+        with pytest.raises(ConfigError, match=said):
             judge.main(wrong)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -239,5 +267,10 @@ def test_what_is_refused_is_explained(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(VideorlError, match=rf"port {port}: something else listens"):
             judge.main([str(tmp_path / "study"), "--port", str(port)])
+    with (
+        pytest.raises(VideorlError, match=r"jobs\.judge ended with code 2 before it served"),
+        served(tmp_path / "nothing", module="jobs.judge"),
+    ):
+        pass
     with pytest.raises(ConfigError, match="--port"):
         judge.main([str(tmp_path / "study"), "--port", "70000"])

@@ -7,14 +7,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import sync_playwright
 
-from jobs.watching import CHROMIUM, served
+from jobs.watching import served
+from tests.unit.jobs.browsing import answer_to, needs_chromium, opened_browser
 from tests.watched_runs import make_run, write_step
 from videorl.errors import ConfigError, RunFolderError, VideorlError
 from videorl.pages.frame import serve
@@ -43,11 +41,8 @@ def server(root: Path) -> Iterator[str]:
 
 
 def get(url: str, **headers: str) -> tuple[int, bytes]:
-    try:
-        with urlopen(Request(url, headers=headers), timeout=30) as answer:
-            return answer.status, answer.read()
-    except HTTPError as error:
-        return error.code, error.read()
+    status, _, content = answer_to(url, **headers)
+    return status, content
 
 
 def test_files_come_whole_or_in_ranges_and_only_videos_of_the_folder(
@@ -163,24 +158,17 @@ def see_what_is_damaged(page: Any, url: str, root: Path) -> None:
     page.wait_for_selector("text=there is no run nowhere")
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
+@needs_chromium
 def test_a_person_watches_a_run_that_is_writing(server: str, root: Path) -> None:
     asked: list[str] = []
-    errors: list[str] = []
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        page = browser.new_page(color_scheme="dark")
-        page.set_default_timeout(30_000)
+    with opened_browser(color_scheme="dark") as page:
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
         open_the_gallery(page, f"{server}{PREFIX}/")
         see_candidates_play(page)
         turn_pages_and_filter(page, root)
         see_the_other_tabs(page, f"{server}{PREFIX}/", root)
         see_what_is_damaged(page, f"{server}{PREFIX}/", root)
-        browser.close()
-    assert not errors
     hosts = {url.split("/")[2] for url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts == {server.split("/")[2]}
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import resource
+import shutil
+import subprocess
+import sys
 from collections import Counter
+from errno import EIO
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -15,7 +20,7 @@ import pytest
 from tests.studies import answer, paper_study, study_of, two_folders
 from videorl.errors import ConfigError, RunFolderError
 from videorl.judging.annotators import add_annotators, who
-from videorl.judging.answers import FILE, Answers, given
+from videorl.judging.answers import FILE, Answers, given, read_answers
 from videorl.judging.assignment import Assignment
 from videorl.judging.opening import opened
 from videorl.judging.questions import mode_of, outcomes, seen_as
@@ -80,7 +85,7 @@ def test_what_cannot_be_written_is_no_answer(study: Study, tmp_path: Path) -> No
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))  # as if the disk was full
         try:
-            with pytest.raises(OSError, match=r"File too large|takes no more"):
+            with pytest.raises(OSError, match=r"File too large|No space left on device"):
                 answers.add(answer(study, "p00000", "anna", VQ="A", MQ="A", TA="A"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -94,6 +99,52 @@ def test_what_cannot_be_written_is_no_answer(study: Study, tmp_path: Path) -> No
             wrong = dataclasses.replace(answer(study, "p00000", "anna", **choices), pair=pair)
             with pytest.raises(RunFolderError, match=said):
                 answers.add(wrong)
+
+
+def test_tables_that_cannot_be_written_cost_no_answer(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Answers(tmp_path, study) as answers:
+        part = tmp_path / "answers/part-000000.parquet"
+        part.unlink()
+        (part / "in the way").mkdir(parents=True)
+        for pair in ("p00000", "p00001"):
+            answers.add(answer(study, pair, "anna", VQ="A", MQ="A", TA="A"))
+        assert len(answers.complete()) == 2
+        assert len((tmp_path / FILE).read_text().splitlines()) == 3
+        assert "labels.csv and answers/ are behind" in caplog.text
+        shutil.rmtree(part)
+        answers.add(answer(study, "p00002", "anna", VQ="A", MQ="A", TA="A"))
+        assert ds.dataset(tmp_path / "answers").to_table().num_rows == 9
+        assert [p.labels for p in read_pairs(tmp_path / "labels.csv").pairs] == [(1, 1, 1)] * 3
+        part.unlink()
+        (part / "in the way").mkdir(parents=True)
+        answers.add(answer(study, "p00000", "ben", VQ="B", MQ="B", TA="B"))
+        shutil.rmtree(part)
+    assert ds.dataset(tmp_path / "answers").to_table().num_rows == 12, "written at the end"
+
+
+def test_half_a_line_that_could_not_be_cut_off_is_before_the_next(
+    study: Study, tmp_path: Path
+) -> None:
+    said = answer(study, "p00000", "anna", VQ="A", MQ="A", TA="A")
+
+    def broken(*_: int) -> None:
+        raise OSError(EIO, "broken")
+
+    with Answers(tmp_path, study) as answers:
+        size = (tmp_path / FILE).stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(os, "ftruncate", broken)
+            try:
+                answers.add(said)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / FILE).stat().st_size == size + 20
+        answers.add(said)
+    assert list(read_answers(tmp_path, study).values()) == [said]
 
 
 def test_files_of_others_are_refused(study: Study, tmp_path: Path) -> None:
@@ -142,6 +193,32 @@ def test_a_study_is_open_once(study: Study, tmp_path: Path) -> None:
         pass
     with opened(tmp_path, study) as answers:
         assert answers.latest == {}
+    write_study(tmp_path, study)
+    add_annotators(tmp_path, ["anna"])
+    # Another process: locks of one are shared by its threads.
+    program = """
+import sys
+from pathlib import Path
+from videorl.judging.holding import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    more = dataclasses.replace(study, answers_per_pair=2)
+    with pytest.raises(RunFolderError, match="is open in another process"):
+        open_study(tmp_path, more)
+    with pytest.raises(RunFolderError, match="is open in another process"):
+        add_annotators(tmp_path, ["ben"])
+    # What writes nothing may look.
+    assert open_study(tmp_path, study) == study
+    assert set(add_annotators(tmp_path, ["anna"])) == {"anna"}
+    other.communicate("")
+    assert open_study(tmp_path, more) == more
+    assert set(add_annotators(tmp_path, ["ben"])) == {"anna", "ben"}
 
 
 def test_every_pair_is_handed_out_until_it_has_its_answers(tmp_path: Path) -> None:
@@ -208,12 +285,26 @@ def test_a_checklist_decides_by_the_weights(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "labels.csv").pairs[0].labels == (0, 0, 1)
 
 
-def test_tokens_are_kept_and_belong_to_names(tmp_path: Path) -> None:
+def test_tokens_are_kept_and_belong_to_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: set[int] = set()
+    replace = os.replace
+
+    def seen(source: Path, target: Path) -> None:
+        """See what others could read of the file before it has its name."""
+        if Path(target).name == "annotators.json":
+            modes.add(Path(source).stat().st_mode & 0o777)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", seen)
+    (tmp_path / ".annotators.json.partial").write_text("{}")  # of a kill, readable by all
     tokens = add_annotators(tmp_path, ["anna", " ben "])
     assert add_annotators(tmp_path, ["ben", "cleo"]) == {
         **tokens, "cleo": add_annotators(tmp_path, [])["cleo"],
     }  # fmt: skip
     assert (tmp_path / "annotators.json").stat().st_mode & 0o077 == 0
+    assert modes == {0o600}
     assert who(tokens, tokens["ben"]) == "ben"
     assert who(tokens, "") is None
     assert who(tokens, "ä") is None

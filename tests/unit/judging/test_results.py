@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 import sys
 
-import numpy as np
 import pytest
 
 from tests.studies import answer, paper_study
 from videorl.errors import ConfigError
-from videorl.judging.results import Duel, agreement, results_of, strengths, text_of
+from videorl.judging.results import Duel, agreement, results_of, text_of
 
 
 def test_alpha_by_hand() -> None:
@@ -26,28 +25,6 @@ def test_alpha_by_hand() -> None:
     assert agreement(said[:4]) is None, "one person agrees with nobody"
     assert agreement([pair for pair in said if pair[1] == "A"]) is None
     assert agreement([]) is None
-
-
-def test_strengths_of_two_groups_are_log_odds() -> None:
-    wins_PGG = np.zeros((10, 2, 2))
-    wins_PGG[:7, 0, 1] = 1
-    wins_PGG[7:9, 1, 0] = 1
-    wins_PGG[9] = [[0, 0.5], [0.5, 0]]
-    first, second = strengths(["x", "y"], wins_PGG)
-    assert (first.group, second.group) == ("x", "y")
-    odds = math.log((7.5 + 0.5) / (2.5 + 0.5))
-    assert first.strength.mean - second.strength.mean == pytest.approx(odds, abs=1e-6)
-    assert first.strength.low < first.strength.mean < first.strength.high
-    assert strengths(["x", "y"], wins_PGG) == (first, second)
-    always = strengths(["x", "y"], wins_PGG[:7])
-    assert np.isfinite([one.strength.mean for one in always]).all()
-
-
-def test_groups_that_met_nobody_have_no_strength() -> None:
-    wins_PGG = np.zeros((2, 4, 4))
-    wins_PGG[0, 0, 1] = wins_PGG[1, 1, 3] = 1
-    assert [one.group for one in strengths(list("abcd"), wins_PGG)] == ["a", "b", "d"]
-    assert strengths(list("ab"), np.zeros((1, 2, 2))) == ()
 
 
 def test_results_follow_the_groups_not_the_sides() -> None:
@@ -67,12 +44,13 @@ def test_results_follow_the_groups_not_the_sides() -> None:
     quality, motion, text = results.questions
     assert quality.duels == (Duel("new", "old", 2, 1, 1),)
     assert motion.duels == (Duel("new", "old", 0, 4, 0),)
-    assert motion.strengths[0].strength.mean == pytest.approx(0, abs=1e-9)
+    assert motion.strengths[0].strength == pytest.approx(0, abs=1e-9)
     assert (text.num_answers, text.num_cannot_tell) == (0, 5)
     assert text.strengths == ()
     assert quality.strengths[0].group == "new"
     said_text = text_of(results)
     assert "| new   | old    | 2    | 1    | 1      |" in said_text
+    assert quality.missing == ()
     assert "0 answers, 5 could not tell; Krippendorff's alpha does not exist." in said_text
 
 
@@ -80,5 +58,16 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     study = paper_study([("x", "y")])
     said = [answer(study, "p00000", "anna", Overall="A")]
     monkeypatch.setitem(sys.modules, "krippendorff", None)
-    with pytest.raises(ConfigError, match=r"need krippendorff, .* pip install 'videorl\[judge\]'"):
+    with pytest.raises(ConfigError, match=r"needs krippendorff, .* pip install 'videorl\[judge\]'"):
         results_of(study, said)
+
+
+def test_what_is_missing_is_said() -> None:
+    study = paper_study([("a", "b"), ("c|c", "d"), ("a", "b")])
+    said = [answer(study, f"p0000{pair}", "anna", Overall="A") for pair in range(3)]
+    text = text_of(results_of(study, said))
+    assert "- No strengths of c|c, d: no answers connect them with a, b" in text
+    assert "| c\\|c  | d" in text, "a bar in a name ends no cell"
+    text = text_of(results_of(study, said[:1]))
+    assert "- No intervals: all answers are on videos of the same prompt." in text
+    assert re.search(r"\| a +\| \+0\.\d{3} +\| — +\| — +\|", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_random_pairs_are_of_one_prompt_and_one_per_prompt(run: Path) -> None:
         assert sides["higher"][2] > sides["lower"][2]
 
 
-def test_held_out_pairs(run: Path, tmp_path: Path) -> None:
+def test_held_out_pairs(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = shutil.copytree(run, tmp_path / "run")
     with pytest.raises(DatasetError, match="no held-out videos before and after"):
         pairs_of([root], Wanted(9, 0, "held_out"))
@@ -64,6 +65,7 @@ def test_held_out_pairs(run: Path, tmp_path: Path) -> None:
     (root / "evaluation/videos.json").write_text(json.dumps([row, {**row, "after": None}]))
     (pair,) = pairs_of([root], Wanted(9, 0, "held_out"))
     assert {pair.a.group, pair.b.group} == {"before", "after"}
+    assert "left out: 1 held-out prompts without a video before or after" in caplog.text
     (root / "evaluation/videos.json").write_text(json.dumps([{**row, "after": "../../x.mp4"}]))
     with pytest.raises(ArchiveError, match="outside of it"):
         pairs_of([root], Wanted(9, 0, "held_out"))
@@ -91,6 +93,54 @@ def test_folders_pair_by_name_or_else_by_prompt(tmp_path: Path) -> None:
     assert {pair.a.group for pair in pairs} <= {"ours", "theirs"}
     names = {pair.a.group for pair in pairs_of([folders[1], third], Wanted(100, 0))}
     assert names <= {f"{tmp_path.name}/theirs", "new/theirs"}
+
+
+def test_whatever_of_folders_has_no_pair_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = two_folders(tmp_path, 2)
+    shutil.copy(ours / "0.mp4", ours / "0.avi")
+    shutil.copy(ours / "0.mp4", ours / "lonely.mp4")
+    shutil.copy(ours / "0.mp4", ours / "wrong.mp4")
+    (ours / "wrong.txt").write_bytes(b"a \xff ball")
+    pairs = pairs_of([ours, theirs], Wanted(9, 0))
+    names = {Path(side.video).name for pair in pairs for side in (pair.a, pair.b)}
+    assert names == {"0.mp4", "1.mp4"}, "not the avi that browsers do not play"
+    for said in (
+        rf"left out: 1 videos with the name of another in their folder: {ours}/0\.avi beside",
+        rf"left out: 1 videos whose name no other folder has: {ours}/lonely\.mp4",
+        rf"left out: 1 videos whose prompt cannot be read: {ours}: wrong\.txt",
+    ):
+        assert re.search(said, caplog.text), caplog.text
+
+
+def test_whatever_has_no_prompt_of_its_own_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = two_folders(tmp_path, 2)
+    for number in range(2):
+        for suffix in ("mp4", "txt"):
+            shutil.move(theirs / f"{number}.{suffix}", theirs / f"other-{number}.{suffix}")
+    shutil.copy(ours / "0.mp4", ours / "again.mp4")
+    shutil.copy(ours / "0.txt", ours / "again.txt")
+    shutil.copy(ours / "0.mp4", ours / "silent.mp4")
+    assert len(pairs_of([ours, theirs], Wanted(9, 0))) == 2
+    for said in (
+        "left out: 1 videos with the prompt of another in their folder: ",
+        "left out: 1 videos without a prompt, where no two folders share a name: silent.mp4",
+    ):
+        assert said in caplog.text
+
+
+def test_kinds_of_files_that_tell_groups_apart_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = two_folders(tmp_path, 1)
+    pairs_of(folders, Wanted(9, 0))
+    assert "tell the groups apart" not in caplog.text
+    shutil.move(folders[1] / "0.mp4", folders[1] / "0.m4v")
+    pairs_of(folders, Wanted(9, 0))
+    assert "tell the groups apart (ours: .mp4; theirs: .m4v)" in caplog.text
 
 
 def test_what_cannot_be_shown_costs_its_pair(
@@ -127,8 +177,10 @@ def test_places_without_pairs_are_explained(run: Path, tmp_path: Path) -> None:
         pairs_of([tmp_path / "none"], Wanted(9, 0))
     with pytest.raises(ConfigError, match="neither a run nor a study"):
         pairs_of([tmp_path / "empty"], Wanted(9, 0))
-    with pytest.raises(ConfigError, match="named twice"):
-        pairs_of([ours, ours], Wanted(9, 0))
+    (tmp_path / "link").symlink_to(ours)
+    for again in (ours, tmp_path / "link"):
+        with pytest.raises(ConfigError, match="named twice"):
+            pairs_of([ours, again], Wanted(9, 0))
     with pytest.raises(ConfigError, match="--pairs must be one of chosen"):
         pairs_of([run], Wanted(9, 0, "all"))
     with pytest.raises(DatasetError, match=r"no pair of chosen candidates .* from step 7"):

@@ -89,7 +89,8 @@ def test_wan22_ti2v_s_time_per_video_is_its_time_per_token(folder: Path, tmp_pat
         output_type="latent",
         return_dict=False,
     )[0]
-    torch.testing.assert_close(x_t_BCTHW, sampled, atol=1e-6, rtol=1e-6)
+    # Rounding of single precision, which differs between processors.
+    torch.testing.assert_close(x_t_BCTHW, sampled, atol=1e-5, rtol=1e-5)
     padded = torch.zeros(1, 16, 16)
     padded[0, : prompt.num_tokens] = prompt["prompt_embeds"]
     with torch.no_grad():
