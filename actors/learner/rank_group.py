@@ -162,7 +162,8 @@ class RankGroup:
 
     def _say(self, now: float) -> None:
         """Log what is waited for: a place, a model that loads, or what takes unusually long."""
-        work: Work | None = ray.get(self._log.doing.remote())
+        answered: Any = ray.get(self._log.doing.remote())
+        work: Work | None = answered
         if work is None:
             logger.warning("waiting for a place for the learner: %s", self._places())
         elif work.what == LOADING or now - work.since > work.limit_s / 2:

@@ -48,7 +48,8 @@ class LosingEncoder(RayEncoder):
 
 
 def embedding_of(reference: Any) -> torch.Tensor:
-    return ray.get(reference)["prompt_embeds"]
+    embedding: Any = ray.get(reference)
+    return embedding["prompt_embeds"]
 
 
 def test_an_encoder_that_dies_while_it_loads_is_replaced(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -40,7 +41,7 @@ class RunContents:
     summary: dict[str, Any]
     """`summary.json`; empty until the run has ended."""
     videos: list[VideoPair]
-    changes: list[Change]
+    changes: Sequence[Change] = ()
     """Settings that were changed while it ran."""
 
     def series(self, metric: str) -> list[tuple[int, float | None]]:

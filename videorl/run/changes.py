@@ -50,8 +50,8 @@ def read_changes(root: Path) -> list[Change]:
     if not path.exists():
         return []
     try:
-        return [Change(**entry) for entry in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
+        return [Change(**entry) for entry in json.loads(path.read_text())["changes"]]
+    except (ValueError, TypeError, KeyError) as error:
         raise RunFolderError(f"{path} is damaged ({error}): restore it from a copy") from error
 
 
@@ -131,7 +131,7 @@ def _set_base_aside(root: Path, step: int) -> None:
 
 
 def _write(root: Path, changes: Sequence[Change]) -> None:
-    write_json(root / FILE, [asdict(change) for change in changes])
+    write_json(root / FILE, {"changes": [asdict(change) for change in changes]})
 
 
 def _covers_only_changeable(key: str) -> bool:

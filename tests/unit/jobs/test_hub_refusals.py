@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import command
-from jobs.exit_codes import ExitCode, evaluate_reward, fetch, plan, sample, score, train
+from jobs import command, evaluate_reward, fetch, plan, sample, score, train
+from jobs.exit_codes import ExitCode
 from jobs.recipe_checks import pin_and_check
 from tests.hub_server import Hub, serve
 from videorl.recipes.reading import load_recipe
