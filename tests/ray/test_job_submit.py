@@ -16,9 +16,9 @@ from videorl.data.archive import check
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A cluster that ends with the test."""
+    """A cluster that ends with the tests of this file."""
     with started_head(free_ports(1)[0], ["--num-cpus=2"]) as one:
         yield one
 
