@@ -3,8 +3,9 @@
     videorl runs
     videorl runs /shared/runs --json
 
-`reward` is the mean total of the newest step's candidates, `held-out` that of the base and of the
-aligned policy on held-out prompts. Nothing is written, and runs that are working are not disturbed.
+Runs are found at any depth, but not in hidden folders. `reward` is the mean total of the newest
+step's candidates, `held-out` that of the base and of the aligned policy on held-out prompts. What
+is damaged, or of another version, is named below the table. Nothing is written.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON list instead")
     options = parser.parse_args(argv)
 
-    from videorl.run.overview import overview, run_folders
+    from videorl.run.overview import overviews, run_folders
 
     if not options.folder.is_dir():
         raise RunFolderError(f"there is no folder {options.folder}; name the folder of your runs")
-    found = [overview(folder) for folder in run_folders(options.folder)]
+    found = overviews(run_folders(options.folder))
     if options.json:
         print(json.dumps([dataclasses.asdict(run) for run in found], indent=2))
         return 0
@@ -51,13 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     for run in found:
         if run.problem:
-            print(f"{run.folder}: {run.problem}")
+            print(f"{_name(run, options.folder)}: {run.problem}")
     return 0
 
 
-def _row(run: RunOverview, root: Path) -> tuple[str, ...]:
+def _name(run: RunOverview, root: Path) -> str:
+    from videorl.run.overview import run_name
+
     folder = Path(run.folder)
-    name = run.name if folder == root else str(folder.relative_to(root))
+    return run.name if folder == root else run_name(folder, root)
+
+
+def _row(run: RunOverview, root: Path) -> tuple[str, ...]:
+    name = _name(run, root)
     held_out = "" if run.before is None or run.after is None else _change(run.before, run.after)
     return (
         name,

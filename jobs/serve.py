@@ -38,6 +38,7 @@ _LIMITS = {
     "upload_s": (60.0, "seconds in which the body of a request must have come"),
     "decode_s": (30.0, "seconds in which an uploaded video must be decoded"),
     "decoded_mib": (1024.0, "size of an uploaded video once it is decoded"),
+    "work_s": (3600.0, "seconds that a replica may take for its work, before it is replaced"),
     "max_pixels": (2**29, "frames × height × width of a sampled video"),
     "max_steps": (200, "steps of a sampled video"),
     "keep_s": (86400.0, "seconds for which results stay on disk"),
@@ -76,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal comes."""
     options = _parser().parse_args(argv)
     command.start_logging()
-    token = _token(options)
+    token, was_given = _token(options), TOKEN in os.environ
+    os.environ.pop(TOKEN, None)  # Ray's processes, whose environment others show, need none
     served, name = _served(options)
     rewards = _rewards(options)
     site = _site(options, served, name, rewards, token)
@@ -96,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         serving(served, rewards, site, address, options.min_replicas),
     ):
         print(f"serving {name} at {address.url}", flush=True)
-        if token is not None and TOKEN not in os.environ:
+        if token is not None and not was_given:
             print(f"token: {token}", flush=True)
         while not should_stop():
             time.sleep(0.2)
@@ -133,7 +135,7 @@ def _served(options: argparse.Namespace) -> tuple[Served, str]:
     from videorl.run.compute_type import as_in_run_of
     from videorl.run.folder import RunFolder
     from videorl.run.pins import policy_settings
-    from videorl.serving.policy import Served
+    from videorl.serving.policy import Served, digest_of_adapter
 
     run = RunFolder(Path(options.model).absolute())
     is_run = run.config.exists()
@@ -152,6 +154,7 @@ def _served(options: argparse.Namespace) -> tuple[Served, str]:
                 f"--adapter {recipe.name} has the name of the run itself: choose another"
             )
         adapters = {recipe.name: _aligned(run.root, recipe), **adapters}
+    digests = {key: digest_of_adapter(folder) for key, folder in adapters.items()}
     latent = "" if options.latent_reward is None else str(options.latent_reward.absolute())
     if recipe.policy.lora.initial is not None and not is_run:
         name = "initial"
@@ -163,7 +166,7 @@ def _served(options: argparse.Namespace) -> tuple[Served, str]:
         adapters = {name: recipe.policy.lora.initial, **adapters}
     lora = replace(recipe.policy.lora, initial=None)
     recipe = replace(recipe, policy=replace(recipe.policy, lora=lora))
-    return Served(recipe, adapters, latent), recipe.name
+    return Served(recipe, adapters, digests, latent), recipe.name
 
 
 def _adapters(given: Sequence[str], recipe: Recipe) -> dict[str, str]:
@@ -253,7 +256,11 @@ def _site(
         tuple(dimensions),
         tuple(reward.key for reward in rewards),
     )
-    out = command.output_folder(command.lasting(options.out))
+    out = command.lasting(options.out)
+    is_new = not out.exists()
+    command.output_folder(out)
+    if is_new:
+        out.chmod(0o700)  # prompts and videos are for those who have the token
     replicas = Replicas(most, options.batch_size, most)
     digest = None if token is None else digest_of(token)
     return Site(offer, out, _limits(options), replicas, digest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ from videorl.types import Score
 TOKEN = "the-token"
 SMALL = ServingLimits(max_pixels=9 * 64 * 64, max_steps=8, max_upload_mib=1, upload_s=5)
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+TEXT = "a large red circle moving left"
 
 
 @dataclass
@@ -78,6 +80,14 @@ def aligned_run(folder: Path, seed: int) -> Path:
     return folder
 
 
+def error(answer: Any) -> tuple[int, str | None]:
+    """Return status and code; every refusal has OpenAI's shape."""
+    found = answer.json()["error"]
+    assert found.keys() == {"message", "type", "param", "code"}
+    assert found["message"]
+    return answer.status_code, found["code"]
+
+
 def small_recipe(*settings: str) -> Recipe:
     """Return the default recipe with a small adapter and few steps."""
     few = ["policy.lora.rank=4", "policy.lora.alpha=4", "sampling.num_inference_steps=3"]
@@ -89,3 +99,6 @@ def local_app(engine: Engine, offer: Offer, folder: Path, limits: ServingLimits 
     results = Results(folder, limits)
     token = digest_of(TOKEN)
     return build_app(engine, offer, results, token=token, limits=limits, replicas=Replicas())
+
+
+OFFER = Offer("shapes", small_recipe().sampling, rewards=("moving_shapes",))

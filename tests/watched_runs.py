@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,13 +45,21 @@ def make_run(root: Path, num_steps: int, **options: Any) -> Path:
     return root
 
 
-def write_step(root: Path, step: int, *, num_frames: int = 16, shift: float = 0.0) -> None:
+def write_step(
+    root: Path,
+    step: int,
+    *,
+    num_frames: int = 16,
+    shift: float = 0.0,
+    unseen: Mapping[str, float] = MappingProxyType({"sharpness": 0.5}),
+) -> None:
     """Write one step: a group per colour, and a prompt that was refused.
 
     Candidate g of prompt p of step s has quality s + g (p + 1) / 8 + `shift`, which is its total
     too, and motion −g: so the margins are 0.25, 0.5 and 0.75, and the last candidate is chosen.
+    Each has the `unseen` values.
     """
-    groups = [_group(step, place, num_frames, shift) for place in range(len(COLOURS))]
+    groups = [_group(step, place, num_frames, shift, unseen) for place in range(len(COLOURS))]
     pairs = [pair for group in groups for pair in best_vs_worst(group)]
     refused = PromptOutcome(Prompt(4 * step + 3, "too long"), "prompt_rejected", "99 <tokens>")
     outcomes = *(PromptOutcome(group.prompt, "trained") for group in groups), refused
@@ -61,7 +71,9 @@ def write_step(root: Path, step: int, *, num_frames: int = 16, shift: float = 0.
     JsonlSink(root / "metrics.jsonl").write(step, {"reward/total": float(step)})
 
 
-def _group(step: int, place: int, num_frames: int, shift: float) -> ScoredGroup:
+def _group(
+    step: int, place: int, num_frames: int, shift: float, unseen: Mapping[str, float]
+) -> ScoredGroup:
     prompt = Prompt(4 * step + place, f"a {COLOURS[place]} ball")
     frames = np.zeros((num_frames, 32, 32, 3), np.uint8)
     frames[..., place] = np.arange(num_frames, dtype=np.uint8)[:, None, None] * 10
@@ -69,7 +81,7 @@ def _group(step: int, place: int, num_frames: int, shift: float) -> ScoredGroup:
         ScoredCandidate(
             Candidate(step, prompt, g, g, WeightVersion(step, "abc"), None, Video(frames, 8.0)),
             Score({"quality": (total := step + g * (place + 1) / 8 + shift), "motion": -g}, total),
-            {"sharpness": 0.5},
+            dict(unseen),
         )
         for g in range(NUM_CANDIDATES)
     ]

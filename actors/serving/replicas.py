@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,17 +14,21 @@ from ray import serve
 from actors.processes.worker_process import hide_gpus, prepare_process
 from actors.reward import load_reward
 from videorl.config import RewardConfig, SamplingConfig
+from videorl.errors import CheckpointError, ConfigError
 from videorl.recipes.secrets import private_variables
 from videorl.serving.errors import Failure
 from videorl.serving.limits import ServingLimits
 from videorl.serving.policy import Served, ServedPolicy
 from videorl.serving.requests import VideoTask
 from videorl.serving.scorer import UploadScorer
+from videorl.serving.turn import Turn
 from videorl.serving.uploads import UploadDecoder
 from videorl.types import Score
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 _keeping_the_last: Any = serve.multiplexed(max_num_models_per_replica=8)
 
@@ -31,10 +36,10 @@ _keeping_the_last: Any = serve.multiplexed(max_num_models_per_replica=8)
 class VideoReplica:
     """Samples videos, one batch at a time."""
 
-    def __init__(self, served: Served, num_cpus: float) -> None:
+    def __init__(self, served: Served, num_cpus: float, limits: ServingLimits) -> None:
         prepare_process(num_cpus)
         self._policy = ServedPolicy(served)
-        self._turn = asyncio.Lock()
+        self._turn = Turn(limits.work_s)
 
     async def fit(self, sampling: SamplingConfig, exactly: bool) -> SamplingConfig | Failure:
         """See `videorl.serving.engine.Engine.fit`; answered while a video is sampled."""
@@ -47,12 +52,19 @@ class VideoReplica:
 
     async def sample(self, tasks: Sequence[VideoTask]) -> list[bytes | Failure]:
         """See `videorl.serving.engine.Engine.sample`."""
-        weights = await self.adapter(serve.get_multiplexed_model_id())
+        name = serve.get_multiplexed_model_id()
+        try:
+            weights = await self.adapter(name)
+        except (CheckpointError, ConfigError) as error:
+            logger.error("adapter %s: %s", name, error)
+            reason = f"the adapter {name} can no longer be loaded; the log of the server has more"
+            return [Failure(reason, "adapter_unavailable", 503)] * len(tasks)
         async with self._turn:
             return await asyncio.to_thread(self._policy.sample, tasks, weights)
 
     def check_health(self) -> None:
-        """Be there: Serve replaces a replica that does not answer."""
+        """See that nothing is stuck: Serve replaces a replica that does not answer, or raises."""
+        self._turn.check()
 
 
 class RewardReplica:
@@ -65,8 +77,9 @@ class RewardReplica:
         if "torch" in sys.modules:
             prepare_process(config.num_cpus)
         self._decoder = UploadDecoder(limits)
+        self._decoder.start()
         self._scorer = UploadScorer(model, self._decoder)
-        self._turn = asyncio.Lock()
+        self._turn = Turn(limits.work_s)
 
     async def score(self, uploads: Sequence[tuple[bytes, str]]) -> list[Score | Failure]:
         """See `videorl.serving.engine.Engine.score`."""
@@ -75,9 +88,9 @@ class RewardReplica:
         async with self._turn:
             return await asyncio.to_thread(self._scorer.score, videos, prompts)
 
-    async def loaded(self) -> bool:
-        """Return True, once there is a replica."""
-        return True
+    def check_health(self) -> None:
+        """See that nothing is stuck, as in `VideoReplica`."""
+        self._turn.check()
 
     def __del__(self) -> None:
         if hasattr(self, "_decoder"):

@@ -19,6 +19,8 @@ from videorl.recipes.secrets import public_runtime_env
 from videorl.serving.policy import Served
 
 APP = "videorl"
+_QUEUED_S = 10.0
+"""How long more must wait than the replicas have at hand, before another is started."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ def _application(
         serve.ingress()(Ingress),
         name="ingress",
         max_ongoing_requests=1000,
+        max_queued_requests=1000,  # Serve's proxy answers 503 then, and holds no more bodies
         ray_actor_options={"num_cpus": 0},
     )
-    return ingress.bind(site, videos.bind(served, role.num_cpus), scorers)
+    return ingress.bind(site, videos.bind(served, role.num_cpus, site.limits), scorers)
 
 
 def _scorer(reward: RewardConfig, role: Role, site: Site) -> Any:
@@ -140,5 +143,6 @@ def _scaling(role: Role, least: int, most: int) -> dict[str, Any]:
             "min_replicas": least,
             "max_replicas": max(least, most),
             "target_ongoing_requests": 2,
+            "upscale_delay_s": _QUEUED_S,
         },
     }

@@ -5,8 +5,10 @@
 
 Both ways do the same work, one after the other: the direct one in this process, the served one for
 `--clients` at once on a server that this starts. A direct score decodes an mp4 file and calls the
-model; a direct video is sampled, decoded and encoded. A stand-in for a large reward model, which
-only waits `--wait-s` for every clip, shows what is left of HTTP beside a model on a GPU.
+model; a direct video is sampled, decoded and encoded. Stand-ins for large reward models, which
+only wait `--waits-s` for every clip, show from which cost per clip on HTTP is hidden by a model on
+a GPU. Below each ratio is the processor time of an item, part by part: unlike rates, it says the
+same on a machine that does other work.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,15 @@ if TYPE_CHECKING:
 
 PROMPT = "a large red circle moving left"
 TOKEN = "benchmark"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one way of doing the work took."""
+
+    per_s: float
+    milliseconds: dict[str, float]
+    """Part -> its processor time of an item."""
 
 
 class StandIn:
@@ -55,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.new_parser("python -m jobs.bench.serving", __doc__)
     command.add_option(parser, "--recipe", "moving_shapes", "whose policy samples")
     command.add_models(parser, "--reward")
-    command.add_option(parser, "--wait-s", 0.1, "of the stand-in for a large reward model")
+    text = "seconds per clip of the stand-ins for large reward models"
+    parser.add_argument("--waits-s", nargs="*", type=float, default=[0.01, 0.03, 0.1], help=text)
     command.add_option(parser, "--videos", 16, "videos of each way")
     command.add_option(parser, "--scores", 64, "scores of each way and model")
     command.add_option(parser, "--clients", 4, "clients at once")
@@ -72,44 +84,59 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     recipe = load_recipe(options.recipe)
     rewards = load_rewards(options.reward or ["moving_shapes"], None)
-    waits = {"wait_s": options.wait_s}
-    rewards.append(
-        RewardConfig(f"{__spec__.name}:StandIn", label="stand_in", options=waits, num_cpus=0.1)
-    )
+    rewards += [
+        RewardConfig(
+            f"{__spec__.name}:StandIn",
+            label=f"waiting_{wait_s:g}_s",
+            options={"wait_s": wait_s},
+            num_cpus=0.1,
+        )
+        for wait_s in options.waits_s
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip.mp4")
-        videos_per_s, content = _direct_videos(recipe, options.videos)
+        videos, content = _direct_videos(recipe, options.videos)
         path.write_bytes(content)
-        direct = {"videos": videos_per_s}
+        direct = {"videos": videos}
         for reward in rewards:
             direct[reward.key] = _direct_scores(reward, path, options.scores)
         with _server(recipe, rewards, Path(folder, "served")) as url:
             served = _served(url, content, [reward.key for reward in rewards], options)
-    found = {
-        name: {
-            "directly, per second": direct[name],
-            "served, per second": served[name],
-            "served / directly": served[name] / direct[name],
-        }
-        for name in direct
-    }
+    found = {name: _compared(direct[name], served[name]) for name in direct}
     for name, numbers in found.items():
         show(numbers, name if name == "videos" else f"scores of {name}")
     write_json(options.json, found)
     return 0
 
 
-def _rate(count: int, work: Callable[[int], object], clients: int = 1) -> float:
-    """Return how often per second `work` is done, after once as a warm-up."""
-    work(0)
+def _compared(direct: Measured, served: Measured) -> dict[str, float]:
+    shown = {part: ms for part, ms in sorted(served.milliseconds.items()) if ms >= 0.05}
+    return {
+        "directly, per second": direct.per_s,
+        "served, per second": served.per_s,
+        "served / directly": served.per_s / direct.per_s,
+        "processor time of an item, directly, ms": sum(direct.milliseconds.values()),
+        "processor time of an item, served, ms": sum(served.milliseconds.values()),
+        **{f"  {part}": ms for part, ms in shown.items()},
+    }
+
+
+def _rate(count: int, work: Callable[[int], object], clients: int = 1) -> Measured:
+    """Measure how often per second `work` is done, after once as a warm-up."""
+    from jobs.bench.processor_time import by_part
+
     with ThreadPoolExecutor(clients) as threads:
-        started = time.perf_counter()
+        for _ in threads.map(work, [0] * clients):
+            pass
+        before, started = by_part(), time.perf_counter()
         for _ in threads.map(work, range(1, count + 1)):
             pass
-        return count / (time.perf_counter() - started)
+        seconds, after = time.perf_counter() - started, by_part()
+    parts = {part: 1000 * (after[part] - before[part]) / count for part in after}
+    return Measured(count / seconds, parts)
 
 
-def _direct_videos(recipe: Recipe, count: int) -> tuple[float, bytes]:
+def _direct_videos(recipe: Recipe, count: int) -> tuple[Measured, bytes]:
     from videorl.serving.policy import Served, ServedPolicy
     from videorl.serving.requests import BASE, VideoTask
 
@@ -125,7 +152,7 @@ def _direct_videos(recipe: Recipe, count: int) -> tuple[float, bytes]:
     return rate, content
 
 
-def _direct_scores(reward: RewardConfig, path: Path, count: int) -> float:
+def _direct_scores(reward: RewardConfig, path: Path, count: int) -> Measured:
     from videorl.rewards.feed import load_configured
 
     model: Any = load_configured(reward)
@@ -156,7 +183,7 @@ def _server(recipe: Recipe, rewards: Sequence[RewardConfig], folder: Path) -> It
 
 def _served(
     url: str, content: bytes, models: Sequence[str], options: argparse.Namespace
-) -> dict[str, float]:
+) -> dict[str, Measured]:
     import httpx
 
     headers = {"Authorization": f"Bearer {TOKEN}"}

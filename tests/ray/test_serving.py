@@ -6,18 +6,20 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 from ray import serve
 
 from actors.serving.ingress import Site
-from actors.serving.start import Address, check_address, serving
-from tests.serving import HEADERS, TOKEN, aligned_run, small_recipe
+from actors.serving.start import APP, Address, check_address, serving
+from tests.serving import HEADERS, TEXT, TOKEN, aligned_run, error, small_recipe
 from videorl.api import sample
 from videorl.data.video_io import encode_mp4
 from videorl.errors import ConfigError
@@ -30,8 +32,6 @@ from videorl.serving.requests import Offer
 from videorl.serving.work import Replicas
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-TEXT = "a large red circle moving left"
 
 
 @dataclass
@@ -54,15 +54,19 @@ def server(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     adapters = {name: str(run / "aligned") for name, run in runs.items()}
     recipe = small_recipe()
     (reward,) = load_rewards(["moving_shapes"], None)
+    # More than a replica keeps in memory.
+    adapters |= {f"{name}_{n}": adapters[name] for n in range(4) for name in runs}
+    adapters["changed"] = adapters["first"]
     names = (*adapters, "base")
     offer = Offer("shapes", recipe.sampling, names, rewards=("moving_shapes",))
     limits = ServingLimits(max_queued=2, max_upload_mib=1, upload_s=2, max_steps=100)
-    site = Site(offer, root / "served", limits, Replicas(), digest_of(TOKEN))
+    site = Site(offer, root / "served", limits, Replicas(videos=2), digest_of(TOKEN))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = Address(port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match=r"cannot be listened on .*--port"):
             check_address(address)
-    with serving(Served(recipe, adapters), [reward], site, address):
+    served = Served(recipe, adapters, {"changed": "0" * 64})
+    with serving(served, [reward], site, address):
         yield Server(address.url, runs, site.results)
     assert not serve.status().applications
 
@@ -81,8 +85,8 @@ def test_the_openai_client_works_and_videos_equal_those_of_the_command(server: S
         for adapter in ("base", "second", "first"):
             made = client.videos.create_and_poll(
                 prompt=TEXT,
-                size="32x32",
-                extra_body={"seed": 7, "lora": {"name": adapter}},
+                # The client types `size` as OpenAI's own sizes.
+                extra_body={"size": "32x32", "seed": 7, "lora": {"name": adapter}},
                 poll_interval_ms=20,
             )
             assert made.status == "completed"
@@ -96,8 +100,8 @@ def test_the_openai_client_works_and_videos_equal_those_of_the_command(server: S
         with pytest.raises(openai.UnprocessableEntityError, match="at most 10000 characters"):
             client.videos.create(prompt="x" * 100_000)
         with pytest.raises(openai.UnprocessableEntityError, match="multiples of 16"):
-            client.videos.create(prompt=TEXT, size="33x32")
-        with pytest.raises(openai.NotFoundError, match="there are first, second, base"):
+            client.videos.create(prompt=TEXT, extra_body={"size": "33x32"})
+        with pytest.raises(openai.NotFoundError, match=r"there are first, second, .*base"):
             client.videos.create(prompt=TEXT, extra_body={"lora": "third"})
         with pytest.raises(openai.AuthenticationError, match="VIDEORL_TOKEN"):
             openai.OpenAI(api_key="wrong", base_url=f"{server.url}/v1").models.list()
@@ -120,7 +124,7 @@ def test_an_upload_is_scored_as_the_model_scores_the_file(
 
 def test_more_requests_than_may_wait_get_429(http: httpx.Client) -> None:
     fields = {"prompt": TEXT, "num_inference_steps": 100}
-    answers = [http.post("/v1/videos", json=fields) for _ in range(6)]
+    answers = [http.post("/v1/videos", json=fields) for _ in range(9)]
     codes = [answer.status_code for answer in answers]
     assert codes[:2] == [200, 200]
     assert 429 in codes
@@ -151,6 +155,70 @@ def test_ids_that_are_paths_lead_nowhere(server: Server, http: httpx.Client) -> 
         assert http.delete(f"/v1/videos/{path}").status_code in (404, 405)
     assert (server.runs["first"] / "config.yaml").exists()
     assert {path.suffix for path in server.results.iterdir()} <= {".json", ".mp4"}
+
+
+def test_adapters_that_were_put_out_of_memory_come_back(server: Server, http: httpx.Client) -> None:
+    expected = {name: server.expected(name, 7) for name in server.runs}
+    for name in [f"{run}_{n}" for n in range(4) for run in server.runs] + ["base", "first"]:
+        fields = {"prompt": TEXT, "seed": 7, "lora": name}
+        content = http.post("/v1/videos/sync", json=fields).content
+        if name != "base":
+            assert content == expected[name.partition("_")[0]], name
+    answer = http.post("/v1/videos/sync", json={"prompt": TEXT, "lora": "changed"})
+    assert error(answer) == (503, "adapter_unavailable")
+
+
+def replicas_of(deployment: str) -> int:
+    states = serve.status().applications[APP].deployments[deployment].replica_states
+    return {str(state): count for state, count in states.items()}.get("RUNNING", 0)
+
+
+def test_more_replicas_come_while_requests_wait(http: httpx.Client) -> None:
+    fields = {"prompt": TEXT, "num_inference_steps": 100}
+    end, ids = time.monotonic() + 200, []
+    while replicas_of("videos") < 2:
+        assert time.monotonic() < end
+        answer = http.post("/v1/videos", json=fields)
+        if answer.status_code == 200:
+            ids.append(answer.json()["id"])
+        time.sleep(0.5)
+    for video_id in ids:
+        http.delete(f"/v1/videos/{video_id}")
+
+
+def kill_replicas(deployment: str) -> None:
+    """Kill the processes of a deployment as a fault would, those of this test's Ray alone."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if f"ServeReplica:{APP}:{deployment}" in " ".join(process.cmdline()):
+                process.kill()
+
+
+def until(http: httpx.Client, video_id: str, status: set[str]) -> dict[str, Any]:
+    end = time.monotonic() + 200
+    while time.monotonic() < end:
+        with suppress(httpx.HTTPError):
+            answer = http.get(f"/v1/videos/{video_id}")
+            if answer.status_code == 200 and answer.json()["status"] in status:
+                return answer.json()
+        time.sleep(0.1)
+    raise AssertionError(f"{video_id} is not {status}")
+
+
+@pytest.mark.parametrize(
+    ("deployment", "code"), [("videos", "replica_lost"), ("ingress", "server_restarted")]
+)
+def test_a_part_that_dies_leaves_no_video_in_progress_and_is_replaced(
+    http: httpx.Client, deployment: str, code: str
+) -> None:
+    fields = {"prompt": TEXT, "num_inference_steps": 100}
+    video_id = http.post("/v1/videos", json=fields).json()["id"]
+    until(http, video_id, {"in_progress"})
+    kill_replicas(deployment)
+    found = until(http, video_id, {"failed", "completed"})
+    assert (found["status"], found["error"]["code"]) == ("failed", code)
+    video_id = http.post("/v1/videos", json={"prompt": TEXT}).json()["id"]
+    until(http, video_id, {"completed"})
 
 
 def test_metrics_are_those_of_ray(http: httpx.Client) -> None:

@@ -241,6 +241,11 @@ def test_what_is_no_run_folder_or_is_damaged_is_named(tmp_path: Path) -> None:
         write_report(folder)
 
 
+def test_a_number_that_is_not_finite_is_written_as_it_is() -> None:
+    shown = [number(float(text)) for text in ("nan", "inf", "-inf")]
+    assert shown == ["nan", "inf", "−inf"]
+
+
 def test_numbers_and_ticks_by_hand() -> None:
     shown = [number(x) for x in (0.0, 1.0, -0.05, 123.4, 0.00012, 1234567.0, 0.693147, None)]
     assert shown == ["0", "1", "−0.05", "123", "1.2e−04", "1.2e+06", "0.693", "–"]

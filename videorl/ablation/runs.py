@@ -25,6 +25,7 @@ from videorl.errors import WorkLostError
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.kept_groups import KeptGroups, path_of
 from videorl.evaluation.record import read_groups, write_groups
+from videorl.files.steps import step_name
 from videorl.loop import train
 from videorl.objectives.objective import EXAMPLES
 from videorl.one_process import local_parts, local_pools, train_alone
@@ -108,7 +109,7 @@ def _values_of(scored: ScoredCandidate) -> dict[str, float]:
 
 def _evaluated(run: Run, recipe: Recipe, folder: RunFolder, stop: int) -> list[ScoredGroup]:
     """Train until `stop` and evaluate, unless an earlier try did."""
-    path = folder.evaluation / f"step-{stop:06d}.json"
+    path = folder.evaluation / f"{step_name(stop)}.json"
     if not path.exists():
         if stop:
             trainer(run)(replace(recipe, num_steps=stop), folder)

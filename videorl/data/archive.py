@@ -28,10 +28,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from videorl.data.archive_tables import SCHEMAS, step_tables
+from videorl.data.archive_tables import SCHEMAS, step_tables, table_path
 from videorl.data.video_io import encode_mp4
 from videorl.errors import ArchiveError, WorkLostError
 from videorl.files import superseded
+from videorl.files.steps import step_name, steps_of
 from videorl.types import Media, StepRecord
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Archive:
                 is visible then, and earlier steps are untouched.
         """
         step = record.step
-        partial = self.directory / f".partial-{_stem(step)}"
+        partial = self.directory / f".partial-{step_name(step)}"
         try:
             shutil.rmtree(partial, ignore_errors=True)
             self._stage(partial, record)
@@ -82,7 +83,7 @@ class Archive:
         """
         for leftover in self.directory.glob(".partial-step-*"):
             shutil.rmtree(leftover)
-        written = {_step_of(path) for path in self.directory.glob("*/step-*")}
+        written = steps_of(self.directory.glob("*/step-*"))
         committed = set(committed_steps(self.directory))
         # From the last step down: interrupted at any point, what is left has no hole.
         for number in sorted(written, reverse=True):
@@ -108,7 +109,7 @@ class Archive:
                 if self.keep_videos != "none":
                     encoded = encode_mp4(self.fetch([candidate.video])[0])
                     (partial / "videos" / f"{candidate.id}.mp4").write_bytes(encoded)
-                    videos[candidate.id] = f"videos/{_stem(record.step)}/{candidate.id}.mp4"
+                    videos[candidate.id] = f"videos/{step_name(record.step)}/{candidate.id}.mp4"
             except WorkLostError as error:
                 logger.warning("media of %s are not in the archive: %s", candidate.id, error)
         for name, table in step_tables(record, videos, latents).items():
@@ -118,18 +119,18 @@ class Archive:
 
     def _commit(self, partial: Path, step: int) -> None:
         self._remove(step)
-        videos = self.directory / "videos" / _stem(step)
+        videos = self.directory / "videos" / step_name(step)
         videos.parent.mkdir(exist_ok=True)
         if any((partial / "videos").iterdir()):
             os.replace(partial / "videos", videos)
         for name in SCHEMAS:
-            target = _path(self.directory, name, step)
+            target = table_path(self.directory, name, step)
             target.parent.mkdir(exist_ok=True)
             os.replace(partial / f"{name}.parquet", target)
 
     def _is_being_moved(self, step: int) -> bool:
         """Return whether a truncation was interrupted after it had moved a step's first file."""
-        first = _path(self.directory, "candidates", step)
+        first = table_path(self.directory, "candidates", step)
         return superseded.place(first, self.directory.parent).exists()
 
     def _supersede(self, step: int) -> None:
@@ -146,18 +147,18 @@ class Archive:
     def _files(self, step: int) -> list[Path]:
         """Return the tables and the folder of videos of a step, in the order of their removal."""
         # The candidates file goes first, as it came last: half a step is never visible.
-        tables = [_path(self.directory, name, step) for name in reversed(SCHEMAS)]
-        return [*tables, self.directory / "videos" / _stem(step)]
+        tables = [table_path(self.directory, name, step) for name in reversed(SCHEMAS)]
+        return [*tables, self.directory / "videos" / step_name(step)]
 
 
 def committed_steps(directory: Path) -> list[int]:
     """Return the steps that are wholly in the archive, in order."""
-    return sorted(_step_of(path) for path in directory.glob("candidates/step-*.parquet"))
+    return sorted(steps_of(directory.glob("candidates/step-*.parquet")))
 
 
 def missing_tables(directory: Path, step: int) -> list[str]:
     """Return the names of the tables that a step does not have."""
-    return [name for name in SCHEMAS if not _path(directory, name, step).exists()]
+    return [name for name in SCHEMAS if not table_path(directory, name, step).exists()]
 
 
 def read_table(
@@ -180,7 +181,7 @@ def read_table(
         ArchiveError: A file of a committed step is missing or damaged.
     """
     chosen = committed_steps(directory) if steps is None else steps
-    paths = [_path(directory, name, step) for step in chosen]
+    paths = [table_path(directory, name, step) for step in chosen]
     if missing := [path for path in paths if not path.exists()]:
         raise ArchiveError(f"{missing[0]} is missing ({len(missing)} such files)")
     if not paths:
@@ -221,9 +222,9 @@ def check(directory: Path, num_steps: int) -> list[str]:
     problems = [f"step {step} is missing" for step in holes]
     problems += [f"step {step} is beyond the last one, {num_steps - 1}" for step in beyond]
     for name in SCHEMAS:
-        lost = [step for step in steps if not _path(directory, name, step).exists()]
+        lost = [step for step in steps if not table_path(directory, name, step).exists()]
         problems += [f"step {step} has no {name} file" for step in lost]
-        stray = {_step_of(path) for path in directory.glob(f"{name}/step-*")} - set(steps)
+        stray = steps_of(directory.glob(f"{name}/step-*")) - set(steps)
         problems += [f"step {step} was not committed, but has a {name} file" for step in stray]
     if any("has no" in problem for problem in problems):
         return problems
@@ -245,18 +246,6 @@ def _check_rows(directory: Path) -> list[str]:
     videos = [path for path in candidates["video"].to_pylist() if path is not None]
     problems += [f"{path} is missing" for path in videos if not (directory / path).exists()]
     return problems
-
-
-def _stem(step: int) -> str:
-    return f"step-{step:06d}"
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-").removesuffix(".parquet"))
-
-
-def _path(directory: Path, name: str, step: int) -> Path:
-    return directory / name / f"{_stem(step)}.parquet"
 
 
 def _to_disk(path: Path) -> None:

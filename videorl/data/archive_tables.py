@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from videorl.files.steps import step_name
 from videorl.types import Candidate, PromptOutcome, StepRecord
 
 CANDIDATES = pa.schema(
@@ -110,6 +112,11 @@ SCHEMAS: dict[str, pa.Schema] = {
     "steps": STEPS,
     "candidates": CANDIDATES,
 }
+
+
+def table_path(directory: Path, name: str, step: int) -> Path:
+    """Return the file of a step of a table, whether it is there or not."""
+    return directory / name / f"{step_name(step)}.parquet"
 
 
 def step_tables(

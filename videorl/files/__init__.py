@@ -85,3 +85,14 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def as_json(value: Mapping[str, Any]) -> str:
     """Return the text of a JSON file, as `write_json` writes it."""
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+def parse_yaml(text: str) -> Any:
+    """Return what a YAML text holds; by libyaml, which is ten times as fast, where PyYAML has it.
+
+    Raises:
+        yaml.YAMLError: It is no YAML.
+    """
+    import yaml
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -18,6 +18,8 @@ def number(value: float | None) -> str:
     """Return a number with about three significant digits."""
     if value is None:
         return "–"
+    if not math.isfinite(value):
+        return f"{value}".replace("-", "−")
     if value == 0:
         return "0"
     if abs(value) >= 1e5 or abs(value) < 1e-3:

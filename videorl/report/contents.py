@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from videorl.errors import RunFolderError
+from videorl.files import parse_yaml
 from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import read_metrics
@@ -70,13 +71,16 @@ def read_run(run_dir: Path) -> RunContents:
         raise RunFolderError(f"{run_dir} is not a run folder: it has no {folder.config.name}")
     config = folder.config.read_text(encoding="utf-8")
     try:
-        recipe = yaml.safe_load(config)
+        recipe = parse_yaml(config)
         rows = read_metrics(folder.metrics) if folder.metrics.exists() else []
         summary = _read_json(folder.summary, {})
         videos = _read_json(folder.evaluation / "videos.json", [])
+        if not isinstance(summary, dict):
+            raise ValueError(f"{folder.summary.name} holds no results but {str(summary)[:40]!r}")
+        num_steps = recipe.get("num_steps")
         return RunContents(
             name=str(recipe.get("name", run_dir.name)),
-            num_steps=recipe.get("num_steps"),
+            num_steps=num_steps if isinstance(num_steps, int) else None,
             config=config,
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from videorl.config import CheckpointConfig
 from videorl.errors import CheckpointError
+from videorl.files.steps import step_name
 from videorl.run.remote_folder import RemoteFolder
 from videorl.types import WeightVersion
 
@@ -89,7 +90,7 @@ class CheckpointFolder:
             ) from error
 
     def _name(self, step: int) -> Path:
-        return self._directory / f"step-{step:06d}"
+        return self._directory / step_name(step)
 
     def write(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]

@@ -117,6 +117,9 @@ def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(strict, allow_nan=False) + "\n"
 
 
+_BLOCK = 1 << 16
+"""Bytes that are read at once from the end of a file: some rows."""
+
 OLDER_NAMES = {
     "dpo/loss": LOSS,
     "regression/loss": LOSS,
@@ -137,17 +140,37 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         ValueError: Another line is not a JSON object with a step.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = []
     # What follows the last line end is empty, or a line that was never finished.
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise ValueError(f"{path}, line {number} has no integer step: {line[:80]!r}")
-        rows.append(_renamed(row))
-    return rows
+    return [_row(line, f"{path}, line {number}") for number, line in enumerate(lines[:-1], start=1)]
+
+
+def read_last_metrics(path: Path) -> dict[str, Any] | None:
+    """Return the last row of `read_metrics`, reading the end of the file alone; None = no row.
+
+    Raises:
+        ValueError: It is not a JSON object with a step.
+    """
+    with path.open("rb") as file:
+        start, block = file.seek(0, os.SEEK_END), b""
+        while start:
+            end, start = start, max(0, start - _BLOCK)
+            file.seek(start)
+            block = file.read(end - start) + block
+            lines = block.split(b"\n")[:-1]
+            if len(lines) > 1 or (lines and not start):
+                return _row(lines[-1].decode(errors="replace"), f"{path}, the last line")
+    return None
+
+
+def _row(line: str, place: str) -> dict[str, Any]:
+    try:
+        # Files that others made may hold NaN, which ours have as null.
+        row = json.loads(line, parse_constant=lambda _: None)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place} is not JSON: {line[:80]!r}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise ValueError(f"{place} has no integer step: {line[:80]!r}")
+    return _renamed(row)
 
 
 def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from videorl import __version__
 from videorl.serving.bodies import read_body, read_form
 from videorl.serving.engine import Engine
 from videorl.serving.errors import RequestError
 from videorl.serving.guards import Guard, broken, refusal
-from videorl.serving.limits import MAX_PROMPT, ServingLimits
-from videorl.serving.openapi import BODY, ERRORS, UPLOAD, may
+from videorl.serving.limits import ServingLimits
+from videorl.serving.openapi import (
+    BODY,
+    DELETED,
+    ERRORS,
+    FOUND,
+    MODELS,
+    MP4,
+    SCORES,
+    STATE,
+    UPLOAD,
+    VIDEO,
+    VIDEOS,
+    may,
+)
 from videorl.serving.requests import Offer, invalid, read_fields
 from videorl.serving.results import COMPLETED, FAILED, Record, Results
+from videorl.serving.scores import answer_of, read_upload
 from videorl.serving.work import Replicas, Work
 
 logger = logging.getLogger(__name__)
+
+_TIDY_S = 60.0
 
 
 def build_app(
@@ -48,40 +67,76 @@ def build_app(
     """
     work = Work(engine, offer, results, limits, replicas)
     # No pages of FastAPI: they load scripts from other hosts.
-    app = FastAPI(title="videorl serve", version=__version__, docs_url=None, redoc_url=None)
-    if token is not None:
-        app.router.dependencies.append(Depends(HTTPBearer(auto_error=False)))
+    app = FastAPI(
+        title="videorl serve",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda _: _tidying(results, min(_TIDY_S, limits.keep_s)),
+    )
     app.add_middleware(Guard, limits=limits, token=token, observe=engine.observe)
     app.add_exception_handler(RequestError, lambda _, error: refusal(_as(RequestError, error)))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_query)
+    app.add_exception_handler(ClientDisconnect, lambda *_: Response(status_code=400))
     app.add_exception_handler(Exception, _fault)
-    _add_state(app, engine, offer)
+    _add_state(app, engine)
+    if token is not None:  # of the routes from here on; the guard asks, this describes
+        app.router.dependencies.append(Depends(HTTPBearer(auto_error=False)))
+    _add_description(app, engine, offer)
     _add_videos(app, work)
     _add_results(app, work, results)
     _add_rewards(app, work, offer)
     return app
 
 
-def _add_state(app: FastAPI, engine: Engine, offer: Offer) -> None:
-    started = int(time.time())
+@asynccontextmanager
+async def _tidying(results: Results, every_s: float) -> AsyncIterator[None]:
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                results.tidy()
+            except OSError as error:
+                logger.error("old results cannot be deleted (%s)", error)
 
-    @app.get("/health", summary="Whether the HTTP side answers")
+    task = asyncio.create_task(tidy())
+    yield
+    task.cancel()
+
+
+def _add_state(app: FastAPI, engine: Engine) -> None:
+    @app.get("/health", summary="Whether the HTTP side answers", responses={**STATE, **may(403)})
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/ready", summary="Whether the model and every reward are loaded", responses=may(503))
+    @app.get(
+        "/ready",
+        summary="Whether the model and every reward are loaded",
+        responses={**STATE, **may(403), 503: STATE[200]},
+    )
     async def ready() -> JSONResponse:
         is_ready = await engine.is_ready()
         return JSONResponse(
             {"status": "ready" if is_ready else "loading"}, 200 if is_ready else 503
         )
 
-    @app.get("/metrics", summary="What is measured, for Prometheus")
+
+def _add_description(app: FastAPI, engine: Engine, offer: Offer) -> None:
+    started = int(time.time())
+
+    @app.get(
+        "/metrics",
+        summary="What is measured, for Prometheus",
+        responses={**may(401, 403, 503), 200: {"content": {"text/plain": {}}}},
+        response_class=Response,
+    )
     async def metrics() -> Response:
         return Response(await engine.metrics(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/v1/models", summary="The model and its adapters")
+    @app.get(
+        "/v1/models", summary="The model and its adapters", responses={**MODELS, **may(401, 403)}
+    )
     async def models() -> dict[str, Any]:
         names = dict.fromkeys([offer.model, *offer.adapters])
         listed = [
@@ -92,7 +147,9 @@ def _add_state(app: FastAPI, engine: Engine, offer: Offer) -> None:
 
 
 def _add_videos(app: FastAPI, work: Work) -> None:
-    @app.post("/v1/videos", summary="Ask for a video", responses=ERRORS, openapi_extra=BODY)
+    @app.post(
+        "/v1/videos", summary="Ask for a video", responses={**VIDEO, **ERRORS}, openapi_extra=BODY
+    )
     async def create(request: Request) -> dict[str, Any]:
         task = await work.task(read_fields(await read_body(request)))
         return work.begin(task).answer()
@@ -100,7 +157,7 @@ def _add_videos(app: FastAPI, work: Work) -> None:
     @app.post(
         "/v1/videos/sync",
         summary="Sample a video and wait for it",
-        responses={**ERRORS, 200: {"content": {"video/mp4": {}}}},
+        responses={**MP4, **ERRORS},
         openapi_extra=BODY,
         response_class=Response,
     )
@@ -112,7 +169,7 @@ def _add_videos(app: FastAPI, work: Work) -> None:
 
 
 def _add_results(app: FastAPI, work: Work, results: Results) -> None:
-    @app.get("/v1/videos", summary="List videos, the newest first", responses=ERRORS)
+    @app.get("/v1/videos", summary="List videos, the newest first", responses={**VIDEOS, **FOUND})
     async def listed(
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         after: str | None = None,
@@ -126,18 +183,21 @@ def _add_results(app: FastAPI, work: Work, results: Results) -> None:
             raise _not_found("after")
         start = 0 if after is None else ids.index(after) + 1
         page = [record.answer() for record in records[start : start + limit]]
-        ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
+        first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+        ends = {"first_id": first, "last_id": last}
         more = len(records) > start + limit
         return {"object": "list", "data": page, "has_more": more, **ends}
 
-    @app.get("/v1/videos/{video_id}", summary="What became of a video", responses=ERRORS)
+    @app.get(
+        "/v1/videos/{video_id}", summary="What became of a video", responses={**VIDEO, **FOUND}
+    )
     async def retrieve(video_id: str) -> dict[str, Any]:
         return _found(results, video_id).answer()
 
     @app.get(
         "/v1/videos/{video_id}/content",
         summary="The mp4",
-        responses={**ERRORS, 200: {"content": {"video/mp4": {}}}},
+        responses={**MP4, **FOUND},
         response_class=Response,
     )
     async def content(video_id: str, variant: Literal["video"] = "video") -> Response:
@@ -153,7 +213,11 @@ def _add_results(app: FastAPI, work: Work, results: Results) -> None:
             )
         return Response(mp4, media_type="video/mp4")
 
-    @app.delete("/v1/videos/{video_id}", summary="Delete or cancel a video", responses=ERRORS)
+    @app.delete(
+        "/v1/videos/{video_id}",
+        summary="Delete or cancel a video",
+        responses={**DELETED, **FOUND},
+    )
     async def delete(video_id: str) -> dict[str, Any]:
         if not work.delete(video_id):
             raise _not_found("video_id")
@@ -161,55 +225,19 @@ def _add_results(app: FastAPI, work: Work, results: Results) -> None:
 
 
 def _add_rewards(app: FastAPI, work: Work, offer: Offer) -> None:
-    @app.post("/v1/rewards", summary="Score a video", responses=ERRORS, openapi_extra=UPLOAD)
+    @app.post(
+        "/v1/rewards",
+        summary="Score a video",
+        responses={**SCORES, **ERRORS},
+        openapi_extra=UPLOAD,
+    )
     async def rewards(request: Request) -> dict[str, Any]:
         with work.taking_upload():
             fields = await read_form(request)
-            upload, prompt, models = _upload(fields, offer)
+            upload, prompt, models = read_upload(fields, offer)
             scores = await work.score(await upload.read(), prompt, models)
-        found = {
-            name: {"total": score.total, "dimensions": dict(score.dimensions)}
-            for name, score in scores.items()
-        }
+        found = {name: answer_of(score) for name, score in scores.items()}
         return {"object": "reward.scores", "prompt": prompt, "scores": found}
-
-
-def _upload(fields: dict[str, Any], offer: Offer) -> tuple[UploadFile, str, list[str]]:
-    if unknown := sorted(set(fields) - {"video", "prompt", "models"}):
-        raise RequestError(
-            f"there is no field {unknown[0][:80]}; there are video, prompt and models",
-            param=unknown[0][:80],
-        )
-    upload, prompt = fields.get("video"), fields.get("prompt")
-    if not isinstance(upload, UploadFile):
-        raise RequestError("video must be an uploaded file", param="video")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise RequestError("prompt must say what the video is to show", param="prompt")
-    if len(prompt) > MAX_PROMPT:
-        raise RequestError(
-            f"prompt may have {MAX_PROMPT} characters, got {len(prompt)}", param="prompt"
-        )
-    asked = fields.get("models", "")
-    if not isinstance(asked, str):
-        raise RequestError("models must be names with commas between them", param="models")
-    names = [name.strip() for name in asked.split(",") if name.strip()] or [*offer.rewards]
-    if unknown := [name for name in names if name not in offer.rewards]:
-        known = ", ".join(offer.rewards) or "none"
-        raise RequestError(
-            f"reward {unknown[0][:80]!r} is not loaded here; loaded are: {known}. Rewards are "
-            "loaded when the server starts (--reward NAME)",
-            status=404,
-            param="models",
-            code="reward_not_loaded",
-        )
-    if not names:
-        raise RequestError(
-            "no reward is loaded here: start the server with --reward NAME",
-            status=404,
-            param="models",
-            code="reward_not_loaded",
-        )
-    return upload, prompt, [*dict.fromkeys(names)]
 
 
 def _found(results: Results, video_id: str) -> Record:

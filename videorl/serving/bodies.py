@@ -6,12 +6,14 @@ import json
 import re
 from typing import Any, cast
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from videorl.serving.errors import RequestError
 
 MAX_FIELDS = 64
+_UTF_8 = (b"utf-8", b"utf8", b"us-ascii")
 
 
 async def read_body(request: Request) -> dict[str, Any]:
@@ -20,10 +22,10 @@ async def read_body(request: Request) -> dict[str, Any]:
     Raises:
         RequestError: The body is neither JSON nor a form, or damaged; it has a file.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind, _ = _content_type(request)
     if kind == "application/json" or kind.endswith("+json"):
-        return _json(await request.body())
-    fields = await read_form(request, kind)
+        return _object(await request.body())
+    fields = await read_form(request)
     for name, value in fields.items():
         if isinstance(value, UploadFile):
             raise RequestError(
@@ -32,18 +34,25 @@ async def read_body(request: Request) -> dict[str, Any]:
     return fields
 
 
-async def read_form(request: Request, kind: str = "") -> dict[str, Any]:
+async def read_form(request: Request) -> dict[str, Any]:
     """Return the fields of a form: texts and `UploadFile`s; `a[b]=c` is `{"a": {"b": "c"}}`.
 
     Raises:
-        RequestError: It is no form, is damaged, or has a field twice.
+        RequestError: It is no form, is damaged, not in UTF-8, or has a field twice.
     """
-    kind = kind or request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind, parameters = _content_type(request)
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         raise RequestError(
             f"Content-Type must be application/json or multipart/form-data, got {kind[:80]!r}",
             status=415,
             code="unsupported_content_type",
+        )
+    # Python has codecs that take minutes for a megabyte, and some that make what is no text.
+    if (charset := parameters.get(b"charset", b"utf-8")).lower() not in _UTF_8:
+        raise RequestError(
+            f"the charset of a form must be utf-8, got {charset[:40].decode('latin-1')!r}",
+            status=415,
+            code="unsupported_charset",
         )
     form = await request.form(max_files=1, max_fields=MAX_FIELDS)
     fields: dict[str, Any] = {}
@@ -60,11 +69,31 @@ async def read_form(request: Request, kind: str = "") -> dict[str, Any]:
     return fields
 
 
-def _json(body: bytes) -> dict[str, Any]:
+def parse_json(text: str | bytes, what: str) -> Any:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: It is none, nested too deeply, or has half a character (a lone surrogate).
+    """
     try:
-        found = json.loads(body)
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body is not JSON: {error}", status=400) from error
+        why = "half a character in it" if isinstance(error, UnicodeEncodeError) else error
+        raise ValueError(f"{what} is not JSON: {why}") from error
+    return found
+
+
+def _content_type(request: Request) -> tuple[str, dict[bytes, bytes]]:
+    kind, parameters = parse_options_header(request.headers.get("content-type", ""))
+    return kind.decode("latin-1"), parameters
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = parse_json(body, "the body")
+    except ValueError as error:
+        raise RequestError(str(error), status=400) from error
     if not isinstance(found, dict):
         raise RequestError(
             f"the body must be a JSON object with `prompt`, got a {type(found).__name__}",

@@ -125,17 +125,27 @@ class Dispatcher(Generic[Item, Result]):
 
     async def _run(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
         started = time.monotonic()
+        for waiting in batch:
+            waiting.on_start()
+        await self._finish(batch)
+        seconds = (time.monotonic() - started) / len(batch)
+        self._seconds += 0.2 * (seconds - self._seconds)
+
+    async def _finish(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
+        """Set the results; if a batch fails, each item is tried alone, so that others go on."""
         try:
-            for waiting in batch:
-                waiting.on_start()
             results = await self._work([waiting.item for waiting in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for {len(batch)} items")
         except Exception as error:
+            if len(batch) == 1:
+                if not batch[0].result.done():
+                    batch[0].result.set_exception(error)
+                return
             for waiting in batch:
-                if not waiting.result.done():
-                    waiting.result.set_exception(error)
+                if not waiting.result.done():  # nobody waits for the cancelled
+                    await self._finish([waiting])
             return
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.result.done():
                 waiting.result.set_result(result)
-        seconds = (time.monotonic() - started) / len(batch)
-        self._seconds += 0.2 * (seconds - self._seconds)

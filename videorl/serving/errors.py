@@ -40,7 +40,10 @@ class RequestError(VideorlError, ValueError):
 
     def headers(self) -> dict[str, str]:
         """Return the headers of the answer besides its type."""
-        return {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
+        found = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        if self.retry_after_s:
+            found["Retry-After"] = str(self.retry_after_s)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,10 @@ class Failure:
 
     message: str
     code: str
+    status: int = 422
+    """HTTP status of the answer to a client who waits."""
 
     def error(self, param: str | None = None) -> RequestError:
         """Return the error that says so to a client who waits."""
-        return RequestError(self.message, param=param, code=self.code)
+        param = param if self.status < 500 else None  # no field is at fault
+        return RequestError(self.message, status=self.status, param=param, code=self.code)

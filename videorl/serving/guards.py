@@ -8,7 +8,9 @@ import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 
@@ -76,6 +78,8 @@ class Guard:
 
     def _refused(self, scope: Message) -> RequestError | None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if self._token is None and (error := _foreign(headers)) is not None:
+            return error
         if self._token is not None and scope["path"] not in OPEN:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             found = hashlib.sha256(given.strip()).digest()
@@ -117,6 +121,31 @@ class Guard:
             return message
 
         return bounded
+
+
+def _foreign(headers: dict[bytes, bytes]) -> RequestError | None:
+    """Return the refusal of what a browser sends for the page of another host.
+
+    Without a token nothing else tells such a page, which may even have a name that leads to this
+    machine, from its user.
+    """
+    for name, place in ((b"host", "//"), (b"origin", "")):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            host = urlsplit(place + value.decode("latin-1")).hostname or ""
+            is_ours = host == "localhost" or ip_address(host).is_loopback
+        except ValueError:
+            is_ours = False
+        if not is_ours:
+            return RequestError(
+                f"a server without a token answers requests to localhost alone, and none of web "
+                f"pages: the header {name.decode().title()} names another host",
+                status=403,
+                code="foreign_host",
+            )
+    return None
 
 
 def _too_large(most: int) -> RequestError:

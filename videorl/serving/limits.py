@@ -29,6 +29,8 @@ class ServingLimits:
     """Seconds in which an uploaded video must be decoded."""
     decoded_mib: float = 1024
     """Size of an uploaded video once it is decoded."""
+    work_s: float = 3600
+    """Seconds that a replica may take for a batch; beyond it, the replica is replaced."""
     max_pixels: int = 2**29
     """Frames × height × width of a sampled video."""
     max_steps: int = 200

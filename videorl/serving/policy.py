@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videorl.config import Recipe, SamplingConfig
-from videorl.errors import ConfigError, PromptError, VideoError
+from videorl.errors import CheckpointError, ConfigError, PromptError, VideoError
 from videorl.policies.checkpoints import PARTS
 from videorl.recipes.policy_problems import sampling_problems
 from videorl.sampling.embeddings import EmbeddingCache
@@ -33,8 +34,26 @@ class Served:
     recipe: Recipe
     adapters: Mapping[str, str] = field(default_factory=dict[str, str])
     """Name -> folder of a trained adapter."""
+    digests: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Name -> `digest_of_adapter` when the server started; others may change while it runs."""
     latent_reward: str = ""
     """Folder of what `extra_params.guide` guides by; empty = nothing."""
+
+
+def digest_of_adapter(folder: str) -> str:
+    """Return SHA-256 of the file of a run's adapter.
+
+    Raises:
+        CheckpointError: It is not there.
+    """
+    from videorl.policies.adapter_files import FILES
+
+    path = Path(folder, FILES["transformer"])
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
 
 
 class ServedPolicy:
@@ -53,7 +72,8 @@ class ServedPolicy:
         policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, seed=recipe.seed)
         assert isinstance(policy, PipelinePolicy)
         self._policy: PipelinePolicy = policy
-        self._fresh, self._live = policy.weights(), BASE
+        self._fresh = policy.weights()
+        self._live: str | None = BASE
         self._embeds = EmbeddingCache(lambda text: policy.encode([text])[0], capacity=256)
 
     def fit(self, sampling: SamplingConfig, *, exactly: bool) -> SamplingConfig | Failure:
@@ -81,11 +101,15 @@ class ServedPolicy:
         """Return the tensors of an adapter, from its folder.
 
         Raises:
-            CheckpointError, ConfigError: It does not fit the policy.
+            CheckpointError, ConfigError: It does not fit the policy, or is not what it was when
+                the server started: requests of one name must get one model.
         """
         if name == BASE:
             return self._fresh
-        lora = replace(self._served.recipe.policy.lora, initial=self._served.adapters[name])
+        source = self._served.adapters[name]
+        if (pinned := self._served.digests.get(name)) and digest_of_adapter(source) != pinned:
+            raise CheckpointError(f"{source} has changed since the server started: start it anew")
+        lora = replace(self._served.recipe.policy.lora, initial=source)
         return self._policy.read_adapter(lora, self._fresh)
 
     def sample(
@@ -100,6 +124,7 @@ class ServedPolicy:
         import torch
 
         if tasks[0].adapter != self._live:
+            self._live = None  # whatever of it is loaded, should this fail
             self._policy.load_weights(adapter)
             self._live = tasks[0].adapter
         results: list[bytes | Failure] = [Failure("", "")] * len(tasks)
@@ -129,16 +154,18 @@ class ServedPolicy:
         asked = [tasks[index] for index in encoded]
         try:
             latents_BCTHW = self._latents(asked, [*encoded.values()], negative)
+            each = zip(encoded, latents_BCTHW.split(1), strict=True)
+            return {index: self._mp4(latents_1CTHW) for index, latents_1CTHW in each}
         except ConfigError as error:
             return dict.fromkeys(encoded, Failure(str(error), "not_for_this_model"))
         except torch.OutOfMemoryError:
+            latents_BCTHW = None
             torch.cuda.empty_cache()
-            reason = "the GPU's memory does not hold this video: ask for a smaller or shorter one"
-            return dict.fromkeys(encoded, Failure(reason, "video_too_large"))
-        return {
-            index: self._mp4(latents_1CTHW)
-            for index, latents_1CTHW in zip(encoded, latents_BCTHW.split(1), strict=True)
-        }
+        if len(encoded) > 1:  # each may fit where all together did not
+            alone = (self._videos(tasks, {index: encoded[index]}, negative) for index in encoded)
+            return {index: result for found in alone for index, result in found.items()}
+        reason = "the GPU's memory does not hold this video: ask for a smaller or shorter one"
+        return dict.fromkeys(encoded, Failure(reason, "video_too_large"))
 
     def _latents(
         self, tasks: Sequence[VideoTask], embeds: Sequence[Embedding], negative: Embedding

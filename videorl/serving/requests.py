@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from videorl.config import SamplingConfig
+from videorl.serving.bodies import parse_json
 from videorl.serving.errors import RequestError
 from videorl.serving.limits import MAX_PROMPT, ServingLimits
 
@@ -58,7 +58,7 @@ class VideoFields:
     seconds: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] | None = None
     """Length, to the nearest number of frames that the model makes; or `num_frames`, exactly."""
     num_frames: Annotated[int, Field(ge=1, le=36_000)] | None = None
-    fps: Annotated[float, Field(gt=0, le=240, allow_inf_nan=False)] | None = None
+    fps: Annotated[float, Field(ge=0.1, le=240, allow_inf_nan=False)] | None = None
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT)] | None = None
     num_inference_steps: Annotated[int, Field(ge=1)] | None = None
     guidance_scale: _Number | None = None
@@ -123,9 +123,9 @@ def read_fields(given: Mapping[str, Any]) -> VideoFields:
     for name in _JSON_FIELDS:
         if isinstance(text := found.get(name), str) and text.lstrip().startswith("{"):
             try:
-                found[name] = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise RequestError(f"{name} is not JSON: {error}", param=name) from error
+                found[name] = parse_json(text, name)
+            except ValueError as error:
+                raise RequestError(str(error), param=name) from error
     try:
         return FIELDS.validate_python(found)
     except ValidationError as error:

@@ -5,23 +5,30 @@ A name on disk is made of an id that this module drew, never of a text of a requ
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from videorl.files import write_json
+from videorl.serving.errors import OUR_FAULT, RequestError
 from videorl.serving.limits import MIB, ServingLimits
 from videorl.serving.requests import VideoTask
 
 logger = logging.getLogger(__name__)
 
-QUEUED, IN_PROGRESS, COMPLETED, FAILED = "queued", "in_progress", "completed", "failed"
+Status = Literal["queued", "in_progress", "completed", "failed"]
+QUEUED: Status = "queued"
+IN_PROGRESS: Status = "in_progress"
+COMPLETED: Status = "completed"
+FAILED: Status = "failed"
+_OURS = re.compile(r"\.?(video_[0-9a-f]{32})\.(mp4|json|json\.partial)")
 _ID = re.compile(r"video_[0-9a-f]{32}")
 _MOST = 10_000
 """Records that are kept; beyond it the oldest are deleted."""
@@ -31,6 +38,7 @@ _MOST = 10_000
 class Record:
     """What is known of a video."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
     id: str
     model: str
     """The adapter that samples it, or `base`."""
@@ -45,7 +53,7 @@ class Record:
     created_at: float
     """Unix time, as all times here."""
     expires_at: float
-    status: str = QUEUED
+    status: Status = QUEUED
     completed_at: float | None = None
     error: dict[str, Any] | None = None
     num_bytes: int = 0
@@ -59,6 +67,9 @@ class Record:
         found["seconds"] = f"{self.seconds:g}"
         progress = 100 if self.status == COMPLETED else 0
         return {"object": "video", "progress": progress, **found}
+
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 
 
 class Results:
@@ -80,10 +91,14 @@ class Results:
             if record.status in (QUEUED, IN_PROGRESS):
                 message = "the server was restarted before this video was done: ask for it again"
                 self.fail(record.id, message, "server_restarted")
-        self.sweep()
+        self.tidy()
 
     def create(self, task: VideoTask) -> Record:
-        """Note a video that is to be made."""
+        """Note a video that is to be made.
+
+        Raises:
+            RequestError: The disk is full, or cannot be written.
+        """
         now, sampling = self._now(), task.sampling
         record = Record(
             id=f"video_{secrets.token_hex(16)}",
@@ -99,8 +114,18 @@ class Results:
             created_at=now,
             expires_at=now + self._limits.keep_s,
         )
+        try:
+            self._write(record)
+        except OSError as error:
+            logger.error("%s: no result can be kept (%s)", self._folder, error.strerror)
+            self._remove(record.id)
+            raise RequestError(
+                "the server's disk takes no more results: try again later, or POST "
+                "/v1/videos/sync, which keeps none",
+                status=507,
+                code="disk_full",
+            ) from error
         self._records[record.id] = record
-        self._write(record)
         self.sweep()
         return record
 
@@ -108,16 +133,28 @@ class Results:
         """Note that a replica has the request; nothing happens if it was deleted."""
         if (record := self._records.get(video_id)) is not None:
             record.status = IN_PROGRESS
-            self._write(record)
+            self._note(record)
 
     def finish(self, video_id: str, content: bytes) -> None:
-        """Keep the mp4; nothing happens if the video was deleted meanwhile."""
+        """Keep the mp4; nothing happens if the video was deleted meanwhile.
+
+        Where the disk does not take it, the video has failed.
+        """
         if (record := self._records.get(video_id)) is None:
             return
-        self._mp4(video_id).write_bytes(content)  # whole before its record says that it is done
-        record.status, record.num_bytes = COMPLETED, len(content)
-        record.completed_at = self._now()
-        self._write(record)
+        now = self._now()
+        done = replace(record, status=COMPLETED, num_bytes=len(content), completed_at=now)
+        done.expires_at = now + self._limits.keep_s
+        try:
+            # The mp4 is whole before its record says that it is done.
+            self._mp4(video_id).write_bytes(content)
+            self._write(done)
+        except OSError as error:
+            logger.error("%s: no result can be kept (%s)", self._folder, error.strerror)
+            self._mp4(video_id).unlink(missing_ok=True)
+            self.fail(video_id, "the server's disk did not take the video", OUR_FAULT)
+            return
+        vars(record).update(vars(done))
         self.sweep()
 
     def fail(self, video_id: str, message: str, code: str) -> None:
@@ -125,7 +162,7 @@ class Results:
         if (record := self._records.get(video_id)) is not None:
             record.status, record.completed_at = FAILED, self._now()
             record.error = {"message": message, "code": code}
-            self._write(record)
+            self._note(record)
 
     def get(self, video_id: str) -> Record | None:
         """Return a record; None = there is none of this id, or no longer."""
@@ -150,8 +187,7 @@ class Results:
         """Forget a video; tell whether there was one."""
         if self._records.pop(video_id, None) is None:
             return False
-        self._mp4(video_id).unlink(missing_ok=True)
-        self._json(video_id).unlink(missing_ok=True)
+        self._remove(video_id)
         return True
 
     def sweep(self) -> None:
@@ -169,6 +205,32 @@ class Results:
                 self.delete(record.id)
                 logger.info("%s is deleted to make room for others", record.id)
 
+    def tidy(self) -> None:
+        """Sweep, and delete what was left of a crash: old files that no record speaks of.
+
+        To be called now and then: a server that nobody asks anything keeps nothing longer either.
+        """
+        self.sweep()
+        for path in self._folder.iterdir():
+            match = _OURS.fullmatch(path.name)
+            if match is None or match[1] in self._records:
+                continue
+            if path.lstat().st_mtime + self._limits.keep_s <= self._now():
+                path.unlink(missing_ok=True)
+                logger.info("%s is deleted: it has no record, and is too old to keep", path)
+
+    def _remove(self, video_id: str) -> None:
+        for path in (self._mp4(video_id), self._json(video_id)):
+            path.unlink(missing_ok=True)
+            path.with_name(f".{path.name}.partial").unlink(missing_ok=True)
+
+    def _note(self, record: Record) -> None:
+        """Write a record; what this process knows of it holds even if the disk is full."""
+        try:
+            self._write(record)
+        except OSError as error:
+            logger.error("the record of %s cannot be written (%s)", record.id, error.strerror)
+
     def _write(self, record: Record) -> None:
         write_json(self._json(record.id), asdict(record))
 
@@ -181,8 +243,8 @@ class Results:
 
 def _read(path: Path) -> Record | None:
     try:
-        record = Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        record = _RECORD.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         logger.warning("%s is left out, it is no record of a video (%s)", path, error)
         return None
     return record if _ID.fullmatch(record.id) and path.stem == record.id else None

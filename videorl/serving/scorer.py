@@ -14,6 +14,11 @@ from videorl.types import Score, Video
 
 _THREADS = 4
 """Uploads that are decoded at once; each is in a process of its own."""
+_OF_THE_MODEL = {
+    "score_not_finite": "the model gave this video a score that is no number (NaN or infinity)",
+    "score_missing_dimension": "the model left out one of its dimensions",
+    "score_unknown_dimension": "the model gave a dimension that is none of its own",
+}
 
 
 class UploadScorer:
@@ -39,7 +44,7 @@ class UploadScorer:
             asked = [prompts[index] for index in good]
             scores = explained_scores(self._model, [videos[index] for index in good], asked)
             for index, score in zip(good, scores, strict=True):
-                results[index] = Failure(score, "unscorable") if isinstance(score, str) else score
+                results[index] = _failure(score) if isinstance(score, str) else score
         return results
 
     def _decoded(self, content: bytes) -> Video | Failure:
@@ -47,3 +52,10 @@ class UploadScorer:
             return self._decoder.decode(content)
         except VideoError as error:
             return Failure(str(error), "video_unreadable")
+
+
+def _failure(reason: str) -> Failure:
+    """Return what is told of a video without a score: the model's own words, or a fault of its."""
+    if reason in _OF_THE_MODEL:
+        return Failure(_OF_THE_MODEL[reason], "unscorable", 500)
+    return Failure(reason, "unscorable")

@@ -15,16 +15,21 @@ from threading import Lock
 
 import numpy as np
 
-from videorl.errors import VideoError
+from videorl.errors import ResourceError, VideoError
 from videorl.serving.limits import MIB, ServingLimits
-from videorl.serving.sandbox import landlock_version
+from videorl.serving.sandbox import READY, landlock_version
+from videorl.serving.system_calls import can_forbid
 from videorl.types import Video
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 5.0
 """How long an answer may take beyond the time that decoding has."""
+_START_S = 120.0
+"""How long it may take to import what decodes, on a machine that is busy with other things."""
 _CHUNK = 2**20
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""A process with threads forks badly."""
 
 
 class UploadDecoder:
@@ -40,19 +45,37 @@ class UploadDecoder:
                 "this kernel has no Landlock: the process that decodes uploads can read what its "
                 "user can, should a video take it over (Linux 5.13 and later have it)"
             )
+        if not can_forbid():
+            logger.warning(
+                "no seccomp filter is known for this machine: the process that decodes uploads can "
+                "open connections that Landlock does not know, should a video take it over"
+            )
+
+    def start(self) -> None:
+        """Have a process ready, so that the first upload waits for none.
+
+        Raises:
+            ResourceError: It cannot decode a video of its own; the log has its reason.
+        """
+        with self._lock:
+            self._started()
 
     def decode(self, content: bytes) -> Video:
         """Return the frames of an uploaded file.
 
         Raises:
             VideoError: It is damaged, no video, or costs more than the limits allow.
+            ResourceError: No process can be had that decodes.
         """
         video = os.memfd_create("upload")
         answer, other_end = os.pipe()
         try:
-            with os.fdopen(os.dup(video), "wb") as file:
+            with os.fdopen(os.dup(video), "wb", buffering=0) as file:
                 file.write(content)
             self._send([video, other_end])
+        except BaseException:
+            os.close(answer)
+            raise
         finally:
             os.close(video)
             os.close(other_end)
@@ -70,12 +93,25 @@ class UploadDecoder:
 
     def _send(self, files: list[int]) -> None:
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-            assert self._channel is not None
-            socket.send_fds(self._channel, [b"v"], files)
+            try:
+                socket.send_fds(self._started(), [b"v"], files)
+            except ConnectionError:  # it ended just now
+                self._end()
+                socket.send_fds(self._started(), [b"v"], files)
 
-    def _start(self) -> None:
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._channel is not None:
+            self._channel.close()
+        self._process = self._channel = None
+
+    def _started(self) -> socket.socket:
+        """Return the channel to the process, which is started if it is not there."""
+        if self._process is not None and self._process.poll() is None and self._channel is not None:
+            return self._channel
+        self._end()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         limits = [str(self._limits.decoded_mib), str(self._limits.decode_s)]
         package = Path(__file__).resolve().parents[2]
@@ -85,10 +121,25 @@ class UploadDecoder:
                 [sys.executable, "-m", program, str(theirs.fileno()), *limits],
                 pass_fds=[theirs.fileno()],
                 # Nothing of ours, tokens least of all, is in its environment.
-                env={"PYTHONPATH": os.pathsep.join([str(package), *filter(None, sys.path)])},
+                env={
+                    "PYTHONPATH": os.pathsep.join([str(package), *filter(None, sys.path)]),
+                    **_ONE_THREAD,
+                },
                 stdin=subprocess.DEVNULL,
             )
         self._channel = ours
+        ours.settimeout(_START_S)
+        try:
+            said = ours.recv(len(READY))
+        except OSError:
+            said = b""
+        if said != READY:
+            self._end()
+            raise ResourceError(
+                "the process that decodes uploads did not start; its own words are in the log"
+            )
+        ours.settimeout(None)
+        return ours
 
 
 def _read(pipe: int, limits: ServingLimits) -> Video:

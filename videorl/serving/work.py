@@ -14,7 +14,7 @@ from typing import Any
 from videorl.config import SamplingConfig
 from videorl.serving.dispatch import Dispatcher
 from videorl.serving.engine import Engine
-from videorl.serving.errors import Failure, RequestError
+from videorl.serving.errors import OUR_FAULT, Failure, RequestError
 from videorl.serving.limits import ServingLimits
 from videorl.serving.requests import Offer, VideoFields, VideoTask, complete
 from videorl.serving.results import Record, Results
@@ -23,7 +23,7 @@ from videorl.types import Score
 logger = logging.getLogger(__name__)
 
 _KNOWN_SIZES = 256
-_PER_REPLICA = 2
+PER_REPLICA = 2
 """Batches that a replica has at once: it computes the first, and never waits for the next."""
 _CHECKED = ("num_frames", "num_inference_steps", "guidance_scale", "fps")
 """Fields, beside those of the size, that a model may refuse."""
@@ -61,7 +61,7 @@ class Work:
         self._videos = Dispatcher[VideoTask, bytes | Failure](
             engine.sample,
             lambda task: task.group,
-            replicas=_PER_REPLICA * replicas.videos,
+            replicas=PER_REPLICA * replicas.videos,
             batch_size=replicas.batch_size,
             max_queued=limits.max_queued,
             what="a replica of the policy",
@@ -70,7 +70,7 @@ class Work:
             name: Dispatcher[tuple[bytes, str], Score | Failure](
                 partial(engine.score, name),
                 lambda upload: None,
-                replicas=_PER_REPLICA * replicas.scores,
+                replicas=PER_REPLICA * replicas.scores,
                 batch_size=8,
                 max_queued=limits.max_queued,
                 what=f"the reward {name}",
@@ -146,7 +146,7 @@ class Work:
         for name, score in zip(models, found, strict=True):
             self._engine.queued(name, self._scores[name].num_queued)
             if isinstance(score, Failure):
-                raise RequestError(f"{name}: {score.message}", param="video", code=score.code)
+                raise replace(score, message=f"{name}: {score.message}").error("video")
             scores[name] = score
         return scores
 
@@ -188,7 +188,9 @@ class Work:
         except Exception as error:
             logger.exception("%s failed", video_id)
             reason = f"a replica failed: {type(error).__name__}; the log of the server has more"
-            self._results.fail(video_id, reason, "server_error")
+            if isinstance(error, RequestError):
+                reason = str(error)
+            self._results.fail(video_id, reason, getattr(error, "code", None) or OUR_FAULT)
             return
         self._note()
         if isinstance(found, Failure):

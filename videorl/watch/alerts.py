@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from videorl.evaluation.evaluate import MAX_DYNAMIC_DEGREE_LOSS
 from videorl.report.charts import number, percent
 from videorl.report.displacement import worst_displacement
 from videorl.run.progress import duration
@@ -14,8 +15,6 @@ from videorl.watch.run_state import RunState
 
 WINDOW = 10
 """Newest steps that an alert about losses looks at."""
-HACKED = 0.1
-"""Relative fall of motion, while the reward rises, that is warned of: that of the verdict."""
 SLOW, LEAST_SILENCE_S = 5.0, 120.0
 """No step for so many times the usual step, and at least so long."""
 LOST_SHARE = 0.1
@@ -76,7 +75,8 @@ def _hacking(run: RunState) -> Alert | None:
     if reward is None or motion is None or reward[1] <= reward[0] or not motion[0]:
         return None
     fall = motion[1] / motion[0] - 1
-    if fall > -HACKED:
+    # The verdict of the evaluation allows as much.
+    if fall >= -MAX_DYNAMIC_DEGREE_LOSS:
         return None
     return Alert(
         "The reward rises while motion falls",

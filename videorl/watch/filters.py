@@ -31,8 +31,10 @@ class Filter:
     """What became of the prompt (`trained`, or why not), or why candidates of it were dropped."""
     dimension: str = ""
     """As scores name it; groups of which no candidate has it do not match."""
+    kind: str = ""
+    """Of the dimension: `reward` or `unseen`, which may have names in common; empty = either."""
     at_least: float | None = None
-    """Some candidate has at least this on the dimension,"""
+    """Some candidate has at least this on the dimension, or as total where none is named,"""
     at_most: float | None = None
     """and some candidate at most this."""
     order: str = "newest"
@@ -59,6 +61,9 @@ class Filter:
             span = "SELECT 1 FROM spans s WHERE (s.step, s.prompt_index) = (g.step, g.prompt_index)"
             span += " AND s.dimension = $dimension"
             given["dimension"] = self.dimension
+            if self.kind:
+                span += " AND s.kind = $kind"
+                given["kind"] = self.kind
             if self.at_least is not None:
                 span += " AND s.high >= $at_least"
                 given["at_least"] = self.at_least
@@ -66,4 +71,7 @@ class Filter:
                 span += " AND s.low <= $at_most"
                 given["at_most"] = self.at_most
             parts.append(f"EXISTS ({span})")
+        else:
+            ask("g.best >= $at_least", at_least=self.at_least)
+            ask("g.worst <= $at_most", at_most=self.at_most)
         return " AND ".join(parts), given

@@ -1,15 +1,23 @@
-"""The film strip: the same held-out prompts and seeds, again and again during training."""
+"""The film strip: the same held-out prompts and seeds, again and again during training.
+
+    fixed_prompts/prompts.json              [{"prompt": …, "seed": …}, …]
+    fixed_prompts/step-000050/000.mp4       the first prompt, with the weights of step 50
+    fixed_prompts/step-000050/scores.json   {"scores": [{dimension: value, …, "total": …}, …]}
+
+The scores are in the order of the prompts. A video or its scores may be missing.
+"""
 
 from __future__ import annotations
 
 import json
-import re
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from videorl.files.steps import step_name, step_of
+
 FOLDER = "fixed_prompts"
-_STEP = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -45,28 +53,49 @@ def read_strips(root: Path, most: int) -> tuple[list[Strip], int, list[str]]:
     """
     folder = root / FOLDER
     prompts, problems = _json(folder / "prompts.json", [])
-    if not isinstance(prompts, list):
-        return [], 0, [f"{folder / 'prompts.json'} holds no list of prompts"]
+    if not isinstance(prompts, list) or not all(map(_is_prompt, prompts)):
+        return [], 0, [f"{folder / 'prompts.json'} holds no list of prompts with their seeds"]
     found = sorted(
-        (int(match[1]), path)
+        (step, path)
         for path in folder.glob("step-*")
-        if (match := _STEP.fullmatch(path.name))
+        if (step := step_of(path.name)) is not None and path.name == step_name(step)
     )
     shown = [found[place] for place in _spread(len(found), most)]
     scores: dict[int, list[dict[str, float]]] = {}
     for step, path in shown:
         content, wrong = _json(path / "scores.json", {})
         problems += wrong
-        scores[step] = content.get("scores", []) if isinstance(content, dict) else []
+        scores[step] = _scores(content)
     strips = [
         Strip(
-            str(prompt.get("prompt", "")),
-            int(prompt.get("seed", 0)),
+            prompt["prompt"],
+            prompt["seed"],
             [_frame(root, step, path, place, scores[step]) for step, path in shown],
         )
         for place, prompt in enumerate(prompts)
     ]
     return strips, len(found), problems
+
+
+def _is_prompt(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("prompt"), str)
+        and isinstance(row.get("seed"), int)
+    )
+
+
+def _scores(content: Any) -> list[dict[str, float]]:
+    """Return the finite scores of each prompt; what is no such thing is left out."""
+    rows = content.get("scores") if isinstance(content, dict) else None
+    return [
+        {
+            str(name): float(value)
+            for name, value in (row.items() if isinstance(row, dict) else ())
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        for row in (rows if isinstance(rows, list) else [])
+    ]
 
 
 def _frame(root: Path, step: int, path: Path, place: int, scores: list[dict[str, float]]) -> Frame:

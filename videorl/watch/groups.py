@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
+from videorl.data.archive_tables import table_path
 from videorl.watch.index import Index, Key
-from videorl.watch.parquet import load
+from videorl.watch.parquet import connect, load
 
 
 @dataclass
@@ -97,9 +96,9 @@ def _rows(directory: Path, keys: Sequence[Key]) -> dict[str, dict[Key, list[dict
     steps = sorted({key.step for key in keys})
     wanted = ", ".join(f"({key.step}, {key.prompt_index})" for key in keys) or "(-1, -1)"
     rows: dict[str, dict[Key, list[dict[str, Any]]]] = {}
-    with duckdb.connect() as connection:
+    with connect() as connection:
         for name, columns in _COLUMNS.items():
-            files = [directory / name / f"step-{step:06d}.parquet" for step in steps]
+            files = [table_path(directory, name, step) for step in steps]
             load(connection, name, columns, files)  # what is lost, the index has noted
             joined = (
                 "SELECT s.*, c.prompt_index FROM staged_scores s "

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
+from videorl.data.archive_tables import table_path
+from videorl.files.steps import step_of
 from videorl.watch.filters import ORDERS, Filter
-from videorl.watch.parquet import load
+from videorl.watch.parquet import connect, load
+from videorl.watch.run_state import sign_of
 
 CHUNK = 64
 """Steps that are read at once: few enough that the first page does not wait for the rest."""
+SETTLED_NS = 2_000_000_000
+"""After so long without a change, a folder's time tells every later one."""
 FIRST = 4
 """Steps that are read first, the newest: enough for a page."""
 
@@ -36,10 +40,11 @@ _GROUPS = """
 INSERT INTO groups
 WITH sampled AS (
     SELECT step, prompt_index, any_value(prompt) AS prompt, count(*) AS num_candidates,
-           max(total) AS best, min(total) AS worst
+           max(total) FILTER (isfinite(total)) AS best, min(total) FILTER (isfinite(total)) AS worst
     FROM staged_candidates GROUP BY ALL
 ), paired AS (
-    SELECT step, prompt_index, max(margin) AS margin FROM staged_pairs GROUP BY ALL
+    SELECT step, prompt_index, max(margin) FILTER (isfinite(margin)) AS margin
+    FROM staged_pairs GROUP BY ALL
 ), lost AS (
     SELECT step, prompt_index, list(DISTINCT reason) AS dropped FROM staged_dropped GROUP BY ALL
 )
@@ -51,9 +56,10 @@ LEFT JOIN paired x USING (step, prompt_index) LEFT JOIN lost d USING (step, prom
 
 _SPANS = """
 INSERT INTO spans
-SELECT step, c.prompt_index, any_value(s.kind), s.dimension, min(s.value), max(s.value)
+SELECT step, c.prompt_index, s.kind, s.dimension, min(s.value), max(s.value)
 FROM staged_scores s JOIN staged_candidates c USING (step, candidate_id)
-GROUP BY step, c.prompt_index, s.dimension
+WHERE isfinite(s.value)  -- to DuckDB, NaN is the largest number
+GROUP BY step, c.prompt_index, s.kind, s.dimension
 """
 
 _COLUMNS = {
@@ -82,12 +88,18 @@ class Index:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._database = duckdb.connect()
+        self._database = connect()
         self._database.execute(_TABLES)
         self._known: dict[int, tuple[int, int]] = {}
         self._writing = threading.Lock()
         self.problems: dict[str, str] = {}
-        """File -> why its rows are missing."""
+        """File -> why its rows are missing; replaced when it changes."""
+        self._damaged: dict[str, tuple[int, int] | None] = {}
+        """File -> its sign before it was found to be damaged: it may just be copied to here."""
+        self.version = 0
+        """Counts up whenever groups come or go."""
+        self._seen: tuple[int, int] | None = None
+        """The folder's sign when everything in it had been read."""
 
     def refresh(self, most: int | None = None) -> int:
         """Read steps that are new or were written again, newest first; return how many are left.
@@ -98,8 +110,17 @@ class Index:
             most: Read so many steps; None = all.
         """
         with self._writing:
+            seen = _settled(self._directory / "candidates")
+            mended = {file for file, sign in self._damaged.items() if sign_of(Path(file)) != sign}
+            if seen and seen == self._seen and not mended:
+                return 0
             there = self._committed()
-            stale = [step for step, sign in self._known.items() if there.get(step) != sign]
+            again = {step_of(Path(file).name) for file in mended}
+            stale = [
+                step
+                for step, sign in self._known.items()
+                if there.get(step) != sign or step in again
+            ]
             self._forget(stale)
             new = sorted(there.keys() - self._known.keys(), reverse=True)
             taken = new if most is None else new[:most]
@@ -107,6 +128,8 @@ class Index:
                 chunk = taken[start : start + CHUNK]
                 self._read(chunk)
                 self._known |= {step: there[step] for step in chunk}
+                self.version += 1
+            self._seen = None if len(new) > len(taken) else seen
             return len(new) - len(taken)
 
     def count(self, wanted: Filter) -> int:
@@ -171,30 +194,52 @@ class Index:
         except FileNotFoundError:
             return found
         for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            number = stem.removeprefix("step-")
-            if suffix == ".parquet" and number.isdecimal():
+            step = step_of(entry.name)
+            if step is not None and entry.name == table_path(Path(), "", step).name:
                 try:
                     facts = entry.stat()
                 except FileNotFoundError:
                     continue  # it was just superseded
-                found[int(number)] = facts.st_ino, facts.st_mtime_ns
+                found[step] = facts.st_ino, facts.st_mtime_ns
         return found
 
     def _forget(self, steps: list[int]) -> None:
+        if not steps:
+            return
         for step in steps:
-            self._known.pop(step, None)
-            for table in ("groups", "spans"):
-                self._database.cursor().execute(f"DELETE FROM {table} WHERE step = ?", [step])
-            for file in [file for file in self.problems if Path(file).stem == f"step-{step:06d}"]:
-                del self.problems[file]
+            del self._known[step]
+        for table in ("groups", "spans"):
+            gone = f"DELETE FROM {table} WHERE list_contains(?, step)"
+            self._database.cursor().execute(gone, [steps])
+        gone = set(steps)
+        self.problems = {
+            file: why for file, why in self.problems.items() if step_of(Path(file).name) not in gone
+        }
+        self._damaged = {file: self._damaged[file] for file in self.problems}
+        self.version += 1
 
     def _read(self, steps: list[int]) -> None:
         cursor = self._database.cursor()
         for name, columns in _COLUMNS.items():
-            files = [self._directory / name / f"step-{step:06d}.parquet" for step in steps]
-            self.problems |= load(cursor, name, columns, files)
+            files = [table_path(self._directory, name, step) for step in steps]
+            signs = {str(file): sign_of(file) for file in files}
+            found = load(cursor, name, columns, files)
+            self._damaged |= {file: signs[file] for file in found}
+            self.problems = self.problems | found
         cursor.begin()
         cursor.execute(_GROUPS)
         cursor.execute(_SPANS)
         cursor.commit()
+
+
+def _settled(folder: Path) -> tuple[int, int] | None:
+    """Return what changes when files of a folder come, go or are replaced; None = it just did.
+
+    The clock of the file system is coarse: two changes at the same time look like a single one.
+    """
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    is_settled = time.time_ns() - facts.st_mtime_ns > SETTLED_NS
+    return (facts.st_ino, facts.st_mtime_ns) if is_settled else None

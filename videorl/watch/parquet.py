@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,22 @@ from videorl.data.archive_tables import SCHEMAS
 
 TYPES = {"int64": "BIGINT", "double": "DOUBLE", "string": "VARCHAR", "list<": "VARCHAR[]"}
 """Arrow's names of the types that our tables have -> DuckDB's."""
+
+
+THREADS = 2
+"""The run works beside us: DuckDB would take every core for the length of a query."""
+_PATTERN = re.compile(r"[*?[]")
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Return a database in memory that leaves the machine to the run, and the network alone."""
+    settings = {"threads": THREADS, "autoinstall_known_extensions": False}
+    return duckdb.connect(config=settings)  # pyright: ignore[reportArgumentType]
+
+
+def literal(path: str) -> str:
+    """Return a path for DuckDB, which takes every path for a pattern: `lr[0.1]` too."""
+    return _PATTERN.sub(r"[\g<0>]", path)
 
 
 def load(
@@ -71,7 +88,7 @@ def _insert(
         f"INSERT INTO staged_{name} BY NAME SELECT {listed} FROM ("
         "SELECT * FROM read_parquet(?, union_by_name = true, hive_partitioning = false) "
         f"UNION ALL BY NAME (SELECT * FROM staged_{name} LIMIT 0))",
-        [files],
+        [[literal(file) for file in files]],
     )
 
 

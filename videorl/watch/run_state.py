@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from videorl.errors import RunFolderError
 from videorl.report.contents import RunContents, read_run
 from videorl.run.folder import RunFolder
-from videorl.run.lock import is_held
+from videorl.run.overview import State, state_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class RunState:
     """What a run says of itself now."""
 
     contents: RunContents
-    state: str
+    state: State
     """`running` = a driver holds the folder, `finished`, or `stopped` before the end."""
     updated: float
     """When its metrics were last written, in seconds since 1970; 0 = never."""
@@ -36,37 +37,40 @@ class RunReader:
 
     def __init__(self, root: Path) -> None:
         self.folder = RunFolder(root)
-        self._sign: tuple[object, ...] | None = None
-        self._contents: RunContents | None = None
+        self._reading = threading.Lock()
+        self._known: tuple[tuple[object, ...], RunContents] | None = None
+        """What the files' times and sizes were, and what they held."""
 
     def read(self) -> RunState:
-        """Return the state of the run.
+        """Return the state of the run; may be called by several threads.
 
         Raises:
             RunFolderError: A file cannot be read.
         """
         folder = self.folder
+        contents = self._read()
+        state = state_of(folder.root, contents.num_steps, contents.summary)
+        metrics = sign_of(folder.metrics)
+        return RunState(contents, state, metrics[1] / 1e9 if metrics else 0.0)
+
+    def _read(self) -> RunContents:
+        folder = self.folder
         files = (
             folder.config, folder.metrics, folder.summary, folder.evaluation / "videos.json"
         )  # fmt: skip
-        sign = tuple(_sign(file) for file in files)
-        if self._contents is None or sign != self._sign:
-            try:
-                self._contents = read_run(folder.root)
-            except OSError as error:
-                raise RunFolderError(f"{folder.root} cannot be read: {error}") from error
-            self._sign = sign
-        contents = self._contents
-        is_over = bool(contents.summary) and contents.summary.get("num_steps", 0) >= (
-            contents.num_steps or 0
-        )
-        state = "running" if is_held(folder.root) else "finished" if is_over else "stopped"
-        metrics = _sign(folder.metrics)
-        return RunState(contents, state, metrics[1] / 1e9 if metrics else 0.0)
+        # The others wait: they would read the same again.
+        with self._reading:
+            sign = tuple(sign_of(file) for file in files)
+            if self._known is None or sign != self._known[0]:
+                try:
+                    self._known = sign, read_run(folder.root)
+                except OSError as error:
+                    raise RunFolderError(f"{folder.root} cannot be read: {error}") from error
+            return self._known[1]
 
 
-def _sign(file: Path) -> tuple[int, int] | None:
-    """Return what changes when a file does; None = it is not there."""
+def sign_of(file: Path) -> tuple[int, int] | None:
+    """Return what changes when a file does, its size and time in ns; None = it is not there."""
     try:
         facts = file.stat()
     except OSError:

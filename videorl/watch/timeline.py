@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from videorl.report.contents import RunContents
 
-FAULTS = ("/dropped_", "not_finite", "/skipped", "_replaced", "_fenced", "repeated_for_speed")
+FAULTS = ("/dropped_", "/not_finite", "/skipped", "/uncompiled", "_repeated_for_speed")
 """Parts of the names of metrics that count something bad."""
+SO_FAR = ("generator/uncompiled", "_repeated_for_speed")
+"""Ends of the names of those that count since the command was started, not in a step."""
 SIZES = ("_workers", "_starting", "_queued")
 """Ends of the names of pool metrics that are shown."""
 
@@ -21,9 +24,11 @@ class Timeline:
     pools: dict[str, Series]
     """Such as `generator workers` -> (step, number)."""
     faults: dict[str, Series]
-    """Metric -> (step, count), of steps where it was not 0."""
+    """Metric -> (step, count in this step), of steps where it was not 0."""
     swaps: list[int]
     """Steps after which the reference became another version."""
+    ending: list[str]
+    """What the summary counts of workers and restarts, as sentences; empty before the end."""
 
 
 def timeline(run: RunContents) -> Timeline:
@@ -32,9 +37,34 @@ def timeline(run: RunContents) -> Timeline:
     faults: dict[str, Series] = {}
     for name in run.metrics():
         if any(part in name for part in FAULTS):
-            bad: Series = [(step, value) for step, value in run.series(name) if value]
+            counts = run.series(name)
+            if name.endswith(SO_FAR):
+                counts = _increases(counts)
+            bad: Series = [(step, value) for step, value in counts if value]
             if bad:
                 faults[name] = bad
         elif name.startswith("pool/") and name.endswith(SIZES):
             pools[name.removeprefix("pool/").replace("_", " ")] = run.series(name)
-    return Timeline(pools, faults, run.reference_swaps())
+    return Timeline(pools, faults, run.reference_swaps(), _ending(run.summary))
+
+
+def _increases(totals: Series) -> Series:
+    """Return what each step added; a total that fell began anew, as the run was resumed."""
+    made: Series = []
+    before = 0.0
+    for step, total in totals:
+        if total is not None:
+            made.append((step, total - before if total >= before else total))
+            before = total
+    return made
+
+
+def _ending(summary: Mapping[str, object]) -> list[str]:
+    generators = summary.get("generators")
+    known = generators if isinstance(generators, Mapping) else {}
+    counts = {
+        "generators that were replaced": known.get("workers_replaced"),
+        "requests that were repeated": known.get("retried"),
+        "starts of the learner": summary.get("learner_starts"),
+    }
+    return [f"{what}: {count}" for what, count in counts.items() if isinstance(count, int)]

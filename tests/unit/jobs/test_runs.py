@@ -67,3 +67,34 @@ def test_the_table_has_a_line_per_run(runs: Path, capsys: pytest.CaptureFixture[
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert cli.main(["runs", str(tmp_path / "nowhere")]) == 2
+
+
+def test_runs_of_other_versions_have_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be read is shown, what cannot is named; hidden folders are none of ours."""
+    files = {
+        "bare/metrics.jsonl": '{"step": 0, "reward/total": 1.0}\n',
+        "endless/config.yaml": "name: endless",
+        "endless/metrics.jsonl": '{"step": 4, "reward/total": null}\n',
+        "evaluated/config.yaml": "num_steps: 2",
+        "evaluated/summary.json": '{"num_steps": 2, "evaluation": {"total": [1, NaN]}}',
+        "listed/config.yaml": "[1, 2]",
+        "odd/config.yaml": 'num_steps: "<b>"',
+        "odd/summary.json": "[]",
+        ".hidden/config.yaml": "num_steps: 2",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    bare, endless, evaluated, holds_a_list, odd = listed(tmp_path, capsys)
+    assert (bare["state"], bare["problem"]) == (
+        "damaged", "it has metrics but no config.yaml, which every run writes first",
+    )  # fmt: skip
+    assert (endless["state"], endless["step"], endless["reward"]) == ("stopped", 5, None)
+    assert "no num_steps, as of another version" in str(endless["problem"])
+    assert (evaluated["state"], evaluated["before"]) == ("finished", None)
+    assert "evaluation is of another version" in str(evaluated["problem"])
+    assert "holds no recipe but '[1, 2]'" in str(holds_a_list["problem"])
+    assert (odd["state"], odd["num_steps"]) == ("stopped", None)
+    assert "summary.json holds no results" in str(odd["problem"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,33 @@ def test_files_come_whole_or_in_ranges_and_only_videos_of_the_folder(
         assert get(f"{server}/files/{wrong}")[0] == 404, wrong
 
 
+def test_prefixes_that_a_proxy_and_the_command_say_do_not_add_up(server: str) -> None:
+    """Nor does a header lead to another host, or out of an attribute."""
+    page = f"{server}/run/first?tab=gallery"
+    own = f'src="{PREFIX}/files/first/archive/videos'.encode()
+    for header in (PREFIX, f"{PREFIX}/", f"/{PREFIX}", "/", ""):
+        _, content = get(page, **{"X-Forwarded-Prefix": header})
+        assert own in content, header
+        assert f"{PREFIX}{PREFIX}".encode() not in content, header
+    _, content = get(page, **{"X-Forwarded-Prefix": f"/outer{PREFIX}"})
+    assert f'src="/outer{PREFIX}/files/first'.encode() in content
+    _, content = get(page, **{"X-Forwarded-Prefix": "//evil.example/a\"><b>'c/../d"})
+    assert f'src="/evil.example/a%22%3E%3Cb%3E%27c/d{PREFIX}/files/first'.encode() in content
+    assert b"//evil.example" not in content
+    assert b'a"><b>' not in content
+
+
+def test_what_is_not_seen_is_not_made(server: str) -> None:
+    for tab, there, missing in (
+        ("curves", b"use-chips", b"prompt contains"),
+        ("gallery", b"prompt contains", b"use-chips"),
+    ):
+        _, content = get(f"{server}/run/first?tab={tab}")
+        assert there in content
+        assert missing not in content
+        assert b"echart.js" not in content  # a megabyte, which comes when the page is there
+
+
 def open_the_gallery(page: Any, url: str) -> None:
     page.goto(url)
     page.get_by_role("link", name="first").click()
@@ -73,7 +102,7 @@ def open_the_gallery(page: Any, url: str) -> None:
     assert page.evaluate("document.body.classList.contains('body--dark')")
     page.keyboard.press("2")
     page.wait_for_selector("text=page 1 of 2 · 8 groups")
-    assert page.locator(".group").count() == 6
+    assert page.locator("#app .group").count() == 6
 
 
 def see_candidates_play(page: Any) -> None:
@@ -158,19 +187,75 @@ def see_what_is_damaged(page: Any, url: str, root: Path) -> None:
     page.wait_for_selector("text=there is no run nowhere")
 
 
+def see_nothing_run_that_a_run_says(page: Any, url: str, root: Path) -> None:
+    """Names and texts of a run are texts, in addresses too."""
+    image = "<img src=x onerror=document.hacked=1>"
+    run = root / "it's 4 #%41?&[0-9]"
+    make_run(run, 1, num_frames=8)
+    (run / "config.yaml").write_text(json.dumps({"name": image, "num_steps": image}))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 0, f"reward/{image}": 1.0}) + "\n")
+    page.goto(url)
+    page.get_by_role("link", name="it's 4").click()
+    page.wait_for_selector(".chart canvas")
+    page.goto(f"{page.url}?tab=gallery")
+    playing = "document.querySelector('#app .group video')"
+    page.wait_for_function(f"{playing} && {playing}.currentTime > 0")
+    page.keyboard.press("6")
+    page.wait_for_selector("text=onerror")
+    assert page.url.endswith("?tab=settings")
+    assert page.evaluate("document.hacked") is None
+
+
+def see_a_page_without_scripts(browser: Any, url: str) -> None:
+    """The server draws it, so that it is there before any script."""
+    plain = browser.new_context(java_script_enabled=False).new_page()
+    plain.goto(f"{url}run/first")
+    assert plain.locator(".drawn svg").first.is_visible()
+    plain.get_by_role("link", name="gallery").click()
+    assert plain.locator(".group").first.is_visible()
+
+
 @needs_chromium
 def test_a_person_watches_a_run_that_is_writing(server: str, root: Path) -> None:
     asked: list[str] = []
     with opened_browser(color_scheme="dark") as page:
         page.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url))
+        followed = page.context.browser.new_page()
+        followed.goto(f"{server}{PREFIX}/")
+        followed.wait_for_selector("a:has-text('deep/second')")
         open_the_gallery(page, f"{server}{PREFIX}/")
         see_candidates_play(page)
         turn_pages_and_filter(page, root)
         see_the_other_tabs(page, f"{server}{PREFIX}/", root)
         see_what_is_damaged(page, f"{server}{PREFIX}/", root)
+        see_nothing_run_that_a_run_says(page, f"{server}{PREFIX}/", root)
+        see_a_page_without_scripts(page.context.browser, f"{server}{PREFIX}/")
+        # Open since the beginning, the page of all runs has found the new one by itself.
+        followed.wait_for_selector('a:has-text("it\'s 4")')
     hosts = {url.split("/")[2] for url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts == {server.split("/")[2]}
+
+
+def test_a_run_on_a_slow_disk_is_waited_for(root: Path, tmp_path: Path) -> None:
+    """Longer than the three seconds after which NiceGUI answers with an error."""
+    code = (
+        "import sys, time\n"
+        "from videorl.watch.run_state import RunReader\n"
+        "read = RunReader.read\n"
+        "RunReader.read = lambda self: (time.sleep(2.0), read(self))[1]\n"  # it is read twice
+        "from jobs import watch\n"
+        "watch.main([sys.argv[1], '--port', '0'])\n"
+    )
+    (tmp_path / "slow.py").write_text(code)
+    words = [sys.executable, str(tmp_path / "slow.py"), str(root / "first")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = next(line.split()[1] for line in server.stdout if line.startswith("open "))
+        status, content = get(f"{url}?tab=curves")
+        server.terminate()
+    assert status == 200
+    assert b'id="first-paint"' in content
 
 
 def test_a_port_in_use() -> None:
@@ -182,6 +267,9 @@ def test_a_port_in_use() -> None:
             serve(FastAPI(), "127.0.0.1", port)
     with pytest.raises(ConfigError, match="must look like /lab/watch, got 'lab/'"):
         serve(FastAPI(), "127.0.0.1", 0, prefix="lab/")
+    for wrong in ("/a//b", "/a/../b", '/a"b', "//host", "/a b"):
+        with pytest.raises(ConfigError, match="must look like /lab/watch"):
+            serve(FastAPI(), "127.0.0.1", 0, prefix=wrong)
 
 
 def test_no_run_there(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from videorl.run.sinks import JsonlSink, TensorBoardSink, fan_out, read_metrics
+from videorl.run.sinks import JsonlSink, TensorBoardSink, fan_out, read_last_metrics, read_metrics
 
 
 def test_lines_are_strict_json(tmp_path: Path) -> None:
@@ -33,6 +33,32 @@ def test_a_resumed_run_appends_after_its_checkpoint(tmp_path: Path) -> None:
     resumed.truncate(3)
     resumed.write(3, {"reward/total": 30.0})
     assert [row["reward/total"] for row in read_metrics(path)] == [0.0, 1.0, 2.0, 30.0]
+
+
+def test_the_last_row_is_read_from_the_end(tmp_path: Path) -> None:
+    """However long the rows, and whether or not one is just being written."""
+    path = tmp_path / "metrics.jsonl"
+    path.touch()
+    assert read_last_metrics(path) is None
+    path.write_text('{"step": 0')
+    assert read_last_metrics(path) is None
+    sink = JsonlSink(path)
+    for step in range(3):
+        sink.write(step, {"dpo/loss": 0.5, "é" * 70_000: float(step)})
+    with path.open("a") as file:
+        file.write('{"step": 3, "a"')
+    assert read_last_metrics(path) == read_metrics(path)[-1]
+    path.write_text('{"step": 0}\nno json\n')
+    with pytest.raises(ValueError, match="the last line is not JSON: 'no json'"):
+        read_last_metrics(path)
+
+
+def test_a_file_of_others_may_hold_nan(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "a": NaN, "b": -Infinity, "c": 1}\n')
+    row = {"step": 0, "a": None, "b": None, "c": 1}
+    assert read_metrics(path) == [row]
+    assert read_last_metrics(path) == row
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:

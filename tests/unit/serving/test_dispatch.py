@@ -81,3 +81,30 @@ def test_a_failed_batch_fails_its_items_and_no_others() -> None:
         assert [type(result) for result in found] == [ValueError, str, str]
 
     asyncio.run(check())
+
+
+def test_an_item_that_breaks_a_batch_fails_alone() -> None:
+    async def check() -> None:
+        replica = Replica()
+        queue = dispatcher(replica)
+        results = [queue.submit(item) for item in ("x1", "bad", "b1", "b2")]
+        replica.go.set()
+        found = await asyncio.gather(*results, return_exceptions=True)
+        assert [type(result) for result in found] == [str, ValueError, str, str]
+        assert replica.batches == [["x1"], ["bad", "b1", "b2"], ["bad"], ["b1"], ["b2"]]
+
+    asyncio.run(check())
+
+
+def test_a_replica_with_too_few_results_leaves_nobody_waiting() -> None:
+    async def check() -> None:
+        async def forget(items: Sequence[str]) -> list[str]:
+            return []
+
+        queue = Dispatcher[str, str](
+            forget, lambda item: 0, replicas=1, batch_size=2, max_queued=8, what="a replica"
+        )
+        found = await asyncio.gather(queue.submit("a"), return_exceptions=True)
+        assert "0 results for 1" in str(found[0])
+
+    asyncio.run(check())

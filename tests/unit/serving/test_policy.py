@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +14,11 @@ from tests.serving import aligned_run, small_recipe
 from videorl.api import sample
 from videorl.config import SamplingConfig
 from videorl.data.video_io import encode_mp4
-from videorl.errors import ConfigError
+from videorl.errors import CheckpointError, ConfigError, WeightMismatchError
 from videorl.guidance.config import LatentRewardConfig
 from videorl.guidance.latent_reward import LatentReward, first_layers
 from videorl.serving.errors import Failure
-from videorl.serving.policy import Served, ServedPolicy
+from videorl.serving.policy import Served, ServedPolicy, digest_of_adapter
 from videorl.serving.requests import VideoTask
 
 TEXTS = ("a large red circle moving left", "a small blue square moving up")
@@ -125,7 +127,7 @@ def test_requests_may_guide_by_a_latent_reward(tmp_path: Path) -> None:
         "wan", recipe.policy.path, digest, 1, "mean", "head", ("motion",), shape
     )
     LatentReward(layers, config).save(tmp_path)
-    policy = ServedPolicy(Served(recipe, {}, str(tmp_path)))
+    policy = ServedPolicy(Served(recipe, latent_reward=str(tmp_path)))
     plain, guided = task(TEXTS[0]), replace(task(TEXTS[0]), guide={"motion": 5.0})
     found = served(policy, guided)
     assert isinstance(found, bytes), found
@@ -141,3 +143,44 @@ def test_an_adapter_of_another_model_is_refused(policy: ServedPolicy, tmp_path: 
     served_by._served = Served(small_recipe("policy.lora.rank=8"), dict(policy._served.adapters))
     with pytest.raises(ConfigError, match="rank 8"):
         served_by.read("first")
+
+
+def test_an_adapter_that_changed_on_disk_is_refused(tmp_path: Path) -> None:
+    folder = str(aligned_run(tmp_path / "run", 0) / "aligned")
+    served_by = ServedPolicy(
+        Served(small_recipe(), {"run": folder}, {"run": digest_of_adapter(folder)})
+    )
+    before = served_by.sample([task(TEXTS[0], adapter="run")], served_by.read("run"))
+    aligned_run(tmp_path / "run", 1)
+    with pytest.raises(CheckpointError, match="changed since the server started"):
+        served_by.read("run")
+    with pytest.raises(WeightMismatchError):
+        served_by.sample([task(TEXTS[0], adapter="other")], {"no": torch.zeros(1)})
+    (tmp_path / "run/aligned/pytorch_lora_weights.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        served_by.read("run")
+    assert isinstance(before[0], bytes)
+
+
+def test_a_batch_that_memory_does_not_hold_is_sampled_one_by_one(
+    policy: ServedPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = policy._policy.decode
+
+    def small_memory(latents_BCTHW: torch.Tensor) -> object:
+        if len(sampled[-1]) > 1 or sampled[-1][0].prompt == TEXTS[1]:
+            raise torch.OutOfMemoryError
+        return decode(latents_BCTHW)
+
+    sampled: list[Sequence[VideoTask]] = []
+    latents = policy._latents
+
+    def noted(tasks: Sequence[VideoTask], *others: Any) -> torch.Tensor:
+        sampled.append(tasks)
+        return latents(tasks, *others)
+
+    monkeypatch.setattr(policy, "_latents", noted)
+    monkeypatch.setattr(policy._policy, "decode", small_memory)
+    good, bad = policy.sample([task(TEXTS[0]), task(TEXTS[1])], policy.read("base"))
+    assert isinstance(good, bytes)
+    assert isinstance(bad, Failure) and bad.code == "video_too_large"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from videorl.config import SamplingConfig
+from videorl.serving.errors import RequestError
 from videorl.serving.limits import ServingLimits
 from videorl.serving.requests import VideoTask
 from videorl.serving.results import Results
@@ -23,17 +25,19 @@ class Clock:
 
 
 def test_a_video_from_queue_to_deletion(tmp_path: Path) -> None:
-    results = Results(tmp_path, LIMITS)
+    clock = Clock()
+    results = Results(tmp_path, LIMITS, clock)
     record = results.create(TASK)
     assert record.answer()["status"] == "queued"
     assert results.content(record.id) is None
     results.start(record.id)
     assert record.status == "in_progress"
+    clock.now += 200  # its lifetime begins when it is done
     results.finish(record.id, b"mp4")
     assert results.content(record.id) == b"mp4"
     answer = record.answer()
     assert (answer["progress"], answer["seconds"], answer["seed"]) == (100, "1.125", 3)
-    assert answer["expires_at"] - answer["created_at"] == 100
+    assert answer["expires_at"] - answer["completed_at"] == 100
     assert results.delete(record.id)
     assert not results.delete(record.id)
     assert [*tmp_path.iterdir()] == []
@@ -85,6 +89,44 @@ def test_a_foreign_or_damaged_record_is_left_out(
     (tmp_path / "video_half.json").write_text('{"id": "vid')
     (tmp_path / "video_other.json").write_text(json.dumps({**stored, "id": "../../x"}))
     (tmp_path / "video_new.json").write_text(json.dumps({**stored, "colour": 1}))
+    for number, change in enumerate(({"created_at": "x"}, {"expires_at": "inf"}, {"status": "?"})):
+        name = f"video_{number:032x}"
+        text = json.dumps({**stored, "id": name, **change}).replace('"inf"', "Infinity")
+        (tmp_path / f"{name}.json").write_text(text)
     found = Results(tmp_path, replace(LIMITS, keep_s=1e9)).all()
     assert [each.id for each in found] == [record.id]
     assert "video_half.json" in caplog.text
+
+
+def test_what_a_crash_left_is_deleted_once_it_is_old(tmp_path: Path) -> None:
+    left = f"video_{'0' * 32}"
+    names = (f"{left}.mp4", f".{left}.json.partial", "holiday.mp4", "video_7.mp4")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    clock = Clock()
+    clock.now = (tmp_path / names[0]).stat().st_mtime + 99
+    Results(tmp_path, LIMITS, clock)
+    assert {path.name for path in tmp_path.iterdir()} == {*names}
+    clock.now += 2
+    Results(tmp_path, LIMITS, clock)
+    assert {path.name for path in tmp_path.iterdir()} == {"holiday.mp4", "video_7.mp4"}
+
+
+def test_a_full_disk_refuses_new_videos_and_fails_those_in_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = Results(tmp_path, LIMITS)
+    begun, sampled = results.create(TASK), results.create(TASK)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("videorl.serving.results.write_json", full)
+    with pytest.raises(RequestError, match="takes no more results") as error:
+        results.create(TASK)
+    assert error.value.status == 507
+    results.start(begun.id)
+    results.fail(begun.id, "why", "code")
+    results.finish(sampled.id, b"mp4")
+    assert [record.status for record in results.all()] == ["failed", "failed"]
+    assert not [*tmp_path.glob("*.mp4")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 
 from tests.watched_runs import CONFIG
 from videorl.errors import RunFolderError
-from videorl.report.contents import RunContents
+from videorl.report.contents import RunContents, read_run
 from videorl.run.lock import hold
+from videorl.run.overview import State
+from videorl.watch import run_state
 from videorl.watch.alerts import alerts
 from videorl.watch.fixed_prompts import read_strips
 from videorl.watch.models import UNSEEN, model_of, reward_names
@@ -21,7 +25,9 @@ from videorl.watch.timeline import timeline
 NOW = 10_000.0
 
 
-def state(rows: list[dict[str, Any]], running: str = "running", silent_s: float = 1.0) -> RunState:
+def state(
+    rows: list[dict[str, Any]], running: State = "running", silent_s: float = 1.0
+) -> RunState:
     numbered = [{"step": step, **row} for step, row in enumerate(rows)]
     contents = RunContents("a run", 40, "", numbered, {}, [])
     return RunState(contents, running, NOW - silent_s)
@@ -93,6 +99,19 @@ def test_the_time_line_has_pools_faults_and_swaps() -> None:
     assert found.swaps == [2]
 
 
+def test_the_summary_ends_the_time_line() -> None:
+    contents = state([]).contents
+    generators = {"workers_replaced": 2, "retried": 0}
+    contents.summary.update(generators=generators, learner_starts=1)
+    assert timeline(contents).ending == [
+        "generators that were replaced: 2",
+        "requests that were repeated: 0",
+        "starts of the learner: 1",
+    ]
+    contents.summary.update(generators=[], learner_starts="many")
+    assert timeline(contents).ending == []
+
+
 def test_film_strips(tmp_path: Path) -> None:
     assert read_strips(tmp_path, 10) == ([], 0, [])
     folder = tmp_path / "fixed_prompts"
@@ -115,8 +134,26 @@ def test_film_strips(tmp_path: Path) -> None:
     assert strips[0].frames[3].scores == {}
     assert len(problems) == 1
     assert "step-000240/scores.json" in problems[0]
-    (folder / "prompts.json").write_text("3")
-    assert "holds no list" in read_strips(tmp_path, 4)[2][0]
+    for wrong in ("3", "[3]", '[{"prompt": "a"}]'):
+        (folder / "prompts.json").write_text(wrong)
+        assert "holds no list" in read_strips(tmp_path, 4)[2][0]
+
+
+def test_scores_of_a_film_strip_that_are_none(tmp_path: Path) -> None:
+    """Lost videos have an empty map; NaN and other things are no scores; half a step is none."""
+    folder = tmp_path / "fixed_prompts"
+    (folder / "step-000000").mkdir(parents=True)
+    (folder / "step-000010.partial").mkdir()
+    prompts = [{"prompt": name, "seed": 1} for name in "abcd"]
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    (folder / "step-000000/scores.json").write_text(
+        '{"scores": [{}, {"total": NaN, "motion": 1}, 3]}'
+    )
+    strips, count, problems = read_strips(tmp_path, 4)
+    assert (count, problems) == (1, [])
+    assert [strip.frames[0].scores for strip in strips] == [{}, {"motion": 1.0}, {}, {}]
+    (folder / "step-000000/scores.json").write_text("[]")
+    assert not any(strip.frames[0].scores for strip in read_strips(tmp_path, 4)[0])
 
 
 def test_models_of_scores() -> None:
@@ -144,3 +181,20 @@ def test_the_state_of_a_run_follows_its_files(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("no json\n")
     with pytest.raises(RunFolderError, match="line 1 is not JSON"):
         reader.read()
+
+
+def test_several_threads_read_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(CONFIG))
+    calls: list[Path] = []
+
+    def slow(root: Path) -> RunContents:
+        calls.append(root)
+        time.sleep(0.05)
+        return read_run(root)
+
+    monkeypatch.setattr(run_state, "read_run", slow)
+    reader = RunReader(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: reader.read().contents, range(8)))
+    assert len(calls) == 1
+    assert all(contents is found[0] for contents in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,6 +57,45 @@ def test_each_filter_finds_what_was_written(archive: Path) -> None:
         ("reward", "quality"),
         ("unseen", "sharpness"),
     ]
+
+
+def test_without_a_dimension_a_bound_is_one_of_the_total(archive: Path) -> None:
+    index = index_of(archive)
+    assert found(index, at_least=3.3) == [(3, 13), (3, 14)]
+    assert found(index, at_most=0.0) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_a_reward_and_an_unseen_metric_may_share_a_name(tmp_path: Path) -> None:
+    """Unseen `quality` is 10 for every candidate, the reward's is at most 0.75."""
+    archive = make_run(tmp_path / "run", 1, num_frames=2, unseen={"quality": 10.0}) / "archive"
+    index = index_of(archive)
+    assert index.dimensions() == [
+        ("reward", "motion"),
+        ("reward", "quality"),
+        ("unseen", "quality"),
+    ]
+    assert len(found(index, dimension="quality", kind="unseen", at_least=9.0)) == 3
+    assert not found(index, dimension="quality", kind="reward", at_least=9.0)
+    assert found(index, dimension="quality", kind="reward", at_least=0.75) == [(0, 2)]
+
+
+def test_scores_that_are_not_finite_are_above_and_below_nothing(tmp_path: Path) -> None:
+    archive = make_run(tmp_path / "run", 1, num_frames=2, unseen={"blur": math.nan}) / "archive"
+    index = index_of(archive)
+    assert not found(index, dimension="blur", at_least=0.0)
+    assert not found(index, dimension="blur", at_most=0.0)
+
+
+@pytest.mark.parametrize("name", ["lr[0.1]", "a*", "what?", "x[!y]", "it's", "{a,b}"])
+def test_a_folder_may_be_named_like_a_pattern(tmp_path: Path, name: str) -> None:
+    """Beside a run whose name the pattern would match."""
+    for other in ("lr0", "ab", "whats", "xz", "its", "a"):
+        make_run(tmp_path / other, 1, num_frames=2, shift=50.0)
+    archive = make_run(tmp_path / name, 1, num_frames=2) / "archive"
+    index = index_of(archive)
+    assert not index.problems
+    assert len(found(index)) == 4
+    assert read_groups(archive, index, [Key(0, 1)])[0].candidates[0].total == 0.0
 
 
 def test_orders(archive: Path) -> None:
@@ -133,6 +174,33 @@ def test_a_damaged_file_costs_itself_alone_and_is_named(archive: Path) -> None:
     write_step(archive.parent, 2, num_frames=2)
     index.refresh()
     assert len(index.problems) == 1
+
+
+def test_a_file_that_was_just_being_copied_is_read_when_it_is_whole(archive: Path) -> None:
+    path = archive / "scores/step-000001.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    index = index_of(archive)
+    assert list(index.problems) == [str(path)]
+    path.write_bytes(content)
+    before = index.version
+    index.refresh()
+    assert not index.problems
+    assert index.version > before
+    assert len(found(index, dimension="quality")) == 12
+
+
+def test_a_folder_without_changes_is_not_looked_through_again(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(archive / "candidates", (1e9, 1e9))
+    index = index_of(archive)
+    monkeypatch.setattr(index, "_committed", None)
+    assert index.refresh() == 0
+    monkeypatch.undo()
+    write_step(archive.parent, STEPS, num_frames=2)
+    index.refresh()
+    assert len(found(index)) == 20
 
 
 def rewrite(path: Path, change: object) -> None:

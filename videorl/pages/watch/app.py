@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from nicegui import ui
@@ -12,9 +14,12 @@ from videorl.pages.frame import build
 from videorl.pages.watch.run_page import show_run
 from videorl.pages.watch.runs_page import show_runs
 from videorl.pages.watch.watched import WatchedRun
-from videorl.run.overview import run_folders
+from videorl.run.overview import run_folders, run_name
+from videorl.watch.all_runs import RunsReader
 
 _HERE = Path(__file__).parent
+RESPONSE_S = 60.0
+"""How long a page may take to be made, from a slow disk for instance; NiceGUI gives up after 3."""
 
 
 def watch_app(root: Path) -> FastAPI:
@@ -37,29 +42,34 @@ def watch_app(root: Path) -> FastAPI:
 def _register(root: Path) -> None:
     style, script = (_HERE.joinpath(name).read_text("utf-8") for name in ("watch.css", "watch.js"))
     ui.add_head_html(f"<style>{style}</style><script>{script}</script>", shared=True)
+    # Pages know it from the start, though they load it later.
+    _ = ui.echart
     is_run = (root / "config.yaml").is_file()
     watched: dict[str, WatchedRun] = {}
 
-    def folders() -> dict[str, Path]:
-        return {str(folder.relative_to(root)): folder for folder in run_folders(root)}
+    all_runs = RunsReader(root)
 
-    def open_run(name: str) -> WatchedRun | None:
+    async def open_run(name: str) -> WatchedRun | None:
         """Return a run of the folder; one that appeared since the start is found too."""
-        if name not in watched and name in (found := folders()):
-            files = "/files" if name == "." else f"/files/{name}"
-            watched[name] = WatchedRun(found[name], files)
+        if name not in watched:
+            folders = await asyncio.to_thread(run_folders, root)
+            found = {run_name(folder, root): folder for folder in folders}
+            if name in found:
+                files = "/files" if name == "." else f"/files/{quote(name)}"
+                # Another browser may have opened it meanwhile.
+                watched.setdefault(name, WatchedRun(found[name], files))
         return watched.get(name)
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=RESPONSE_S)
     async def home(tab: str = "") -> None:  # pyright: ignore[reportUnusedFunction]
-        if is_run and (found := open_run(".")):
+        if is_run and (found := await open_run(".")):
             await show_run(found, tab)
         else:
-            await show_runs(root, folders())
+            await show_runs(root, all_runs)
 
-    @ui.page("/run/{name:path}")
+    @ui.page("/run/{name:path}", response_timeout=RESPONSE_S)
     async def one_run(name: str, tab: str = "") -> None:  # pyright: ignore[reportUnusedFunction]
-        if found := open_run(name):
+        if found := await open_run(name):
             await show_run(found, tab, back="/")
         else:
             ui.label(f"there is no run {name} in {root}").classes("note")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
 from videorl.report.charts import number, signed
+from videorl.watch.alerts import Alert
 from videorl.watch.fixed_prompts import Strip
 from videorl.watch.groups import CandidateView, GroupView
 
@@ -21,6 +22,25 @@ WORDS = {
     "prompt_rejected": "dropped: the encoder refused the prompt",
 }
 """Outcome of a prompt -> what it means; another one is shown as it is."""
+
+
+LONGEST = 2000
+"""Characters of a text that are shown."""
+
+
+def clipped(text: str) -> str:
+    """Return a text, or the beginning of one that is too long to show."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]}… ({len(text)} characters)"
+
+
+def alert_cards(found: Sequence[Alert]) -> str:
+    """Return alerts as HTML; all text in them is escaped."""
+    return "".join(
+        f'<div class="note alert"><b>{escape(alert.title)}</b>{escape(clipped(alert.reason))}</div>'
+        for alert in found
+    )
 
 
 def group_card(
@@ -55,7 +75,7 @@ def group_card(
     table = f'<div class="scroll"><table>{"".join(rows)}</table></div>' if columns else ""
     return (
         f'<article class="group card" data-step="{group.step}">'
-        f"<header><b>{escape(group.prompt)}</b>"
+        f"<header><b>{escape(clipped(group.prompt))}</b>"
         f'<span class="soft">step {group.step} · prompt {group.prompt_index}</span></header>'
         f'<p class="why">{_why(group, selection)}</p>{table}</article>'
     )
@@ -76,7 +96,7 @@ def _why(group: GroupView, selection: Mapping[str, Any]) -> str:
         said.append(f"rule: {escape(rule)}")
     said += [f"{count} lost: {escape(reason)}" for reason, count in group.dropped.items()]
     if group.error:
-        said.append(f'<span class="bad">{escape(group.error)}</span>')
+        said.append(f'<span class="bad">{escape(clipped(group.error))}</span>')
     return " · ".join(part for part in said if part)
 
 
@@ -103,13 +123,19 @@ def _video(candidate: CandidateView, files: str) -> str:
         return '<div class="missing">the file is missing</div>'
     if candidate.video is None:
         return '<div class="missing">not kept<br>(archive.videos)</div>'
-    return video(f"{files}/archive/{candidate.video}", candidate.role.split(" ")[0])
+    return video(files, f"archive/{candidate.video}", candidate.role.split(" ")[0])
 
 
-def video(source: str, css: str = "") -> str:
-    """Return a video that `watch.js` plays in step with the others of its group."""
+def video(files: str, path: str, css: str = "") -> str:
+    """Return a video that `watch.js` plays in step with the others of its group.
+
+    Args:
+        files: Address of the run's files for the browser.
+        path: The file below them.
+        css: Its class.
+    """
     return (
-        f'<video class="{css}" src="{quote(source, safe="/:")}" muted playsinline '
+        f'<video class="{css}" src="{files}/{quote(path)}" muted playsinline '
         'preload="metadata"></video>'
     )
 
@@ -127,7 +153,7 @@ def strip_rows(strips: list[Strip], files: str) -> str:
             for frame in strip.frames
         )
         rows.append(
-            f'<tr class="group"><th>{escape(strip.prompt)}<br><span class="soft small">'
+            f'<tr class="group"><th>{escape(clipped(strip.prompt))}<br><span class="soft small">'
             f"seed {strip.seed}</span></th>{cells}</tr>"
         )
     return (
@@ -137,4 +163,4 @@ def strip_rows(strips: list[Strip], files: str) -> str:
 
 
 def _frame(path: str | None, files: str) -> str:
-    return video(f"{files}/{path}") if path else '<div class="missing">missing</div>'
+    return video(files, path) if path else '<div class="missing">missing</div>'

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from nicegui import ui
 
-from videorl.report.charts import smooth
+from videorl.report.charts import chart, smooth
 from videorl.report.contents import RunContents
-from videorl.watch.timeline import timeline
+from videorl.watch.timeline import Series, timeline
 
 FIRST_CHOICE = ("reward/total", "unseen/dynamic_degree", "pairs/margin", "learn/accuracy")
 """Shown beside the reward's dimensions until somebody chooses."""
 SOFT, ACCENT, BAD = "#8a8f98", "#4b8fd6", "#d0634f"
 """Colours that can be read on light and dark ground."""
 _POOLS = ("#4b8fd6", "#57a773", "#c58b3b", "#9b7bd0", "#4aa9a5", "#b0698f")
+
+
+PICTURE_POINTS = 120
+"""Points of a chart that is drawn before ECharts is there, at most."""
+
+
+SMOOTHED_POINTS = 1000
+"""Points of a smoothed line, at most: smoothing takes the square of their number."""
 
 
 def first_choice(names: list[str]) -> list[str]:
@@ -25,10 +34,22 @@ def first_choice(names: list[str]) -> list[str]:
     return sorted(shown, key=lambda name: name != "reward/total")
 
 
-class Curves:
-    """A choice of metrics, and a chart of each; made where it is called."""
+def _picture(run: RunContents, name: str, swaps: list[int]) -> str:
+    """Return a chart as a picture in HTML, which a browser shows before it has any script."""
+    series = run.series(name)
+    every = max(1, -(-len(series) // PICTURE_POINTS))
+    return f'<div class="drawn">{chart(name, series[::every], swaps=swaps)}</div>'
 
-    def __init__(self, run: RunContents) -> None:
+
+class Curves:
+    """A choice of metrics, and a chart of each; made where it is called.
+
+    Args:
+        run: What is drawn.
+        is_first: The page is being made: ECharts, a megabyte, is left for when it is there.
+    """
+
+    def __init__(self, run: RunContents, *, is_first: bool) -> None:
         self._run = run
         names = run.metrics()
         self._choice = ui.select(
@@ -41,29 +62,52 @@ class Curves:
         ).classes("metric-choice")
         self._choice.props("use-chips dense outlined")
         self._grid = ui.element("div").classes("charts")
+        self._cells: dict[str, ui.element] = {}
         self._charts: dict[str, ui.echart] = {}
-        self._draw()
+        self._pictures: list[str] = []
+        self._draw(is_alive=not is_first)
+
+    @property
+    def html(self) -> str:
+        """The charts as pictures."""
+        cells = (f'<div class="chart card">{picture}</div>' for picture in self._pictures)
+        return f'<div class="charts">{"".join(cells)}</div>'
+
+    def come_alive(self) -> None:
+        """Lay charts that can be asked and zoomed over the pictures."""
+        for name, cell in self._cells.items():
+            if name not in self._charts:
+                with cell:
+                    self._charts[name] = ui.echart(_options(name, self._run))
 
     def update(self, run: RunContents) -> None:
         """Show what a run has written meanwhile."""
+        if run is self._run:
+            return
         was_empty = not self._choice.options
         self._run = run
         names = run.metrics()
         if names != self._choice.options:
-            self._choice.set_options(names, value=first_choice(names) if was_empty else None)
-        for name, chart in self._charts.items():
-            chart.options.update(_options(name, run))
-            chart.update()
+            kept = [name for name in self._choice.value if name in names]
+            self._choice.set_options(names, value=first_choice(names) if was_empty else kept)
+        for name, shown in self._charts.items():
+            shown.options.update(_options(name, run))
+            shown.update()
 
-    def _draw(self) -> None:
+    def _draw(self, _: object = None, *, is_alive: bool = True) -> None:
         self._grid.clear()
+        self._cells, self._charts = {}, {}
+        swaps = self._run.reference_swaps()
+        self._pictures = [_picture(self._run, name, swaps) for name in self._choice.value]
         with self._grid:
-            self._charts = {
-                name: ui.echart(_options(name, self._run)).classes("chart card")
-                for name in self._choice.value
-            }
-            if not self._charts:
+            for name, picture in zip(self._choice.value, self._pictures, strict=True):
+                with ui.element("div").classes("chart card") as cell:
+                    ui.html(picture, sanitize=False)
+                self._cells[name] = cell
+            if not self._cells:
                 ui.label("No metric yet: a run writes the first ones when its first step ends.")
+        if is_alive:
+            self.come_alive()
 
 
 def _options(name: str, run: RunContents) -> dict[str, Any]:
@@ -91,12 +135,25 @@ def _options(name: str, run: RunContents) -> dict[str, Any]:
             {
                 **line,
                 "name": "smoothed",
-                "data": smooth(series),
+                "data": smooth(_thinned(series)),
                 "lineStyle": {"width": 2.2},
                 "color": ACCENT,
             },
         ],
     }
+
+
+def _thinned(series: Series) -> Series:
+    """Return the means of equal parts, where there are so many steps that smoothing takes long."""
+    size = -(-len(series) // SMOOTHED_POINTS)
+    if size <= 1:
+        return series
+    thinned: Series = []
+    for start in range(0, len(series), size):
+        part = series[start : start + size]
+        known = [value for _, value in part if value is not None]
+        thinned.append((part[len(part) // 2][0], fmean(known) if known else None))
+    return thinned
 
 
 def base_options(title: str) -> dict[str, Any]:
@@ -156,6 +213,8 @@ def draw_timeline(run: RunContents) -> None:
         holder = {"type": "line", "name": "reference swapped", "data": [], "color": SOFT}
         options["series"] = [*series, {**holder, "markLine": mark}]
         ui.echart(options).classes("timeline card")
+    for sentence in found.ending:
+        ui.label(sentence).classes("soft small")
     swaps = ", ".join(map(str, found.swaps)) or "none yet"
     ui.label(f"The reference became the policy after steps: {swaps} (dotted lines).").classes(
         "soft small"

@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from nicegui import ui
 
 from videorl.errors import RunFolderError
-from videorl.pages.frame import address, layout
-from videorl.pages.watch.cards import strip_rows, video
+from videorl.pages.frame import address, first_paint, layout
+from videorl.pages.watch.cards import alert_cards, clipped, strip_rows, video
 from videorl.pages.watch.curves import Curves, draw_timeline
 from videorl.pages.watch.gallery import Gallery
 from videorl.pages.watch.watched import WatchedRun
 from videorl.report.charts import fixed, signed
 from videorl.report.contents import RunContents
+from videorl.report.verdicts import evaluation_table
 from videorl.run.progress import duration
 from videorl.watch.alerts import Alert, alerts
 from videorl.watch.fixed_prompts import read_strips
@@ -27,6 +29,8 @@ LOOK_S = 2.0
 """How often a page looks whether the run wrote more."""
 MOST_FRAMES = 10
 """Steps that a film strip shows at most."""
+MOST_DAMAGED = 5
+"""Damaged files that are named."""
 TABS = ("curves", "gallery", "fixed prompts", "before and after", "time line", "settings")
 
 
@@ -39,38 +43,48 @@ async def show_run(watched: WatchedRun, tab: str, back: str = "") -> None:
         back: Path of the page of all runs, if there is one.
     """
     try:
-        state = await asyncio.to_thread(watched.reader.read)
+        state, settings = await asyncio.to_thread(_read, watched)
     except RunFolderError as error:
         with layout(watched.root.name, back=back):
             ui.label(str(error)).classes("note")
         return
-    await asyncio.to_thread(watched.refresh)
     with layout(state.contents.name, back=back):
-        page = RunPage(watched, state, tab if tab in TABS else TABS[0])
-    await page.open()
+        page = RunPage(watched, state, settings, tab if tab in TABS else TABS[0])
+        await page.open()
+    first_paint(state.contents.name, page.html())
+
+
+def _read(watched: WatchedRun) -> tuple[RunState, dict[str, Any]]:
+    state = watched.reader.read()
+    watched.refresh()
+    return state, watched.settings()
 
 
 class RunPage:
-    """What one browser sees of one run; made where it is called."""
+    """What one browser sees of one run; made where it is called.
 
-    def __init__(self, watched: WatchedRun, state: RunState, tab: str) -> None:
-        self._watched, self._state = watched, state
-        self._facts = ui.row().classes("facts-row")
-        self._alerts = ui.column().classes("alerts")
-        self._shown_alerts: list[Alert] | None = None
+    Of the tabs only the one that is open is made, and kept up to date.
+    """
+
+    def __init__(
+        self, watched: WatchedRun, state: RunState, settings: Mapping[str, Any], tab: str
+    ) -> None:
+        self._watched, self._state, self._settings = watched, state, settings
+        self._facts = ui.html("", sanitize=False)
+        self._alerts = ui.html("", sanitize=False).classes("alerts")
+        self._curves: Curves | None = None
+        self._gallery: Gallery | None = None
+        self._shown: RunContents | None = None
+        self._is_first = True
         # A name will do, as its docstring says.
         self._tabs = ui.tabs(value=tab, on_change=self._switch)  # pyright: ignore[reportArgumentType]
         self._tabs.props("align=left dense no-caps inline-label").classes("run-tabs")
         with self._tabs:
             for name in TABS:
                 ui.tab(name)
+        self._panels: dict[str, ui.column] = {}
         with ui.tab_panels(self._tabs, value=tab, animated=False):
-            with ui.tab_panel("curves"):
-                self._curves = Curves(state.contents)
-            with ui.tab_panel("gallery"):
-                self._gallery = Gallery(watched)
-            self._panels: dict[str, ui.column] = {}
-            for name in TABS[2:]:
+            for name in TABS:
                 with ui.tab_panel(name):
                     self._panels[name] = ui.column().classes("full-width")
         self._draw: dict[str, Callable[[], None]] = {
@@ -83,35 +97,61 @@ class RunPage:
     async def open(self) -> None:
         """Fill the page, and keep it up to date while it is open."""
         self._show_heading()
-        await self._gallery.show()
-        self._switch()
+        await self._switch()
+        ui.timer(0.01, self._come_alive, once=True)
         ui.timer(LOOK_S, self._look, immediate=False)
+
+    def html(self) -> str:
+        """Return what a browser may show before it has any script: all but the controls."""
+        made = self._curves or self._gallery
+        links = "".join(f'<a href="?tab={quote(name)}">{name}</a>' for name in TABS)
+        return (
+            f'{self._facts.content}<div class="alerts">{self._alerts.content}</div>'
+            f'<nav class="plain-tabs">{links}</nav>'
+            f'<div class="groups">{made.html if made else ""}</div>'
+        )
+
+    def _come_alive(self) -> None:
+        self._is_first = False
+        if self._curves:
+            self._curves.come_alive()
 
     async def _look(self) -> None:
         try:
             state = await asyncio.to_thread(self._watched.reader.read)
             await asyncio.to_thread(self._watched.refresh)
         except (RunFolderError, OSError) as error:
-            self._show_alerts([Alert("The run cannot be read now", str(error))])
+            self._alerts.content = alert_cards([Alert("The run cannot be read now", str(error))])
             return
-        is_new = state.contents is not self._state.contents
+        if self._facts.is_deleted:
+            return
         self._state = state
         self._show_heading()
-        if is_new and self._tabs.value == "curves":
-            self._curves.update(state.contents)
-        if is_new and self._tabs.value == "time line":
-            self._switch()
-        await self._gallery.look(is_open=self._tabs.value == "gallery")
-
-    def _switch(self) -> None:
-        """Draw the tab that is open, unless it keeps itself up to date."""
         name = str(self._tabs.value)
-        if name == "curves":
-            self._curves.update(self._state.contents)
-        if draw := self._draw.get(name):
-            panel = self._panels[name]
-            panel.clear()
-            with panel:
+        if name == "gallery" and self._gallery:
+            await self._gallery.look()
+        elif name in ("curves", "time line") and state.contents is not self._shown:
+            await self._switch()
+
+    async def _switch(self) -> None:
+        """Make the tab that is open, or bring it up to date."""
+        name, self._shown = str(self._tabs.value), self._state.contents
+        if not self._is_first:
+            # A browser that was asleep loads the page again.
+            ui.run_javascript(f"history.replaceState(null, '', '?tab={quote(name)}')")
+        panel = self._panels[name]
+        with panel:
+            if name == "curves":
+                if self._curves is None:
+                    self._curves = Curves(self._state.contents, is_first=self._is_first)
+                self._curves.update(self._state.contents)
+            elif name == "gallery":
+                if self._gallery is None:
+                    self._gallery = Gallery(self._watched, self._settings)
+                if self._gallery.is_old:
+                    await self._gallery.show()
+            elif draw := self._draw.get(name):
+                panel.clear()
                 draw()
 
     def _show_heading(self) -> None:
@@ -124,25 +164,18 @@ class RunPage:
         if state.updated:
             facts.append(("last step", f"{duration(max(0.0, time.time() - state.updated))} ago"))
         listed = " ".join(f"<span>{name} <b>{escape(text)}</b></span>" for name, text in facts)
-        self._facts.clear()
-        with self._facts:
-            ui.html(f'<span class="state {state.state}">{state.state}</span>', sanitize=False)
-            ui.html(listed, sanitize=False).classes("row facts-row soft")
+        self._facts.content = (
+            f'<div class="row facts-row"><span class="state {state.state}">{state.state}</span>'
+            f'<span class="row facts-row soft">{listed}</span></div>'
+        )
+        problems = sorted(self._watched.index.problems.items())
         damaged = [
             Alert("A damaged file", f"{file}: {why}. Only its rows are missing here.")
-            for file, why in sorted(self._watched.index.problems.items())
+            for file, why in problems[:MOST_DAMAGED]
         ]
-        self._show_alerts([*alerts(state), *damaged])
-
-    def _show_alerts(self, found: list[Alert]) -> None:
-        if found == self._shown_alerts:
-            return
-        self._shown_alerts = found
-        self._alerts.clear()
-        with self._alerts:
-            for alert in found:
-                text = f"<b>{escape(alert.title)}</b>{escape(alert.reason)}"
-                ui.html(text, sanitize=False).classes("note alert")
+        if more := len(problems) - len(damaged):
+            damaged.append(Alert(f"{more} more damaged files", "Their rows are missing too."))
+        self._alerts.content = alert_cards([*alerts(state), *damaged])
 
     def _draw_strips(self) -> None:
         strips, count, problems = read_strips(self._watched.root, MOST_FRAMES)
@@ -183,29 +216,19 @@ def _scores(contents: RunContents) -> str:
     if not evaluation:
         return ""
     try:
-        return _score_table(evaluation)
-    except (KeyError, TypeError, AttributeError):
+        return (
+            f'<p class="soft">Means over {int(evaluation["num_prompts"])} held-out prompts; more '
+            f'is in report.html.</p><div class="card scores">{evaluation_table(evaluation)}</div>'
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
         return '<p class="note">summary.json holds an evaluation of another version.</p>'
-
-
-def _score_table(evaluation: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{fixed(row['before'])}</td><td>→</td>"
-        f"<td><b>{fixed(row['after'])}</b></td><td>{signed(row['difference']['mean'])}</td></tr>"
-        for name, row in {"total": evaluation["total"], **evaluation["dimensions"]}.items()
-    )
-    num = evaluation["num_prompts"]
-    return (
-        f'<p class="soft">Means over {num} held-out prompts; intervals and verdicts are in '
-        f'report.html.</p><table class="facts-table">{rows}</table>'
-    )
 
 
 def _pairs(contents: RunContents, watched: WatchedRun) -> str:
     files = address(watched.files)
 
     def side(name: str, path: str | None, score: float | None) -> str:
-        shown = video(f"{files}/{path}") if path else '<div class="missing">missing</div>'
+        shown = video(files, path) if path else '<div class="missing">missing</div>'
         return f'<div>{shown}<div class="soft small">{name} {fixed(score)}</div></div>'
 
     cards = []
@@ -215,7 +238,7 @@ def _pairs(contents: RunContents, watched: WatchedRun) -> str:
             for path in (pair.before, pair.after)
         )
         cards.append(
-            f'<div class="pair group card"><p>{escape(pair.prompt)}</p><div class="sides">'
+            f'<div class="pair group card"><p>{escape(clipped(pair.prompt))}</p><div class="sides">'
             f"{side('before', before, pair.before_score)}{side('after', after, pair.after_score)}"
             "</div></div>"
         )

@@ -10,49 +10,47 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from videorl.pages.frame import address, layout
+from videorl.pages.frame import address, first_paint, layout
+from videorl.pages.watch.cards import clipped
 from videorl.pages.watch.curves import SOFT, base_options
 from videorl.report.charts import fixed
-from videorl.run.folder import RunFolder
-from videorl.run.overview import RunOverview, overview
-from videorl.run.sinks import read_metrics
+from videorl.run.overview import RunOverview
+from videorl.watch.all_runs import METRIC, RunsReader
 
-METRIC = "reward/total"
+LOOK_S = 10.0
+"""How often the page looks at the runs."""
+WAITING = '<p class="soft">looking at the runs …</p>'
 
 
-async def show_runs(root: Path, folders: Mapping[str, Path]) -> None:
-    """Build the page.
+async def show_runs(root: Path, reader: RunsReader) -> None:
+    """Build the page, which follows the folder while it is open.
 
     Args:
         root: The folder.
-        folders: Name -> run folder, of all runs in it.
+        reader: Of its runs.
     """
     with layout(f"runs in {root}"):
-        place = ui.column().classes("full-width")
-        with place:
-            ui.spinner()
-            ui.label(f"looking at {len(folders)} runs").classes("soft")
-    await ui.context.client.connected()
-    found, curves = await asyncio.to_thread(_look, dict(folders))
-    place.clear()
-    with place:
-        ui.html(_table(found), sanitize=False).classes("card full-width scroll")
-        if curves:
-            ui.echart(_overlay(curves)).classes("overlay card")
+        known = _table(reader.last.runs) if reader.last else WAITING
+        table = ui.html(known, sanitize=False).classes("full-width")
+        place = ui.element("div").classes("full-width")
+    charts: list[ui.echart] = []
 
+    async def look() -> None:
+        found = await asyncio.to_thread(reader.read)
+        if table.is_deleted:
+            return
+        table.content = _table(found.runs)
+        options = _overlay(found.curves)
+        if found.curves and not charts:
+            with place:
+                charts.append(ui.echart(options).classes("overlay card"))
+        elif charts and charts[0].options != options:
+            charts[0].options.clear()
+            charts[0].options.update(options)
+            charts[0].update()
 
-def _look(
-    folders: dict[str, Path],
-) -> tuple[dict[str, RunOverview], dict[str, list[tuple[int, float | None]]]]:
-    found = {name: overview(folder) for name, folder in folders.items()}
-    curves: dict[str, list[tuple[int, float | None]]] = {}
-    for name, folder in folders.items():
-        metrics = RunFolder(folder).metrics
-        if not found[name].problem and metrics.exists():
-            rows = read_metrics(metrics)
-            if series := [(row["step"], row[METRIC]) for row in rows if METRIC in row]:
-                curves[name] = series
-    return found, curves
+    ui.timer(LOOK_S, look)
+    first_paint(f"runs in {root}", known)
 
 
 def _table(found: Mapping[str, RunOverview]) -> str:
@@ -61,14 +59,18 @@ def _table(found: Mapping[str, RunOverview]) -> str:
     head = "".join(
         f"<th>{name}</th>" for name in ("run", "state", "step", "reward", "held-out", "disk")
     )
-    rows = []
+    rows, runs = [], address("/run")
     for name, facts in found.items():
-        link = f'<a href="{address("/run/" + quote(name))}">{escape(name)}</a>'
+        link = f'<a href="{runs}/{quote(name)}">{escape(name)}</a>'
         held_out = "" if facts.after is None else f"{fixed(facts.before)} → {fixed(facts.after)}"
         of = f" of {facts.num_steps}" if facts.num_steps else ""
         cells = (
             link
-            + (f'<br><span class="bad">{escape(facts.problem)}</span>' if facts.problem else ""),
+            + (
+                f'<br><span class="bad">{escape(clipped(facts.problem))}</span>'
+                if facts.problem
+                else ""
+            ),
             f'<span class="state {facts.state}">{facts.state}</span>',
             f"{facts.step}{of}",
             "" if facts.reward is None else fixed(facts.reward),
@@ -76,7 +78,8 @@ def _table(found: Mapping[str, RunOverview]) -> str:
             f"{facts.bytes_on_disk / 1e6:.1f} MB",
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f'<table class="runs"><tr>{head}</tr>{"".join(rows)}</table>'
+    table = f'<table class="runs"><tr>{head}</tr>{"".join(rows)}</table>'
+    return f'<div class="card scroll">{table}</div>'
 
 
 def _overlay(curves: Mapping[str, list[tuple[int, float | None]]]) -> dict[str, object]:

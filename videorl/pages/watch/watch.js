@@ -32,7 +32,7 @@ const inSight = new IntersectionObserver((entries) => {
 });
 new MutationObserver(() => {
   for (const group of videorlWatch.seen) if (!group.isConnected) videorlWatch.seen.delete(group);
-  for (const group of document.querySelectorAll('.group:not([data-observed])')) {
+  for (const group of document.querySelectorAll('#app .group:not([data-observed])')) {
     group.dataset.observed = '';
     inSight.observe(group);
   }
