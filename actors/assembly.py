@@ -11,13 +11,15 @@ from typing import Any, TypeAlias
 
 from actors.canary import ray_canary
 from actors.encoder import RayEncoder
-from actors.generator import RayGenerator, generator_creator, generator_limits
-from actors.learner.command_log import Restored
+from actors.generator import RayGenerator, generator_creator
+from actors.learner.commands import Restored
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import resources_for
 from actors.naming import run_name
 from actors.placement import Placement, check_feasible, live_nodes, place, wait_until_serving
+from actors.pool.limits import encoder_limits, generator_limits
 from actors.pool.metrics import PoolSizesSink
+from actors.pool.places import Places
 from actors.pool.pool import ElasticPool
 from actors.processes.followers import Sharing
 from actors.processes.policy_loading import loader, sharing_loader
@@ -56,7 +58,7 @@ class Assembly:
     archive: RayArchive
     started_in_s: float
     pools: dict[str, ElasticPool]
-    """By name: `generator`, or that of a reward model."""
+    """By name: `generator`, `encoder`, or that of a reward model."""
 
     def watched(self, sink: MetricSink) -> PoolSizesSink:
         """Return a sink that adds pools, faults and the work of all workers to each step."""
@@ -96,14 +98,16 @@ def assemble(
     with ExitStack() as stack:
         store = create_weight_store(recipe.rollouts.max_staleness + 1, run)
         resources = resources_for(placement.learner, recipe.learner)
-        learner = RayLearner(recipe, folder.root, store, resources)
+        places = Places(placement)
+        learner = RayLearner(recipe, folder.root, store, resources, places)
         stack.callback(learner.close)
         if first is None:
             learner.begin()
         generator, scorer = start_pools(recipe, placement, store, stack)
+        places.pools = pools_by_role(placement, generator, scorer)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
-        restored, first_s = _restored(learner, generator, scorer, placement, first)
+        restored, first_s = _restored(learner, generator, scorer, places, first)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
@@ -128,8 +132,8 @@ def assemble(
             note,
         )
         started_in_s = time.perf_counter() - started - first_s
-        names = ("generator", *(reward.key for reward in recipe.rewards))
-        pools = dict(zip(names, (generator.pool, *scorer.pools), strict=True))
+        names = ("generator", "encoder", *(reward.key for reward in recipe.rewards))
+        pools = dict(zip(names, all_pools(generator, scorer), strict=True))
         yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
 
 
@@ -163,20 +167,20 @@ def _restored(
     learner: RayLearner,
     generator: RayGenerator,
     scorer: RayScorer,
-    placement: Placement,
+    places: Places,
     first: First | None,
 ) -> tuple[Restored, float]:
     """Return where the learner stands when all is up, and the seconds of what came first."""
-    pools = [generator.pool, *scorer.pools]
+    pools = all_pools(generator, scorer)
     if first is None:
-        return _all_up(learner, pools, placement), 0.0
-    wait_until_serving(pools, placement)
+        return _all_up(learner, pools, places), 0.0
+    wait_until_serving(pools, places)
     learner.begin()
     begun, base = time.perf_counter(), generator.publish_base()
     if not first(generator, scorer, base):
         raise StoppedError("stopped before the learner was up")
     first_s = time.perf_counter() - begun
-    restored = _all_up(learner, pools, placement)
+    restored = _all_up(learner, pools, places)
     _check_base(base, restored)
     return restored, first_s
 
@@ -190,23 +194,38 @@ def _check_base(base: WeightVersion, restored: Restored) -> None:
         )
 
 
-def _all_up(learner: RayLearner, pools: list[ElasticPool], placement: Placement) -> Restored:
+def _all_up(learner: RayLearner, pools: list[ElasticPool], places: Places) -> Restored:
     """Wait until every part has loaded its model; show how many have."""
     with progress("parts with their models loaded", len(pools) + 1) as reach:
         for number, pool in enumerate(pools, 1):
-            wait_until_serving([pool], placement)
+            wait_until_serving([pool], places)
             reach(number)
         restored = learner.restored()
         reach(len(pools) + 1)
     return restored
 
 
+def all_pools(generator: RayGenerator, scorer: RayScorer) -> list[ElasticPool]:
+    """Return the pools of generators, of encoders and of each reward model, in this order."""
+    return [generator.pool, generator.encoder.pool, *scorer.pools]
+
+
+def pools_by_role(
+    placement: Placement, generator: RayGenerator, scorer: RayScorer
+) -> dict[str, ElasticPool]:
+    """Return the pool of each role that has one."""
+    roles = (placement.generators, placement.encoder, *placement.rewards)
+    names = [role.name for role in roles]
+    return dict(zip(names, all_pools(generator, scorer), strict=True))
+
+
 def start_pools(
     recipe: Recipe, placement: Placement, store: Any, stack: ExitStack
 ) -> tuple[RayGenerator, RayScorer]:
     """Start encoder, generators and reward workers; `stack` stops them."""
-    run = run_name(recipe)
-    encoder = RayEncoder(loader(recipe, "text_encoder"), placement.encoder.options(), run)
+    run, load_text = run_name(recipe), loader(recipe, "text_encoder")
+    limits = encoder_limits(recipe.encoder)
+    encoder = RayEncoder(load_text, placement.encoder.options(), limits, run)
     stack.callback(encoder.close)
     followers = sharing_loader(recipe, "transformer")
     sharing = Sharing(recipe.generators.context_parallel, followers)

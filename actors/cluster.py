@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +17,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from videorl.errors import ResourceError
+from videorl.errors import ResourceError, UnreachableError
 from videorl.run.node_facts import NodeFacts, facts_here
 
 _PACKAGES = ("videorl", "actors")
@@ -87,10 +89,14 @@ def connect(
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         # Submitted jobs bring the code as their working directory; other drivers send it along.
         options["runtime_env"] = {"py_modules": [str(_package(name)) for name in _PACKAGES]}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, OSError) as error:
-        raise ResourceError(_why_not(error, address)) from error
+        raise _why_not(error, address) from error
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        # Ray's own exits with the signal's number, which says nothing of a stop.
+        signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
@@ -121,25 +127,25 @@ def facts_of_nodes(run_dir: str, models: Mapping[str, str]) -> list[NodeFacts]:
     ]
 
 
-def _why_not(error: Exception, address: str) -> str:
+def _why_not(error: Exception, address: str) -> ResourceError:
     """Return what to do about a Ray that cannot be reached or started."""
     if "://" in address and not address.startswith("ray://"):
-        return (
+        return ResourceError(
             f"{address!r} (from --address or RAY_ADDRESS) is a web address, which `ray job submit "
             "--address` takes; a command needs that of the cluster itself, HOST:6379, or `auto` on "
             "one of its nodes"
         )
     if "AF_UNIX path length" in str(error):
-        return (
+        return ResourceError(
             f"the folder of temporary files, {tempfile.gettempdir()}, has too long a path for "
             "Ray's sockets: set TMPDIR to a short one, such as /tmp"
         )
     if isinstance(error, OSError) and error.filename is not None:
-        return (
+        return ResourceError(
             f"Ray cannot write {error.filename} ({error.strerror}): set HOME, where it keeps a "
             "token, and RAY_TMPDIR, where it keeps its logs, to folders that can be written"
         )
-    return (
+    return UnreachableError(
         f"cannot connect to Ray at {address!r} (from --address or RAY_ADDRESS): is it running, and "
         f"are RAY_AUTH_MODE and its token the same here as there? ({type(error).__name__}: "
         f"{str(error).splitlines()[0] if str(error) else 'no reason given'})"

@@ -12,10 +12,11 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from actors.assembly import start_pools
+from actors.assembly import pools_by_role, start_pools
 from actors.compute_type import computing_devices
 from actors.naming import run_name
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
+from actors.pool.places import Places
 from actors.store.weights import create_weight_store, publish
 from videorl.config import PolicyConfig, Recipe
 from videorl.errors import WorkLostError
@@ -102,7 +103,8 @@ def compare(
         # Without a share: the pools may have taken every core, and would be waited for for ever.
         base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))
         publish(store, aligned, weights)
-        wait_until_serving([generator.pool, *scorer.pools], placement)
+        pools = pools_by_role(placement, generator, scorer)
+        wait_until_serving(pools.values(), Places(placement, pools))
         evaluation = recipe.evaluation
         for name, version, samples in (
             ("before", base, evaluation.best_of),

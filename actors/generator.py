@@ -21,11 +21,11 @@ from actors.pool.state import Limits, Reply
 from actors.processes.followers import Followers, Sharing
 from actors.processes.worker_process import own_node, prepare_process
 from actors.store.weights import publish, pull
-from videorl.futures import gathered, mapped, then
+from videorl.errors import MediaLostError
+from videorl.futures import gathered, mapped, recovered, then
 from videorl.policies.compiling import num_failures
 from videorl.sampling.canary import compare
 from videorl.sampling.sampler import CandidateSampler, candidate_group, unusable
-from videorl.settings.workers import GeneratorsConfig
 from videorl.types import CandidateGroup, Condition, SampleRequest, WeightVersion
 from videorl.weights import digest
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from videorl.embedding import Embedding
     from videorl.protocols import Policy
+
+_MAX_ENCODED = 3
+"""Times that a request's prompts are encoded again because their embeddings were lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,19 +198,6 @@ def generator_creator(
     )
 
 
-def generator_limits(generators: GeneratorsConfig) -> Limits:
-    """Return the sizes and timeouts of the generator pool."""
-    return Limits(
-        min_workers=generators.min_workers,
-        max_workers=generators.max_workers,
-        max_retries=generators.max_retries,
-        request_timeout_s=generators.worker_timeout_s,
-        idle_release_s=generators.idle_release_s,
-        start_timeout_s=generators.start_timeout_s,
-        patience_s=generators.patience_s,
-    )
-
-
 class RayGenerator:
     """Implements `videorl.protocols.Generator` on an elastic pool.
 
@@ -226,7 +216,7 @@ class RayGenerator:
         limits: Limits,
     ) -> None:
         self.pool = ElasticPool("generator", create_worker, limits)
-        self._encoder = encoder
+        self.encoder = encoder
         self._negative_prompt = negative_prompt
         self._stages: dict[str, StageTime] = {}
         self._num_uncompiled = 0
@@ -239,13 +229,30 @@ class RayGenerator:
         return version
 
     def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
-        """Encode the prompt if it is new, then queue the request."""
-        embeds = self.embeds(request.prompt.condition)
-        return then(embeds, lambda refs: self._generate(request, refs))
+        """Encode the prompt if it is new, then queue the request.
+
+        Embeddings that were lost with their node are made anew, a few times.
+        """
+        return self._submit(request, _MAX_ENCODED)
+
+    def _submit(self, request: SampleRequest, num_left: int) -> Future[CandidateGroup]:
+        prompt, negative = request.prompt.condition, self._negative_prompt
+
+        def generated(refs: list[ObjectRef]) -> Future[CandidateGroup]:
+            def anew(error: Exception) -> Future[CandidateGroup]:
+                if not num_left or not isinstance(error, MediaLostError):
+                    raise error
+                for each, ref in zip((prompt, negative), refs, strict=True):
+                    self.encoder.forget(each, ref)
+                return self._submit(request, num_left - 1)
+
+            return recovered(self._generate(request, refs), anew)
+
+        return then(self.embeds(prompt), generated)
 
     def embeds(self, prompt: Condition) -> Future[list[ObjectRef]]:
         """Encode a prompt if it is new; return its embedding and the negative prompt's."""
-        return gathered([self._encoder.submit(each) for each in (prompt, self._negative_prompt)])
+        return gathered([self.encoder.submit(each) for each in (prompt, self._negative_prompt)])
 
     def canary(
         self,

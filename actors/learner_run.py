@@ -16,10 +16,12 @@ import torch
 from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
-from actors.learner.rank_group import LearnerResources, resources_for
+from actors.learner.rank_group import resources_for
 from actors.monitoring.sink import ray_metrics
 from actors.naming import run_name
 from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
+from actors.pool.limits import encoder_limits
+from actors.pool.places import Places
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
 from actors.store.media import save_videos
@@ -98,26 +100,26 @@ def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -
     is_offline = bool(recipe.offline.archive)
     if is_offline and has_videos(Path(recipe.offline.archive)):
         _encode_archive(recipe, folder, placement.encoder)
-    encoder = RayEncoder(
-        loader(recipe, "text_encoder"), placement.encoder.options(), run_name(recipe)
-    )
+    load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
+    encoder = RayEncoder(load, placement.encoder.options(), limits, run_name(recipe))
+    places = Places(placement, {"encoder": encoder.pool})
     with closing(encoder):
         learn = _from_pairs if is_offline else _from_prompts
-        return learn(
-            recipe, folder, resources, lambda prompt: encoder.submit(prompt).result(), should_stop
-        )
+        start = partial(RayLearner, run_dir=folder.root, weight_store=None)
+        start = partial(start, resources=resources, places=places)
+        return learn(recipe, folder, start, encoder.encode_here, should_stop)
 
 
 def _from_prompts(
     recipe: Recipe,
     folder: RunFolder,
-    resources: LearnerResources,
+    start: Callable[[Recipe], RayLearner],
     encode: Encode,
     should_stop: Callable[[], bool],
 ) -> bool:
     stream = open_prompts(recipe.prompts, recipe.seed)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
-    learner = RayLearner(recipe, folder.root, None, resources)
+    learner = start(recipe)
     with ray_metrics(recipe, folder) as metrics:
         around = Around(devices=cluster_devices(), sinks=[metrics])
         return run_learner(recipe, folder, learner, prompts, should_stop, around)
@@ -126,7 +128,7 @@ def _from_prompts(
 def _from_pairs(
     recipe: Recipe,
     folder: RunFolder,
-    resources: LearnerResources,
+    start: Callable[[Recipe], RayLearner],
     encode: Encode,
     should_stop: Callable[[], bool],
 ) -> bool:
@@ -134,7 +136,7 @@ def _from_pairs(
     archive = Path(recipe.offline.archive)
     preferences = read_preferences(folder.latents if has_videos(archive) else archive)
     probing = replace(recipe, sampling=probe_sampling(recipe))
-    learner = RayLearner(probing, folder.root, None, resources)
+    learner = start(probing)
 
     def check(version: WeightVersion) -> None:
         request = SampleRequest(0, PROBE, (0,), version)

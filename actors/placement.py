@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -128,7 +128,7 @@ def place(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     degree = recipe.generators.context_parallel
     needs: list[tuple[str, int, _Needed]] = [
         ("learner", recipe.learner.num_workers, recipe.learner),
-        ("encoder", 1, recipe.encoder),
+        ("encoder", recipe.encoder.num_workers, recipe.encoder),
         ("generators", max(1, recipe.generators.min_workers) * degree, recipe.generators),
         *_reward_needs(recipe.rewards),
     ]
@@ -162,7 +162,7 @@ def place_learner_and_encoder(recipe: Recipe, nodes: Sequence[Node]) -> Placemen
     """Return what a run needs that samples and scores nothing outside its learner."""
     needs: list[tuple[str, int, _Needed]] = [
         ("learner", recipe.learner.num_workers, recipe.learner),
-        ("encoder", 1, recipe.encoder),
+        ("encoder", recipe.encoder.num_workers, recipe.encoder),
     ]
     learner, encoder = _shared_out(needs, nodes)
     learner = replace(learner, custom=recipe.learner.resources)
@@ -239,23 +239,18 @@ class Pool(Protocol):
 
 
 def wait_until_serving(
-    pools: Iterable[Pool], placement: Placement, report_s: float = _REPORT_S
+    pools: Iterable[Pool], places: Callable[[], str], report_s: float = _REPORT_S
 ) -> None:
     """Wait for the first ready worker of every pool; every `report_s`, log what is missing.
+
+    Args:
+        pools: Those that must have one.
+        places: Says what is needed and who has it, such as `actors.pool.places.Places`.
+        report_s: Seconds between two lines.
 
     Raises:
         PoolFailedError: The workers of a pool cannot start.
     """
     for pool in pools:
         while not pool.wait_until_serving(report_s):
-            registered, available = ray.cluster_resources(), ray.available_resources()
-            logger.warning(
-                "waiting for workers: CPU %g / %g / %g, GPU %g / %g / %g "
-                "(needed / registered / available)",
-                placement.num_cpus(),
-                registered.get("CPU", 0),
-                available.get("CPU", 0),
-                placement.num_gpus(),
-                registered.get("GPU", 0),
-                available.get("GPU", 0),
-            )
+            logger.warning("waiting for workers: %s", places())

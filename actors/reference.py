@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, GetTimeoutError
 
 from actors.naming import named
 from actors.placement import beside_driver, start_actor
@@ -18,6 +18,9 @@ from videorl.protocols import Learner
 from videorl.types import WeightVersion
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE_S = 300.0
+"""It does next to nothing: one that has not answered for so long hangs."""
 
 
 class RayReferenceUpdater:
@@ -63,10 +66,10 @@ class RayReferenceUpdater:
         ray.kill(self._actor)
 
     def _ask(self, question: str, *details: Any) -> Any:
-        """Call the actor; if it has died, start another with the state known here and call that."""
+        """Call the actor; where it has died or hangs, start and call another with its state."""
         try:
-            return ray.get(getattr(self._actor, question).remote(*details))
-        except ActorDiedError as error:
+            return ray.get(getattr(self._actor, question).remote(*details), timeout=_PATIENCE_S)
+        except (ActorDiedError, GetTimeoutError) as error:
             logger.warning("the reference updater is started anew: %s", first_line(error))
         self._actor = self._start()
         if self._state is not None:

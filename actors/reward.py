@@ -18,6 +18,7 @@ from ray.actor import ActorHandle
 
 from actors.naming import named, shown_by_name
 from actors.placement import Role, start_actor
+from actors.pool.limits import reward_limits
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.worker_process import hide_gpus, own_node, prepare_process
@@ -218,20 +219,6 @@ def start_scorer(
     ]
     limits = [reward_limits(reward) for reward in rewards]
     return RayScorer(rewards, options, limits, unseen, run=run)
-
-
-def reward_limits(reward: RewardConfig) -> Limits:
-    """Return the sizes and timeouts of a reward model's pool."""
-    return Limits(
-        ahead=reward.prefetch,
-        min_workers=reward.num_workers,
-        max_workers=reward.most_workers,
-        max_retries=reward.max_retries,
-        request_timeout_s=reward.worker_timeout_s,
-        idle_release_s=reward.idle_release_s,
-        start_timeout_s=reward.start_timeout_s,
-        patience_s=reward.patience_s,
-    )
 
 
 def _score_clips(pool: ElasticPool, clips: Sequence[Clip]) -> Future[list[Result]]:

@@ -9,6 +9,7 @@ from actors.learner.rank_group import resources_for
 from actors.learner.reward_rank import RayRewardTrainer
 from actors.monitoring.sink import ray_metrics
 from actors.placement import check_feasible, live_nodes, place_learner
+from actors.pool.places import Places
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import fit
 from videorl.run.checkpoint_note import CheckpointNote
@@ -30,7 +31,7 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
             stop_on_signal() as should_stop,
             open_sinks(recipe, folder) as sinks,
             ray_metrics(recipe, folder) as metrics,
-            closing(RayRewardTrainer(recipe, folder.root, resources)) as trainer,
+            closing(RayRewardTrainer(recipe, folder.root, resources, Places(placement))) as trainer,
         ):
             note = CheckpointNote(folder.root, recipe.checkpoint)
             sink = fan_out([sinks, metrics])

@@ -8,6 +8,7 @@ from itertools import islice
 
 from actors.cluster import connect
 from actors.placement import check_feasible, live_nodes, place_rewards, wait_until_serving
+from actors.pool.places import Places
 from actors.reward import RayScorer, start_scorer
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, ClipSource
@@ -48,7 +49,8 @@ def score_missing(
         check_feasible(placement, nodes, can_grow=False)
         scorer = start_scorer(rewards, placement.rewards, None, "score")
         try:
-            wait_until_serving(scorer.pools, placement)
+            pools = {role.name: p for role, p in zip(placement.rewards, scorer.pools, strict=True)}
+            wait_until_serving(scorer.pools, Places(placement, pools))
             batches = score_clips(
                 source.read(missing),
                 scorer,

@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 # Ray asks for a token by default, but its command line sends one only in this mode.
 export RAY_AUTH_MODE=token
+# A job that is stopped has so long for its last checkpoint; otherwise 3 s.
+export RAY_JOB_STOP_WAIT_TIME_S=600
 ray get-auth-token --generate >/dev/null
 port=${PORT:-6379}
 dashboard=http://127.0.0.1:${DASHBOARD_PORT:-8265}

@@ -6,24 +6,20 @@ import argparse
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from errno import EDQUOT, ENOSPC, EROFS
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from videorl.errors import ConfigError, VideorlError
+from jobs.exit_codes import ExitCode, code_of
+from videorl.errors import ConfigError
 
 if TYPE_CHECKING:
     from videorl.config import RewardConfig
-
-WRONG = 2
-"""Exit code of an error that the user can fix; argparse uses the same."""
-LEARNED_NOTHING = 3
-"""Exit code of a training that reached its end without a step that learned anything."""
-INTERRUPTED = 130
-"""Exit code of a command that was stopped and can be continued; shells use it for Ctrl-C."""
 
 _GIVE_PARSER = "--_parser"
 """Makes a command raise its parser, once all arguments are added; not for people."""
@@ -112,42 +108,90 @@ def add_from_scratch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-scratch", action="store_true", help=text)
 
 
+def add_change(parser: argparse.ArgumentParser) -> None:
+    """Add `--change key=value`, which changes a setting of a run that has begun."""
+    text = (
+        "change a setting of a run that goes on, from its newest checkpoint: learning rate, beta, "
+        "reward weights, reference interval, evaluation; may be repeated"
+    )
+    parser.add_argument("--change", action="append", default=[], metavar="key=value", help=text)
+
+
+def settings_of(changes: Sequence[str]) -> list[str]:
+    """Return the settings that `--change` names.
+
+    Raises:
+        ConfigError: There is no `=` in one.
+    """
+    if wrong := [change for change in changes if "=" not in change]:
+        raise ConfigError(f"--change needs key=value, got {wrong[0]!r}")
+    return [change.partition("=")[0] for change in changes]
+
+
 def start_logging() -> None:
     """Log what the command does, from INFO on, to standard error."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Return the exit code of a command; an error that the user can mend becomes one line.
+    """Return the exit code of a command; an error that is no bug becomes one line.
 
-    Those are errors raised on purpose, and files that the system refuses (code 2). Ctrl-C where
-    nothing else looks after it ends the command too (code 130).
+    `jobs.exit_codes` says which is which. Ctrl-C and SIGTERM where nothing else looks after them
+    end the command too.
 
     Args:
         main: The command.
         argv: Its arguments; None = those of this process.
     """
     try:
-        return main(argv)
-    except VideorlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG
-    except OSError as error:
-        if error.filename is None and error.errno not in (ENOSPC, EDQUOT, EROFS):
+        with _sigterm_as_ctrl_c():
+            return main(argv)
+    except (Exception, KeyboardInterrupt) as error:
+        code = code_of(error)
+        if code is None:
             raise
-        where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return WRONG
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        print(_line(error, code), file=sys.stderr)
+        return code
 
 
-def stopped(folder: Path | None = None) -> int:
+def _line(error: BaseException, code: ExitCode) -> str:
+    """Return what is said of an error that ends a command."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    again = "start the same command again"
+    is_said = code != ExitCode.TRANSIENT or again in text
+    return f"error: {text}" if is_said else f"error: {text}; this may pass: {again}"
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt inside the block, as `ray job stop` and systemd send it.
+
+    Not where somebody handles it already, or on another thread, where that is impossible.
+    """
+    is_free = threading.current_thread() is threading.main_thread()
+    if not is_free or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def stopped(folder: Path | None = None) -> ExitCode:
     """Say that the same command goes on, with `folder` if given; return the exit code."""
     where = f" with {folder}" if folder else ""
     print(f"stopped; the same command goes on{where}", file=sys.stderr)
-    return INTERRUPTED
+    return ExitCode.STOPPED
 
 
 def output_folder(folder: Path, option: str = "--out") -> Path:

@@ -2,7 +2,7 @@
 
     videorl scale runs/moving_shapes                              # print the sizes
     videorl scale runs/moving_shapes --min 2 --max 8              # generators
-    videorl scale runs/moving_shapes --pool video_reward --max 4  # reward workers
+    videorl scale runs/moving_shapes --pool video_reward --max 4  # reward workers; or `encoder`
 
 Workers above the new maximum finish their requests first. The sizes last until the run ends, also
 when its driver is restarted, unless that is with other sizes in its recipe.
@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Resize if a size is given; print every pool."""
     parser = command.new_parser("videorl scale", __doc__)
     parser.add_argument("run", type=Path, help="folder of a run that works at this moment")
-    command.add_option(parser, "--pool", "generator", "`generator`, or a reward's label or name")
+    command.add_option(
+        parser, "--pool", "generator", "`generator`, `encoder`, or a reward's label or name"
+    )
     parser.add_argument("--min", type=int, help="workers kept even when idle; default: unchanged")
     parser.add_argument("--max", type=int, help="workers started on demand; default: unchanged")
     options = parser.parse_args(argv)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.exit_codes import ExitCode
 from videorl.errors import RehearsalError
 from videorl.run.stages import Stages
 
@@ -29,11 +30,12 @@ _logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start a run or go on with it. Exit code 130 = stopped, goes on; 3 = nothing was learned."""
+    """Start a run or go on with it; return an exit code of `jobs.exit_codes`."""
     parser = command.new_parser("videorl train", __doc__)
     command.add_recipe(parser, "videorl/config.py")
     command.add_address(parser)
     command.add_from_scratch(parser)
+    command.add_change(parser)
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
     stages = Stages()
@@ -42,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.recipes.advice import advice
     from videorl.recipes.reading import load_recipe
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    changed = command.settings_of(options.change)
+    recipe = load_recipe(options.recipe, [*options.overrides, *options.change])
     for sentence in advice(recipe):
         _logger.warning(sentence)
     recipe.run_dir = str(command.lasting(recipe.run_dir))
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from videorl.learning.stored_pairs import check_archive
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
-    with open_run(recipe, from_scratch=options.from_scratch) as folder:
+    with open_run(recipe, from_scratch=options.from_scratch, change=changed) as folder:
         stages.begin("loading Ray")
         from actors.run import run
 
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not finished:
         return command.stopped(folder.root)
     learned = json.loads(folder.summary.read_text()).get("steps_learned")
-    return command.LEARNED_NOTHING if learned == 0 else 0
+    return ExitCode.LEARNED_NOTHING if learned == 0 else ExitCode.DONE
 
 
 def _with_plan(error: RehearsalError, recipe: Recipe) -> RehearsalError:

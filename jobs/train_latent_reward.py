@@ -19,19 +19,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("videorl train_latent_reward", __doc__)
     command.add_recipe(parser, "videorl/guidance/recipe.py")
     command.add_from_scratch(parser)
+    command.add_change(parser)
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
 
     from videorl.guidance.recipe import load_latent_reward_recipe
 
-    recipe = load_latent_reward_recipe(options.recipe, options.overrides)
+    changed = command.settings_of(options.change)
+    recipe = load_latent_reward_recipe(options.recipe, [*options.overrides, *options.change])
     recipe.run_dir = str(command.lasting(recipe.run_dir))
 
     from videorl.guidance.fit import train_latent_reward
     from videorl.run.folder import open_run
     from videorl.run.stopping import stop_on_signal
 
-    opened = open_run(recipe, from_scratch=options.from_scratch)
+    opened = open_run(recipe, from_scratch=options.from_scratch, change=changed)
     with opened as folder, stop_on_signal() as should_stop:
         finished = train_latent_reward(recipe, folder, should_stop)
     if not finished:

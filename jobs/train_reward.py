@@ -31,18 +31,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_recipe(parser, "videorl/reward_training/config.py")
     command.add_address(parser)
     command.add_from_scratch(parser)
+    command.add_change(parser)
     options = parser.parse_intermixed_args(given)
     command.start_logging()
 
     from videorl.reward_training.recipes import load_reward_recipe
 
-    recipe = load_reward_recipe(options.recipe, options.overrides)
+    changed = command.settings_of(options.change)
+    recipe = load_reward_recipe(options.recipe, [*options.overrides, *options.change])
     recipe.run_dir = str(command.lasting(recipe.run_dir))
 
     from actors.reward_training import train_reward
     from videorl.run.folder import open_run
 
-    with open_run(recipe, from_scratch=options.from_scratch) as folder:
+    with open_run(recipe, from_scratch=options.from_scratch, change=changed) as folder:
         finished = train_reward(recipe, folder, options.address)
     if not finished:
         return command.stopped(folder.root)

@@ -106,6 +106,8 @@ class CheckpointConfig:
     location: str = ""
     """A folder or URI (`s3://bucket/run`, `gs://bucket/run`) that every learner rank can reach;
     empty = in the run folder."""
+    timeout_s: float = 1800.0
+    """A checkpoint that takes longer counts as not written: the one before stands."""
 
 
 @dataclass
@@ -116,6 +118,8 @@ class ArchiveConfig:
     """`all`, `pairs` (only those that were learned from) or `none`; as mp4."""
     latents: bool = False
     """Keep the latents of archived candidates too, so that pairs can be trained on again."""
+    timeout_s: float = 1800.0
+    """A writer that takes longer for a step is replaced; if the next does too, the run ends."""
 
 
 @dataclass

@@ -16,6 +16,10 @@ class CheckpointError(VideorlError, OSError):
     """A checkpoint folder is missing, half-written, or of another kind than expected."""
 
 
+class StoreLostError(CheckpointError):
+    """The store of the checkpoints does not answer now."""
+
+
 class ArchiveError(VideorlError, OSError):
     """The archive of candidates cannot be written (a full disk, for instance) or is damaged."""
 
@@ -48,8 +52,16 @@ class RunFolderError(VideorlError, RuntimeError):
     """A run folder belongs to another recipe, or is in use by another driver."""
 
 
+class BusyError(RunFolderError):
+    """Another driver works in the run folder, or did a moment ago."""
+
+
 class ResourceError(VideorlError, RuntimeError):
     """The cluster can never offer what the recipe asks for."""
+
+
+class UnreachableError(ResourceError):
+    """The cluster, or a store, does not answer."""
 
 
 class RewardError(VideorlError, RuntimeError):
@@ -87,3 +99,15 @@ class MediaLostError(WorkLostError):
 
 class PoolFailedError(VideorlError, RuntimeError):
     """Workers of a pool cannot start at all; the run cannot go on."""
+
+
+class PoolLostError(PoolFailedError):
+    """Workers of a pool die as they start, or others worked before: the fault of the cluster."""
+
+
+class LearnerFailedError(VideorlError, RuntimeError):
+    """The learner cannot start or go on, and would not the next time either."""
+
+
+class LearnerLostError(LearnerFailedError):
+    """The learner's processes, or what it learns from, were lost; the next time may be better."""

@@ -76,7 +76,12 @@ def train(
     rollouts.admit(progress.versions)
     empty = EmptyRounds()
     with Checkpoints(
-        parts.archive, parts.learner, parts.reference, progress.step, parts.note
+        parts.archive,
+        parts.learner,
+        parts.reference,
+        progress.step,
+        parts.note,
+        recipe.checkpoint.timeout_s,
     ) as checkpoints:
         while progress.step < recipe.num_steps and not should_stop():
             step, started = progress.step, time.perf_counter()

@@ -10,110 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+import time
+from typing import Any
 
+import ray
+from ray.exceptions import RayActorError
+
+from actors.learner.commands import Command, Restored, Save
+from actors.learner.deadlines import Deadlines, RankClock, Work
 from actors.naming import shown_by_name
-from videorl.errors import VideorlError
-from videorl.types import (
-    Media,
-    PromptExample,
-    SampleRequest,
-    TrainingExample,
-    WeightVersion,
-)
+from videorl.errors import CheckpointError, LearnerFailedError, LearnerLostError
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Apply optimizer step `step` to examples, and publish the weights."""
-
-    step: int
-    examples: tuple[TrainingExample | PromptExample, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Train:
-    """Apply optimizer step `step` of a learner that reads its own examples."""
-
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Sample with the live policy, as a generator would."""
-
-    request: SampleRequest
-    embeds: Media
-    negative_embeds: Media
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateReference:
-    """Make the reference the policy of `version`."""
-
-    version: WeightVersion
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Write a checkpoint."""
-
-    loop_state: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """Write the trained model in its published format to a directory."""
-
-    directory: str
-
-
-@dataclass(frozen=True, slots=True)
-class RehearseStep:
-    """Go forward and backward once, without an update."""
-
-    examples: tuple[TrainingExample | PromptExample, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RehearseCheckpoint:
-    """Write a checkpoint, read it and remove it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """Do nothing: takes the place of a rehearsal, which is not replayed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End the ranks."""
-
-
-Rehearse: TypeAlias = RehearseStep | RehearseCheckpoint
-Command: TypeAlias = (
-    Step | Train | Sample | UpdateReference | Save | Export | Rehearse | Nothing | Stop
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """Where the learner stands after a start."""
-
-    index: int
-    """The next command it will ask for."""
-    versions: tuple[WeightVersion, ...]
-    """Published versions still in use, the newest last."""
-    loop_state: dict[str, Any] | None
-    num_parameters: int = 0
-    """Of a policy's transformer."""
-
-
-class LearnerFailedError(VideorlError, RuntimeError):
-    """The learner cannot start, or keeps failing without progress."""
+_LOOK_S = 5.0
+_ALIVE_S = 10.0
+"""How long a process may take to say that it lives."""
 
 
 @shown_by_name
@@ -123,10 +35,17 @@ class CommandLog:
     Args:
         max_failures: After so many failures of the group without a command finished for the first
             time in between, everybody who waits gets `LearnerFailedError`; -1 = no limit.
+        deadlines: Ranks that take longer are killed, which counts as a failure.
     """
 
-    def __init__(self, max_failures: int) -> None:
+    def __init__(self, max_failures: int, deadlines: Deadlines) -> None:
         self._max_failures = max_failures
+        self._clock = RankClock(deadlines)
+        self._processes: dict[int, Any] = {}
+        """Rank -> the actor that it runs in."""
+        self._saving: dict[int, float] = {}
+        """Index of a `Save` that is not answered -> when it was asked for."""
+        self._watching: asyncio.Task[None] | None = None
         self._commands: dict[int, Command] = {}
         self._results: dict[int, Any] = {}
         self._restored: Restored | None = None
@@ -135,7 +54,7 @@ class CommandLog:
         self._attempts = 0
         """Starts of the group since the last progress."""
         self._attempt_failed = False
-        self._is_final = False
+        self._is_final = self._is_lost = False
         self._last_error = "its processes died"
         self._first = 0
         """Index of the oldest command that can still be replayed."""
@@ -147,13 +66,26 @@ class CommandLog:
         """Add a command (driver)."""
         async with self._changed:
             self._commands[index] = command
+            if isinstance(command, Save):
+                self._saving[index] = time.monotonic()
+            self._watch()
             self._changed.notify_all()
 
-    async def command(self, index: int) -> Command:
+    async def command(self, index: int, rank: int = 0) -> Command:
         """Return command `index` as soon as it is there (every rank)."""
         async with self._changed:
+            self._clock.is_idle(rank)
             await self._changed.wait_for(lambda: index in self._commands)
+            self._clock.begins(rank, self._commands[index], time.monotonic())
             return self._commands[index]
+
+    async def joined(self, rank: int, num_ranks: int, process: Any) -> None:
+        """Report that a rank begins to load (every rank, first of all)."""
+        async with self._changed:
+            self._processes = {n: one for n, one in self._processes.items() if n < num_ranks}
+            self._processes[rank] = process
+            self._clock.starts(rank, num_ranks, time.monotonic())
+            self._watch()
 
     async def starting(self, num_ranks: int) -> None:
         """Report that the group starts (rank 0), before it does anything that can fail."""
@@ -195,24 +127,51 @@ class CommandLog:
             self._finish(index, result)
             self._changed.notify_all()
 
-    async def failed(self, error: str, *, is_final: bool = False) -> None:
+    async def failed(self, error: str, *, is_final: bool = False, is_lost: bool = False) -> None:
         """Report why the group is about to end (any rank; the first report is the cause).
 
-        `is_final` means that it would fail in the same way again.
+        `is_final` means that this learner would fail in the same way again; `is_lost`, that the
+        same command, started again, need not.
         """
         async with self._changed:
             self._is_final = self._is_final or is_final
-            if not self._attempt_failed:
-                self._attempt_failed = True
-                self._last_error = error
+            self._is_lost = self._is_lost or is_lost
+            self._note_failure(error)
             self._changed.notify_all()
+
+    async def look(self) -> None:
+        """End what is beyond its deadline: checkpoints fail, the processes of ranks are killed."""
+        now, limit_s = time.monotonic(), self._clock.deadlines.save_s
+        async with self._changed:
+            for index in [index for index, asked in self._saving.items() if now - asked > limit_s]:
+                self._finish(index, CheckpointError(f"it was not written within {limit_s:.0f} s"))
+            self._changed.notify_all()
+        if (late := self._clock.overdue(now)) is None:
+            return
+        if not await _lives(self._processes.get(late.rank)):
+            self._clock.clear()  # its group has ended, and Ray Train starts another
+            return
+        logger.error("learner, %s; its processes are killed", late.says(now))
+        async with self._changed:
+            self._note_failure(f"it hung ({late.says(now)})")
+            self._changed.notify_all()
+        for process in self._processes.values():
+            if process is not None:
+                ray.kill(process)
+
+    async def doing(self) -> Work | None:
+        """Return what a rank does; of several, what is nearest to its deadline; None = nothing."""
+        if (work := self._clock.longest()) is None and self._saving:
+            since = min(self._saving.values())
+            return Work(0, "writing a checkpoint", since, self._clock.deadlines.save_s)
+        return work
 
     async def wait_restored(self) -> Restored:
         """Return where the learner stood when it was up for the first time (driver)."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._restored is not None or self._gave_up())
             if self._restored is None:
-                raise LearnerFailedError(self._verdict())
+                raise self._verdict()
             return self._restored
 
     async def result(self, index: int) -> Any:
@@ -220,7 +179,7 @@ class CommandLog:
         async with self._changed:
             await self._changed.wait_for(lambda: index in self._results or self._gave_up())
             if index not in self._results:
-                raise LearnerFailedError(self._verdict())
+                raise self._verdict()
             return self._results.pop(index)
 
     async def num_ranks(self) -> int:
@@ -236,6 +195,7 @@ class CommandLog:
 
         A `Save` is finished after commands that follow it, as it is written in the background.
         """
+        self._saving.pop(index, None)
         if index >= self._first and index not in self._answered:
             self._answered.add(index)
             self._results[index] = result
@@ -253,11 +213,44 @@ class CommandLog:
     def _gave_up(self) -> bool:
         return self._is_final or 0 <= self._max_failures < self._failures()
 
-    def _verdict(self) -> str:
+    def _note_failure(self, error: str) -> None:
+        self._clock.clear()
+        if not self._attempt_failed:
+            self._attempt_failed = True
+            self._last_error = error
+
+    def _verdict(self) -> LearnerFailedError:
         if self._is_final:
             verb = "start" if self._restored is None else "go on"
-            return f"the learner cannot {verb}: {self._last_error}"
-        return (
+            kind = LearnerLostError if self._is_lost else LearnerFailedError
+            return kind(f"the learner cannot {verb}: {self._last_error}")
+        return LearnerLostError(
             f"the learner failed {self._failures()} times in a row; "
             f"the last time: {self._last_error}"
         )
+
+    def _watch(self) -> None:
+        """Look at the ranks from now on, again and again."""
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._look_again())
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("looking after the learner's ranks failed, trying again")
+
+
+async def _lives(process: Any) -> bool:
+    """Tell whether a rank's process is there, even if it hangs."""
+    if process is None:
+        return True
+    try:
+        await asyncio.wait_for(process.__ray_ready__.remote(), _ALIVE_S)
+    except RayActorError:
+        return False
+    except TimeoutError:
+        return True
+    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.actor import ActorHandle
 
-from actors.learner.command_log import (
+from actors.learner.commands import (
     Export,
     RehearseCheckpoint,
     RehearseStep,
@@ -19,6 +19,7 @@ from actors.learner.command_log import (
     Step,
     UpdateReference,
 )
+from actors.learner.deadlines import policy_deadlines
 from actors.learner.policy_rank import make_policy_rank
 from actors.learner.rank_group import LearnerResources, RankGroup
 from actors.naming import run_name
@@ -44,6 +45,7 @@ class RayLearner:
         run_dir: Its folder, visible to every rank.
         weight_store: Where rank 0 puts published weights; None = nobody else needs them.
         resources: Of each rank.
+        places: Says who has what of the cluster, while the ranks wait for a place.
     """
 
     def __init__(
@@ -52,11 +54,12 @@ class RayLearner:
         run_dir: Path,
         weight_store: ActorHandle | None,
         resources: LearnerResources,
+        places: Callable[[], str],
     ) -> None:
         make = partial(make_policy_rank, recipe, run_dir, weight_store)
-        self._ranks = RankGroup(
-            make, run_dir, resources, recipe.learner.max_failures, run_name(recipe)
-        )
+        failures, deadlines = recipe.learner.max_failures, policy_deadlines(recipe)
+        run = run_name(recipe)
+        self._ranks = RankGroup(make, run_dir, resources, failures, deadlines, places, run)
         self._newest: WeightVersion | None = None
         self._num_parameters = 0
 

@@ -13,7 +13,7 @@ import ray
 import torch
 from ray.actor import ActorHandle
 
-from actors.learner.command_log import (
+from actors.learner.commands import (
     Command,
     Export,
     Nothing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,26 +17,21 @@ import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from actors.learner.command_log import (
-    Command,
-    CommandLog,
-    LearnerFailedError,
-    Nothing,
-    Rehearse,
-    Restored,
-    Save,
-    Stop,
-)
+from actors.learner.command_log import CommandLog
+from actors.learner.commands import Command, Nothing, Rehearse, Restored, Save, Stop
+from actors.learner.deadlines import LOADING, Deadlines, Work
 from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
 from actors.naming import named
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
+from videorl.errors import LearnerLostError
 from videorl.settings.workers import LearnerConfig
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 5.0
+_REPORT_S = 30.0
 _STOP_S = 30.0
 
 
@@ -70,6 +66,8 @@ class RankGroup:
         resources: How many ranks there are, and what each gets.
         max_failures: After so many failures of the group without progress in between, whoever
             waits for it gets an error; -1 = no limit.
+        deadlines: How long ranks may take.
+        places: Says who has what, for those who wait for the ranks to be placed.
         run: Name of the run, by which Ray Train's own pages list it.
     """
 
@@ -79,10 +77,13 @@ class RankGroup:
         run_dir: Path,
         resources: LearnerResources,
         max_failures: int,
+        deadlines: Deadlines,
+        places: Callable[[], str],
         run: str = "learner",
     ) -> None:
         options = named(beside_driver(), run, "learner-commands")
-        self._log = start_actor(CommandLog, options, max_failures)
+        self._log = start_actor(CommandLog, options, max_failures, deadlines)
+        self._places = places
         settings = RankSettings(make, resources.num_cpus, self._log)
         self._make_trainer = partial(_make_trainer, settings, run_dir, resources, run)
         self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
@@ -153,11 +154,24 @@ class RankGroup:
         return self._log.result.remote(index)
 
     def _wait(self, ref: Any) -> Any:
-        """Wait for the log's answer, but not for ever if Ray Train has ended."""
+        """Wait for the log's answer, but not for ever if Ray Train has ended; say what it is."""
+        said = time.monotonic()
         while not ray.wait([ref], timeout=_POLL_S)[0]:
+            if (now := time.monotonic()) - said >= _REPORT_S:
+                said = now
+                self._say(now)
             if not self._thread.is_alive():
-                raise LearnerFailedError(f"Ray Train ended: {self._error}") from self._error
+                raise LearnerLostError(f"Ray Train ended: {self._error}") from self._error
         return answer(ref)
+
+    def _say(self, now: float) -> None:
+        """Log what is waited for: a place, a model that loads, or what takes unusually long."""
+        answered: Any = ray.get(self._log.doing.remote())
+        work: Work | None = answered
+        if work is None:
+            logger.warning("waiting for a place for the learner: %s", self._places())
+        elif work.what == LOADING or now - work.since > work.limit_s / 2:
+            logger.warning("waiting for the learner, %s", work.says(now))
 
     def _fit(self) -> None:
         """Run Ray Train until the ranks end; start it again if its controller dies."""

@@ -16,7 +16,7 @@ import ray.train.torch
 import torch
 from ray.exceptions import ObjectLostError
 
-from actors.learner.command_log import Command, Restored, Save, Stop
+from actors.learner.commands import Command, Restored, Save, Stop
 from videorl.errors import CheckpointError, RehearsalError, VideorlError
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ def run_rank(settings: RankSettings) -> None:
     except ObjectLostError as error:
         # The same command, started again, samples the media again.
         lost = f"latents are gone with the node that held them ({type(error).__name__})"
-        ray.get(log.failed.remote(f"{lost}; start the same command again", is_final=True))
+        text = f"{lost}; start the same command again"
+        ray.get(log.failed.remote(text, is_final=True, is_lost=True))
     except (CheckpointError, RehearsalError) as error:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}", is_final=True))
     except Exception as error:
@@ -95,11 +96,14 @@ def is_first() -> bool:
 def _start(settings: RankSettings) -> tuple[Rank, int]:
     """Build and restore this rank; return it with the index of the next command."""
     torch.set_num_threads(max(1, int(settings.num_cpus)))
+    context = ray.train.get_context()
+    number, num_ranks = context.get_world_rank(), context.get_world_size()
+    process = ray.get_runtime_context().current_actor
+    ray.get(settings.command_log.joined.remote(number, num_ranks, process))
     if is_first():
         # Of what policies say, ranks would all say the same.
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("videorl.policies").setLevel(logging.INFO)
-        num_ranks = ray.train.get_context().get_world_size()
         ray.get(settings.command_log.starting.remote(num_ranks))
     device = ray.train.torch.get_device()
     if device.type == "cpu":
@@ -112,7 +116,8 @@ def _start(settings: RankSettings) -> tuple[Rank, int]:
 
 
 def _serve(log: Any, rank: Rank, index: int) -> None:
-    while not isinstance(command := ray.get(log.command.remote(index)), Stop):
+    number = ray.train.get_context().get_world_rank()
+    while not isinstance(command := ray.get(log.command.remote(index, number)), Stop):
         if isinstance(command, Save):
             written = rank.save(index, command.loop_state)
             if is_first():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from actors.learner.command_log import Command, Export, Restored, Train
+from actors.learner.commands import Command, Export, Restored, Train
+from actors.learner.deadlines import reward_deadlines
 from actors.learner.rank_group import LearnerResources, RankGroup
 from actors.naming import run_name
 from videorl.futures import completed
@@ -70,13 +71,20 @@ class RayRewardTrainer:
         recipe: What to train, on which labels.
         run_dir: The run's folder, visible to every rank.
         resources: How many ranks there are, and what each gets.
+        places: Says who has what of the cluster, while the ranks wait for a place.
     """
 
-    def __init__(self, recipe: RewardRecipe, run_dir: Path, resources: LearnerResources) -> None:
+    def __init__(
+        self,
+        recipe: RewardRecipe,
+        run_dir: Path,
+        resources: LearnerResources,
+        places: Callable[[], str],
+    ) -> None:
         make = partial(make_reward_rank, recipe, run_dir)
-        self._ranks = RankGroup(
-            make, run_dir, resources, recipe.learner.max_failures, run_name(recipe)
-        )
+        deadlines = reward_deadlines(recipe.learner, recipe.checkpoint, recipe.labels.batch_size)
+        failures, run = recipe.learner.max_failures, run_name(recipe)
+        self._ranks = RankGroup(make, run_dir, resources, failures, deadlines, places, run)
 
     def start(self) -> Mapping[str, Any] | None:
         """Wait until the ranks are up; return the loop state of the checkpoint they restored."""

@@ -229,7 +229,8 @@ class Dispatcher:
         is_serving = any(worker.has_served for worker in self.roster)
         self._starts.failed(is_serving=is_serving)
         if not is_serving and self._starts.are_hopeless(_START_ATTEMPTS, self.limits.patience_s):
-            self.fail(hopeless(self._name, self._starts.num_failed, error))
+            tried, has_served = self._starts.num_failed, self._starts.has_succeeded
+            self.fail(hopeless(self._name, tried, error, has_served=has_served))
 
     def _on_answer(
         self, worker: Worker, lease: Lease, refs: list[ObjectRef], done: Future[Any]

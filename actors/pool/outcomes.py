@@ -12,6 +12,7 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from videorl.errors import (
     MediaLostError,
     PoolFailedError,
+    PoolLostError,
     VideorlError,
     WeightMismatchError,
     WorkLostError,
@@ -83,9 +84,16 @@ def given_up(name: str, attempts: int, error: BaseException) -> WorkLostError:
     return lost
 
 
-def hopeless(name: str, attempts: int, error: BaseException) -> PoolFailedError:
-    """Return the error of a pool none of whose workers can start."""
-    failure = PoolFailedError(
+def hopeless(
+    name: str, attempts: int, error: BaseException, *, has_served: bool = False
+) -> PoolFailedError:
+    """Return the error of a pool none of whose workers can start.
+
+    What a worker says of itself while it starts is a mistake, such as a model that is not there. A
+    process that dies or hangs, and any failure where others have served, is the cluster's.
+    """
+    is_lost = has_served or died(error) or isinstance(error, TimeoutError)
+    failure = (PoolLostError if is_lost else PoolFailedError)(
         f"pool {name}: {attempts} workers in a row could not start; the last said: "
         f"{first_line(error)}"
     )

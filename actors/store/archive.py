@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from errno import ETIMEDOUT
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import ObjectRef
@@ -16,12 +18,15 @@ from actors.placement import beside_driver, start_actor
 from actors.pool.outcomes import answer, first_line
 from actors.store.media import fetch
 from videorl.config import ArchiveConfig
+from videorl.errors import ArchiveError
 from videorl.types import StepRecord, Video
 
 logger = logging.getLogger(__name__)
 
 _MAX_UNWRITTEN = 8
 """So many steps may be unwritten before the driver waits; their media fill the object store."""
+
+_REPORT_S = 30.0
 
 
 @shown_by_name
@@ -88,6 +93,7 @@ class RayArchive:
         self.encode_s = 0.0
         """Seconds that videos took to encode, of steps that are known to be written."""
         self._unwritten: dict[int, _Write] = {}
+        self._timeout_s = config.timeout_s
 
     def write(self, record: StepRecord) -> None:
         """Send one step to the writer.
@@ -107,20 +113,37 @@ class RayArchive:
             ArchiveError: A step could not be written in two tries; the next `flush` tries again.
         """
         for step, write in list(self._unwritten.items()):
+            what = f"step {step}"
             try:
-                self.encode_s += ray.get(write.done)
-            except RayTaskError as error:
+                self.encode_s += self._written(write.done, what)
+            except Exception as error:  # the second try decides
                 logger.error("archive: trying step %d again after %s", step, first_line(error))
-                self.encode_s += answer(self._send(write.record))
+                self.encode_s += self._written(self._send(write.record), what)
             del self._unwritten[step]
 
     def truncate(self, step: int) -> None:
         """Remove every step >= `step`, to go back to a checkpoint."""
-        answer(self._actor.truncate.remote(step))
+        self._written(self._actor.truncate.remote(step), f"what follows step {step}")
 
     def close(self) -> None:
         """Stop the writer; call `flush` first."""
         ray.kill(self._actor, no_restart=True)
+
+    def _written(self, done: ObjectRef, what: str) -> Any:
+        """Wait for the writer's answer, and say so; one that hangs is replaced.
+
+        Raises:
+            ArchiveError: It hung, or that of the writer.
+        """
+        started = time.monotonic()
+        while not ray.wait([done], timeout=min(_REPORT_S, self._timeout_s))[0]:
+            if (waited := time.monotonic() - started) >= self._timeout_s:
+                ray.kill(self._actor, no_restart=False)
+                raise ArchiveError(
+                    ETIMEDOUT, f"{what} was not written to the archive within {waited:.0f} s"
+                )
+            logger.warning("waiting for the archive writer: %s, for %.0f s", what, waited)
+        return answer(done)
 
     def _send(self, record: StepRecord) -> ObjectRef:
         done = self._actor.write.remote(record)

@@ -184,6 +184,7 @@ def run_pool(recipe: Recipe, num_prompts: int) -> list[Throughput]:
     from actors.cluster import connect
     from actors.compute_type import computing_devices
     from actors.placement import live_nodes, place, wait_until_serving
+    from actors.pool.places import Places
     from actors.store.weights import create_weight_store, publish
     from videorl.policies import load_policy
     from videorl.policies.devices import compute_type
@@ -204,7 +205,7 @@ def run_pool(recipe: Recipe, num_prompts: int) -> list[Throughput]:
         store, placement = create_weight_store(keep=1), place(recipe, nodes)
         publish(store, version, weights)
         generator, _ = start_pools(recipe, placement, store, stack)
-        wait_until_serving([generator.pool], placement)
+        wait_until_serving([generator.pool], Places(placement))
         while generator.pool.stats().workers < num_workers:
             time.sleep(0.05)
         # Every worker loads the weights and samples at least once before the clock starts.

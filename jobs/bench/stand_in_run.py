@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.encoder import RayEncoder
-from actors.generator import RayGenerator, generator_limits
+from actors.generator import RayGenerator
 from actors.naming import run_name
+from actors.pool.limits import generator_limits, reward_limits
 from actors.pool.pool import ElasticPool
 from actors.reference import RayReferenceUpdater
-from actors.reward import RayScorer, reward_limits
+from actors.reward import RayScorer
 from actors.store.archive import RayArchive
 from actors.store.weights import create_weight_store
 from jobs.bench.stand_ins import (
@@ -93,7 +94,7 @@ def stand_in_run(
         learner = SleepingLearner(pace, store)
         stack.callback(learner.close)
         version, _ = learner.start()
-        encoder = RayEncoder(_text, {"num_cpus": 0}, run)
+        encoder = RayEncoder(_text, {"num_cpus": 0}, run=run)
         stack.callback(encoder.close)
         create = (
             shared_processes(pace, store, num_shared)

@@ -19,6 +19,8 @@ from pathlib import Path
 from tests.chaos.nodes import Nodes, Process
 
 _WAIT_S = 90.0
+REFUSED, STOPPED = 2, 130
+"""Exit codes of the command."""
 DOOMED = "chaos: media are on node "
 """What `tests.chaos.losing` says before the id of a node that it waits to lose."""
 
@@ -34,6 +36,8 @@ class World:
     """Of the driver."""
     chance: random.Random
     driver: subprocess.Popen[bytes]
+    start: Callable[[list[str]], int]
+    """Runs the command with further settings, and returns its exit code."""
     touched: set[int] = field(default_factory=set[int])
     """Nodes that must be started anew before the next scenario."""
     said: list[str] = field(default_factory=list[str])
@@ -100,6 +104,74 @@ def drain_node(class_name: str, world: World) -> None:
     world.touched.add(node)
     world.nodes.drain(node, 15)
     world.later(15.0, partial(world.nodes.kill, node))
+
+
+def kill_as_it_starts(class_name: str, seconds: float, world: World) -> None:
+    """Kill a process, and for some seconds every one that takes its place, while it loads."""
+    found = world.find(class_name)
+    world.strike(f"kill -9 {class_name} on node {found.node}, and its successors for {seconds} s")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for process in world.nodes.workers(class_name):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.2)
+
+
+def hang(class_name: str, world: World) -> None:
+    """Stop a process for good: it lives, and answers nothing."""
+    found = world.find(class_name)
+    world.strike(f"kill -STOP {class_name} on node {found.node}")
+    os.kill(found.pid, signal.SIGSTOP)
+
+
+def hang_as_it_starts(class_name: str, world: World) -> None:
+    """Kill a process, and let the one that takes its place hang while it loads."""
+    before = world.find(class_name)
+    world.strike(f"kill -9 {class_name} on node {before.node}, kill -STOP its successor")
+    os.kill(before.pid, signal.SIGKILL)
+    while (after := world.find(class_name)).pid == before.pid:
+        time.sleep(0.05)
+    os.kill(after.pid, signal.SIGSTOP)
+
+
+def slow_down(class_name: str, seconds: float, world: World) -> None:
+    """Let a process rest for some seconds, as on a node that is busy or hot."""
+    found = world.find(class_name)
+    world.strike(f"{class_name} on node {found.node} rests for {seconds:.0f} s")
+    os.kill(found.pid, signal.SIGSTOP)
+
+    def wake() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGCONT)
+
+    world.later(seconds, wake)
+
+
+def stop_in_a_wait(world: World) -> None:
+    """Ask the driver to stop while all generators hang, so that it waits for a round."""
+    held = world.nodes.workers("GeneratorWorker")
+    for process in held:
+        os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(1.0)
+    world.strike("kill -TERM the driver, which waits for generators that hang")
+    world.driver.send_signal(signal.SIGTERM)
+    code = world.driver.wait(_WAIT_S)
+    for process in held:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    if code != STOPPED:
+        raise AssertionError(f"a driver that was asked to stop ended with exit code {code}")
+
+
+def move_checkpoints(world: World) -> None:
+    """Kill the driver, and start the command with another place of checkpoints."""
+    world.strike("kill -9 the driver; the command again with another checkpoint.location")
+    world.driver.kill()
+    world.driver.wait()
+    code = world.start([f"checkpoint.location={world.folder / 'elsewhere'}"])
+    if code != REFUSED:
+        raise AssertionError(f"a start that would begin anew ended with exit code {code}")
 
 
 def kill_driver(world: World) -> None:
@@ -180,6 +252,15 @@ FAULTS: dict[str, Fault] = {
     "head": kill_head,
     "full disk": fill_disk,
     "full disk of the learner": limit_learner_files,
+    "text encoder, again and again while it loads": partial(kill_as_it_starts, "Encoder", 15.0),
+    "reward worker, whose successors die for 30 s": partial(
+        kill_as_it_starts, "RewardWorker", 30.0
+    ),
+    "reward worker, whose successor hangs as it starts": partial(hang_as_it_starts, "RewardWorker"),
+    "learner rank that hangs": partial(hang, "RayTrainWorker"),
+    "straggling generator": partial(slow_down, "GeneratorWorker", 30.0),
+    "SIGTERM in a wait": stop_in_a_wait,
+    "other place of checkpoints": move_checkpoints,
     "lost video": lose,
     "lost latents": lose,
     "three processes at once": several,

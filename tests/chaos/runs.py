@@ -29,6 +29,8 @@ SETTINGS: dict[str, object] = {
     "generators.num_cpus": 1,
     "learner.num_cpus": 1,
     "learner.max_failures": 2,
+    "learner.worker_timeout_s": 30,
+    "rewards.0.start_timeout_s": 60,
     "checkpoint.interval": 3,
     "archive.latents": "true",
     "evaluation.source": "",
@@ -58,6 +60,11 @@ class Run:
         command = command or ["-m", "jobs.train"]
         driver = [sys.executable, *command, "moving_shapes", *self.overrides]
         self.driver = self._nodes.popen(driver, self.log)
+
+    def refused(self, others: list[str]) -> int:
+        """Run the command with further settings until it ends; return its exit code."""
+        driver = [sys.executable, "-m", "jobs.train", "moving_shapes", *self.overrides, *others]
+        return self._nodes.popen(driver, self.log).wait(300)
 
     def stop(self) -> None:
         self.driver.kill()

@@ -137,7 +137,7 @@ class Stage:
         assert run is not None
         result = Result(scenario, run.max_staleness)
         chance = random.Random(scenario.number)
-        world = World(self._nodes, self._folder, run.log, chance, run.driver)
+        world = World(self._nodes, self._folder, run.log, chance, run.driver, run.refused)
         started = time.monotonic()
         try:
             self._strike_and_watch(scenario, run, world, result)

@@ -44,7 +44,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     recipe.learner.zero_stage = 2
     resources = LearnerResources(1, 1.0, 0.0, 2, {"learner": 1.0}, resize_s=1.0)
     store = create_weight_store(keep=1)
-    learner = RayLearner(recipe, folder, store, resources)
+    learner = RayLearner(recipe, folder, store, resources, str)
     learner.start()
     metrics = run_steps(learner, 0, 2)
     learner.save({"step": 2}).result()

@@ -12,8 +12,12 @@ from ray.util.state import list_actors
 
 def kill_rank() -> None:
     """Kill a process of the worker group without warning."""
-    # Of this cluster: without an address, any other on the machine may answer.
+    os.kill(processes("RayTrainWorker")[-1], signal.SIGKILL)
+
+
+def processes(class_name: str) -> list[int]:
+    """Return the process ids of live actors of a class, in this cluster."""
+    # Without an address, any other on the machine may answer.
     address = ray.get_runtime_context().gcs_address
     alive: list[Any] = list_actors(address, filters=[("state", "=", "ALIVE")])
-    pids = [actor.pid for actor in alive if actor.class_name == "RayTrainWorker"]
-    os.kill(pids[-1], signal.SIGKILL)
+    return [actor.pid for actor in alive if actor.class_name == class_name]

@@ -42,7 +42,10 @@ def the(name: str) -> dict[str, Any]:
 
 def job_recipe() -> Recipe:
     """The recipe that the entrypoint of the RayJob runs."""
-    command, verb, name, *overrides = shlex.split(the("rayjob.yaml")["spec"]["entrypoint"])
+    words = shlex.split(the("rayjob.yaml")["spec"]["entrypoint"])
+    first = words.index("--")
+    assert words[:first] == ["python", "-m", "jobs.retry", "--stop-job"]
+    command, verb, name, *overrides = words[first + 1 :]
     assert (command, verb) == ("videorl", "train")
     return load_recipe(name, overrides)
 
@@ -134,6 +137,14 @@ def test_the_job_brings_the_cluster_of_the_other_file_and_goes_on_where_it_faile
     assert job["backoffLimit"] > 0
     mounts = {mount["mountPath"] for one in containers() for mount in one["volumeMounts"]}
     assert any(Path(job_recipe().run_dir).is_relative_to(mount) for mount in mounts)
+
+
+def test_a_job_that_is_stopped_has_time_for_a_checkpoint() -> None:
+    for spec in (the("rayjob.yaml")["spec"]["rayClusterSpec"], the("raycluster.yaml")["spec"]):
+        (container,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) >= 60
+    assert all("RAY_JOB_STOP_WAIT_TIME_S=600" in command for command in ray_starts()[:1])
 
 
 def pods() -> Iterator[dict[str, Any]]:

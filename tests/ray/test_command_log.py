@@ -11,18 +11,21 @@ from typing import Any
 import pytest
 import torch
 
-from actors.learner.command_log import (
-    CommandLog,
-    LearnerFailedError,
+from actors.learner.command_log import CommandLog
+from actors.learner.commands import (
+    Export,
     Nothing,
+    RehearseCheckpoint,
     RehearseStep,
     Restored,
     Save,
     Step,
 )
+from actors.learner.deadlines import LOADING, Deadlines, policy_deadlines
 from actors.learner.policy_rank import PolicyRank
 from tests.learners import tiny_learner, tiny_pairs, tiny_recipe
-from videorl.errors import CheckpointError, RehearsalError
+from videorl.config import PromptsConfig, Recipe
+from videorl.errors import CheckpointError, LearnerFailedError, LearnerLostError, RehearsalError
 from videorl.types import WeightVersion
 from videorl.weights import digest
 
@@ -33,12 +36,18 @@ def at(index: int) -> Restored:
     return Restored(index, (VERSION,), None)
 
 
-def with_log(max_failures: int = 5) -> Callable[[Callable[[CommandLog], Awaitable[None]]], None]:
+QUICK = Deadlines(start_s=0.05, step_s=0.05, sample_s=60.0, save_s=0.05, other_s=60.0)
+SLOW = policy_deadlines(Recipe(name="slow"))
+
+
+def with_log(
+    max_failures: int = 5, deadlines: Deadlines = SLOW
+) -> Callable[[Callable[[CommandLog], Awaitable[None]]], None]:
     """Run an async story with a new log; a story that waits for ever fails."""
 
     def run(story: Callable[[CommandLog], Awaitable[None]]) -> None:
         async def main() -> None:
-            await asyncio.wait_for(story(CommandLog(max_failures)), timeout=5)
+            await asyncio.wait_for(story(CommandLog(max_failures, deadlines)), timeout=5)
 
         asyncio.run(main())
 
@@ -219,6 +228,91 @@ def test_an_error_that_would_come_again_is_final_at_once() -> None:
             await log.wait_restored()
 
     with_log()(story)
+
+
+async def late(log: CommandLog) -> None:
+    await asyncio.sleep(0.1)
+    await log.look()
+
+
+def test_a_rank_that_hangs_in_a_step_counts_as_failed_and_is_named() -> None:
+    async def story(log: CommandLog) -> None:
+        await log.joined(0, 2, None)
+        await log.joined(1, 2, None)
+        await start(log)
+        await log.append(0, Step(7, ()))
+        await log.command(0, 0)
+        await log.command(0, 1)
+        await log.answer(0, "output")
+        assert await is_waiting(log.command(1, 0))  # rank 0 is done, rank 1 is not
+        await late(log)
+        with pytest.raises(LearnerLostError, match=r"it hung \(rank 1: Step 7, for .* at most 0 s"):
+            await log.result(1)
+
+    with_log(max_failures=0, deadlines=QUICK)(story)
+
+
+def test_a_rank_that_hangs_while_it_loads_is_found_out() -> None:
+    async def story(log: CommandLog) -> None:
+        await log.joined(0, 1, None)
+        await log.starting(1)
+        doing = await log.doing()
+        assert doing is not None
+        assert doing.what == LOADING
+        await late(log)
+        with pytest.raises(LearnerLostError, match="rank 0: loading its model"):
+            await log.wait_restored()
+
+    with_log(max_failures=0, deadlines=QUICK)(story)
+
+
+def test_ranks_that_wait_or_have_gone_are_never_late() -> None:
+    async def story(log: CommandLog) -> None:
+        await log.joined(1, 2, None)
+        await log.joined(0, 1, None)  # a group of one follows that of two
+        await start(log)
+        assert await is_waiting(log.command(0))
+        await late(log)
+        assert await log.doing() is None
+        assert await give(log, 0, Export("x")) == "done"
+
+    with_log(max_failures=0, deadlines=QUICK)(story)
+
+
+def test_a_checkpoint_that_hangs_is_answered_and_the_run_goes_on() -> None:
+    async def story(log: CommandLog) -> None:
+        await start(log)
+        await log.append(0, Save({}))
+        await log.command(0)
+        assert await is_waiting(log.command(1))  # it is written in the background
+        doing = await log.doing()
+        assert doing is not None
+        assert doing.what == "writing a checkpoint"
+        await late(log)
+        assert "not written within 0 s" in str(await log.result(0))
+        await start(log, 0)
+        assert await log.command(0) == Save({}), "nothing is covered"
+        await log.answer(0, None)  # after all
+        await start(log, 1)
+
+    with_log(max_failures=1, deadlines=QUICK)(story)
+
+
+def test_deadlines_grow_with_what_is_asked() -> None:
+    recipe = Recipe(name="large")
+    recipe.prompts = PromptsConfig(per_round=64, candidates_per_prompt=4)
+    recipe.learner.num_workers = 8
+    recipe.learner.worker_timeout_s = 100.0
+    recipe.checkpoint.timeout_s = 7.0
+    found = policy_deadlines(recipe)
+    assert (
+        found.of(Step(0, ()))
+        == found.of(RehearseStep(()))
+        == pytest.approx(100 + 100 * 64 * 4 / 8 / 30)
+    )
+    assert found.of(Save({})) == found.of(RehearseCheckpoint()) == 7.0
+    assert found.of(Export("x")) == 100.0
+    assert found.start_s == 1800.0
 
 
 def test_a_rehearsal_is_not_replayed() -> None:

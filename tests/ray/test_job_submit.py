@@ -16,9 +16,9 @@ from videorl.data.archive import check
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A cluster that ends with the test."""
+    """A cluster that ends with the tests of this file."""
     with started_head(free_ports(1)[0], ["--num-cpus=2"]) as one:
         yield one
 
@@ -34,6 +34,17 @@ def test_a_submitted_job_scores_videos_with_the_code_that_travels_along(
     assert "2 of 2 videos have scores" in job.stdout
     assert pq.read_table(tmp_path / "scores.parquet").num_rows == 2
     assert_small_upload(head.session)
+
+
+def test_a_refused_command_ends_its_job_as_stopped_which_kuberay_does_not_start_again(
+    head: Head,
+) -> None:
+    train = ["python", "-m", "jobs.train", "moving_shapes", "seed=-1"]
+    job = head.submit("python", "-m", "jobs.retry", "--stop-job", "--", *train)
+    said = job.stdout + job.stderr
+    assert "seed must be >= 0" in said
+    assert "exit code 2: the job is stopped" in said
+    assert "was stopped" in job.stdout, said
 
 
 @pytest.mark.long

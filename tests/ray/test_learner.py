@@ -18,7 +18,6 @@ import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
-from actors.learner.command_log import LearnerFailedError
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources
 from actors.store.weights import create_weight_store, pull
@@ -27,6 +26,7 @@ from tests.ray.conftest import ROOT
 from tests.ray.ranks import kill_rank
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.config import OptimizerConfig, Recipe
+from videorl.errors import LearnerFailedError
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
 from videorl.objectives.dpo import FlowDPO
@@ -46,7 +46,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     def start(recipe: Recipe, folder: Path) -> tuple[RayLearner, ActorHandle]:
         store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
         resources = LearnerResources(recipe.learner.num_workers, 1.0, 0.0)
-        started.append(RayLearner(recipe, folder, store, resources))
+        started.append(RayLearner(recipe, folder, store, resources, str))
         return started[-1], store
 
     yield start

@@ -14,6 +14,8 @@ from actors.placement import (
     place_learner_and_encoder,
     wait_until_serving,
 )
+from actors.pool.places import Places, describe
+from actors.pool.state import PoolStats
 from videorl.config import Recipe, RewardConfig
 from videorl.errors import ResourceError
 from videorl.recipes.reading import RECIPES, load_recipe
@@ -103,7 +105,7 @@ def test_waiting_says_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
             return next(self.answers)
 
     with caplog.at_level(logging.WARNING):
-        wait_until_serving([Late()], place(recipe(), [Node(8, 0)]), report_s=0.0)
+        wait_until_serving([Late()], Places(place(recipe(), [Node(8, 0)])), report_s=0.0)
     assert "CPU 5 / 8 / " in caplog.text
     assert "needed / registered / available" in caplog.text
 
@@ -114,3 +116,18 @@ def test_a_custom_resource_that_no_node_has_is_refused() -> None:
     check_feasible(place(wanted, nodes), nodes, can_grow=False)
     with pytest.raises(ResourceError, match=r"1 learner each.*for one worker of: learner"):
         check_feasible(place(wanted, nodes[:1]), nodes[:1], can_grow=False)
+
+
+def stats_of(workers: int, starting: int, pending: int) -> PoolStats:
+    return PoolStats(workers, starting, pending, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
+
+
+def test_who_waits_for_the_learner_is_told_who_has_its_place() -> None:
+    placement = place(recipe(), [Node(8, 0)])
+    stats = {"generators": stats_of(2, 3, 2), "encoder": stats_of(1, 0, 0)}
+    line = describe(placement, stats, {"CPU": 8.0}, {"CPU": 1.0})
+    assert line == (
+        "CPU 5 / 8 / 1, GPU 0 / 0 / 0 (needed / registered / available); held by 1 encoder with "
+        "1 CPU, 3 generators with 3 CPU, the rest of this run, or others, with 3 CPU; "
+        "2 generators wait too"
+    )

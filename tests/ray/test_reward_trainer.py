@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from actors.learner.command_log import LearnerFailedError
 from actors.learner.rank_group import LearnerResources
 from actors.learner.reward_rank import RayRewardTrainer
 from tests.ray.ranks import kill_rank
 from tests.rewards_in_training import local_trainer, reward_recipe, write_labels_and_base
 from videorl import rewards
+from videorl.errors import LearnerFailedError
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import Trainer, fit
 from videorl.reward_training.pairs import read_pairs
@@ -79,7 +79,7 @@ def test_two_ranks_give_the_numbers_of_plain_pytorch_and_survive(
 ) -> None:
     local = local_trainer(recipe, tmp_path / "local")
     expected, expected_scores = trained(recipe, local, tmp_path / "a", kills=False)
-    trainers.append(RayRewardTrainer(recipe, tmp_path, LearnerResources(2, 1.0, 0.0)))
+    trainers.append(RayRewardTrainer(recipe, tmp_path, LearnerResources(2, 1.0, 0.0), str))
     found, scores = trained(recipe, trainers[0], tmp_path / "b", kills=True)
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
@@ -94,6 +94,6 @@ def test_a_training_that_can_never_start_says_why(
 ) -> None:
     recipe.learner.num_workers = 1
     Path(recipe.labels.train).write_text("path_A,path_B\n")
-    trainers.append(RayRewardTrainer(recipe, tmp_path, LearnerResources(1, 1.0, 0.0)))
+    trainers.append(RayRewardTrainer(recipe, tmp_path, LearnerResources(1, 1.0, 0.0), str))
     with pytest.raises(LearnerFailedError, match="has no column"):
         trainers[0].start()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Barrier
@@ -15,11 +18,13 @@ import ray
 from ray import ObjectRef
 
 from actors.placement import start_actor
+from actors.pool.limits import reward_limits
 from actors.reference import RayReferenceUpdater
-from actors.reward import RayScorer, reward_limits
+from actors.reward import RayScorer
 from actors.store.archive import RayArchive
 from actors.store.media import fetch
 from tests.fakes import FakeReward, grey, group_of
+from tests.ray.ranks import processes
 from tests.ray.roles import LIMITS, OPTIONS, first_time
 from videorl.config import ArchiveConfig, RewardConfig
 from videorl.errors import ArchiveError, MediaLostError
@@ -148,6 +153,23 @@ def test_the_archive_writes_again_what_a_full_disk_refused(tmp_path: Path) -> No
     assert written == ["step-000000.parquet", "step-000001.parquet"]
     archive.truncate(1)
     assert [path.name for path in (directory / "candidates").iterdir()] == written[:1]
+    archive.close()
+
+
+def test_an_archive_writer_that_hangs_is_replaced_and_nothing_is_missing(tmp_path: Path) -> None:
+    archive = RayArchive(tmp_path, ArchiveConfig(videos="none", timeout_s=5.0))
+    version = WeightVersion(0, "v0")
+    archive.write(StepRecord(0, (), (), (), version, version, version))
+    archive.flush()
+    (hung,) = processes("ArchiveWriter")
+    os.kill(hung, signal.SIGSTOP)
+    archive.write(StepRecord(1, (), (), (), version, version, version))
+    with suppress(ArchiveError):  # on a busy machine, a new process may take as long
+        archive.flush()
+    while not set(processes("ArchiveWriter")) - {hung}:
+        time.sleep(0.2)
+    archive.flush()
+    assert len(list((tmp_path / "candidates").iterdir())) == 2
     archive.close()
 
 

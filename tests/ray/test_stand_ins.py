@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from actors.pool.limits import reward_limits
 from actors.pool.metrics import PoolSizesSink
-from actors.reward import reward_limits
 from jobs.bench.driver_probe import Probe, probe, store_bytes
 from jobs.bench.growth import Moment, Resize, phases, plot
 from jobs.bench.overlap import overlap

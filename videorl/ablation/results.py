@@ -12,7 +12,7 @@ from typing import Any
 
 from videorl.ablation.plan import Run, is_older_of, same_settings
 from videorl.config import Recipe
-from videorl.files import write_json, write_text
+from videorl.files import superseded, write_json, write_text
 from videorl.run.inputs import inputs_of
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,11 @@ class Results:
         return [run for run in runs if self.read(run) is None]
 
     def write(self, run: Run, result: Result) -> None:
-        """Keep a result, atomically; an earlier error of the run is forgotten."""
+        """Keep a result, atomically; an earlier error of the run is forgotten.
+
+        A result that it replaces, as what it rested on has changed, is moved to `superseded/`.
+        """
+        superseded.move(self._result(run), self.root)
         write_json(self._result(run), result)
         self._error(run).unlink(missing_ok=True)
 

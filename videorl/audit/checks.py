@@ -152,11 +152,11 @@ def versions(evidence: Evidence) -> Iterator[Contradiction]:
     rows = evidence.tables["steps"]
     yield from _once("archive, steps table", (row["step"] for row in rows), evidence.cursor)
     published = _published(evidence)
-    staleness, interval = evidence.recipe.rollouts.max_staleness, evidence.recipe.reference.interval
+    staleness, due = evidence.recipe.rollouts.max_staleness, evidence.due_references()
     for row in rows:
         step = row["step"]
         sampled = max(0, step - staleness)
-        reference = (step + 1) // interval * interval if interval else 0
+        reference = due[step]
         wanted = {
             "sampled_step": sampled,
             "sampled_digest": published.get(sampled),
@@ -179,8 +179,7 @@ def checkpoint(evidence: Evidence) -> Iterator[Contradiction]:
     for step, digest in state["published"].items():
         if digest != published.get(int(step)):
             yield _digest(f"{where}, version {step}", digest, published.get(int(step)))
-    interval = evidence.recipe.reference.interval
-    due = [0, *(range(interval, evidence.cursor + 1, interval) if interval else ())]
+    due = list(dict.fromkeys([0, *evidence.due_references()]))
     history = loop["reference"]["history"]
     if [step for step, _ in history] != due:
         steps = [step for step, _ in history]

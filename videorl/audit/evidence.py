@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from videorl.data.prompts import Prompts, open_prompts
 from videorl.errors import ArchiveError, CheckpointError, RunFolderError
 from videorl.files.inputs import changes
 from videorl.recipes.reading import load_recipe
+from videorl.run.changes import Change, read_changes, value_at
 from videorl.run.checkpoints import open_checkpoints
 from videorl.run.folder import RunFolder
 from videorl.run.inputs import inputs_of, read_inputs
@@ -55,6 +56,23 @@ class Evidence:
     """Archived steps from `cursor` on."""
     changed_inputs: Mapping[str, str]
     """Setting -> how what it names differs from what it was when the run began."""
+
+    settings: Sequence[Change]
+    """Settings that were changed while it ran."""
+
+    def reference_interval(self, step: int) -> int:
+        """Return `reference.interval` as it was at a step."""
+        now = self.recipe.reference.interval
+        return int(value_at(self.settings, "reference.interval", step, now))
+
+    def due_references(self) -> list[int]:
+        """Return the step of the reference that is due after each step before the cursor."""
+        due, reference = list[int](), 0
+        for step in range(self.cursor):
+            interval = self.reference_interval(step)
+            reference = step + 1 if interval and (step + 1) % interval == 0 else reference
+            due.append(reference)
+        return due
 
     @property
     def num_taken(self) -> int:
@@ -126,6 +144,7 @@ def gather(folder: RunFolder, *, fresh: bool = False) -> Evidence:
         unreadable=(*missing, *broken),
         num_later_steps=sum(step >= cursor for step in committed_steps(folder.archive)),
         changed_inputs=changed,
+        settings=read_changes(folder.root),
     )
 
 

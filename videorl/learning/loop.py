@@ -90,7 +90,14 @@ def train_learner(
     Step s learns from the examples at positions s * `prompts.per_round` and following.
     """
     size = recipe.prompts.per_round
-    with Checkpoints(NoArchive(), parts.learner, parts.reference, step, parts.note) as checkpoints:
+    with Checkpoints(
+        NoArchive(),
+        parts.learner,
+        parts.reference,
+        step,
+        parts.note,
+        recipe.checkpoint.timeout_s,
+    ) as checkpoints:
         while step < recipe.num_steps and not should_stop():
             started, skipped_before = time.perf_counter(), parts.examples.num_skipped
             examples = [parts.examples[step * size + index] for index in range(size)]

@@ -197,7 +197,8 @@ def _pools(
             role = _role(reward.key, memory, reward.num_gpus, reward.most_workers, unit)
             roles[reward.key] = replace(role, is_estimate=True)
     unit = ("a prompt", card.seconds(_slower(counts) * encoder.prompt.flops, "encoding"))
-    roles["encoder"] = _role("encoder", encoder.memory, recipe.encoder.num_gpus, 1, unit)
+    pool = recipe.encoder
+    roles["encoder"] = _role("encoder", encoder.memory, pool.num_gpus, pool.most_workers, unit)
     return roles, forward_flops, merged_s
 
 

@@ -35,10 +35,24 @@ _MAY_CHANGE_ON_RESUME = (
     r"|rewards\.\d+\.(idle_release_s|start_timeout_s|patience_s|decode_threads|prefetch)"
     r"|rewards\.\d+\.runtime_env\..*"
     r"|learner\.(?!updates_per_round|loss_over).*|optimizer\.fused|model\.gradient_checkpointing"
-    r"|archive\.videos|labels\.keep_decoded|evaluation\.interval"
+    r"|archive\.(videos|timeout_s)|labels\.keep_decoded|evaluation\.interval"
     r"|rollouts\.canary_.*|(generators|encoder|cluster|checkpoint|metrics)\..*"
 )
 """Settings of where, how long and how fast; all others decide what the numbers mean."""
+_CHANGEABLE = (
+    r"optimizer\.(learning_rate|warmup_steps|schedule|decay_steps)|objective\.beta"
+    r"|rewards\.\d+\.(weight|dimension_weights\..*)|reference\.interval|evaluation\..*"
+)
+MAY_CHANGE = (
+    "optimizer.learning_rate, .warmup_steps, .schedule and .decay_steps, objective.beta, "
+    "rewards.N.weight and .dimension_weights, reference.interval, and the section evaluation"
+)
+"""What `may_change` allows, in words."""
+
+
+def may_change(key: str) -> bool:
+    """Tell whether a run in progress may change a setting, if it is asked to (`--change`)."""
+    return re.fullmatch(_CHANGEABLE, key) is not None
 
 
 def recipe_fingerprint(recipe: RunRecipe) -> str:
@@ -61,9 +75,20 @@ def frozen_settings(recipe: RunRecipe) -> dict[str, Any]:
 def differences(
     a_yaml: str, b_yaml: str, schema: type[RunRecipe], moved: Collection[str] = ()
 ) -> list[str]:
-    """Return `key: a -> b` for each setting that a resume must not change and that differs.
+    """Return `key: a -> b` for each setting that `differing` returns."""
+    return [
+        f"{key}: {'unset' if a is None else a} -> {'unset' if b is None else b}"
+        for key, (a, b) in differing(a_yaml, b_yaml, schema, moved).items()
+    ]
 
-    A setting that one of them lacks was added to the schema between them: it has its default there.
+
+def differing(
+    a_yaml: str, b_yaml: str, schema: type[RunRecipe], moved: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Return key -> both values of each setting that a resume must not change and that differs.
+
+    None stands for one that a recipe does not have. A setting that one of them lacks was added to
+    the schema between them: it has its default there.
 
     Args:
         a_yaml: A recipe.
@@ -74,10 +99,7 @@ def differences(
     a, b = (_frozen_settings(migrated(yaml.safe_load(text), schema)) for text in (a_yaml, b_yaml))
     changed = {key for key in a.keys() & b.keys() if a[key] != b[key]}
     changed |= {key for key in a.keys() ^ b.keys() if not is_default(key, (a | b)[key], schema)}
-    return [
-        f"{key}: {a.get(key, 'unset')} -> {b.get(key, 'unset')}"
-        for key in sorted(changed - {*moved})
-    ]
+    return {key: (a.get(key), b.get(key)) for key in sorted(changed - {*moved})}
 
 
 def is_default(key: str, value: Any, schema: type[RunRecipe] = Recipe) -> bool:

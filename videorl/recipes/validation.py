@@ -27,7 +27,7 @@ from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_o
 from videorl.settings.acceleration import acceleration_problems
 from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
 from videorl.settings.plugins import is_plugin, problem_of_function
-from videorl.settings.workers import GeneratorsConfig, LearnerConfig
+from videorl.settings.workers import EncoderConfig, GeneratorsConfig, LearnerConfig
 
 REHEARSALS = ("auto", "always", "never")
 LOSS_OVER = ("found", "planned")
@@ -74,14 +74,17 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("rollouts.canary_interval", recipe.rollouts.canary_interval, 0)
     yield at_least("rollouts.canary_tolerance", recipe.rollouts.canary_tolerance, 0)
     yield from _generators(recipe.generators)
-    yield from _resources("encoder", recipe.encoder.num_cpus, recipe.encoder.num_gpus)
+    yield from _workers("encoder", recipe.encoder)
+    yield from _patience("encoder", recipe.encoder)
     yield from learner_problems(recipe.learner)
     yield from sharing_problems(recipe)
     yield from experts_problems(recipe)
     yield from acceleration_problems(recipe.policy, recipe.sampling)
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
+    yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
+    yield above("archive.timeout_s", recipe.archive.timeout_s, 0)
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)
@@ -104,6 +107,8 @@ def _rewards(rewards: list[RewardConfig]) -> Iterator[Problem]:
         yield f"rewards must have one label (default: the name) each, got {', '.join(keys)}"
     for i, reward in enumerate(rewards):
         yield from _reward(f"rewards.{i}", reward)
+        if reward.key in ("generator", "encoder"):  # `videorl scale`, metrics
+            yield f"rewards.{i}.label must not be {reward.key}, which is the name of another pool"
 
 
 def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
@@ -116,21 +121,12 @@ def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
             f"{key}.dimension_weights must not all be 0, or all candidates tie; to score without "
             f"learning from it, set {key}.weight=0"
         )
-    yield at_least(f"{key}.num_workers", reward.num_workers, 1)
-    if reward.max_workers and reward.max_workers < reward.num_workers:
-        yield (
-            f"{key}.max_workers must be 0 or >= {key}.num_workers ({reward.num_workers}), "
-            f"got {reward.max_workers}"
-        )
-    yield from _resources(key, reward.num_cpus, reward.num_gpus)
+    yield from _workers(key, reward)
     yield at_least(f"{key}.decode_threads", reward.decode_threads, 0)
     yield at_least(f"{key}.prefetch", reward.prefetch, 0)
     if (reward.decode_threads or reward.prefetch) and reward.name == "moving_shapes":
         yield f"{key}: decode_threads and prefetch must be 0 for moving_shapes, it has no network"
-    yield at_least(f"{key}.max_retries", reward.max_retries, 0)
-    yield above(f"{key}.worker_timeout_s", reward.worker_timeout_s, 0)
-    for name in ("idle_release_s", "start_timeout_s", "patience_s"):
-        yield above(f"{key}.{name}", getattr(reward, name), 0)
+    yield from _patience(key, reward)
     yield from _runtime_env(key, reward)
 
 
@@ -229,10 +225,23 @@ def _generators(generators: GeneratorsConfig) -> Iterator[Problem]:
         )
     yield auto_or("generators.candidates_per_request", generators.candidates_per_request, 0)
     yield from _resources("generators", generators.num_cpus, generators.num_gpus)
-    yield at_least("generators.max_retries", generators.max_retries, 0)
-    yield above("generators.worker_timeout_s", generators.worker_timeout_s, 0)
-    for name in ("idle_release_s", "start_timeout_s", "patience_s"):
-        yield above(f"generators.{name}", getattr(generators, name), 0)
+    yield from _patience("generators", generators)
+
+
+def _workers(key: str, pool: RewardConfig | EncoderConfig) -> Iterator[Problem]:
+    yield at_least(f"{key}.num_workers", pool.num_workers, 1)
+    if pool.max_workers and pool.max_workers < pool.num_workers:
+        yield (
+            f"{key}.max_workers must be 0 or >= {key}.num_workers ({pool.num_workers}), "
+            f"got {pool.max_workers}"
+        )
+    yield from _resources(key, pool.num_cpus, pool.num_gpus)
+
+
+def _patience(key: str, pool: GeneratorsConfig | RewardConfig | EncoderConfig) -> Iterator[Problem]:
+    yield at_least(f"{key}.max_retries", pool.max_retries, 0)
+    for name in ("worker_timeout_s", "idle_release_s", "start_timeout_s", "patience_s"):
+        yield above(f"{key}.{name}", getattr(pool, name), 0)
 
 
 def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
@@ -251,6 +260,8 @@ def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
     yield at_least("learner.updates_per_round", learner.updates_per_round, 1)
     yield one_of("learner.loss_over", learner.loss_over, LOSS_OVER)
     yield at_least("learner.max_failures", learner.max_failures, -1)
+    for name in ("start_timeout_s", "worker_timeout_s"):
+        yield above(f"learner.{name}", getattr(learner, name), 0)
 
 
 def without_rounds(learner: LearnerConfig) -> Iterator[Problem]:
@@ -285,3 +296,5 @@ def _resources(key: str, num_cpus: float, num_gpus: float | None) -> Iterator[Pr
     yield at_least(f"{key}.num_cpus", num_cpus, 0)
     if num_gpus is not None:
         yield at_least(f"{key}.num_gpus", num_gpus, 0)
+        if num_gpus > 1 and num_gpus != int(num_gpus):
+            yield f"{key}.num_gpus must be a whole number, or a share of one GPU, got {num_gpus:g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from videorl.errors import RunFolderError
 from videorl.files import parse_yaml
+from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import read_metrics
 
@@ -40,6 +42,8 @@ class RunContents:
     summary: dict[str, Any]
     """`summary.json`; empty until the run has ended."""
     videos: list[VideoPair]
+    changes: Sequence[Change] = ()
+    """Settings that were changed while it ran."""
 
     def series(self, metric: str) -> list[tuple[int, float | None]]:
         """Return (step, value) of every step that has the metric; NaN was written as None."""
@@ -80,6 +84,7 @@ def read_run(run_dir: Path) -> RunContents:
             config=config,
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,
+            changes=read_changes(run_dir),
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:

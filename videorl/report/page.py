@@ -91,7 +91,8 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: RunContents) -> str:
     """Return the whole report as HTML."""
-    body = [_header(run), _evaluation(run), _videos(run), _times(run), *_curves(run), _config(run)]
+    body = [_header(run), _changes(run), _evaluation(run), _videos(run), _times(run)]
+    body += [*_curves(run), _config(run)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -107,6 +108,23 @@ def _header(run: RunContents) -> str:
     facts += [_fact(name, value) for name, value in _flat(run.summary) if name not in IN_HEADING]
     listed = "".join(f"<li>{escape(name)} <b>{escape(text)}</b></li>" for name, text in facts)
     return f'<h1>{escape(run.name)}</h1><ul class="facts">{listed}</ul>'
+
+
+def _changes(run: RunContents) -> str:
+    """Say which settings were not the same all the time; the configuration shows the last ones."""
+    if not run.changes:
+        return ""
+    rows = "".join(
+        f"<tr><td>{change.step}</td><td>{escape(change.key)}</td>"
+        f"<td>{escape(_value(change.before))}</td><td>{escape(_value(change.after))}</td></tr>"
+        for change in run.changes
+    )
+    head = "<tr><th>from step</th><th>setting</th><th>before</th><th>since</th></tr>"
+    return f"<h2>Changed while it ran</h2><table>{head}{rows}</table>"
+
+
+def _value(value: Any) -> str:
+    return "unset" if value is None else str(value)
 
 
 def _fact(name: str, value: Any) -> tuple[str, str]:

@@ -20,6 +20,7 @@ import yaml
 from videorl.config import CheckpointConfig
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import superseded, write_json
+from videorl.run.changes import going_on_from
 from videorl.run.checkpoints import CheckpointFolder
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,11 @@ class CheckpointNote:
         self._noted = _read(root)
         self._run: str = self._noted.get(_RUN) or uuid.uuid4().hex
 
+    @property
+    def step(self) -> int:
+        """Of the newest checkpoint that was noted; 0 = there is none."""
+        return self._noted.get("step") or 0
+
     def check_location(self) -> None:
         """Refuse a new location without checkpoints where the old one had some.
 
@@ -55,6 +61,15 @@ class CheckpointNote:
         had_some = self._noted.get("step") is not None or self._old_steps()
         if had_some and not self._folder().steps():
             raise self._lost()
+
+    def check_writable(self) -> None:
+        """Refuse a place of its own that checkpoints cannot be written to.
+
+        Raises:
+            CheckpointError: It is so.
+        """
+        if self._location:
+            self._folder().check_writable()
 
     def restored(self, state: Mapping[str, Any] | None) -> None:
         """Take note of what the learner starts from.
@@ -77,6 +92,7 @@ class CheckpointNote:
                     reached,
                 )
             self._write(None)
+            going_on_from(self._root, 0)
             return
         if state.get(_RUN, self._run) != self._run:
             raise self._of_another_run(str(state[_RUN]))
@@ -90,6 +106,7 @@ class CheckpointNote:
                 self._noted["step"],
             )
         self._write(step)
+        going_on_from(self._root, step)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint's loop state must hold of its run."""

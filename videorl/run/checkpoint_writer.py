@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import partial
 
+from videorl.errors import CheckpointError
 from videorl.protocols import Archive, Learner, ReferenceUpdater
 from videorl.run.checkpoint_note import CheckpointNote
 
@@ -25,6 +27,7 @@ class Checkpoints:
         reference: Its state is part of them.
         step: Of the checkpoint that the run started from.
         note: Told of every checkpoint; None = the run has no folder.
+        timeout_s: A checkpoint that is not written after so many seconds counts as failed.
     """
 
     def __init__(
@@ -34,7 +37,9 @@ class Checkpoints:
         reference: ReferenceUpdater,
         step: int,
         note: CheckpointNote | None = None,
+        timeout_s: float | None = None,
     ) -> None:
+        self._timeout_s = timeout_s
         self._archive = archive
         self._learner = learner
         self._reference = reference
@@ -81,7 +86,15 @@ class Checkpoints:
         if self._pending is None:
             return
         (step, written), self._pending = self._pending, None
-        self._newest = newest_after(written.result, step, self._newest, self._note)
+        write = partial(_result, written, self._timeout_s)
+        self._newest = newest_after(write, step, self._newest, self._note)
+
+
+def _result(written: Future[None], timeout_s: float | None) -> None:
+    """Wait for a checkpoint; a store that hangs must not hold the run, or its end, for ever."""
+    if written not in wait([written], timeout_s).done:
+        raise CheckpointError(f"it was not written within {timeout_s:.0f} s")
+    written.result()
 
 
 def newest_after(

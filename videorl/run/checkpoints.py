@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,26 @@ class CheckpointFolder:
         self._location = str(location).rstrip("/")
         self._remote = RemoteFolder(str(location)) if "://" in str(location) else None
         self._directory = self._remote.copy if self._remote else Path(location)
+
+    def check_writable(self) -> None:
+        """See that checkpoints can be written, before long work begins.
+
+        Raises:
+            CheckpointError: They cannot.
+        """
+        if self._remote:
+            self._remote.check_writable()
+            return
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._directory) as probe:
+                probe.write(b"0")
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoint.location: {self._directory} cannot be written to "
+                f"({error.strerror}); give a folder, or a URI, that this machine and every "
+                "learner rank can write to"
+            ) from error
 
     def _name(self, step: int) -> Path:
         return self._directory / step_name(step)

@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
+from typing import Any
 
 from videorl.config import CheckpointConfig
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import write_text
 from videorl.files.inputs import Input, moved
 from videorl.files.superseded import set_aside
-from videorl.recipes.fingerprint import RunRecipe, differences, recipe_fingerprint
+from videorl.recipes.fingerprint import RunRecipe, differing, recipe_fingerprint
 from videorl.recipes.reading import to_yaml
 from videorl.run import lock
+from videorl.run.changes import check_changes, note_changes
 from videorl.run.lock import hold
 
 logger = logging.getLogger(__name__)
@@ -91,11 +93,14 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(recipe: RunRecipe, *, from_scratch: bool = False) -> Iterator[RunFolder]:
+def open_run(
+    recipe: RunRecipe, *, from_scratch: bool = False, change: Collection[str] = ()
+) -> Iterator[RunFolder]:
     """Create or reopen the recipe's run folder and hold its lock; the system frees it at any end.
 
     Hub ids in the recipe get their commit, see `videorl.run.pins`. With `from_scratch`, what the
-    folder holds is first moved to a new folder beside it.
+    folder holds is first moved to a new folder beside it. `change` names settings that a run in
+    progress may have changed, see `videorl.run.changes`.
 
     Raises:
         RunFolderError: It cannot be written to, another driver works in it, it was made by a
@@ -112,22 +117,32 @@ def open_run(recipe: RunRecipe, *, from_scratch: bool = False) -> Iterator[RunFo
         raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")
     folder = RunFolder(Path(recipe.run_dir).absolute())
     with full_disk_explained(folder.root), hold(folder.root):
+        is_new = from_scratch or not folder.config.exists()
+        if is_new and change:
+            raise RunFolderError(
+                f"--change: there is no run in {folder.root} to go on with; give "
+                f"{', '.join(change)} as ordinary settings"
+            )
         if from_scratch:
             _begin_anew(folder, recipe.checkpoint)
-        is_new = not folder.config.exists()
         then, inputs, asked = read_inputs(folder.root), dict[str, Input](), dict[str, str]()
         # Of the ids as they are asked for, which say no commit.
         as_asked = recipe_fingerprint(recipe), to_yaml(recipe)
-        if not is_finished(folder, recipe.num_steps):
+        if is_going_on := not is_finished(folder, recipe.num_steps):
             asked = pin(recipe, then)
             inputs = inputs_of(recipe)
-        _check_recipe(recipe, folder, as_asked, moved(then, inputs))
+        changed = _check_recipe(recipe, folder, as_asked, moved(then, inputs), change)
         # By the ids that were asked for: the same ones mean the same commits when the run goes on.
         inputs = {
             key: replace(found, place=asked.get(key, found.place)) for key, found in inputs.items()
         }
         keep_inputs(folder.root, inputs, is_new=is_new)
-        CheckpointNote(folder.root, recipe.checkpoint).check_location()
+        note = CheckpointNote(folder.root, recipe.checkpoint)
+        note.check_location()
+        if is_going_on:
+            note.check_writable()
+        note_changes(folder.root, changed, note.step)
+        write_text(folder.root / "fingerprint", as_asked[0])
         write_text(folder.config, to_yaml(recipe))
         yield folder
 
@@ -175,19 +190,25 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
 
 
 def _check_recipe(
-    recipe: RunRecipe, folder: RunFolder, as_asked: tuple[str, str], moved: Collection[str]
-) -> None:
-    """Refuse other settings; `as_asked` are fingerprint and text before hub ids had commits."""
+    recipe: RunRecipe,
+    folder: RunFolder,
+    as_asked: tuple[str, str],
+    moved: Collection[str],
+    asked: Collection[str],
+) -> dict[str, tuple[Any, Any]]:
+    """Refuse other settings but those `asked` for, which are returned with both values.
+
+    `as_asked` are fingerprint and text before hub ids had commits.
+    """
     (fingerprint, text), path = as_asked, folder.root / "fingerprint"
     if path.exists() and path.read_text() != fingerprint:
         then = folder.config.read_text()
         # A run from before commits were noted has the ids as they are asked for.
         changed, changed_in_ids = (
-            differences(then, now, type(recipe), moved) for now in (to_yaml(recipe), text)
+            differing(then, now, type(recipe), moved) for now in (to_yaml(recipe), text)
         )
         if changed and changed_in_ids:
-            raise RunFolderError(
-                f"{folder.root} holds a run with other settings ({'; '.join(changed)}); use the "
-                "same settings to go on with it, or set another run_dir"
-            )
-    write_text(path, fingerprint)
+            check_changes(folder.root, changed, asked)
+            return changed
+    check_changes(folder.root, {}, asked)
+    return {}

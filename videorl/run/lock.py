@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from videorl.errors import RunFolderError
+from videorl.errors import BusyError, RunFolderError
 from videorl.run.background import repeating
 
 logger = logging.getLogger(__name__)
@@ -151,10 +151,10 @@ def _name(signature: dict[str, Any]) -> str:
     return f"process {signature.get('pid')} on {signature.get('host')}"
 
 
-def _busy(root: Path) -> RunFolderError:
+def _busy(root: Path) -> BusyError:
     holder = _read(root)
     who = f" ({_name(holder)})" if holder else ""
-    return RunFolderError(
+    return BusyError(
         f"another driver is working in {root}{who}; wait for it, or set another run_dir"
     )
 

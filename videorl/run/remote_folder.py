@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videorl.errors import CheckpointError, ConfigError
+from videorl.errors import CheckpointError, ConfigError, StoreLostError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
+_WRONG = r"NO_SUCH_BUCKET|ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|no such bucket|forbidden"
+"""What a store says where somebody has to change the URI or the credentials."""
 
 
 class RemoteFolder:
@@ -44,6 +48,19 @@ class RemoteFolder:
         # One for each process: ranks that restore together must not write into each other's.
         self.copy = Path(tempfile.mkdtemp(prefix="videorl-checkpoints-"))
         atexit.register(shutil.rmtree, self.copy, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """Write a small object and remove it.
+
+        Raises:
+            CheckpointError: That is not possible.
+        """
+        probe = f"{self._root}/.writable"
+        with self._reaching():
+            self._files.create_dir(self._root, recursive=True)
+            with self._files.open_output_stream(probe) as stream:
+                stream.write(b"0")
+            self._files.delete_file(probe)
 
     def complete(self) -> list[str]:
         """Return the names of complete folders."""
@@ -113,4 +130,7 @@ class RemoteFolder:
         try:
             yield
         except OSError as error:
-            raise CheckpointError(f"cannot use {self._uri}: {error}") from error
+            is_wrong = isinstance(error, FileNotFoundError | PermissionError)
+            is_wrong = is_wrong or re.search(_WRONG, str(error))
+            kind = CheckpointError if is_wrong else StoreLostError
+            raise kind(f"cannot use {self._uri}: {error}") from error

@@ -37,10 +37,29 @@ class GeneratorsConfig:
 
 @dataclass
 class EncoderConfig:
-    """The text encoder, one worker: prompts are encoded once and their embeddings shared."""
+    """The text encoder: prompts are encoded once and their embeddings shared."""
 
+    num_workers: int = 1
+    """Kept even when idle."""
+    max_workers: int = 0
+    """Started while prompts queue; 0 = `num_workers`."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
+    max_retries: int = 3
+    """Times that a prompt is given to another worker before its candidates are dropped."""
+    worker_timeout_s: float = 600.0
+    """A worker that holds one prompt for longer is replaced."""
+    idle_release_s: float = 300.0
+    """A worker above `num_workers` that idles for longer is released."""
+    start_timeout_s: float = 1800.0
+    """A worker that has a place and has not loaded its model for longer is replaced."""
+    patience_s: float = 1200.0
+    """Where workers have worked and no more can be started, the run ends after so long."""
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that it may ever have."""
+        return self.max_workers or self.num_workers
 
 
 @dataclass
@@ -85,6 +104,11 @@ class LearnerConfig:
     policies that learn from candidates."""
     max_failures: int = 5
     """Failures of the worker group without progress in between before the run fails; -1 = never."""
+    start_timeout_s: float = 1800.0
+    """Ranks that have a place and have not loaded model and checkpoint for longer are replaced."""
+    worker_timeout_s: float = 1800.0
+    """Ranks that work on a command for longer are replaced; a step has as much more for every 30
+    videos of a rank. Checkpoints have `checkpoint.timeout_s`."""
 
     @property
     def videos_at_once(self) -> int:

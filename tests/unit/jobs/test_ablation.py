@@ -100,6 +100,10 @@ def test_results_that_rest_on_other_content_are_done_again(
     (tmp_path / "prompts.txt").write_text("a blue ball\n")
     assert results.read(run) is None
     assert "one, seed 0 is done again: prompts.source holds something else now" in caplog.text
+    results.write(run, {"settings": run.settings, "inputs": contents(run.recipe), "again": True})
+    assert results.read(run) is not None
+    (old,) = (tmp_path / "superseded/results").iterdir()
+    assert "again" not in json.loads(old.read_text()), "what was measured is kept"
 
 
 def test_stored_results_are_found_under_settings_of_today(tmp_path: Path) -> None:

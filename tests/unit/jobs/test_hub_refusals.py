@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import command, evaluate_reward, fetch, plan, sample, score, train
+from jobs.exit_codes import ExitCode
 from jobs.recipe_checks import pin_and_check
 from tests.hub_server import Hub, serve
 from videorl.recipes.reading import load_recipe
@@ -46,7 +47,7 @@ def hub(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
 
 def refused(main: Main, words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command that must be refused; return its last line."""
-    assert command.run(main, words) == command.WRONG
+    assert command.run(main, words) == ExitCode.REFUSED
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from jobs import command, sample
+from jobs.exit_codes import ExitCode
 from tests.families.wan_i2v import PICTURE
 from tests.tiny import save_tiny_wan
 from videorl.errors import ConfigError
@@ -37,7 +38,7 @@ def test_an_adapter_that_cannot_be_used_is_one_line(
         save_file(tensors, tmp_path / f"{name}.safetensors")
         lora = ["--lora", str(tmp_path / f"{name}.safetensors")]
         monkeypatch.setattr("sys.argv", ["sample", "a red circle", *lora, "--set", *settings])
-        assert command.run(sample.main) == command.WRONG
+        assert command.run(sample.main) == ExitCode.REFUSED
         said = capsys.readouterr().err
         assert "error: " in said
         assert reason in said

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import command, serve
+from jobs.exit_codes import ExitCode
 from tests.serving import aligned_run, small_recipe
 from videorl.recipes.reading import to_yaml
 from videorl.serving.limits import ServingLimits
@@ -90,7 +91,7 @@ def test_what_cannot_be_served_is_one_line(
     said: str,
 ) -> None:
     monkeypatch.chdir(runs)
-    assert command.run(serve.main, [*arguments, "--out", str(tmp_path)]) == command.WRONG
+    assert command.run(serve.main, [*arguments, "--out", str(tmp_path)]) == ExitCode.REFUSED
     assert said in capsys.readouterr().err
 
 
@@ -98,7 +99,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         arguments = ["moving_shapes", "--port", port, "--out", str(tmp_path)]
-        assert command.run(serve.main, arguments) == command.WRONG
+        assert command.run(serve.main, arguments) == ExitCode.REFUSED
     assert "choose another with --port" in capsys.readouterr().err
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs import command
+from jobs.exit_codes import ExitCode
 from jobs.top import main
 from tests.watched_runs import make_run
 from videorl.run.folder import RunFolder
@@ -121,7 +123,5 @@ def read_until(terminal: int, text: str) -> str:
 
 
 def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from jobs import command
-
-    assert command.run(main, [str(tmp_path), "--once"]) == command.WRONG
+    assert command.run(main, [str(tmp_path), "--once"]) == ExitCode.REFUSED
     assert "is not a run folder" in capsys.readouterr().err

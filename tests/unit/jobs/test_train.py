@@ -8,6 +8,7 @@ import pytest
 
 import videorl
 from jobs import command, train
+from jobs.exit_codes import ExitCode
 from tests.small_runs import SETTINGS
 from videorl.errors import ConfigError
 
@@ -31,7 +32,7 @@ def test_a_run_that_learned_nothing_says_so_and_ends_with_another_exit_code(
     assert "none of 11 steps had anything to learn from (no_pair_margin_too_small: 22)" in (
         at_the_end
     )
-    assert train.main([str(tmp_path / "config.yaml")]) == command.LEARNED_NOTHING
+    assert train.main([str(tmp_path / "config.yaml")]) == ExitCode.LEARNED_NOTHING
 
 
 def test_the_first_line_says_what_is_done_before_anything_is_read(
@@ -40,3 +41,8 @@ def test_the_first_line_says_what_is_done_before_anything_is_read(
     with pytest.raises(ConfigError):
         train.main([str(tmp_path / "missing.yaml")])
     assert capsys.readouterr().err == f"[0 s] reading the recipe {tmp_path}/missing.yaml\n"
+
+
+def test_a_change_must_name_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.run(train.main, ["moving_shapes", "--change", "objective.beta"]) == 2
+    assert "--change needs key=value, got 'objective.beta'" in capsys.readouterr().err

@@ -13,7 +13,8 @@ from tests.small_runs import small_recipe
 from videorl import one_process
 from videorl.config import Recipe
 from videorl.data.archive import committed_steps
-from videorl.errors import RunFolderError
+from videorl.errors import CheckpointError, RunFolderError
+from videorl.recipes.reading import load_recipe
 from videorl.run.checkpoint_note import FILE, CheckpointNote
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import read_metrics
@@ -148,3 +149,18 @@ def test_an_old_place_that_cannot_be_reached_does_not_hinder_a_new_one(
         go(recipe, 3)
     recipe.checkpoint.location = str(tmp_path / "elsewhere")
     assert committed_steps(go(recipe, 3).archive) == [0, 1, 2]
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for place in (tmp_path / "file", Path("/proc/none/checkpoints"), f"file://{tmp_path}/file/x"):
+        recipe = load_recipe(
+            "moving_shapes", [f"run_dir={tmp_path / 'run'}", f"checkpoint.location={place}"]
+        )
+        wanted = r"cannot be written to|cannot use"
+        with pytest.raises(CheckpointError, match=wanted), open_run(recipe):
+            pass
+    assert (tmp_path / "file").read_text() == "kept"
+    uri = f"checkpoint.location=file://{tmp_path}/store"
+    with open_run(load_recipe("moving_shapes", [f"run_dir={tmp_path / 'other'}", uri])):
+        assert list((tmp_path / "store").iterdir()) == [], "nothing of the probe stays"
