@@ -126,7 +126,8 @@ def latent_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
     family, transformer = load_family(recipe.policy.family), configs.parts["transformer"]
     frames, rows, columns = latent_size(family, configs.parts["vae"], recipe.sampling)
     patch = transformer.get("patch_size_t") or 1
-    frames = -(-frames // patch) * patch  # CogVideoX 1.5 pads
+    added = family.added_frames(transformer, (frames, rows, columns), recipe.sampling)
+    frames = -(-frames // patch) * patch + added  # CogVideoX 1.5 pads
     return family.latent_channels(transformer), frames, rows, columns
 
 

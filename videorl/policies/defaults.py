@@ -56,6 +56,8 @@ _WAN_NEGATIVE_PROMPT = (
     "形态畸形的肢体,手指融合,静止不动的画面,杂乱的背景,三条腿,背景人很多,倒着走"
 ).replace(",", "\N{FULLWIDTH COMMA}")
 
+_LTX_NEGATIVE_PROMPT = "worst quality, inconsistent motion, blurry, jittery, distorted"
+
 _TI2V = Variant(
     file="model_index.json",
     key="expand_timesteps",
@@ -152,10 +154,25 @@ DEFAULTS: dict[str, FamilyDefaults] = {
             "sampling.fps": 25.0,
             "sampling.num_inference_steps": 50,
             "sampling.guidance_scale": 3.0,
-            "sampling.negative_prompt": (
-                "worst quality, inconsistent motion, blurry, jittery, distorted"
-            ),
+            "sampling.negative_prompt": _LTX_NEGATIVE_PROMPT,
             "sampling.max_sequence_length": 128,
+        },
+    ),
+    # As in the example of diffusers' pipeline.
+    "ltx_2": FamilyDefaults(
+        settings={
+            "policy.lora.target_modules": [
+                *_LAYERS,
+                *(f"audio_{name}" for name in ("ff.net.0.proj", "ff.net.2")),
+            ],
+            "sampling.num_frames": 121,
+            "sampling.height": 512,
+            "sampling.width": 768,
+            "sampling.fps": 24.0,
+            "sampling.num_inference_steps": 30,
+            "sampling.guidance_scale": 3.0,
+            "sampling.negative_prompt": _LTX_NEGATIVE_PROMPT,
+            "sampling.max_sequence_length": 1024,
         },
     ),
     "hunyuan_video": FamilyDefaults(

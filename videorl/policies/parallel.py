@@ -127,6 +127,8 @@ def share_videos(policy: Any, config: PolicyConfig, degree: int) -> None:
 
 
 def _has_plan(family: Family) -> bool:
+    if not getattr(family, "shares_videos", True):
+        return False
     has_own = hasattr(family, "context_parallel_plan")
     return has_own or getattr(family.model_classes["transformer"], "_cp_plan", None) is not None
 
