@@ -122,12 +122,19 @@ def build_shadow(
 
 
 def latent_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
-    """Return [C, T, H, W] of the latents of one video."""
+    """Return [C, T, H, W] of the latents of one video, all that it has beside the picture included."""
+    family = load_family(recipe.policy.family)
+    channels, *size = picture_shape(recipe, configs)
+    added = family.added_frames(configs.parts["transformer"], tuple(size), recipe.sampling)
+    return channels, size[0] + added, size[1], size[2]
+
+
+def picture_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
+    """Return [C, T, H, W] of the latents that the VAE decodes to a video."""
     family, transformer = load_family(recipe.policy.family), configs.parts["transformer"]
     frames, rows, columns = latent_size(family, configs.parts["vae"], recipe.sampling)
     patch = transformer.get("patch_size_t") or 1
-    added = family.added_frames(transformer, (frames, rows, columns), recipe.sampling)
-    frames = -(-frames // patch) * patch + added  # CogVideoX 1.5 pads
+    frames = -(-frames // patch) * patch  # CogVideoX 1.5 pads
     return family.latent_channels(transformer), frames, rows, columns
 
 

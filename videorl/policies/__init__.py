@@ -36,6 +36,10 @@ FROM_IMAGES = frozenset({"wan_i2v"})
 """Built-in families whose prompts carry a picture; one of your own says it by `takes_images`."""
 
 
+WITH_SOUND = frozenset({"ltx_2"})
+"""Built-in families whose candidates are picture and sound of one length in seconds."""
+
+
 def takes_images(name: str) -> bool:
     """Return whether the prompts of a family carry a picture; loads no family that is built in."""
     if not is_plugin(name):

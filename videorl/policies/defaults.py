@@ -158,7 +158,7 @@ DEFAULTS: dict[str, FamilyDefaults] = {
             "sampling.max_sequence_length": 128,
         },
     ),
-    # As in the example of diffusers' pipeline.
+    # As in the example of diffusers' pipeline, and its own defaults where the example has none.
     "ltx_2": FamilyDefaults(
         settings={
             "policy.lora.target_modules": [
@@ -171,9 +171,21 @@ DEFAULTS: dict[str, FamilyDefaults] = {
             "sampling.fps": 24.0,
             "sampling.num_inference_steps": 30,
             "sampling.guidance_scale": 3.0,
+            "sampling.audio_guidance_scale": 7.0,
+            "sampling.modality_scale": 3.0,
+            "sampling.guidance_rescale": 0.7,
             "sampling.negative_prompt": _LTX_NEGATIVE_PROMPT,
             "sampling.max_sequence_length": 1024,
         },
+        variants=(
+            Variant(  # blocks that can leave out their attention
+                file="transformer/config.json",
+                key="perturbed_attn",
+                value=True,
+                name=r"ltx-2\.3",
+                settings={"sampling.stg_scale": 1.0, "sampling.stg_blocks": [28]},
+            ),
+        ),
     ),
     "hunyuan_video": FamilyDefaults(
         settings={

@@ -145,6 +145,23 @@ class Family(Protocol):
         """
         ...
 
+    def encoder_arguments(
+        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Return what a model that encodes texts is called with for the longest prompt, for plans.
+
+        Args:
+            encoder: Its name in `model_index.json`, such as `text_encoder_2`.
+            config: Its configuration.
+            sampling: Its `max_sequence_length`.
+            dtype: That it computes in.
+        """
+        ...
+
+    def forwards_per_step(self, sampling: SamplingConfig) -> int:
+        """Return how often a step of the pipeline predicts for a video, for plans."""
+        ...
+
     def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
         """Return those of a checkpoint's transformers that a learner trains, for plans.
 

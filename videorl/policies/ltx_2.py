@@ -134,6 +134,7 @@ class LTX2(PlainFamily):
                 f"has a sound: it would have no token, got {sampling.num_frames} frames at "
                 f"{sampling.fps:g} per second"
             )
+        self._check_guidance(pipeline.transformer, sampling)
         config, vae = pipeline.transformer.config, pipeline.audio_vae
         bins = vae.config.mel_bins // vae.mel_compression_ratio
         if bins * vae.config.latent_channels != config.audio_in_channels:
@@ -144,23 +145,45 @@ class LTX2(PlainFamily):
             )
 
     def call_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        """Return size, steps, frame rate and guidance, of the sound as of the picture.
+        """Return size, steps, frame rate, and all kinds of guidance: the pipeline's are on by default.
 
-        The pipeline guides in three more ways unless it is told not to; videos are sampled with
-        guidance by the negative prompt alone.
+        Those of the sound are as those of the picture, but for guidance by the negative prompt.
         """
-        scale = sampling.guidance_scale
+        same = {
+            "stg_scale": sampling.stg_scale,
+            "modality_scale": sampling.modality_scale,
+            "guidance_rescale": sampling.guidance_rescale,
+        }
+        scale, sound = sampling.guidance_scale, sampling.audio_guidance_scale
         return {
             **super().call_options(sampling),
+            **same,
+            **{f"audio_{name}": value for name, value in same.items()},
+            "audio_guidance_scale": scale if sound is None or scale <= 1 else sound,
+            "spatio_temporal_guidance_blocks": list(sampling.stg_blocks),
             "frame_rate": sampling.fps,
-            "audio_guidance_scale": scale,
-            "stg_scale": 0.0,
-            "audio_stg_scale": 0.0,
-            "modality_scale": 1.0,
-            "audio_modality_scale": 1.0,
-            "guidance_rescale": 0.0,
-            "audio_guidance_rescale": 0.0,
         }
+
+    def forwards_per_step(self, sampling: SamplingConfig) -> int:
+        """Return the predictions that a step of the pipeline makes for a video."""
+        return (
+            1
+            + (sampling.guidance_scale > 1)
+            + (sampling.stg_scale > 0)
+            + (sampling.modality_scale > 1)
+        )
+
+    def encoder_arguments(
+        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Return what Gemma is called with, or the connectors: all that it puts out, of every layer."""
+        given = super().encoder_arguments(encoder, config, sampling, dtype)
+        if encoder != "connectors":
+            return {**given, "output_hidden_states": True}
+        width = config.get("caption_channels", 3840) * config.get("text_proj_in_factor", 49)
+        mask = given["attention_mask"]
+        states = torch.zeros(*mask.shape, width, dtype=dtype)
+        return {"text_encoder_hidden_states": states, "attention_mask": mask}
 
     def encode_text(self, pipeline: Any, prompt: str, sampling: SamplingConfig) -> Embedding:
         """Return what the connectors make of a prompt, for the picture and for the sound.
@@ -330,6 +353,22 @@ class LTX2(PlainFamily):
             "sound, and such videos have none that it could read; learn online, or from the "
             "latents of a run's archive"
         )
+
+    def _check_guidance(self, transformer: Any, sampling: SamplingConfig) -> None:
+        number = len(self.blocks(transformer))
+        if sampling.stg_scale > 0 and not transformer.config.perturbed_attn:
+            raise ConfigError(
+                "sampling.stg_scale must be 0 for this checkpoint: its transformer "
+                "(perturbed_attn=false) attends in all blocks, so that a forward would be made in "
+                f"vain, got {sampling.stg_scale:g}"
+            )
+        if transformer.device.type == "meta":  # of a plan, which has some of the blocks
+            return
+        if away := [block for block in sampling.stg_blocks if not 0 <= block < number]:
+            raise ConfigError(
+                f"sampling.stg_blocks must be some of 0 ... {number - 1} for this transformer, got "
+                f"{away[0]}"
+            )
 
     def _shape_of(self, pipeline: Any, sampling: SamplingConfig) -> Shape:
         size = (sampling.num_frames, sampling.height, sampling.width)

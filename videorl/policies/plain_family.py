@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from videorl.config import PolicyConfig, SamplingConfig
 from videorl.embedding import Embedding, plain
 from videorl.policies.calls import call_options
+from videorl.policies.family import is_guided
 from videorl.policies.steps import Change, changed_steps
 from videorl.policies.texts import check_length, pad
 from videorl.processes.rectified_flow import RectifiedFlow
@@ -73,6 +74,18 @@ class PlainFamily:
         """Return `sampling.max_sequence_length`, or as many as the encoder has positions."""
         longest = sampling.max_sequence_length
         return min(longest, config.get("max_position_embeddings") or longest)
+
+    def encoder_arguments(
+        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Return tokens [1, L] and their mask."""
+        length = self.encoder_tokens(encoder, config, sampling)
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+    def forwards_per_step(self, sampling: SamplingConfig) -> int:
+        """Return 2 where there is guidance by the negative prompt, else 1."""
+        return 2 if is_guided(self, sampling) else 1
 
     def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
         """Return all."""
