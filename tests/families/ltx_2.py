@@ -56,7 +56,7 @@ _VAE: dict[str, Any] = {
     "latent_channels": 8,
     "block_out_channels": (8,),
     "down_block_types": ("LTX2VideoDownBlock3D",),
-    "decoder_block_out_channels": (8,),
+    "decoder_block_out_channels": (16,),
     "layers_per_block": (1, 1),
     "decoder_layers_per_block": (1, 1),
     "spatio_temporal_scaling": (True,),
@@ -150,7 +150,7 @@ def save_tiny_ltx_2(
                 resnet_dilations=[[1]],
             ).eval(),
             transformer=LTX2VideoTransformer3DModel(
-                num_layers=1, **{**_TRANSFORMER, **(transformer or {})}
+                **{"num_layers": 1, **_TRANSFORMER, **(transformer or {})}
             ).eval(),
             # As published.
             scheduler=FlowMatchEulerDiscreteScheduler(

@@ -78,7 +78,8 @@ def _build(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Any:
     is_of_diffusers = not hasattr(kind, "config_class")  # and not of transformers
     with torch.device("meta"):
         made = kind.from_config if is_of_diffusers else _of_transformers(kind)
-        model = made(dict(settings)).to(_dtype(counts, name))
+        # Diffusers' own `to` warns of layers to keep in float32, of which there are none.
+        model = torch.nn.Module.to(made(dict(settings)), _dtype(counts, name))
     if not is_of_diffusers:
         model.tie_weights()  # which the cast undoes on the meta device
     return model

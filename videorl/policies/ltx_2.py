@@ -70,6 +70,8 @@ class LTX2(PlainFamily):
     """The scheduler stretches the times of its steps to a fixed last one (`shift_terminal`)."""
     checkpointed_above = 500_000_000
     """The published ones have 18.9 billion parameters and more."""
+    caches_steps = False
+    """TaylorSeer would extrapolate the picture, and compute the sound from blocks that it skipped."""
     shares_videos = False
     """Diffusers' plan splits the picture's tokens, but not the places where the sound reads them."""
 
