@@ -298,7 +298,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_weights_are_read(
         (f"{half}_connector_num_learnable_registers" for half in ("video", "audio")), None
     )
     other = changed(folder, tmp_path / "registers", "connectors/config.json", **none)
-    with pytest.raises(CheckpointError, match="no learnable registers|lacks"):
+    with pytest.raises(CheckpointError, match="their connectors have no|no learnable registers"):
         load(other)
     for part_name in ("connectors", "audio_vae"):
         shutil.rmtree(other / part_name)
