@@ -125,9 +125,9 @@ def check_archive(recipe: Recipe, folder: RunFolder) -> None:
     check_origin(recipe)
     if recipe.policy.family in WITH_SOUND and has_videos(Path(recipe.offline.archive)):
         raise ArchiveError(
-            f"offline.archive={recipe.offline.archive} has videos in files, whose sound is not read, "
-            f"but policy.family={recipe.policy.family} learns from picture and sound: give the "
-            "archive of a run with this model, which keeps the latents of both"
+            f"offline.archive={recipe.offline.archive} has videos in files, whose sound is not "
+            f"read, but policy.family={recipe.policy.family} learns from picture and sound: give "
+            "the archive of a run with this model, which keeps the latents of both"
         )
     if not has_videos(archive := Path(recipe.offline.archive)):
         images = read_preferences(archive).images

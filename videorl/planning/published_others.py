@@ -137,6 +137,7 @@ LTX_2: dict[str, Any] = {
         "patch_size_t": 1,
         "spatial_compression_ratio": 32,
         "temporal_compression_ratio": 8,
+        "decoder_causal": False,
     },
     "connectors": {"caption_channels": 3840, "text_proj_in_factor": 49, "rope_type": "split"},
     "text_encoder": {

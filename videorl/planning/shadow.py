@@ -122,7 +122,7 @@ def build_shadow(
 
 
 def latent_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
-    """Return [C, T, H, W] of the latents of one video, all that it has beside the picture included."""
+    """Return [C, T, H, W] of the latents of one video, its sound included if it has one."""
     family = load_family(recipe.policy.family)
     channels, *size = picture_shape(recipe, configs)
     added = family.added_frames(configs.parts["transformer"], tuple(size), recipe.sampling)

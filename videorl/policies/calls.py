@@ -67,8 +67,8 @@ def _refuse_joint_guidance(sampling: SamplingConfig) -> None:
         if (value := getattr(sampling, name)) != off:
             wanted = "null" if off is None else f"{off}"
             raise ConfigError(
-                f"sampling.{name} must be {wanted} for this model: only LTX-2 (policy.family=ltx_2) "
-                f"has it, got {value}"
+                f"sampling.{name} must be {wanted} for this model: only LTX-2 "
+                f"(policy.family=ltx_2) has it, got {value}"
             )
 
 

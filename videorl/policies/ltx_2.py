@@ -1,4 +1,4 @@
-"""LTX-2 text-to-video models, 2.0 and 2.3, whose transformer denoises picture and sound together."""
+"""LTX-2 text-to-video models (2.0, 2.3), which denoise picture and sound together (2601.03233)."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class LTX2(PlainFamily):
     checkpointed_above = 500_000_000
     """The published ones have 18.9 billion parameters and more."""
     caches_steps = False
-    """TaylorSeer would extrapolate the picture, and compute the sound from blocks that it skipped."""
+    """TaylorSeer would extrapolate the picture alone, and the sound would lack skipped blocks."""
     shares_videos = False
-    """Diffusers' plan splits the picture's tokens, but not the places where the sound reads them."""
+    """Diffusers' plan splits the picture's tokens, but not their places for the sound to read."""
 
     def pipeline_options(self, folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
         """Return what stands for the sound's VAE, and no vocoder.
@@ -84,8 +84,9 @@ class LTX2(PlainFamily):
         encoder = index.get("text_encoder", (None, "Gemma3ForConditionalGeneration"))[1]
         if encoder != "Gemma3ForConditionalGeneration":
             raise ConfigError(
-                f"policy.path: {folder} has a {encoder} as its text encoder, but policy.family=ltx_2 "
-                "reads LTX-2 and LTX-2.3, which have a Gemma3ForConditionalGeneration"
+                f"policy.path: {folder} has a {encoder} as its text encoder, but "
+                "policy.family=ltx_2 reads LTX-2 and LTX-2.3, which have "
+                "Gemma3ForConditionalGeneration"
             )
         # Not there for plans and for encoders of text, which do not look at its sizes.
         file = folder / "audio_vae/config.json"
@@ -141,13 +142,13 @@ class LTX2(PlainFamily):
         bins = vae.config.mel_bins // vae.mel_compression_ratio
         if bins * vae.config.latent_channels != config.audio_in_channels:
             raise CheckpointError(
-                f"policy.path: the transformer reads {config.audio_in_channels} numbers for a token "
-                f"of sound, but its audio_vae makes {vae.config.latent_channels} × {bins}: they are "
-                "of different models"
+                f"policy.path: the transformer reads {config.audio_in_channels} numbers for a "
+                f"token of sound, but its audio_vae makes {vae.config.latent_channels} × {bins}: "
+                "they are of different models"
             )
 
     def call_options(self, sampling: SamplingConfig) -> dict[str, Any]:
-        """Return size, steps, frame rate, and all kinds of guidance: the pipeline's are on by default.
+        """Return size, steps, frame rate, and all guidance: the pipeline's is on by default.
 
         Those of the sound are as those of the picture, but for guidance by the negative prompt.
         """
@@ -178,7 +179,7 @@ class LTX2(PlainFamily):
     def encoder_arguments(
         self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig, dtype: torch.dtype
     ) -> dict[str, Any]:
-        """Return what Gemma is called with, or the connectors: all that it puts out, of every layer."""
+        """Return what Gemma is called with, or the connectors, which read all its layers."""
         given = super().encoder_arguments(encoder, config, sampling, dtype)
         if encoder != "connectors":
             return {**given, "output_hidden_states": True}

@@ -46,7 +46,9 @@ class Shape:
         return math.ceil(numbers / (self.channels * self.rows * self.columns))
 
 
-def join(shape: Shape, picture_BNC: Tensor, sound_BLD: Tensor, rest: Tensor | None = None) -> Tensor:
+def join(
+    shape: Shape, picture_BNC: Tensor, sound_BLD: Tensor, rest: Tensor | None = None
+) -> Tensor:
     """Return tokens [B, (T + E) H W, C] of both.
 
     Args:
@@ -77,7 +79,7 @@ def _last(tokens_BNC: Tensor, number: int) -> Tensor:
 
 @dataclass(frozen=True)
 class UnreadVAE:
-    """What the pipeline asks of a VAE that is not loaded: sizes, and statistics that change nothing.
+    """What the pipeline asks of a VAE that is not loaded: sizes, statistics that change nothing.
 
     With mean 0 and deviation 1 the pipeline returns latents as its scheduler and its transformer
     have them.
@@ -145,7 +147,9 @@ def in_place(pipeline: Any, **others: Any) -> Iterator[None]:
 def with_sound(callback: StepCallback, shape: Shape) -> StepCallback:
     """Return a callback of the pipeline that gives `callback` the latents of both, as tokens."""
 
-    def joined(pipeline: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def joined(
+        pipeline: Any, step: int, time: Any, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         both = join(shape, tensors["latents"], tensors["audio_latents"])
         return callback(pipeline, step, time, {"latents": both})
 
@@ -153,9 +157,7 @@ def with_sound(callback: StepCallback, shape: Shape) -> StepCallback:
 
 
 @contextmanager
-def changed_velocities(
-    pipeline: Any, shape: Shape, change: Change
-) -> Iterator[None]:
+def changed_velocities(pipeline: Any, shape: Shape, change: Change) -> Iterator[None]:
     """Inside the block, pass what both schedulers are given through `change`, together.
 
     `changed_steps` would see the picture alone, and before the sound is known. The pipeline turns
@@ -175,9 +177,7 @@ def changed_velocities(
         if scheduler is pipeline.scheduler:
             picture[:] = [sample, velocity]
             return velocity
-        x_t, both = (
-            join(shape, *each) for each in zip(picture, (sample, velocity), strict=True)
-        )
+        x_t, both = (join(shape, *each) for each in zip(picture, (sample, velocity), strict=True))
         changed, sound = part(shape, change(both, x_t, scheduler.timesteps[step]))
         picture[1].copy_(changed)
         return sound

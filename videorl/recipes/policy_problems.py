@@ -124,6 +124,5 @@ def _joint_guidance_problems(sampling: SamplingConfig) -> Iterator[Problem]:
     yield at_least("sampling.modality_scale", sampling.modality_scale, 1)
     if not 0 <= sampling.guidance_rescale <= 1:
         yield (
-            "sampling.guidance_rescale must be between 0 and 1, got "
-            f"{sampling.guidance_rescale:g}"
+            f"sampling.guidance_rescale must be between 0 and 1, got {sampling.guidance_rescale:g}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,7 @@ def test_what_is_left_over_costs_no_loss(tiny_checkpoints: dict[str, Path], dtyp
     x_t = policy.process.corrupt(x0, noise, t_B)
     error = policy.predict(x_t, t_B, [prompt] * 2, "policy") - policy.process.target(x0, noise, t_B)
     tokens = error[:, :, 3:].flatten(2)
-    torch.testing.assert_close(
-        tokens[..., SOUND_TOKENS:], torch.zeros(2, 8, 7), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(tokens[..., SOUND_TOKENS:], torch.zeros(2, 8, 7), atol=1e-6, rtol=0)
     assert (tokens[..., :SOUND_TOKENS].abs() > 1e-3).all(dim=1).all(), "the sound does"
     at_once = policy.predict(x_t, torch.zeros(2), [prompt] * 2, "policy")
     assert at_once[:, :, :3].isfinite().all()
@@ -200,7 +199,7 @@ def test_predictions_of_both_are_changed_together_at_every_step(
         assert torch.equal(policy.sample(*embeds, SEEDS), expected)
     assert [prediction.shape for prediction, *_ in seen] == [expected.shape] * 3
     assert 1 == seen[0][2] > seen[1][2] > seen[2][2] > 0
-    for (velocity, x_t, t), (_, after, s) in zip(seen, seen[1:], strict=False):
+    for (velocity, x_t, t), (_, after, s) in pairwise(seen):
         torch.testing.assert_close(x_t + (s - t) * velocity, after, atol=1e-5, rtol=1e-5)
     with policy.changed_predictions(lambda prediction, *_: torch.zeros_like(prediction)):
         assert torch.equal(policy.sample(*embeds, SEEDS), seen[0][1]), "the noise stays"
@@ -218,7 +217,7 @@ def test_an_embedding_is_what_the_connectors_make_of_a_prompt(newer: Path) -> No
     assert torch.equal(found["prompt_embeds"], picture[0])
     assert torch.equal(found["audio_prompt_embeds"], sound[0])
     assert (picture.shape, sound.shape) == ((1, 16, 32), (1, 16, 16))
-    with pytest.raises(ConfigError, match="max_sequence_length must be a multiple of 8 .* got 12"):
+    with pytest.raises(ConfigError, match=r"max_sequence_length must be a multiple of 8 .* got 12"):
         load(newer, max_sequence_length=12)
 
 
@@ -281,7 +280,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_weights_are_read(
     tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = tiny_checkpoints["ltx_2"]
-    with pytest.raises(ConfigError, match="LTXPipeline, but policy.family needs a LTX2Pipeline"):
+    with pytest.raises(ConfigError, match=r"LTXPipeline, but policy\.family needs a LTX2Pipeline"):
         load(tiny_checkpoints["ltx_video"])
     other = changed(
         folder,
@@ -289,16 +288,16 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_weights_are_read(
         "model_index.json",
         text_encoder=["transformers", "Gemma4UnifiedForConditionalGeneration"],
     )
-    with pytest.raises(ConfigError, match="has a Gemma4Unified.* reads LTX-2 and LTX-2.3"):
+    with pytest.raises(ConfigError, match=r"has a Gemma4Unified.* reads LTX-2 and LTX-2\.3"):
         load(other)
     other = changed(folder, tmp_path / "audio", "audio_vae/config.json", latent_channels=3)
-    with pytest.raises(CheckpointError, match="reads 8 numbers .* audio_vae makes 3 × 4"):
+    with pytest.raises(CheckpointError, match=r"reads 8 numbers .* audio_vae makes 3 × 4"):
         load(other)
     none = dict.fromkeys(
         (f"{half}_connector_num_learnable_registers" for half in ("video", "audio")), None
     )
     other = changed(folder, tmp_path / "registers", "connectors/config.json", **none)
-    with pytest.raises(CheckpointError, match="their connectors have no|no learnable registers"):
+    with pytest.raises(CheckpointError, match="its connectors have no learnable registers"):
         load(other)
     for part_name in ("connectors", "audio_vae"):
         shutil.rmtree(other / part_name)
@@ -318,7 +317,7 @@ def test_videos_in_files_are_refused_before_anything_is_loaded(
 
 def test_videos_cannot_be_shared() -> None:
     configs = {"transformer": PUBLISHED["lightricks/ltx-2"]["transformer"], "vae": {}}
-    with pytest.raises(ConfigError, match="videos of policy.family=ltx_2 cannot be shared"):
+    with pytest.raises(ConfigError, match=r"videos of policy\.family=ltx_2 cannot be shared"):
         check_sharing("ltx_2", configs, tiny_sampling("ltx_2"), 2, "learner.context_parallel")
 
 
