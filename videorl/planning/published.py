@@ -5,8 +5,8 @@ The hub was not at hand. Transformers agree with those in diffusers' own convers
 `convert_hunyuan_video_to_diffusers.py`, `convert_hunyuan_video1_5_to_diffusers.py`,
 `convert_ltx2_to_diffusers.py`; those of LTX-Video and Mochi are the defaults of their classes; of
 HunyuanVideo 1.5, LTX-Video and Mochi float32 files are assumed, of LTX-2 half precision and Gemma 3
-of 12 billion parameters, and the tokens that were added to HunyuanVideo 1.5's ByT5 are guessed), the
-VAE of Wan 2.2 with copies of its `config.json` in public repositories;
+of 12 billion parameters, and the tokens that were added to HunyuanVideo 1.5's ByT5 are guessed),
+the VAE of Wan 2.2 with copies of its `config.json` in public repositories;
 `tests/unit/jobs/test_gpu_benchmark.py` holds the parameter counts of two. Only what decides sizes
 is kept: latent statistics are not.
 """

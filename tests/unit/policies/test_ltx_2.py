@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from itertools import pairwise
@@ -15,10 +16,13 @@ from diffusers import LTX2Pipeline, LTX2VideoTransformer3DModel
 from torch import Tensor
 
 from tests.families.ltx_2 import SOUND_TOKENS, save_tiny_ltx_2
+from tests.small_runs import small_recipe
 from tests.tiny import TINY, tiny_policy, tiny_sampling
 from tests.video_pairs import save_video_pairs
 from videorl.errors import ArchiveError, CheckpointError, ConfigError
 from videorl.learning.stored_pairs import check_archive
+from videorl.loop import train
+from videorl.one_process import local_parts, train_alone
 from videorl.planning.models import read_configs
 from videorl.planning.published import PUBLISHED
 from videorl.planning.shadow import latent_shape, picture_shape
@@ -27,7 +31,8 @@ from videorl.policies.checkpoints import PARTS
 from videorl.policies.ltx_2_sound import Shape, join, part
 from videorl.policies.parallel import check_sharing
 from videorl.recipes.reading import load_recipe
-from videorl.run.folder import RunFolder
+from videorl.run.folder import RunFolder, open_run
+from videorl.run.sinks import JsonlSink, read_metrics
 
 PROMPT, NEGATIVE = "a red circle  moves left ", "blue"
 SEEDS = [11, 12]
@@ -313,6 +318,26 @@ def test_videos_in_files_are_refused_before_anything_is_loaded(
     recipe.offline.archive = str(save_video_pairs(tmp_path / "pairs"))
     with pytest.raises(ArchiveError, match="has videos in files, whose sound is not read"):
         check_archive(recipe, RunFolder(tmp_path))
+
+
+def test_latents_of_an_archive_are_learned_from_at_their_own_rate(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    online = small_recipe("ltx_2", tiny_checkpoints, tmp_path / "online")
+    online.archive.latents, online.archive.videos = True, "none"
+    with open_run(online) as folder:
+        parts, progress, _ = local_parts(online, folder, JsonlSink(folder.metrics))
+        train(online, parts, progress, lambda: False)
+    offline = small_recipe("ltx_2", tiny_checkpoints, tmp_path / "offline")
+    offline.offline.archive = str(folder.archive)
+    with open_run(offline) as again:
+        assert train_alone(offline, again, lambda: False)
+    losses = [row["learn/loss"] for row in read_metrics(again.metrics)]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[1] != pytest.approx(math.log(2), abs=1e-6)
+    offline.sampling.fps = 23.0
+    with pytest.raises(ArchiveError, match=r"sampling\.fps=24\.0, but this recipe has .*=23\.0"):
+        check_archive(offline, again)
 
 
 def test_videos_cannot_be_shared() -> None:
