@@ -77,9 +77,10 @@ def _build(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Any:
     kind = load_family(counts.recipe.policy.family).model_classes[name]
     is_of_diffusers = not hasattr(kind, "config_class")  # and not of transformers
     with torch.device("meta"):
-        made = kind.from_config if is_of_diffusers else _of_transformers(kind)
+        made: Any = kind.from_config if is_of_diffusers else _of_transformers(kind)
+        model: Any = made(dict(settings))
         # Diffusers' own `to` warns of layers to keep in float32, of which there are none.
-        model = torch.nn.Module.to(made(dict(settings)), _dtype(counts, name))
+        torch.nn.Module.to(model, _dtype(counts, name))
     if not is_of_diffusers:
         model.tie_weights()  # which the cast undoes on the meta device
     return model

@@ -124,9 +124,10 @@ def build_shadow(
 def latent_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
     """Return [C, T, H, W] of the latents of one video, its sound included if it has one."""
     family = load_family(recipe.policy.family)
-    channels, *size = picture_shape(recipe, configs)
-    added = family.added_frames(configs.parts["transformer"], tuple(size), recipe.sampling)
-    return channels, size[0] + added, size[1], size[2]
+    channels, frames, rows, columns = picture_shape(recipe, configs)
+    size = (frames, rows, columns)
+    added = family.added_frames(configs.parts["transformer"], size, recipe.sampling)
+    return channels, frames + added, rows, columns
 
 
 def picture_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:

@@ -26,6 +26,7 @@ from videorl.policies.ltx_2_sound import (
     PICTURE,
     Connected,
     Shape,
+    Unread,
     changed_velocities,
     in_place,
     join,
@@ -330,6 +331,12 @@ class LTX2(PlainFamily):
     def blocks(self, transformer: Any) -> nn.ModuleList:
         """Return the blocks."""
         return transformer.transformer_blocks
+
+    def keep_blocks(self, transformer: Any, count: int) -> None:
+        """Remove also what makes the sound for a block that is gone."""
+        super().keep_blocks(transformer, count)
+        last = transformer.transformer_blocks[-1]
+        last.video_to_audio_attn, last.audio_ff = Unread(), nn.Identity()
 
     def decode(self, pipeline: Any, x0_BCTHW: Tensor, num_frames: int) -> Tensor:
         """Return the pixels of the picture's latents, of zero mean and unit variance per channel.

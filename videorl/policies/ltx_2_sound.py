@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from videorl.policies.steps import Change, StepCallback
 
@@ -125,6 +125,14 @@ class Connected:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the text of the picture, that of the sound, and the mask."""
         return prompt_embeds[..., : self.width], prompt_embeds[..., self.width :], mask
+
+
+class Unread(nn.Module):
+    """In the place of an attention whose result nothing reads."""
+
+    def forward(self, hidden_states: Tensor, **_: Any) -> Tensor:
+        """Return what it is given."""
+        return hidden_states
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from videorl.config import PolicyConfig, SamplingConfig
 from videorl.embedding import Embedding, plain
 from videorl.policies.calls import call_options
-from videorl.policies.family import is_guided
 from videorl.policies.steps import Change, changed_steps
 from videorl.policies.texts import check_length, pad
 from videorl.processes.rectified_flow import RectifiedFlow
@@ -85,7 +84,7 @@ class PlainFamily:
 
     def forwards_per_step(self, sampling: SamplingConfig) -> int:
         """Return 2 where there is guidance by the negative prompt, else 1."""
-        return 2 if is_guided(self, sampling) else 1
+        return 2 if getattr(sampling, self.negative_guidance) > 1 else 1
 
     def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
         """Return all."""

@@ -163,12 +163,13 @@ def test_what_is_left_over_costs_no_loss(tiny_checkpoints: dict[str, Path], dtyp
     policy = load(tiny_checkpoints["ltx_2"], dtype=dtype)
     prompt, negative = policy.encode([PROMPT, NEGATIVE])
     x0 = policy.sample(prompt, negative, SEEDS)
-    noise, t_B = torch.randn(x0.shape), torch.tensor([0.3, 0.9])
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    t_B = torch.tensor([0.3, 0.9])
     x_t = policy.process.corrupt(x0, noise, t_B)
     error = policy.predict(x_t, t_B, [prompt] * 2, "policy") - policy.process.target(x0, noise, t_B)
     tokens = error[:, :, 3:].flatten(2)
     torch.testing.assert_close(tokens[..., SOUND_TOKENS:], torch.zeros(2, 8, 7), atol=1e-6, rtol=0)
-    assert (tokens[..., :SOUND_TOKENS].abs() > 1e-3).all(dim=1).all(), "the sound does"
+    assert (tokens[..., :SOUND_TOKENS].abs().mean(dim=1) > 0.1).all(), "the sound does"
     at_once = policy.predict(x_t, torch.zeros(2), [prompt] * 2, "policy")
     assert at_once[:, :, :3].isfinite().all()
 
@@ -250,7 +251,7 @@ def changed(folder: Path, to: Path, file: str, **settings: Any) -> Path:
 
 
 def test_what_the_pipeline_cannot_do_is_refused(tiny_checkpoints: dict[str, Path]) -> None:
-    for settings, said in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"num_inference_steps": 1}, "num_inference_steps must be 2 or more.* got 1"),
         ({"height": 48}, "multiples of 32 for this model, got 48 and 32"),
         ({"num_frames": 6}, r"num_frames must be a multiple of 2 plus 1.* got 6"),
@@ -258,7 +259,8 @@ def test_what_the_pipeline_cannot_do_is_refused(tiny_checkpoints: dict[str, Path
         ({"flow_shift": 3.0}, "flow_shift must be null"),
         ({"step_cache": "taylorseer"}, "step_cache must be none for this model"),
         ({"stg_scale": 1.0, "stg_blocks": [0]}, r"stg_scale must be 0 .*perturbed_attn=false"),
-    ):
+    )
+    for settings, said in cases:
         with pytest.raises(ConfigError, match=said):
             load(tiny_checkpoints["ltx_2"], **settings)
 
