@@ -23,6 +23,8 @@ from videorl.errors import ArchiveError, CheckpointError, ConfigError
 from videorl.learning.stored_pairs import check_archive
 from videorl.loop import train
 from videorl.one_process import local_parts, train_alone
+from videorl.planning.encoder import count_encoder
+from videorl.planning.memory import PolicyCounts
 from videorl.planning.models import read_configs
 from videorl.planning.published import PUBLISHED
 from videorl.planning.shadow import latent_shape, picture_shape
@@ -368,6 +370,35 @@ def test_the_published_transformer_has_19_billion_parameters() -> None:
         if "audio" not in name and "av_cross" not in name
     )
     assert picture == pytest.approx(13.1e9, rel=0.01)
+
+
+def test_plans_count_gemma_and_the_connectors(tiny_checkpoints: dict[str, Path]) -> None:
+    folder = tiny_checkpoints["ltx_2"]
+    recipe = load_recipe("ltx_2", [f"policy.path={folder}", "sampling.max_sequence_length=16"])
+    counts = PolicyCounts(recipe, read_configs(str(folder)))
+    found, stock = count_encoder(counts), stock_of(folder)
+    assert found.numbers == {
+        name: sum(each.numel() for each in getattr(stock, name).parameters())
+        for name in ("text_encoder", "connectors")
+    }
+    # Hidden states of an embedding and two layers, stacked and flattened, beside the logits.
+    all_layers = 3 * 16 * 16 * counts.dtype.itemsize
+    assert found.memory.activations >= 2 * all_layers
+    assert (counts.guided, counts.forwards) == (2, 3), "one more without attention between both"
+    recipe.sampling.modality_scale = 1.0
+    assert (counts.guided, counts.forwards) == (2, 2)
+
+
+def test_guidance_is_the_pipeline_s_own_unless_a_recipe_says_it() -> None:
+    """Its defaults, but for what does nothing of LTX-2."""
+    for path, scale, blocks in (("Lightricks/LTX-2", 0.0, []), ("some/LTX-2.3-dev", 1.0, [28])):
+        made = load_recipe("ltx_2", [f"policy.path={path}"]).sampling
+        assert (made.guidance_scale, made.audio_guidance_scale) == (3.0, 7.0)
+        assert (made.modality_scale, made.guidance_rescale) == (3.0, 0.7)
+        assert (made.stg_scale, made.stg_blocks) == (scale, blocks)
+    said = r"stg_scale and sampling\.stg_blocks must be given together"
+    with pytest.raises(ConfigError, match=said):
+        load_recipe("ltx_2", ["sampling.stg_scale=1"])
 
 
 def test_a_published_video_has_one_frame_of_sound_in_plans() -> None:
