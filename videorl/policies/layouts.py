@@ -22,6 +22,7 @@ FAMILY_OF = {
     "HunyuanVideo15Pipeline": "hunyuan_video_1_5",
 }
 """What `kind_of` says of a `model_index.json` -> the built-in family that reads it."""
+_GEMMA = "Gemma3ForConditionalGeneration"
 _STEMS = ("diffusion_pytorch_model", "model")
 _VARIANT = re.compile(r"\.(fp16|bf16)(?=[.-])")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -187,6 +188,11 @@ def problem_of_index(place: str, index: Mapping[str, Any], pipeline: str) -> str
     if pipeline == "WanImageToVideoPipeline" and found == "WanPipeline":
         # Wan 2.2 TI2V is one model for both, published as this class.
         found = pipeline if index.get("expand_timesteps") else found
+    if found == pipeline == "LTX2Pipeline" and (other := _other_gemma(index)):
+        return (
+            f"{place} has a {other} as its text encoder (LTX-2.5), but policy.family=ltx_2 reads "
+            f"LTX-2 and LTX-2.3, which have a {_GEMMA}: give one of these"
+        )
     if found == pipeline:
         return None
     said = f"{place} holds a {found}, but policy.family needs a {pipeline}"
@@ -197,6 +203,12 @@ def problem_of_index(place: str, index: Mapping[str, Any], pipeline: str) -> str
         f"{said}; no family reads a {found}: built in are {families}. Give a model of one of them, "
         "or a family of your own (docs/extending.md)"
     )
+
+
+def _other_gemma(index: Mapping[str, Any]) -> str | None:
+    """Return the class of LTX-2's text encoder if it is not the one that is read."""
+    found = (index.get("text_encoder") or [None, _GEMMA])[1]
+    return None if found == _GEMMA else str(found)
 
 
 def _has(pattern: str, name: str) -> bool:

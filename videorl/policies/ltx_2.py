@@ -77,18 +77,7 @@ class LTX2(PlainFamily):
     """Diffusers' plan splits the picture's tokens, but not their places for the sound to read."""
 
     def pipeline_options(self, folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what stands for the sound's VAE, and no vocoder.
-
-        Raises:
-            ConfigError: The text encoder is another, as LTX-2.5 has it.
-        """
-        encoder = index.get("text_encoder", (None, "Gemma3ForConditionalGeneration"))[1]
-        if encoder != "Gemma3ForConditionalGeneration":
-            raise ConfigError(
-                f"policy.path: {folder} has a {encoder} as its text encoder, but "
-                "policy.family=ltx_2 reads LTX-2 and LTX-2.3, which have "
-                "Gemma3ForConditionalGeneration"
-            )
+        """Return what stands for the sound's VAE, and no vocoder."""
         # Not there for plans and for encoders of text, which do not look at its sizes.
         file = folder / "audio_vae/config.json"
         config = read_json(file) if file.is_file() else {}

@@ -302,7 +302,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_weights_are_read(
         "model_index.json",
         text_encoder=["transformers", "Gemma4UnifiedForConditionalGeneration"],
     )
-    with pytest.raises(ConfigError, match=r"has a Gemma4Unified.* reads LTX-2 and LTX-2\.3"):
+    with pytest.raises(ConfigError, match=r"has a Gemma4Unified.*ltx_2 reads LTX-2 and LTX-2\.3"):
         load(other)
     other = changed(folder, tmp_path / "audio", "audio_vae/config.json", latent_channels=3)
     with pytest.raises(CheckpointError, match=r"reads 8 numbers .* audio_vae makes 3 × 4"):
