@@ -118,7 +118,8 @@ def test_a_learner_s_prediction_is_the_stock_pipeline_s_own_model_call(
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def record(_: Any, positional: Any, named: dict[str, Any], output: tuple[Tensor]) -> None:
-        calls.append((named["hidden_states"], named["timestep"], output[0]))
+        tiny = TINY[family]
+        calls.append((tiny.noisy(named), named["timestep"], tiny.predicted(output)))
 
     for name in TINY[family].transformers:
         getattr(stock, name).register_forward_hook(record, with_kwargs=True)

@@ -6,6 +6,7 @@ from tests.families import (
     cogvideox,
     hunyuan_video,
     hunyuan_video_1_5,
+    ltx_2,
     ltx_video,
     mochi,
     open_sora,
@@ -18,6 +19,7 @@ from tests.families.tiny_family import TinyFamily
 TINY: dict[str, TinyFamily] = {
     "wan": wan.TINY,
     "cogvideox": cogvideox.TINY,
+    "ltx_2": ltx_2.TINY,
     "ltx_video": ltx_video.TINY,
     "hunyuan_video": hunyuan_video.TINY,
     "wan_i2v": wan_i2v.TINY,

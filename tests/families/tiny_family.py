@@ -85,6 +85,16 @@ class TinyFamily:
                 load_into_transformer_2=True,
             )
 
+    def noisy(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Return the noisy latents among the arguments of the stock transformer, as it has them."""
+        return inputs["hidden_states"]
+
+    def predicted(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return what the stock transformer predicts of them, in the same order."""
+        return outputs[0]
+
+    has_files: bool = True
+    """Whether videos in files can be learned from."""
     reconstructed: Callable[[Any, Tensor], Tensor] = stock_reconstruction
     """Encodes and decodes pixels in [-1, 1] with the VAE."""
     latent_frames: Callable[[int], int] = lambda num_frames: (num_frames - 1) // 2 + 1

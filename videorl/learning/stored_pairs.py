@@ -24,7 +24,7 @@ from videorl.data.preference_videos import has_videos, read_video_pairs, write_l
 from videorl.data.preferences import Preferences, read_preferences
 from videorl.errors import ArchiveError
 from videorl.learning.usable import Usable
-from videorl.policies import load_family, load_policy, takes_images
+from videorl.policies import WITH_SOUND, load_family, load_policy, takes_images
 from videorl.run.folder import RunFolder
 from videorl.seeds import derive_seed
 from videorl.types import (
@@ -123,6 +123,12 @@ def check_archive(recipe: Recipe, folder: RunFolder) -> None:
         ArchiveError: There is none, its table cannot be learned from, or it is of another model.
     """
     check_origin(recipe)
+    if recipe.policy.family in WITH_SOUND and has_videos(Path(recipe.offline.archive)):
+        raise ArchiveError(
+            f"offline.archive={recipe.offline.archive} has videos in files, whose sound is not "
+            f"read, but policy.family={recipe.policy.family} learns from picture and sound: give "
+            "the archive of a run with this model, which keeps the latents of both"
+        )
     if not has_videos(archive := Path(recipe.offline.archive)):
         images = read_preferences(archive).images
     elif folder.latents.exists():
@@ -153,9 +159,11 @@ def check_origin(recipe: Recipe) -> None:
     if not ((path / "pairs").is_dir() and config.is_file()):
         return
     origin = OmegaConf.load(config)
-    made = {key: OmegaConf.select(origin, key) for key in (*_OF_LATENTS, "policy.path")}
+    # As many latents of another rate may be picture and sound in other places.
+    of_latents = _OF_LATENTS + (("sampling.fps",) if recipe.policy.family in WITH_SOUND else ())
+    made = {key: OmegaConf.select(origin, key) for key in (*of_latents, "policy.path")}
     wanted = {key: OmegaConf.select(OmegaConf.structured(recipe), key) for key in made}
-    if other := [key for key in _OF_LATENTS if made[key] != wanted[key]]:
+    if other := [key for key in of_latents if made[key] != wanted[key]]:
         raise ArchiveError(
             f"offline.archive={path} is of a run with "
             + ", ".join(f"{key}={made[key]}" for key in other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from videorl.policies.stock_pipeline import IMAGE_ENCODER_DTYPE
 
 _LAYERS = ("num_layers", "num_hidden_layers")
 """What configurations call the number of layers."""
+_INNER = "text_config"
+"""Where they are of a model that also sees pictures; it is one that returns every layer."""
 _PER_LAYER = ("layer_types",)
 """Lists in configurations with an entry per layer."""
 
@@ -54,24 +56,38 @@ def _work(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Count
 
     Without gradient a layer's activations are gone before the next one's.
     """
-    key = next((key for key in _LAYERS if key in settings), None)
+    inner = settings.get(_INNER, settings)
+    key = next((key for key in _LAYERS if key in inner), None)
     if key is None:  # several models in one
         return _encode(counts, name, settings)
     one, two = (_encode(counts, name, _cut(settings, key, number)) for number in (1, 2))
-    return Counted(one.num_bytes, one.towards(two, settings[key] - 1).flops)
+    # Of all that it hands on, a layer more is a tensor more.
+    grows = one.towards(two, inner[key] - 1)
+    return grows if _INNER in settings else Counted(one.num_bytes, grows.flops)
 
 
 def _cut(settings: Mapping[str, Any], key: str, layers: int) -> Mapping[str, Any]:
+    if inner := settings.get(_INNER):
+        return {**settings, _INNER: _cut(inner, key, layers)}
     lists = {name: settings[name][:layers] for name in _PER_LAYER if settings.get(name)}
     return {**settings, **lists, key: layers}
 
 
 def _build(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Any:
     kind = load_family(counts.recipe.policy.family).model_classes[name]
+    is_of_diffusers = not hasattr(kind, "config_class")  # and not of transformers
     with torch.device("meta"):
-        model = kind(kind.config_class.from_dict(dict(settings))).to(_dtype(counts, name))
-    model.tie_weights()  # which the cast undoes on the meta device
+        made: Any = kind.from_config if is_of_diffusers else _of_transformers(kind)
+        model: Any = made(dict(settings))
+        # Diffusers' own `to` warns of layers to keep in float32, of which there are none.
+        torch.nn.Module.to(model, _dtype(counts, name))
+    if not is_of_diffusers:
+        model.tie_weights()  # which the cast undoes on the meta device
     return model
+
+
+def _of_transformers(kind: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda settings: kind(kind.config_class.from_dict(settings))
 
 
 def _dtype(counts: PolicyCounts, name: str) -> torch.dtype:
@@ -83,12 +99,10 @@ def _encode(counts: PolicyCounts, name: str, settings: Mapping[str, Any]) -> Cou
     model = _build(counts, name, settings)
     with without_numbers(), torch.no_grad():
         make_fake([model])
-        if model.main_input_name == "pixel_values":
+        if getattr(model, "main_input_name", None) == "pixel_values":
             side = model.config.image_size
             pixels = torch.zeros(1, 3, side, side, dtype=_dtype(counts, name))
             return count(lambda: model(pixel_values=pixels))
         family = load_family(counts.recipe.policy.family)
-        length = family.encoder_tokens(name, settings, sampling)
-        tokens = torch.zeros(1, length, dtype=torch.long)
-        mask = torch.ones_like(tokens)
-        return count(lambda: model(input_ids=tokens, attention_mask=mask))
+        given = family.encoder_arguments(name, settings, sampling, _dtype(counts, name))
+        return count(lambda: model(**given))

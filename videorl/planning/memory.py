@@ -185,8 +185,13 @@ class PolicyCounts:
 
     @property
     def guided(self) -> int:
-        """Forwards of a step of the sampler for one video."""
+        """Videos that are computed for one, at once, in a step of the sampler."""
         return 2 if is_guided(self._family, self.recipe.sampling) else 1
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of a step of the sampler for one video."""
+        return self._family.forwards_per_step(self.recipe.sampling)
 
     def _shared_by(self, degree: int, whole: Counted, num_videos: int = 1) -> Counted:
         """Return what each of `degree` processes needs that share the videos that `whole` counts.

@@ -2,11 +2,13 @@
 
 The hub was not at hand. Transformers agree with those in diffusers' own conversion scripts
 (`convert_wan_to_diffusers.py`, `convert_cogvideox_to_diffusers.py`,
-`convert_hunyuan_video_to_diffusers.py`, `convert_hunyuan_video1_5_to_diffusers.py`; those of
-LTX-Video and Mochi are the defaults of their classes; of these three float32 files are assumed, and
-the tokens that were added to HunyuanVideo 1.5's ByT5 are guessed), the VAE of Wan 2.2 with copies
-of its `config.json` in public repositories; `tests/unit/jobs/test_gpu_benchmark.py` holds the
-parameter counts of two. Only what decides sizes is kept: latent statistics are not.
+`convert_hunyuan_video_to_diffusers.py`, `convert_hunyuan_video1_5_to_diffusers.py`,
+`convert_ltx2_to_diffusers.py`; those of LTX-Video and Mochi are the defaults of their classes; of
+HunyuanVideo 1.5, LTX-Video and Mochi float32 files are assumed, of LTX-2 half precision and Gemma 3
+of 12 billion parameters, and the tokens that were added to HunyuanVideo 1.5's ByT5 are guessed),
+the VAE of Wan 2.2 with copies of its `config.json` in public repositories;
+`tests/unit/jobs/test_gpu_benchmark.py` holds the parameter counts of two. Only what decides sizes
+is kept: latent statistics are not.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 from videorl.planning.published_others import (
     HUNYUAN_VIDEO,
+    LTX_2,
     LTX_VIDEO,
     MOCHI,
     OPEN_SORA,
@@ -179,6 +182,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "thudm/cogvideox-5b": _cogvideox(48, 42, 1.0, True),
     "zai-org/cogvideox-2b": _cogvideox(30, 30, 3.0, False),
     "zai-org/cogvideox-5b": _cogvideox(48, 42, 1.0, True),
+    "lightricks/ltx-2": LTX_2,
     "lightricks/ltx-video": LTX_VIDEO,
     "genmo/mochi-1-preview": MOCHI,
     "hpcai-tech/opensora-stdit-v3": OPEN_SORA,

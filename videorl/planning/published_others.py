@@ -65,7 +65,7 @@ HUNYUAN_VIDEO: dict[str, Any] = {
     "stored": {"transformer": 2, "vae": 2, "text_encoder": 2, "text_encoder_2": 2},
 }
 
-LTX_VIDEO = {
+LTX_VIDEO: dict[str, Any] = {
     "index": {
         "_class_name": "LTXPipeline",
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
@@ -102,6 +102,67 @@ LTX_VIDEO = {
         "shift_terminal": 0.1,
     },
     "stored": {"transformer": 4, "vae": 4, "text_encoder": 4},
+}
+LTX_2: dict[str, Any] = {
+    "index": {
+        "_class_name": "LTX2Pipeline",
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "connectors": ["ltx2", "LTX2TextConnectors"],
+        "text_encoder": ["transformers", "Gemma3ForConditionalGeneration"],
+    },
+    "transformer": {
+        "in_channels": 128,
+        "out_channels": 128,
+        "num_attention_heads": 32,
+        "attention_head_dim": 128,
+        "cross_attention_dim": 4096,
+        "audio_in_channels": 128,
+        "audio_out_channels": 128,
+        "audio_num_attention_heads": 32,
+        "audio_attention_head_dim": 64,
+        "audio_cross_attention_dim": 2048,
+        "num_layers": 48,
+        "caption_channels": 3840,
+        "patch_size": 1,
+        "patch_size_t": 1,
+        "rope_type": "split",
+    },
+    "vae": {
+        "latent_channels": 128,
+        "block_out_channels": [256, 512, 1024, 2048],
+        "decoder_block_out_channels": [256, 512, 1024],
+        "layers_per_block": [4, 6, 6, 2, 2],
+        "decoder_layers_per_block": [5, 5, 5, 5],
+        "patch_size": 4,
+        "patch_size_t": 1,
+        "spatial_compression_ratio": 32,
+        "temporal_compression_ratio": 8,
+        "decoder_causal": False,
+    },
+    "connectors": {"caption_channels": 3840, "text_proj_in_factor": 49, "rope_type": "split"},
+    "text_encoder": {
+        "text_config": {
+            "vocab_size": 262208,
+            "hidden_size": 3840,
+            "intermediate_size": 15360,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 256,
+            "sliding_window": 1024,
+        },
+        "vision_config": {
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "image_size": 896,
+            "patch_size": 14,
+        },
+        "mm_tokens_per_image": 256,
+    },
+    "scheduler": LTX_VIDEO["scheduler"],
+    "stored": {"transformer": 2, "vae": 2, "text_encoder": 2, "connectors": 2},
 }
 MOCHI = {
     "index": {

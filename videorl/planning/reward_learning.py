@@ -20,7 +20,7 @@ from videorl.planning.linear import from_few
 from videorl.planning.memory import PolicyCounts
 from videorl.planning.rates import FLOAT32
 from videorl.planning.rewards import reward_with_gradient
-from videorl.planning.shadow import Shadow, batch_of, latent_shape
+from videorl.planning.shadow import Shadow, batch_of, latent_shape, picture_shape
 from videorl.policies import load_family
 from videorl.policies.decoding import HOST
 from videorl.policies.family import pixel_frames
@@ -191,7 +191,7 @@ def _calls(
 def _decoding(counts: PolicyCounts, objective: RewardObjective) -> Decoding:
     """Count two short clips of at most two tiles a side; the rest lies on the line through them."""
     recipe, side = counts.recipe, objective.decode_tile_px
-    _, frames, *size = latent_shape(recipe, counts.configs)
+    _, frames, *size = picture_shape(recipe, counts.configs)
     shadow = counts.vae_shadow()
     tile = side // shadow.pipeline.vae_scale_factor_spatial
     small = [min(length, 2 * (tile - tile // 4)) if tile else length for length in size]
@@ -217,7 +217,7 @@ def _decoded(
     counts: PolicyCounts, shadow: Shadow, objective: RewardObjective, frames: int, size: list[int]
 ) -> tuple[float, Counted]:
     recipe, pipeline = counts.recipe, shadow.pipeline
-    channels, *_ = latent_shape(recipe, counts.configs)
+    channels, *_ = picture_shape(recipe, counts.configs)
     family = load_family(recipe.policy.family)
     num_frames = pixel_frames(family, counts.configs.parts["vae"], frames)
     sampling = replace(recipe.sampling, num_frames=num_frames)

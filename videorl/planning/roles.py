@@ -207,7 +207,7 @@ def _request_s(
 ) -> tuple[float, float | None]:
     """Return the seconds of the candidates of a prompt, as they are and with merged adapters."""
     recipe = counts.recipe
-    steps = recipe.sampling.num_inference_steps * counts.guided
+    steps = recipe.sampling.num_inference_steps * counts.forwards
     slower = FLOAT32 if counts.vae_dtype.itemsize == 4 else 1.0
     decode_s = card.seconds(slower * counts.decoding.flops, "decoding")
 

@@ -122,7 +122,16 @@ def build_shadow(
 
 
 def latent_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
-    """Return [C, T, H, W] of the latents of one video."""
+    """Return [C, T, H, W] of the latents of one video, its sound included if it has one."""
+    family = load_family(recipe.policy.family)
+    channels, frames, rows, columns = picture_shape(recipe, configs)
+    size = (frames, rows, columns)
+    added = family.added_frames(configs.parts["transformer"], size, recipe.sampling)
+    return channels, frames + added, rows, columns
+
+
+def picture_shape(recipe: Recipe, configs: Configs) -> tuple[int, int, int, int]:
+    """Return [C, T, H, W] of the latents that the VAE decodes to a video."""
     family, transformer = load_family(recipe.policy.family), configs.parts["transformer"]
     frames, rows, columns = latent_size(family, configs.parts["vae"], recipe.sampling)
     patch = transformer.get("patch_size_t") or 1

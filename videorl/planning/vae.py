@@ -11,7 +11,7 @@ from torch import Tensor
 from videorl.config import Recipe
 from videorl.planning.counting import Counted, count, make_fake, without_numbers
 from videorl.planning.models import Configs
-from videorl.planning.shadow import Shadow, latent_shape
+from videorl.planning.shadow import Shadow, picture_shape
 from videorl.policies import load_family
 from videorl.policies.family import pixel_frames
 from videorl.policies.video_codec import tile_large_frames
@@ -45,7 +45,7 @@ def count_picture(recipe: Recipe, configs: Configs, shadow: Shadow, pipeline: An
 def count_decoding(recipe: Recipe, configs: Configs, shadow: Shadow) -> Counted:
     """Count the decoding of a video, in tiles where the recipe says so; see `count_picture`."""
     family, vae = load_family(recipe.policy.family), shadow.pipeline.vae
-    channels, frames, height, width = latent_shape(recipe, configs)
+    channels, frames, height, width = picture_shape(recipe, configs)
     tile_large_frames(vae, recipe.sampling)
 
     def decoding(length: int) -> Callable[[], object]:

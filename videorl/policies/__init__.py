@@ -20,6 +20,7 @@ FAMILIES: dict[str, str] = {
     "wan": "videorl.policies.wan:Wan",
     "wan_2_2": "videorl.policies.wan_2_2:Wan22",
     "cogvideox": "videorl.policies.cogvideox:CogVideoX",
+    "ltx_2": "videorl.policies.ltx_2:LTX2",
     "ltx_video": "videorl.policies.ltx_video:LTXVideo",
     "hunyuan_video": "videorl.policies.hunyuan_video:HunyuanVideo",
     "wan_i2v": "videorl.policies.wan_i2v:WanImageToVideo",
@@ -33,6 +34,10 @@ FAMILIES: dict[str, str] = {
 
 FROM_IMAGES = frozenset({"wan_i2v"})
 """Built-in families whose prompts carry a picture; one of your own says it by `takes_images`."""
+
+
+WITH_SOUND = frozenset({"ltx_2"})
+"""Built-in families whose candidates are picture and sound of one length in seconds."""
 
 
 def takes_images(name: str) -> bool:

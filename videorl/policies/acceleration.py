@@ -146,7 +146,8 @@ def _check(family: Family, transformer: Any, sampling: SamplingConfig) -> None:
         return
     blocks = family.blocks(transformer)
     is_known = _has_output if sampling.step_cache == TAYLORSEER else _is_known
-    if not (hasattr(transformer, "enable_cache") and is_known(transformer, type(blocks[0]))):
+    is_fit = getattr(family, "caches_steps", True) and hasattr(transformer, "enable_cache")
+    if not (is_fit and is_known(transformer, type(blocks[0]))):
         raise ConfigError(
             f"sampling.step_cache must be none for this model: diffusers cannot put its cache of "
             f"steps into a {name}, got {sampling.step_cache}"

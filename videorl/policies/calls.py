@@ -52,6 +52,26 @@ def _shift(folder: Path, kind: Any, shift: float) -> dict[str, Any]:
     )
 
 
+_JOINT_GUIDANCE: Mapping[str, Any] = {
+    "audio_guidance_scale": None,
+    "stg_scale": 0.0,
+    "stg_blocks": [],
+    "modality_scale": 1.0,
+    "guidance_rescale": 0.0,
+}
+"""Setting that only LTX-2 has -> its value for all other models."""
+
+
+def _refuse_joint_guidance(sampling: SamplingConfig) -> None:
+    for name, off in _JOINT_GUIDANCE.items():
+        if (value := getattr(sampling, name)) != off:
+            wanted = "null" if off is None else f"{off}"
+            raise ConfigError(
+                f"sampling.{name} must be {wanted} for this model: only LTX-2 "
+                f"(policy.family=ltx_2) has it, got {value}"
+            )
+
+
 def call_options(pipeline_class: Any, sampling: SamplingConfig) -> dict[str, Any]:
     """Return what of the settings every call of the stock pipeline takes.
 
@@ -78,6 +98,8 @@ def call_options(pipeline_class: Any, sampling: SamplingConfig) -> dict[str, Any
             "sampling.guidance_scale_2 must be null for this model: only Wan 2.2 A14B "
             f"(policy.family=wan_2_2) has a second transformer, got {sampling.guidance_scale_2}"
         )
+    if "modality_scale" not in known:
+        _refuse_joint_guidance(sampling)
     if not sampling.dynamic_guidance:
         return options
     if "use_dynamic_cfg" not in known:

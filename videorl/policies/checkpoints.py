@@ -37,6 +37,7 @@ _OWNERS = {
     "tokenizer": "text_encoder",
     "image_encoder": "text_encoder",
     "image_processor": "text_encoder",
+    "connectors": "text_encoder",
 }
 """Component without its number -> the part that it is loaded with; models are parts of their own:
 `transformer_2` is loaded with the transformer."""
@@ -74,6 +75,8 @@ def _small_files(index: Mapping[str, Any], parts: Collection[str]) -> list[str]:
     needed = components(index, parts)
     # Every pipeline has these; the VAE's config says how large latents are, so samplers need it.
     needed += [*({"scheduler", "vae"} if "transformer" in parts else ())]
+    # LTX-2's sound is sampled, but not decoded.
+    needed += [*({"audio_vae"} & index.keys() if "transformer" in parts else ())]
     needed += [*({"tokenizer"} if "text_encoder" in parts else ())]
     files = {f"{name}/{_CONFIGS.get(kind(name), 'config.json')}" for name in needed}
     return ["model_index.json", *sorted(files)]

@@ -56,6 +56,8 @@ _WAN_NEGATIVE_PROMPT = (
     "形态畸形的肢体,手指融合,静止不动的画面,杂乱的背景,三条腿,背景人很多,倒着走"
 ).replace(",", "\N{FULLWIDTH COMMA}")
 
+_LTX_NEGATIVE_PROMPT = "worst quality, inconsistent motion, blurry, jittery, distorted"
+
 _TI2V = Variant(
     file="model_index.json",
     key="expand_timesteps",
@@ -152,11 +154,38 @@ DEFAULTS: dict[str, FamilyDefaults] = {
             "sampling.fps": 25.0,
             "sampling.num_inference_steps": 50,
             "sampling.guidance_scale": 3.0,
-            "sampling.negative_prompt": (
-                "worst quality, inconsistent motion, blurry, jittery, distorted"
-            ),
+            "sampling.negative_prompt": _LTX_NEGATIVE_PROMPT,
             "sampling.max_sequence_length": 128,
         },
+    ),
+    # As in the example of diffusers' pipeline, and its own defaults where the example has none.
+    "ltx_2": FamilyDefaults(
+        settings={
+            "policy.lora.target_modules": [
+                *_LAYERS,
+                *(f"audio_{name}" for name in ("ff.net.0.proj", "ff.net.2")),
+            ],
+            "sampling.num_frames": 121,
+            "sampling.height": 512,
+            "sampling.width": 768,
+            "sampling.fps": 24.0,
+            "sampling.num_inference_steps": 30,
+            "sampling.guidance_scale": 3.0,
+            "sampling.audio_guidance_scale": 7.0,
+            "sampling.modality_scale": 3.0,
+            "sampling.guidance_rescale": 0.7,
+            "sampling.negative_prompt": _LTX_NEGATIVE_PROMPT,
+            "sampling.max_sequence_length": 1024,
+        },
+        variants=(
+            Variant(  # blocks that can leave out their attention
+                file="transformer/config.json",
+                key="perturbed_attn",
+                value=True,
+                name=r"ltx-2\.3",
+                settings={"sampling.stg_scale": 1.0, "sampling.stg_blocks": [28]},
+            ),
+        ),
     ),
     "hunyuan_video": FamilyDefaults(
         settings={

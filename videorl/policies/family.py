@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +15,7 @@ from videorl.config import PolicyConfig, SamplingConfig
 from videorl.embedding import Embedding
 from videorl.errors import ConfigError
 from videorl.policies.layouts import TWO_TRANSFORMERS
+from videorl.policies.steps import Change
 from videorl.protocols import Process
 
 if TYPE_CHECKING:
@@ -93,6 +95,21 @@ class Family(Protocol):
         """Return the latent frames of a video of `num_frames` >= 1 frames."""
         ...
 
+    def added_frames(
+        self,
+        transformer_config: Mapping[str, Any],
+        latents: tuple[int, int, int],
+        sampling: SamplingConfig,
+    ) -> int:
+        """Return the frames of latents behind the video's own, such as of its sound; for plans.
+
+        Args:
+            transformer_config: Of the transformer.
+            latents: Frames, rows and columns of the video's own.
+            sampling: Frames and frame rate of the video.
+        """
+        ...
+
     def latent_channels(self, transformer_config: Mapping[str, Any]) -> int:
         """Return the channels C of latents, which are not all that a transformer reads."""
         ...
@@ -126,6 +143,23 @@ class Family(Protocol):
             config: Its configuration.
             sampling: Its `max_sequence_length`.
         """
+        ...
+
+    def encoder_arguments(
+        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Return what a model that encodes texts is called with for the longest prompt, for plans.
+
+        Args:
+            encoder: Its name in `model_index.json`, such as `text_encoder_2`.
+            config: Its configuration.
+            sampling: Its `max_sequence_length`.
+            dtype: That it computes in.
+        """
+        ...
+
+    def forwards_per_step(self, sampling: SamplingConfig) -> int:
+        """Return how often a step of the pipeline predicts for a video, for plans."""
         ...
 
     def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
@@ -248,6 +282,25 @@ class Family(Protocol):
         """
         ...
 
+    def put_out(
+        self,
+        pipeline: Any,
+        outputs: Sequence[Tensor],
+        x_t_BCTHW: Tensor,
+        t_B: Tensor,
+        sampling: SamplingConfig,
+    ) -> Tensor:
+        """Return what the transformer predicts, as `unpacked` takes it.
+
+        Args:
+            pipeline: Must have its transformer.
+            outputs: What the transformer returned.
+            x_t_BCTHW: Noisy latents in the type in which they came, on the same device.
+            t_B: Times in [0, 1], float32.
+            sampling: Size and frame rate of the videos.
+        """
+        ...
+
     def given_frames(self, pipeline: Any) -> int:
         """Return the latent frames at the beginning that prompts give, and no loss looks at."""
         ...
@@ -275,6 +328,18 @@ class Family(Protocol):
         Args:
             pipeline: Must have its transformer and scheduler.
             arguments: Of the call; those of the prompts are what `text_arguments` returns.
+        """
+        ...
+
+    def changed_steps(
+        self, pipeline: Any, change: Change, sampling: SamplingConfig
+    ) -> AbstractContextManager[None]:
+        """Inside the block, give the pipeline's solver what `change` makes of predictions.
+
+        Args:
+            pipeline: Must have its transformer and scheduler.
+            change: Is called with prediction and latents as `packed` returns them, and a timestep.
+            sampling: Size and frame rate of the videos.
         """
         ...
 

@@ -14,6 +14,7 @@ FAMILY_OF = {
     "WanPipeline" + TWO_TRANSFORMERS: "wan_2_2",
     "CogVideoXPipeline": "cogvideox",
     "LTXPipeline": "ltx_video",
+    "LTX2Pipeline": "ltx_2",
     "HunyuanVideoPipeline": "hunyuan_video",
     "WanImageToVideoPipeline": "wan_i2v",
     "MochiPipeline": "mochi",
@@ -21,14 +22,7 @@ FAMILY_OF = {
     "HunyuanVideo15Pipeline": "hunyuan_video_1_5",
 }
 """What `kind_of` says of a `model_index.json` -> the built-in family that reads it."""
-_REFUSED = {
-    "LTX2Pipeline": (
-        "its transformer denoises sound and picture together, each reading the other, so that "
-        "training one of them alone would silently give wrong results (docs/families.md says what "
-        "it would take); use LTX-Video"
-    ),
-}
-"""Class in `model_index.json` -> why there is no family for it."""
+_GEMMA = "Gemma3ForConditionalGeneration"
 _STEMS = ("diffusion_pytorch_model", "model")
 _VARIANT = re.compile(r"\.(fp16|bf16)(?=[.-])")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -72,6 +66,11 @@ _ORIGINAL: tuple[tuple[str, str, str], ...] = (
         r"(?!)",  # its files are called as any model's: the class tells it
         "a part of Open-Sora 1.2 as it is published",
         "a folder that is made of its parts, as docs/recipe_files.md says",
+    ),
+    (
+        r"ltx-2.*\.safetensors",
+        "LTX-2 in its original layout",
+        "the diffusers repository, such as Lightricks/LTX-2",
     ),
 )
 """Pattern of names that only this layout has -> what it is, what to give instead."""
@@ -189,18 +188,27 @@ def problem_of_index(place: str, index: Mapping[str, Any], pipeline: str) -> str
     if pipeline == "WanImageToVideoPipeline" and found == "WanPipeline":
         # Wan 2.2 TI2V is one model for both, published as this class.
         found = pipeline if index.get("expand_timesteps") else found
+    if found == pipeline == "LTX2Pipeline" and (other := _other_gemma(index)):
+        return (
+            f"{place} has a {other} as its text encoder (LTX-2.5), but policy.family=ltx_2 reads "
+            f"LTX-2 and LTX-2.3, which have a {_GEMMA}: give one of these"
+        )
     if found == pipeline:
         return None
     said = f"{place} holds a {found}, but policy.family needs a {pipeline}"
     if family := FAMILY_OF.get(found):
         return f"{said}: set policy.family={family}"
-    if reason := _REFUSED.get(str(found)):
-        return f"{place} holds a {found}, which cannot be aligned: {reason}"
     families = ", ".join(f"{family} ({pipeline})" for pipeline, family in FAMILY_OF.items())
     return (
         f"{said}; no family reads a {found}: built in are {families}. Give a model of one of them, "
         "or a family of your own (docs/extending.md)"
     )
+
+
+def _other_gemma(index: Mapping[str, Any]) -> str | None:
+    """Return the class of LTX-2's text encoder if it is not the one that is read."""
+    found = (index.get("text_encoder") or [None, _GEMMA])[1]
+    return None if found == _GEMMA else str(found)
 
 
 def _has(pattern: str, name: str) -> bool:

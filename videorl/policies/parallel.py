@@ -49,8 +49,9 @@ def check_sharing(
     if not _has_plan(family):
         raise ConfigError(
             f"{setting}={degree}, but videos of policy.family={family_name} cannot be shared: "
-            f"{family.model_classes['transformer'].__name__} has no `_cp_plan` in diffusers, and "
-            f"the family no `context_parallel_plan` (docs/extending.md); set {setting}=1"
+            f"{family.model_classes['transformer'].__name__} has no `_cp_plan` in diffusers that "
+            "fits, and the family no `context_parallel_plan` (docs/extending.md); set "
+            f"{setting}=1"
         )
     transformer = configs["transformer"]
     tokens = num_tokens(transformer, latent_size(family, configs["vae"], sampling))
@@ -127,6 +128,8 @@ def share_videos(policy: Any, config: PolicyConfig, degree: int) -> None:
 
 
 def _has_plan(family: Family) -> bool:
+    if not getattr(family, "shares_videos", True):
+        return False
     has_own = hasattr(family, "context_parallel_plan")
     return has_own or getattr(family.model_classes["transformer"], "_cp_plan", None) is not None
 

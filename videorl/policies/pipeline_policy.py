@@ -24,7 +24,7 @@ from videorl.policies.family import Family, is_guided
 from videorl.policies.full import train_everything
 from videorl.policies.images import encode_condition
 from videorl.policies.lora import filled
-from videorl.policies.steps import Change, StepCallback, changed_steps, kept_latents
+from videorl.policies.steps import Change, StepCallback, kept_latents
 from videorl.policies.trained import TrainedWeights
 from videorl.policies.video_codec import VideoCodec, tile_large_frames
 from videorl.protocols import Process, Role
@@ -238,8 +238,10 @@ class PipelinePolicy:
             self._weights().using(role) as transformer,
             self._mixed_precision(),
         ):
-            prediction = transformer(**inputs, return_dict=False)[0]
-        return self._family.predicted(self._ours(prediction.float()), x_t_BCTHW, t_B, text)
+            outputs = transformer(**inputs, return_dict=False)
+        given = (self._pipeline, outputs, x_t_BCTHW, t_B, self._sampling)
+        prediction = self._ours(self._family.put_out(*given))
+        return self._family.predicted(prediction, x_t_BCTHW, t_B, text)
 
     def blocks(self) -> torch.nn.ModuleList:
         """Return the transformer's blocks."""
@@ -283,7 +285,7 @@ class PipelinePolicy:
             changed = changed if self._family.prediction_sign > 0 else -changed
             return self._family.packed(self._pipeline, changed)
 
-        return changed_steps(self._pipeline.scheduler, ours)
+        return self._family.changed_steps(self._pipeline, ours, self._sampling)
 
     def trainable_module(self) -> torch.nn.Module:
         """Return the transformer, or both; in LoRA mode only policy adapters require gradients."""

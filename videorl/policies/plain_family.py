@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from videorl.config import PolicyConfig, SamplingConfig
 from videorl.embedding import Embedding, plain
 from videorl.policies.calls import call_options
+from videorl.policies.steps import Change, changed_steps
 from videorl.policies.texts import check_length, pad
 from videorl.processes.rectified_flow import RectifiedFlow
 from videorl.protocols import Process
@@ -42,6 +44,15 @@ class PlainFamily:
         """Return a latent frame for the first frame, and one for every `strides` of the others."""
         return (num_frames - 1) // self.strides(vae_config)[0] + 1
 
+    def added_frames(
+        self,
+        transformer_config: Mapping[str, Any],
+        latents: tuple[int, int, int],
+        sampling: SamplingConfig,
+    ) -> int:
+        """Return 0: latents are those of the video alone."""
+        return 0
+
     def latent_channels(self, transformer_config: Mapping[str, Any]) -> int:
         """Return the transformer's input channels: it reads latents and nothing beside them."""
         return transformer_config["in_channels"]
@@ -62,6 +73,18 @@ class PlainFamily:
         """Return `sampling.max_sequence_length`, or as many as the encoder has positions."""
         longest = sampling.max_sequence_length
         return min(longest, config.get("max_position_embeddings") or longest)
+
+    def encoder_arguments(
+        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Return tokens [1, L] and their mask."""
+        length = self.encoder_tokens(encoder, config, sampling)
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+    def forwards_per_step(self, sampling: SamplingConfig) -> int:
+        """Return 2 where there is guidance by the negative prompt, else 1."""
+        return 2 if getattr(sampling, self.negative_guidance) > 1 else 1
 
     def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
         """Return all."""
@@ -177,6 +200,17 @@ class PlainFamily:
             **self.conditions(pipeline, x_t_BCTHW, t_B, sampling),
         }
 
+    def put_out(
+        self,
+        pipeline: Any,
+        outputs: Sequence[Tensor],
+        x_t_BCTHW: Tensor,
+        t_B: Tensor,
+        sampling: SamplingConfig,
+    ) -> Tensor:
+        """Return the first output in float32."""
+        return outputs[0].float()
+
     def given_frames(self, pipeline: Any) -> int:
         """Return 0: all frames are predicted."""
         return 0
@@ -194,6 +228,12 @@ class PlainFamily:
     def call(self, pipeline: Any, arguments: Mapping[str, Any]) -> Any:
         """Call the pipeline."""
         return pipeline(**arguments)
+
+    def changed_steps(
+        self, pipeline: Any, change: Change, sampling: SamplingConfig
+    ) -> AbstractContextManager[None]:
+        """Change what the scheduler is given."""
+        return changed_steps(pipeline.scheduler, change)
 
     def packed(self, pipeline: Any, latents_BCTHW: Tensor) -> Tensor:
         """Return the latents as they are."""

@@ -98,6 +98,7 @@ def sampling_problems(sampling: SamplingConfig) -> Iterator[Problem]:
                 f"is {sampling.guidance_scale:g}: without the first there is no guidance at all, "
                 f"got {second:g}"
             )
+    yield from _joint_guidance_problems(sampling)
     if sampling.flow_shift is not None:
         yield above("sampling.flow_shift", sampling.flow_shift, 0)
     yield at_least("sampling.max_sequence_length", sampling.max_sequence_length, 1)
@@ -108,3 +109,20 @@ def sampling_problems(sampling: SamplingConfig) -> Iterator[Problem]:
     yield above("sampling.step_cache_threshold", sampling.step_cache_threshold, 0)
     yield at_least("sampling.step_cache_interval", sampling.step_cache_interval, 2)
     yield one_of("sampling.vae_tiling", sampling.vae_tiling, ("auto", True, False))
+
+
+def _joint_guidance_problems(sampling: SamplingConfig) -> Iterator[Problem]:
+    """Yield what is wrong with the settings of LTX-2, whose picture and sound guide each other."""
+    if sampling.audio_guidance_scale is not None:
+        yield at_least("sampling.audio_guidance_scale", sampling.audio_guidance_scale, 1)
+    yield at_least("sampling.stg_scale", sampling.stg_scale, 0)
+    if (sampling.stg_scale > 0) != bool(sampling.stg_blocks):
+        yield (
+            "sampling.stg_scale and sampling.stg_blocks must be given together (a scale above 0, "
+            f"and at least one block), got {sampling.stg_scale:g} and {list(sampling.stg_blocks)}"
+        )
+    yield at_least("sampling.modality_scale", sampling.modality_scale, 1)
+    if not 0 <= sampling.guidance_rescale <= 1:
+        yield (
+            f"sampling.guidance_rescale must be between 0 and 1, got {sampling.guidance_rescale:g}"
+        )

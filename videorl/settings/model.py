@@ -82,6 +82,20 @@ class SamplingConfig:
     dynamic_guidance: bool = False
     """Change the guidance from step to step, as CogVideoX's authors do with the DPM scheduler, and
     not with the DDIM scheduler that their checkpoints name (diffusers: `use_dynamic_cfg`)."""
+    audio_guidance_scale: float | None = None
+    """Of LTX-2, `guidance_scale` of the sound, where that of the picture is above 1; null = the
+    same."""
+    stg_scale: float = 0.0
+    """Of LTX-2.3, guidance of picture and sound away from what is predicted where `stg_blocks` do
+    not attend (arXiv 2411.18664); 0 = none, else one more forward."""
+    stg_blocks: list[int] = field(default_factory=list[int])
+    """Numbers of these blocks, from 0; the authors advise 28."""
+    modality_scale: float = 1.0
+    """Of LTX-2, guidance of both away from what is predicted where picture and sound do not read
+    each other; 1 = none, else one more forward."""
+    guidance_rescale: float = 0.0
+    """Of LTX-2, share, 0 ... 1, of guided predictions that are brought back to the deviation of
+    those without guidance (arXiv 2305.08891)."""
     flow_shift: float | None = None
     """How much of sampling is spent near pure noise (Wan, with the schedulers of its checkpoints);
     null = as the checkpoint says."""

@@ -92,6 +92,8 @@ def test_guidance_changes_from_step_to_step(
     ("family", "setting", "message"),
     [
         ("wan", {"dynamic_guidance": True}, "dynamic_guidance must be false.*WanPipeline"),
+        ("wan", {"modality_scale": 3.0}, "modality_scale must be 1.0 .* only LTX-2 .* got 3.0"),
+        ("wan", {"stg_blocks": [1]}, r"stg_blocks must be \[\] .* only LTX-2"),
         ("cogvideox", {"flow_shift": 3.0}, "flow_shift must be null.*CogVideoXDDIMScheduler"),
     ],
 )

@@ -164,6 +164,7 @@ ORIGINAL_WAN = {"config.json": '{"_class_name": "WanModel"}', "Wan2.1_VAE.pth": 
         (ORIGINAL_WAN, r"Wan in its original layout.*-Diffusers at the end"),
         ({"hunyuan-video-t2v-720p/transformers/x.pt": "x"}, "HunyuanVideo in its original"),
         ({"ltx-video-2b-v0.9.safetensors": "x"}, "LTX-Video in its.*such as Lightricks/LTX-Video"),
+        ({"ltx-2-19b-dev.safetensors": "x"}, "LTX-2 in its original.*such as Lightricks/LTX-2"),
         ({"dit.safetensors": "x", "vae.safetensors": "x"}, "Mochi in.*genmo/mochi-1-preview"),
         (
             {"config.json": '{"model_type": "STDiT3"}', "model.safetensors": "x"},
@@ -177,7 +178,7 @@ ORIGINAL_WAN = {"config.json": '{"_class_name": "WanModel"}', "Wan2.1_VAE.pth": 
             {"model_index.json": '{"_class_name": "AllegroPipeline"}'},
             r"a AllegroPipeline, .*built in are wan \(WanPipeline\), .*extending.md",
         ),
-        ({"model_index.json": '{"_class_name": "LTX2Pipeline"}'}, "a LTX2Pipeline.*sound and"),
+        ({"model_index.json": '{"_class_name": "LTX2Pipeline"}'}, "set policy.family=ltx_2"),
         (
             {"model_index.json": '{"_class_name": "WanPipeline"}', "vae/config.json": "{}"},
             "has no transformer, which a WanPipeline needs; it holds vae: give a whole",
