@@ -165,7 +165,9 @@ def first_layers(
         ConfigError: The policy has fewer layers.
         CheckpointError: The policy cannot be read.
     """
-    base = dataclasses.replace(policy, dtype="float32", lora=LoraConfig(rank=0), experts="both")
+    base = dataclasses.replace(
+        policy, dtype="float32", lora=LoraConfig(rank=0), experts="both", idle_expert="auto"
+    )
     parts = frozenset({"transformer"})
     sampling = dataclasses.replace(sampling, merge_lora=False)  # there is no adapter
     loaded = load_policy(base, sampling, parts=parts, device=torch.device("cpu"))

@@ -19,7 +19,7 @@ from videorl.policies.acceleration import Acceleration
 from videorl.policies.adapter_export import export_adapter
 from videorl.policies.adapter_files import open_adapter
 from videorl.policies.adapter_layouts import read_layers
-from videorl.policies.experts import by_model, models_of
+from videorl.policies.experts import Experts, by_model, models_of
 from videorl.policies.family import Family, is_guided
 from videorl.policies.features import blocks_of, keep_blocks, tokens_instead
 from videorl.policies.full import train_everything
@@ -358,7 +358,8 @@ class PipelinePolicy:
         module = self.trainable_module()
         if self._is_lora:
             weights = by_model(module, self.weights())
-            export_adapter(self._family, self._pipeline, weights, directory, self._sampling)
+            turns = module.turns if isinstance(module, Experts) else None
+            export_adapter(self._family, self._pipeline, weights, directory, self._sampling, turns)
             return
         for name in by_model(module, self._weights().policy):
             models_of(module)[name].save_pretrained(directory / name)
