@@ -49,9 +49,7 @@ class KnownValues(TorchDispatchMode):
         else:
             made = func(*args, **kwargs)
             if not any(_is_small(leaf) for leaf in tree_leaves(made)):
-                return (
-                    made  # such as a mask of every pair of tokens: gigabytes, followed no further
-                )
+                return made  # such as a mask of every pair of tokens, of gigabytes
             value = self._computed(func, args, kwargs)
         for leaf, values in zip(tree_leaves(made), tree_leaves(value), strict=True):
             if isinstance(leaf, FakeTensor) and _is_small(values):
