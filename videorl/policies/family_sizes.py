@@ -1,0 +1,70 @@
+"""What the configurations of a family of models say of sizes, for plans too: a part of `Family`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from videorl.config import PolicyConfig, SamplingConfig
+
+
+class HasSizes(Protocol):
+    """Sizes of latents, and which parts of a model there are, without a model."""
+
+    def strides(self, vae_config: Mapping[str, Any]) -> tuple[int, int]:
+        """Return pixel frames per latent frame, and pixels per latent row or column."""
+        ...
+
+    def latent_frames(self, num_frames: int, vae_config: Mapping[str, Any]) -> int:
+        """Return the latent frames of a video of `num_frames` >= 1 frames."""
+        ...
+
+    def latent_channels(self, transformer_config: Mapping[str, Any]) -> int:
+        """Return the channels C of latents, which are not all that a transformer reads."""
+        ...
+
+    def num_blocks(self, transformer_config: Mapping[str, Any]) -> dict[str, int]:
+        """Return the number of blocks of each kind, such as `{"num_layers": 30}`.
+
+        Plans count two or three blocks of each kind instead of all. Blocks of a kind must need the
+        same; the first and the last may differ from the others.
+        """
+        ...
+
+    def shortened(
+        self, transformer_config: Mapping[str, Any], blocks: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """Return the configuration of the same transformer with so many blocks of each kind.
+
+        Args:
+            transformer_config: Of the whole one.
+            blocks: With the keys of `num_blocks`.
+        """
+        ...
+
+    def encoder_tokens(
+        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig
+    ) -> int:
+        """Return the most tokens that a text encoder runs on, a template's included, for plans.
+
+        Args:
+            encoder: Its name in `model_index.json`, such as `text_encoder_2`.
+            config: Its configuration.
+            sampling: Its `max_sequence_length`.
+        """
+        ...
+
+    def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
+        """Return those of a checkpoint's transformers that a learner trains, for plans.
+
+        It holds the others too, frozen.
+
+        Args:
+            names: In `model_index.json`: `transformer`, and `transformer_2` where there is one.
+            config: Of the policy.
+        """
+        ...
+
+    def offloads_transformers(self, config: PolicyConfig) -> bool:
+        """Tell whether frozen weights of transformers not in use lie in host memory, for plans."""
+        ...
