@@ -122,7 +122,7 @@ def test_steps_end_where_they_are_no_longer_wanted(folder: Path) -> None:
 
 
 def test_the_masks_of_the_vae_are_those_of_diffusers(folder: Path) -> None:
-    stock = HunyuanVideo15AttnBlock.prepare_causal_attention_mask
+    stock: Any = HunyuanVideo15AttnBlock.prepare_causal_attention_mask
     for frames, batch_size in ((1, None), (3, 2)):
         given = frames, 4, torch.bfloat16, torch.device("cpu")
         assert torch.equal(causal_mask(*given, batch_size), stock(*given, batch_size=batch_size))
