@@ -4,9 +4,10 @@
     videorl export runs/moving_shapes --format kohya --out style.safetensors
     videorl export someones_lora.safetensors --format diffusers
 
-comfyui = Wan's own layer names, as ComfyUI and trainers for it have them; kohya = those of
-musubi-tuner, which ComfyUI opens too; diffusers = what a run has in `aligned/` already. Of Wan 2.2
-A14B there are two files, NAME_high_noise and NAME_low_noise, for its two models.
+comfyui = the layer names of the authors' own code, as ComfyUI and trainers for it have them (Wan,
+LTX-Video, HunyuanVideo); kohya = those of musubi-tuner, which ComfyUI opens too (Wan); diffusers =
+what a run has in `aligned/` already. Of Wan 2.2 A14B there are two files, NAME_high_noise and
+NAME_low_noise, for its two models.
 """
 
 from __future__ import annotations

@@ -14,8 +14,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs import command
+from videorl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from videorl.config import Recipe
+    from videorl.types import Condition
+    from videorl.worlds.grammar import Split
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(options.recipe, options.overrides)
     command.output_folder(options.out)
 
-    from videorl.config import EvaluationConfig, PromptsConfig
-    from videorl.data.prompts import load_prompts
     from videorl.guidance.labelling import (
         VAE,
         check_settings,
@@ -52,39 +57,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         vae_digest,
         write_pairs,
     )
-    from videorl.guidance.task import refuse_pictures
     from videorl.policies import load_policy
     from videorl.policies.checkpoints import PARTS
     from videorl.rewards import load
     from videorl.run.inputs import settings_of_samples
     from videorl.run.progress import progress
-    from videorl.worlds.grammar import Split
 
-    refuse_pictures(recipe.policy.family)
     settings = {**settings_of_samples(recipe), "seed": recipe.seed, "--seed": options.seed}
     settings[VAE] = vae_digest(recipe.policy.path)
+    wanted: dict[str, tuple[list[Condition], int]] = {
+        "held_out": (_prompts(recipe, "held_out"), options.held_out_candidates),
+        "train": (_prompts(recipe, "train"), options.candidates),
+    }
     check_settings(options.out, settings)
     models = {
         reward.key: load(reward.name, reward.path, **reward.options) for reward in recipe.rewards
     }
     score = dimension_scores(models, recipe.rewards)
     policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, seed=recipe.seed)
-    wanted: list[tuple[Split, EvaluationConfig | PromptsConfig, int]] = [
-        ("held_out", recipe.evaluation, options.held_out_candidates),
-        ("train", recipe.prompts, options.candidates),
-    ]
-    for split, prompts, count in wanted:
-        if not prompts.source:
+    for split, (prompts, count) in wanted.items():
+        if not prompts:
             print(f"no {split} pairs: evaluation.source is not set")
             continue
-        rows = load_prompts(prompts.source, split, prompts.column)[: options.prompts]
-        texts = [row.text for row in rows]
-        folder = options.out / split
-        with progress(f"{split} prompts", len(texts)) as reach:
-            groups = sample_scored_latents(folder, policy, score, texts, count, options.seed, reach)
+        found, folder = prompts[: options.prompts], options.out / split
+        with progress(f"{split} prompts", len(found)) as reach:
+            groups = sample_scored_latents(folder, policy, score, found, count, options.seed, reach)
         write_pairs(options.out / f"{split}.csv", groups, options.same_band)
     print(f"wrote {options.out}")
     return 0
+
+
+def _prompts(recipe: Recipe, split: Split) -> list[Condition]:
+    """Return what to sample for, with pictures if the policy takes them; empty without a source.
+
+    Raises:
+        ConfigError: Prompts lack a picture, or have one in vain.
+    """
+    from videorl.data.prompts import load_prompts, problem_of_images
+
+    is_train = split == "train"
+    name, given = ("prompts", recipe.prompts) if is_train else ("evaluation", recipe.evaluation)
+    if not given.source:
+        return []
+    rows = load_prompts(given.source, split, given.column)
+    if problem := problem_of_images(rows, recipe.policy.family, f"{name}.source"):
+        raise ConfigError(problem)
+    return [row.prompt(0).condition for row in rows]
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from videorl.files.content import content_of_checkpoint, digest_of
 from videorl.guidance.latent_files import ScoredVideo, read_video, write_latents
 from videorl.policies.checkpoints import SHIPPED
 from videorl.protocols import Policy, RewardModel
-from videorl.reward_training.pairs import COLUMNS
+from videorl.reward_training.pairs import COLUMNS, IMAGE
 from videorl.rewards.scoring import named, score_each
 from videorl.seeds import derive_seed
-from videorl.types import Score, Video
+from videorl.types import Condition, Score, Video
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def sample_scored_latents(
     folder: Path,
     policy: Policy,
     score: Callable[[Sequence[Video], str], Sequence[Mapping[str, float]]],
-    prompts: Sequence[str],
+    prompts: Sequence[Condition],
     num_candidates: int,
     seed: int,
     on_prompt: Callable[[int], None] = lambda done: None,
@@ -140,7 +140,7 @@ def sample_scored_latents(
         folder: Is created.
         policy: Must have all of its parts; the negative prompt is empty.
         score: Returns the scores by dimension of videos of a prompt; NaN for a missing score.
-        prompts: Texts to sample for.
+        prompts: Texts to sample for, with pictures if the policy takes them.
         num_candidates: Number of candidates of each prompt.
         seed: Seed of the samples.
         on_prompt: Called with the number of prompts done.
@@ -153,8 +153,9 @@ def sample_scored_latents(
     refused: PromptError | None = None
     for number, prompt in enumerate(prompts):
         paths = [folder / f"{number:06d}-{k:02d}.safetensors" for k in range(num_candidates)]
-        if not all(path.is_file() and read_video(path).prompt == prompt for path in paths):
-            seeds = [derive_seed(seed, "latents", prompt, k) for k in range(num_candidates)]
+        text, image = (prompt, "") if isinstance(prompt, str) else (prompt.text, prompt.image)
+        if not all(path.is_file() and read_video(path).condition == prompt for path in paths):
+            seeds = [derive_seed(seed, "latents", text, k) for k in range(num_candidates)]
             try:
                 embeds, negative = policy.encode([prompt, ""])
             except PromptError as error:
@@ -162,9 +163,9 @@ def sample_scored_latents(
                 refused = error
                 continue
             latents_BCTHW = policy.sample(embeds, negative, seeds)
-            scored = score(policy.decode(latents_BCTHW), prompt)
+            scored = score(policy.decode(latents_BCTHW), text)
             for path, latents_CTHW, scores in zip(paths, latents_BCTHW, scored, strict=True):
-                write_latents(path, latents_CTHW, ScoredVideo(prompt, scores))
+                write_latents(path, latents_CTHW, ScoredVideo(text, scores, image))
         groups.append(paths)
         on_prompt(number + 1)
     if refused and not groups:
@@ -183,16 +184,17 @@ def write_pairs(path: Path, groups: Sequence[Sequence[Path]], same_band: float =
     """
     rows: list[tuple[str, ...]] = []
     dimensions: tuple[str, ...] = ()
-    for files in groups:
-        videos = [read_video(file) for file in files]
+    scored = [[read_video(file) for file in files] for files in groups]
+    has_images = any(video.image for videos in scored for video in videos)
+    for files, videos in zip(groups, scored, strict=True):
         dimensions = dimensions or tuple(videos[0].scores)
         names = [file.relative_to(path.parent).as_posix() for file in files]
         for (name_a, a), (name_b, b) in itertools.combinations(zip(names, videos, strict=True), 2):
             labels = [label(a.scores[name], b.scores[name], same_band) for name in dimensions]
-            rows.append((name_a, name_b, a.prompt, *labels))
+            rows.append((name_a, name_b, a.prompt, *labels, *([a.image] if has_images else [])))
     num_invalid = sum(row.count("invalid") for row in rows)
     if num_invalid:
         total = len(rows) * len(dimensions)
         logger.warning("%s: %d of %d labels invalid: a score is missing", path, num_invalid, total)
-    write_csv(path, [(*COLUMNS, *dimensions), *rows])
+    write_csv(path, [(*COLUMNS, *dimensions, *([IMAGE] if has_images else [])), *rows])
     return num_invalid

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from videorl.errors import DatasetError, VideoError
+from videorl.types import Condition, TextAndImage
 
 _TENSOR = "latents"
 _METADATA = "video"
@@ -25,12 +26,19 @@ class ScoredVideo:
     prompt: str
     scores: Mapping[str, float]
     """Dimension -> score; NaN for a missing score."""
+    image: str = ""
+    """Absolute path of the picture that the prompt carries; empty = none."""
+
+    @property
+    def condition(self) -> Condition:
+        """Return what the policy encoded of it."""
+        return TextAndImage(self.prompt, self.image) if self.image else self.prompt
 
 
 def write_latents(path: Path, latents_CTHW: Tensor, video: ScoredVideo) -> None:
     """Write a file atomically."""
     partial = path.with_name(f".{path.name}.partial")
-    content = {"prompt": video.prompt, "scores": dict(video.scores)}
+    content = {"prompt": video.prompt, "scores": dict(video.scores), "image": video.image}
     tensors = {_TENSOR: latents_CTHW.detach().cpu().contiguous()}
     save_file(tensors, partial, metadata={_METADATA: json.dumps(content)})
     os.replace(partial, path)

@@ -16,6 +16,7 @@ from videorl.embedding import Embedding
 from videorl.errors import CheckpointError, ConfigError
 from videorl.guidance.config import WEIGHTS_FILE, LatentRewardConfig, read_config, write_config
 from videorl.policies import load_policy
+from videorl.policies.experts import models_of
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import hold_frozen_layers
@@ -77,9 +78,11 @@ class LatentReward(nn.Module):
             width = _width(self.trunk)
             self.head = RewardHead(config.head, width, len(config.dimensions))
         if config.lora is not None:
-            adapters = train_adapters(self.trunk, config.lora, seed=seed, trainable=False)
-            for parameter in adapters.policy.values():
-                parameter.requires_grad_(True)
+            for number, model in enumerate(models_of(self.trunk).values()):
+                seed_of_it = seed + number
+                adapters = train_adapters(model, config.lora, seed=seed_of_it, trainable=False)
+                for parameter in adapters.policy.values():
+                    parameter.requires_grad_(True)
         elif config.train == "blocks":
             policy.blocks().requires_grad_(True)
 
@@ -155,13 +158,16 @@ def first_layers(
 ) -> tuple[PipelinePolicy, str]:
     """Load the first layers of a policy's base, and their digest.
 
-    They are on the CPU, in float32, without adapters: what is dropped never goes to a device.
+    They are on the CPU, in float32, without adapters: what is dropped never goes to a device. Of
+    two transformers they are those of both, whichever `policy.experts` trains.
 
     Raises:
         ConfigError: The policy has fewer layers.
         CheckpointError: The policy cannot be read.
     """
-    base = dataclasses.replace(policy, dtype="float32", lora=LoraConfig(rank=0))
+    base = dataclasses.replace(
+        policy, dtype="float32", lora=LoraConfig(rank=0), experts="both", idle_expert="auto"
+    )
     parts = frozenset({"transformer"})
     sampling = dataclasses.replace(sampling, merge_lora=False)  # there is no adapter
     loaded = load_policy(base, sampling, parts=parts, device=torch.device("cpu"))

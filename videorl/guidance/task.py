@@ -60,7 +60,7 @@ class LatentRewardTask:
         read = lru_cache(maxsize=None)(read_latents) if recipe.labels.keep_decoded else read_latents
 
         def open_pair(pair: LabelledPair) -> Tensor:
-            _ = self._embeds[pair.prompt]  # a prompt that is too long costs its pair alone
+            _ = self._embeds[pair.condition]  # a prompt that is too long costs its pair alone
             return torch.stack([read(pair.path_a), read(pair.path_b)])
 
         self._examples = {split: Examples(pairs, open_pair) for split, pairs in labels.items()}
@@ -133,21 +133,8 @@ class LatentRewardTask:
         t_B = t_N.repeat_interleave(2)
         x0_BCTHW, noise_BCTHW = latents_NRCTHW.flatten(0, 1), noise_NRCTHW.flatten(0, 1)
         x_t_BCTHW = self._process.corrupt(x0_BCTHW, noise_BCTHW, t_B).to(self.module.device)
-        embeds = [self._embeds[pair.prompt] for pair in pairs for _ in "AB"]
+        embeds = [self._embeds[pair.condition] for pair in pairs for _ in "AB"]
         return self.module(x_t_BCTHW, t_B.to(self.module.device), embeds).unflatten(0, (-1, 2))
-
-
-def refuse_pictures(family: str) -> None:
-    """Refuse a family whose prompts carry pictures, which labels of latents do not have.
-
-    Raises:
-        ConfigError: It is such a family.
-    """
-    if takes_images(family):
-        raise ConfigError(
-            f"policy.family={family} takes prompts with pictures, from which latent rewards cannot "
-            "be trained: use a family that takes texts alone"
-        )
 
 
 def load_latent_reward_task(
@@ -161,9 +148,10 @@ def load_latent_reward_task(
         CheckpointError: The policy cannot be read.
     """
     model = recipe.model
-    refuse_pictures(recipe.policy.family)
+    images = takes_images(recipe.policy.family)
     pairs = read_splits(
-        recipe.labels, lambda path, root: read_pairs(path, root, model.dimensions).pairs
+        recipe.labels,
+        lambda path, root: read_pairs(path, root, model.dimensions, with_images=images).pairs,
     )
     for labels in filter(None, (recipe.labels.train, recipe.labels.held_out)):
         check_origin(Path(labels), recipe.policy.path)

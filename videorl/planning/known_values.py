@@ -41,16 +41,26 @@ class KnownValues(TorchDispatchMode):
         is_constant = func.overloadpacket in _MADE_OF_NOTHING
         if not is_constant and not self._have_values((*args, *kwargs.values())):
             return self._unknown(func, args, kwargs)
-        with _disable_current_modes():
-            known = tree_map(self._value, args)
-            value = func(*known, **{**tree_map(self._value, kwargs), **_on_cpu(kwargs)})
         if func is aten._local_scalar_dense.default:
-            return value
-        made = _like(value) if func in _DECIDED_BY_VALUES else func(*args, **kwargs)
+            return self._computed(func, args, kwargs)
+        if func in _DECIDED_BY_VALUES:
+            value = self._computed(func, args, kwargs)
+            made = _like(value)
+        else:
+            made = func(*args, **kwargs)
+            if not any(_is_small(leaf) for leaf in tree_leaves(made)):
+                return made  # such as a mask of every pair of tokens, of gigabytes
+            value = self._computed(func, args, kwargs)
         for leaf, values in zip(tree_leaves(made), tree_leaves(value), strict=True):
-            if isinstance(leaf, FakeTensor) and values.numel() <= _LARGEST:
+            if isinstance(leaf, FakeTensor) and _is_small(values):
                 self._values[leaf] = values
         return made
+
+    def _computed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operator on values."""
+        with _disable_current_modes():
+            known = tree_map(self._value, args)
+            return func(*known, **{**tree_map(self._value, kwargs), **_on_cpu(kwargs)})
 
     def _unknown(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.overloadpacket in _TAKE_MASKS:
@@ -94,6 +104,10 @@ class KnownValues(TorchDispatchMode):
     def _value(self, leaf: Any) -> Any:
         """Return the values of a tensor; of one that has numbers, itself."""
         return self._values[leaf] if isinstance(leaf, FakeTensor) else leaf
+
+
+def _is_small(leaf: Any) -> bool:
+    return not isinstance(leaf, Tensor) or leaf.numel() <= _LARGEST
 
 
 def _on_cpu(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from videorl.planning.shadow import (
     compute_dtype,
     latent_shape,
 )
-from videorl.planning.sizes import Memory, Sizes
+from videorl.planning.sizes import Memory, Sizes, weights_of
 from videorl.planning.vae import count_decoding, count_picture
 from videorl.policies import load_family
 from videorl.policies.checkpoints import models
@@ -73,12 +73,14 @@ class PolicyCounts:
         one = self.of_one_transformer
         config, names = self.recipe.policy, self.transformers
         number = len(self._family.trained_transformers(names, config))
-        away = self._family.offloads_transformers(config) * (number - 1) * one.frozen_bytes
         others = len(names) - number  # held to sample, as the published model
-        frozen = others * (one.frozen_bytes or one.transformer * self.dtype.itemsize)
+        frozen = number * one.frozen_bytes + others * self._base_bytes
+        # What is trained whole does not wait; of frozen weights all but those that compute do.
+        waiting = (frozen - one.frozen_bytes) * one.share_in_blocks
+        away = self._family.offloads_transformers(config) * waiting
         return replace(
             one,
-            frozen_bytes=number * one.frozen_bytes - away + frozen,
+            frozen_bytes=frozen - away,
             trained=number * one.trained,
             reference_bytes=number * one.reference_bytes,
             num_transformers=number,
@@ -91,7 +93,16 @@ class PolicyCounts:
         at = from_few(self.blocks, self._sizes)
         none = dict.fromkeys(self.blocks, 0)
         single = max(at({**none, kind: 1})[2] for kind in self.blocks)
-        return Sizes(*at(self.blocks), one_block_bytes=single)
+        whole, without = at(self.blocks), at(none)
+        place = 0 if whole[0] else 3  # in bytes, or of numbers where nothing is frozen
+        in_blocks = 1 - without[place] / whole[place]
+        return Sizes(*whole, one_block_bytes=single, share_in_blocks=in_blocks)
+
+    @property
+    def _base_bytes(self) -> float:
+        """Bytes of a transformer that only samples."""
+        one = self.of_one_transformer
+        return one.frozen_bytes or one.transformer * self.dtype.itemsize
 
     @cached_property
     def transformers(self) -> list[str]:
@@ -135,8 +146,9 @@ class PolicyCounts:
             gradients=trained_bytes * share[2],
             optimizer=2 * trained_bytes * share[1] + copy,
             buffers=buffers + (live if stage == 3 and num_ranks > 1 else 0.0),
-            # AdamW's temporaries are as large as what it updates, when activations are gone.
-            activations=max(activations, trained_bytes * share[1]),
+            # AdamW's temporaries are as large as what it updates, when activations are gone; when
+            # DeepSpeed starts, it brings to the GPU what waits in host memory.
+            activations=max(activations, trained_bytes * share[1], sizes.away_bytes),
         )
 
     def generator(self, num_videos: int) -> Memory:
@@ -148,8 +160,9 @@ class PolicyCounts:
         itemsize, one = self.dtype.itemsize, self.of_one_transformer
         number, policy = len(self.transformers), self.recipe.policy
         trained = number * one.trained * itemsize if policy.lora.rank else 0.0
-        base = one.frozen_bytes or one.transformer * itemsize
+        base = self._base_bytes
         away = self._family.offloads_transformers(policy) * (number - 1) * base
+        away *= one.share_in_blocks
         degree = self.recipe.generators.context_parallel
         step = self._shared_by(degree, self.denoise(num_videos), num_videos * self.guided)
         peak = max(step.num_bytes, self.decoding.num_bytes)
@@ -237,16 +250,7 @@ class PolicyCounts:
         return Counted(*at(self.blocks))
 
     def _sizes(self, blocks: Mapping[str, int]) -> tuple[float, ...]:
-        shadow = self.shadow(blocks, trainable=True)
-        assert shadow.trained is not None
-        trained = list(shadow.trained.policy.values())
-        reference = list(shadow.trained.reference.values())
-        module = shadow.module("policy")
-        others = {id(each) for each in (*trained, *reference)}
-        frozen = [each for each in module.parameters() if id(each) not in others]
-        reference_bytes = held([*reference, *_frozen_copy(shadow, self.recipe)])
-        transformer = sum(each.numel() for each in frozen) or sum(p.numel() for p in trained)
-        return held(frozen), sum(p.numel() for p in trained), reference_bytes, transformer
+        return weights_of(self.shadow(blocks, trainable=True), self.recipe)
 
     def shadow(self, blocks: Mapping[str, int], **options: Any) -> Shadow:
         """Return the policy with so many blocks, in its compute type."""
@@ -293,11 +297,6 @@ class PolicyCounts:
     def decoding(self) -> Counted:
         """Decoding one video without gradient, in tiles where the recipe says so."""
         return count_decoding(self.recipe, self.configs, self.vae_shadow())
-
-
-def _frozen_copy(shadow: Any, recipe: Recipe) -> list[Tensor]:
-    """Return buffers of the frozen copy where all weights are trained; none with adapters."""
-    return [] if recipe.policy.lora.rank else list(shadow.module("reference").buffers())
 
 
 def _loss(inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:

@@ -30,6 +30,7 @@ from videorl.errors import CheckpointError
 from videorl.policies.adapter_files import FILES, LOADING
 from videorl.policies.experts import FIRST
 from videorl.policies.family import Family
+from videorl.policies.idle import Turns
 from videorl.policies.images import example
 
 _TOLERANCE = 0.01
@@ -45,6 +46,7 @@ def export_adapter(
     weights: Mapping[str, Mapping[str, Tensor]],
     directory: Path,
     sampling: SamplingConfig,
+    turns: Turns | None = None,
 ) -> None:
     """Write the policy's adapter so that stock diffusers opens it, and check that it does.
 
@@ -56,6 +58,7 @@ def export_adapter(
         weights: The adapter's tensors by name, of each transformer that has one.
         directory: Where to write.
         sampling: The size of the videos.
+        turns: Of two transformers, if the idle one waits in host memory.
 
     Raises:
         CheckpointError: Stock diffusers does not open the file, or does not compute with it what
@@ -65,6 +68,8 @@ def export_adapter(
     with tempfile.TemporaryDirectory(dir=directory, prefix=".unchecked-") as folder:
         written = Path(folder)
         for name, own in weights.items():
+            if turns is not None:
+                turns.take(name)
             _save(family, getattr(pipeline, name), own, written / FILES[name])
             with _only(pipeline, name):
                 _check(family, pipeline, name, own, written / FILES[name], sampling)

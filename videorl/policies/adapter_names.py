@@ -18,6 +18,8 @@ _IN_BLOCKS = {
         for new, old in (("attn1", "self_attn"), ("attn2", "cross_attn"))
         for layer, letter in (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"))
     },
+    "attn2.add_k_proj": "cross_attn.k_img",
+    "attn2.add_v_proj": "cross_attn.v_img",
     "ffn.net.0.proj": "ffn.0",
     "ffn.net.2": "ffn.2",
 }
@@ -45,5 +47,8 @@ def original_name(layer: str) -> str | None:
 
 
 def wan_layers(blocks: Iterable[int]) -> set[str]:
-    """Return the names in diffusers of a Wan transformer's linear layers, of these blocks only."""
+    """Return the names in diffusers of a Wan transformer's linear layers, of these blocks only.
+
+    Two of each block are of models that read the features of a picture.
+    """
     return {*_OTHERS, *(f"blocks.{n}.{name}" for n in blocks for name in _IN_BLOCKS)}

@@ -6,7 +6,8 @@
 | kohya | `lora_unet_blocks_0_self_attn_q.lora_down.weight`, `lora_up` | `.alpha` |
 | diffusers | `transformer.blocks.0.attn1.to_q.lora_A.weight`, `lora_B` | in the file's header |
 
-A file is read again, and every layer compared, before it gets its name.
+Those are of Wan; of other models see `adapter_originals`. A file is read again, and every layer
+compared, before it gets its name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from videorl.errors import CheckpointError, ConfigError
 from videorl.policies import load_family
 from videorl.policies.adapter_files import AdapterFile, open_adapter
 from videorl.policies.adapter_layouts import LayerAdapter, read_layers
-from videorl.policies.adapter_names import FORMATS, original_name, wan_layers
+from videorl.policies.adapter_names import FORMATS, wan_layers
+from videorl.policies.adapter_originals import is_wan, original_layers
 
 
 def write_adapter(source: Path, out: Path, layout: str) -> dict[str, LayerAdapter]:
@@ -40,13 +43,14 @@ def write_adapter(source: Path, out: Path, layout: str) -> dict[str, LayerAdapte
     Args:
         source: An adapter in any layout that is read: a file, or a folder with one.
         out: The file to write; its folder must exist.
-        layout: One of `FORMATS`. All but `diffusers` are for adapters of Wan only.
+        layout: One of `FORMATS`; which models each is for, `adapter_originals` says.
 
     Returns:
         The adapter of each layer, by the layer's name in diffusers.
 
     Raises:
-        CheckpointError: The adapter cannot be read, is not of Wan, or cannot be written.
+        CheckpointError: The adapter cannot be read, is of a model that the layout is not for, or
+            cannot be written.
         ConfigError: There is no such layout, or `out` is the adapter itself.
     """
     if layout not in FORMATS:
@@ -57,12 +61,17 @@ def write_adapter(source: Path, out: Path, layout: str) -> dict[str, LayerAdapte
     layers = _layers(file)
     matrices = {tensor.dtype for name, tensor in file.tensors.items() if ".lora" in name}
     dtype = matrices.pop() if len(matrices) == 1 else torch.float32
-    tensors = dict(_named(layers, layout, dtype))
+    written = layers if layout == "diffusers" else original_layers(layers, layout)
+    tensors = dict(_named(written, layout, dtype))
     header = {"format": "pt", **(_header(layers) if layout == "diffusers" else {})}
     unchecked = out.with_name(f".unchecked-{out.name}")
     try:
         save_file(tensors, unchecked, header)
-        _check(unchecked, layers)
+        if layout == "diffusers" or is_wan(layers):  # read as users' files of this layout are
+            _check(_layers(open_adapter(str(unchecked))), layers)
+        else:
+            kept = read_layers(open_adapter(str(unchecked)), written, dict)
+            _check(kept, {name: _rounded(layer, dtype) for name, layer in written.items()})
         os.replace(unchecked, out)
     except SafetensorError as error:
         raise CheckpointError(f"{out} cannot be written ({error})") from error
@@ -102,15 +111,13 @@ def _named(
 def _place(layer: str, layout: str) -> str:
     if layout == "diffusers":
         return f"transformer.{layer}"
-    original = original_name(layer)
-    if original is None:
-        raise CheckpointError(
-            f"{layer} is no linear layer of Wan's text-to-video models: the layout {layout} is "
-            "written for adapters of Wan only (policy.family=wan); others have diffusers' layout"
-        )
     if layout == "comfyui":
-        return f"diffusion_model.{original}"
-    return f"lora_unet_{original.replace('.', '_')}"
+        return f"diffusion_model.{layer}"
+    return f"lora_unet_{layer.replace('.', '_')}"
+
+
+def _rounded(layer: LayerAdapter, dtype: torch.dtype) -> LayerAdapter:
+    return replace(layer, a=layer.a.to(dtype).float(), b=layer.b.to(dtype).float())
 
 
 def _header(layers: Mapping[str, LayerAdapter]) -> dict[str, str]:
@@ -131,9 +138,8 @@ def _header(layers: Mapping[str, LayerAdapter]) -> dict[str, str]:
     return {LORA_ADAPTER_METADATA_KEY: json.dumps(packed, sort_keys=True)}
 
 
-def _check(path: Path, layers: Mapping[str, LayerAdapter]) -> None:
-    """Read a file again, and refuse it where a layer is not what it was."""
-    found = _layers(open_adapter(str(path)))
+def _check(found: Mapping[str, LayerAdapter], layers: Mapping[str, LayerAdapter]) -> None:
+    """Refuse a file that was read again where a layer is not what it was."""
     wrong = list(found.keys() ^ layers.keys())
     for layer in found.keys() & layers.keys():
         is_same = torch.equal(found[layer].a, layers[layer].a)

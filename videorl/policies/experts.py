@@ -44,6 +44,8 @@ class Experts(nn.Module):
         self.transformer_2: Any = transformer_2
         self.boundary = boundary
         self.num_steps = num_steps
+        self.turns: Any = None
+        """The `idle.Turns` that both take on the device, if they do."""
 
     def times(self, name: str) -> tuple[float, float]:
         """Return where the times of an expert begin, and where they end."""

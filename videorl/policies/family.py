@@ -6,27 +6,25 @@ import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from videorl.config import PolicyConfig, SamplingConfig
-from videorl.embedding import Embedding
+from videorl.config import SamplingConfig
 from videorl.errors import ConfigError
+from videorl.policies.family_sizes import HasSizes
+from videorl.policies.family_texts import ReadsPrompts
 from videorl.policies.layouts import TWO_TRANSFORMERS
 from videorl.policies.steps import Change
 from videorl.protocols import Process
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CHECKPOINTED_ABOVE = 500_000_000
 """Parameters of a transformer above which `policy.gradient_checkpointing: auto` is on, unless the
 family has a number of its own as `checkpointed_above`."""
 
 
-class Family(Protocol):
+class Family(ReadsPrompts, HasSizes, Protocol):
     """What the file of a family provides; `loading` and `PipelinePolicy` do the rest.
 
     `PlainFamily` has what most have in common. Latents are [B, C, T, H, W] wherever a family is
@@ -40,14 +38,6 @@ class Family(Protocol):
     @property
     def pipeline_class(self) -> Any:
         """The stock text-to-video pipeline; checkpoints must name it in `model_index.json`."""
-        ...
-
-    @property
-    def takes_images(self) -> bool:
-        """Whether every prompt carries a picture, which `encode_image` encodes.
-
-        A built-in family that does is also named in `videorl.policies.FROM_IMAGES`.
-        """
         ...
 
     @property
@@ -87,96 +77,6 @@ class Family(Protocol):
         """
         ...
 
-    def strides(self, vae_config: Mapping[str, Any]) -> tuple[int, int]:
-        """Return pixel frames per latent frame, and pixels per latent row or column."""
-        ...
-
-    def latent_frames(self, num_frames: int, vae_config: Mapping[str, Any]) -> int:
-        """Return the latent frames of a video of `num_frames` >= 1 frames."""
-        ...
-
-    def added_frames(
-        self,
-        transformer_config: Mapping[str, Any],
-        latents: tuple[int, int, int],
-        sampling: SamplingConfig,
-    ) -> int:
-        """Return the frames of latents behind the video's own, such as of its sound; for plans.
-
-        Args:
-            transformer_config: Of the transformer.
-            latents: Frames, rows and columns of the video's own.
-            sampling: Frames and frame rate of the video.
-        """
-        ...
-
-    def latent_channels(self, transformer_config: Mapping[str, Any]) -> int:
-        """Return the channels C of latents, which are not all that a transformer reads."""
-        ...
-
-    def num_blocks(self, transformer_config: Mapping[str, Any]) -> dict[str, int]:
-        """Return the number of blocks of each kind, such as `{"num_layers": 30}`.
-
-        Plans count two or three blocks of each kind instead of all. Blocks of a kind must need the
-        same; the first and the last may differ from the others.
-        """
-        ...
-
-    def shortened(
-        self, transformer_config: Mapping[str, Any], blocks: Mapping[str, int]
-    ) -> dict[str, Any]:
-        """Return the configuration of the same transformer with so many blocks of each kind.
-
-        Args:
-            transformer_config: Of the whole one.
-            blocks: With the keys of `num_blocks`.
-        """
-        ...
-
-    def encoder_tokens(
-        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig
-    ) -> int:
-        """Return the most tokens that a text encoder runs on, a template's included, for plans.
-
-        Args:
-            encoder: Its name in `model_index.json`, such as `text_encoder_2`.
-            config: Its configuration.
-            sampling: Its `max_sequence_length`.
-        """
-        ...
-
-    def encoder_arguments(
-        self, encoder: str, config: Mapping[str, Any], sampling: SamplingConfig, dtype: torch.dtype
-    ) -> dict[str, Any]:
-        """Return what a model that encodes texts is called with for the longest prompt, for plans.
-
-        Args:
-            encoder: Its name in `model_index.json`, such as `text_encoder_2`.
-            config: Its configuration.
-            sampling: Its `max_sequence_length`.
-            dtype: That it computes in.
-        """
-        ...
-
-    def forwards_per_step(self, sampling: SamplingConfig) -> int:
-        """Return how often a step of the pipeline predicts for a video, for plans."""
-        ...
-
-    def trained_transformers(self, names: Sequence[str], config: PolicyConfig) -> Sequence[str]:
-        """Return those of a checkpoint's transformers that a learner trains, for plans.
-
-        It holds the others too, frozen.
-
-        Args:
-            names: In `model_index.json`: `transformer`, and `transformer_2` where there is one.
-            config: Of the policy.
-        """
-        ...
-
-    def offloads_transformers(self, config: PolicyConfig) -> bool:
-        """Tell whether frozen weights of transformers not in use lie in host memory, for plans."""
-        ...
-
     def prepare(self, pipeline: Any, sampling: SamplingConfig) -> None:
         """Tell a new pipeline what `process` and `conditions` must know of the recipe's videos.
 
@@ -204,63 +104,6 @@ class Family(Protocol):
         Raises:
             ConfigError: A setting is on that this pipeline lacks.
         """
-        ...
-
-    def encode_text(self, pipeline: Any, prompt: str, sampling: SamplingConfig) -> Embedding:
-        """Return what the model reads of one prompt, on the CPU; as the pipeline encodes it.
-
-        Args:
-            pipeline: Must have its tokenizers and text encoders.
-            prompt: Encoded alone: an embedding never depends on others in its batch.
-            sampling: Its `max_sequence_length` and `long_prompts`.
-
-        Raises:
-            PromptError: The prompt is longer than a text encoder reads, and is not to be cut.
-        """
-        ...
-
-    def encode_image(
-        self, pipeline: Any, image: Image, sampling: SamplingConfig
-    ) -> Mapping[str, Tensor]:
-        """Return what the model reads of a prompt's picture, on the CPU, without a batch's axis.
-
-        It is added to what `encode_text` returns, and called only if the family `takes_images`.
-
-        Args:
-            pipeline: Must have its VAE, and its image encoder if the model has one.
-            image: In RGB, of any size.
-            sampling: Size of the videos.
-        """
-        ...
-
-    def example_text(self, transformer: Any, num_tokens: int) -> Embedding:
-        """Return an embedding of zeros, of as many tokens, for plans and trials.
-
-        Args:
-            transformer: Of the family; may be on the meta device.
-            num_tokens: Of the first text encoder.
-        """
-        ...
-
-    def text_arguments(
-        self,
-        embeds: Sequence[Embedding],
-        sampling: SamplingConfig,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> dict[str, Tensor]:
-        """Return the pipeline's arguments for some prompts, padded and stacked.
-
-        Those of the negative prompt are given under the same names after `negative_`.
-        """
-        ...
-
-    def transformer_text(self, arguments: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the pipeline passes of `text_arguments` to its transformer."""
-        ...
-
-    def example_image(self, pipeline: Any, sampling: SamplingConfig) -> Mapping[str, Tensor]:
-        """Return zeros in the shapes that `encode_image` returns; empty without pictures."""
         ...
 
     def inputs(

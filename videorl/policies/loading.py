@@ -38,6 +38,7 @@ from videorl.policies.experts import (
 )
 from videorl.policies.family import CHECKPOINTED_ABOVE, Family, pipeline_kind
 from videorl.policies.full import IN_SHARDS, train_everything
+from videorl.policies.idle import Turns
 from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import float32_linears, prepare_for_autocast
@@ -100,8 +101,7 @@ def load_pipeline_policy(
             dtype=dtype,
         )
         trained = _published_in(trained, {held: sampled})
-        if config.frozen_device != IN_SHARDS:
-            model.to(device)
+        _place(family, model, config, device)
         if config.lora.rank == 0:
             _place_frozen(trained, roles, config.frozen_device, device)
         if autocast:
@@ -275,6 +275,14 @@ def _prepare_transformer(
         numbers = sum(tensor.numel() for tensor in trained.policy.values())
         logger.info("%s", coverage(transformer, adapted, numbers))
     return trained
+
+
+def _place(family: Family, model: Any, config: PolicyConfig, device: torch.device) -> None:
+    """Bring what predicts to the device; of two transformers perhaps only the one that computes."""
+    if isinstance(model, Experts) and config.idle_expert == "cpu":
+        model.turns = Turns(family, models_of(model), device)
+    elif config.frozen_device != IN_SHARDS:
+        model.to(device)
 
 
 def _place_frozen(

@@ -21,6 +21,7 @@ from videorl.policies.adapter_files import open_adapter
 from videorl.policies.adapter_layouts import read_layers
 from videorl.policies.experts import Experts, by_model, models_of
 from videorl.policies.family import Family, is_guided
+from videorl.policies.features import blocks_of, keep_blocks, tokens_instead
 from videorl.policies.full import train_everything
 from videorl.policies.images import encode_condition
 from videorl.policies.lora import filled
@@ -226,10 +227,49 @@ class PipelinePolicy:
             prompt_embeds: One per item, as `encode` returns them.
             role: Whose prediction; only the policy's carries a gradient.
         """
-        device = self._part("transformer").device
-        self._fast.plain()
-        x_t_BCTHW, t_B = x_t_BCTHW.to(device), t_B.to(device, torch.float32)
+        x_t_BCTHW, t_B = self._placed(x_t_BCTHW), self._placed(t_B.float())
         text = self._text(prompt_embeds)
+        outputs = self._outputs(x_t_BCTHW, t_B, text, role)
+        given = (self._pipeline, outputs, x_t_BCTHW, t_B, self._sampling)
+        prediction = self._ours(self._family.put_out(*given))
+        return self._family.predicted(prediction, x_t_BCTHW, t_B, text)
+
+    def blocks(self) -> torch.nn.ModuleList:
+        """Return the transformer's blocks; of two transformers, those of the first come first."""
+        return blocks_of(self._family, self.trainable_module())
+
+    def features(
+        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding]
+    ) -> Tensor:
+        """Return the video's tokens [B, N, D] after the last block; arguments as in `predict`.
+
+        Of two transformers each item has the tokens of the one of its time.
+        """
+        x_t_BCTHW, t_B = self._placed(x_t_BCTHW), self._placed(t_B.float())
+        with tokens_instead(self._family, self.trainable_module()):
+            outputs = self._outputs(x_t_BCTHW, t_B, self._text(prompt_embeds), "policy")
+        return outputs[0].float()
+
+    def keep_layers(self, num_layers: int) -> None:
+        """Keep only the first blocks of each transformer, for a network that reads `features`.
+
+        Raises:
+            ConfigError: There are fewer blocks, or the policy has adapters.
+        """
+        if self._is_lora:
+            raise ConfigError("a policy that keeps only its first blocks needs policy.lora.rank 0")
+        module = self.trainable_module()
+        keep_blocks(self._family, module, num_layers)
+        self._trained = train_everything(module, trainable=False)
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._part("transformer").device)
+
+    def _outputs(
+        self, x_t_BCTHW: Tensor, t_B: Tensor, text: Mapping[str, Tensor], role: Role
+    ) -> Sequence[Tensor]:
+        """Return what the transformer puts out, as it puts it out."""
+        self._fast.plain()
         given = x_t_BCTHW.to(self._dtype)
         inputs = self._family.inputs(self._pipeline, given, t_B, text, self._sampling)
         with_grad = torch.is_grad_enabled() and role == "policy"
@@ -238,39 +278,7 @@ class PipelinePolicy:
             self._weights().using(role) as transformer,
             self._mixed_precision(),
         ):
-            outputs = transformer(**inputs, return_dict=False)
-        given = (self._pipeline, outputs, x_t_BCTHW, t_B, self._sampling)
-        prediction = self._ours(self._family.put_out(*given))
-        return self._family.predicted(prediction, x_t_BCTHW, t_B, text)
-
-    def blocks(self) -> torch.nn.ModuleList:
-        """Return the transformer's blocks."""
-        return self._family.blocks(self._part("transformer"))
-
-    def features(
-        self, x_t_BCTHW: Tensor, t_B: Tensor, prompt_embeds: Sequence[Embedding]
-    ) -> Tensor:
-        """Return the video's tokens [B, N, D] after the last block; arguments as in `predict`."""
-        self._need_one_transformer()
-        outputs: list[Any] = []
-        with self.blocks()[-1].register_forward_hook(lambda *seen: outputs.append(seen[2])):
-            self.predict(x_t_BCTHW, t_B, prompt_embeds, "policy")
-        return (outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]).float()
-
-    def keep_layers(self, num_layers: int) -> None:
-        """Keep only the first blocks, for a network that reads their `features`.
-
-        Raises:
-            ConfigError: There are fewer blocks, the policy has adapters, or it has two experts.
-        """
-        self._need_one_transformer()
-        blocks = self.blocks()
-        if self._is_lora or not 1 <= num_layers <= len(blocks):
-            raise ConfigError(
-                f"num_layers must be 1 ... {len(blocks)}, and policy.lora.rank 0, got {num_layers}"
-            )
-        self._family.keep_blocks(self._part("transformer"), num_layers)
-        self._trained = train_everything(self._part("transformer"), trainable=False)
+            return transformer(**inputs, return_dict=False)
 
     def changed_predictions(self, change: Change) -> AbstractContextManager[None]:
         """Inside the block, give the solver of `sample` `change(prediction, x_t, t_B)` instead.
@@ -353,17 +361,11 @@ class PipelinePolicy:
         module = self.trainable_module()
         if self._is_lora:
             weights = by_model(module, self.weights())
-            export_adapter(self._family, self._pipeline, weights, directory, self._sampling)
+            turns = module.turns if isinstance(module, Experts) else None
+            export_adapter(self._family, self._pipeline, weights, directory, self._sampling, turns)
             return
         for name in by_model(module, self._weights().policy):
             models_of(module)[name].save_pretrained(directory / name)
-
-    def _need_one_transformer(self) -> None:
-        if isinstance(self.trainable_module(), Experts):
-            raise ConfigError(
-                "latent rewards (Flow-NRG) are not for a model with two transformers, each for a "
-                "part of the times: take a policy of another family, such as Wan 2.1"
-            )
 
     def _part(self, name: str) -> Any:
         part = getattr(self._pipeline, name)

@@ -91,8 +91,8 @@ class PlainFamily:
         return names
 
     def offloads_transformers(self, config: PolicyConfig) -> bool:
-        """Return False: all lie on the GPU."""
-        return False
+        """Return whether `policy.idle_expert` says so."""
+        return config.idle_expert == "cpu"
 
     def strides(self, vae_config: Mapping[str, Any]) -> tuple[int, int]:
         """Return the VAE's compression; see `Family`."""

@@ -99,11 +99,12 @@ def _round_own_tensors(name: str, layer: nn.Module, dtypes: Mapping[str, torch.d
 def _rounded(
     layer: Any, forward: Any, dtypes: Mapping[str, torch.dtype], *inputs: Any, **named: Any
 ) -> Any:
-    own = layer._parameters
-    rounded = {name: own[name].to(dtype) for name, dtype in dtypes.items()}
-    # A plain dict: where DeepSpeed shards weights, it has put one of its own kind in this place.
-    layer._parameters = {**{name: own[name] for name in own}, **rounded}
+    # Python looks into this dict before a module looks among its parameters, which stay there:
+    # where DeepSpeed shards weights, it goes through them while the layer computes.
+    attributes = vars(layer)
+    attributes.update({n: layer._parameters[n].to(dtype) for n, dtype in dtypes.items()})
     try:
         return forward(*inputs, **named)
     finally:
-        layer._parameters = own
+        for name in dtypes:
+            del attributes[name]

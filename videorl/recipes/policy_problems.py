@@ -17,6 +17,7 @@ TWO_EXPERTS = ("wan_2_2",)
 """Families with two transformers; repeated and compared in the same way."""
 EXPERTS = ("both", "high", "low")
 FROZEN_DEVICES = ("auto", "cpu")
+"""Of `policy.frozen_device`, and of `policy.idle_expert`."""
 LONG_PROMPTS = ("skip", "truncate")
 STEP_CACHES = ("none", "first_block", "taylorseer")
 HALF_PRECISIONS = ("bfloat16", "float16")
@@ -34,6 +35,12 @@ def policy_problems(policy: PolicyConfig) -> Iterator[Problem]:
         yield (
             f"policy.experts must be both for policy.family={policy.family}, whose models have one "
             f"transformer ({', '.join(TWO_EXPERTS)} has two), got {policy.experts}"
+        )
+    yield one_of("policy.idle_expert", policy.idle_expert, FROZEN_DEVICES)
+    if policy.idle_expert != "auto" and not _may_have_experts(policy):
+        yield (
+            f"policy.idle_expert must be auto for policy.family={policy.family}, whose models have "
+            f"one transformer ({', '.join(TWO_EXPERTS)} has two), got {policy.idle_expert}"
         )
     yield one_of("policy.frozen_device", policy.frozen_device, FROZEN_DEVICES)
     if policy.lora.rank > 0 and policy.frozen_device != "auto":
@@ -65,6 +72,11 @@ def experts_problems(recipe: Recipe) -> Iterator[Problem]:
         yield (
             f"policy.experts must be both for objective.name={recipe.objective.name}, whose "
             f"gradient goes through the times of both, got {policy.experts}"
+        )
+    if policy.idle_expert == "cpu" and learner.zero_stage == 3:
+        yield (
+            "policy.idle_expert must be auto where learner.zero_stage is 3, which shares out the "
+            "weights of both transformers over the ranks already, got cpu"
         )
     ranks = max(learner.num_workers, learner.max_workers) // max(learner.context_parallel, 1)
     is_split = policy.family in TWO_EXPERTS and policy.experts == "both" and ranks > 1

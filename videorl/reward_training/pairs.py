@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videorl.data.label_rows import read_labels, texts_of
 from videorl.data.table_rows import Row
 from videorl.errors import DatasetError
+from videorl.files.images import problem_of_image
 from videorl.reward_training.losses import INVALID, PREFERS_A, PREFERS_B, SAME
+from videorl.types import Condition, TextAndImage
 
 DIMENSIONS = ("VQ", "MQ", "TA")
 LABELS = {"A": PREFERS_A, "B": PREFERS_B, "same": SAME, "invalid": INVALID}
 COLUMNS = ("path_A", "path_B", "prompt")
 """Columns needed besides the dimensions; others (frame rates, models, …) are ignored."""
+IMAGE = "image"
+"""Column of the pictures that videos begin with, of models that take them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,13 @@ class LabelledPair:
     prompt: str
     labels: tuple[int, ...]
     """Per dimension: 1 A is better, -1 B is better, 0 same, 22 invalid; see `losses`."""
+    image: str = ""
+    """Absolute path of the picture that both videos begin with; empty = none."""
+
+    @property
+    def condition(self) -> Condition:
+        """Return what a policy encodes of it."""
+        return TextAndImage(self.prompt, self.image) if self.image else self.prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,11 @@ class LabelFile:
 
 
 def read_pairs(
-    path: Path, root: Path | None = None, dimensions: Sequence[str] = DIMENSIONS
+    path: Path,
+    root: Path | None = None,
+    dimensions: Sequence[str] = DIMENSIONS,
+    *,
+    with_images: bool = False,
 ) -> LabelFile:
     """Read a table of labelled pairs; rows that cannot be used are logged and counted.
 
@@ -47,14 +62,32 @@ def read_pairs(
             is A, B, same or invalid.
         root: Folder that video paths are relative to; None = the folder of the table.
         dimensions: Names of the label columns.
+        with_images: The column `IMAGE` is needed too: paths relative to the table's folder.
 
     Raises:
         DatasetError: The file cannot be read, lacks a column, or has no usable row.
     """
     folder = root if root is not None else path.parent
-    names = (*COLUMNS, *dimensions)
-    pairs, num_skipped = read_labels(path, names, lambda row: _pair(row, folder, dimensions))
+    names = (*COLUMNS, *dimensions, *([IMAGE] if with_images else []))
+
+    def read(row: Row) -> LabelledPair:
+        pair = _pair(row, folder, dimensions)
+        return replace(pair, image=_image(row, path.parent)) if with_images else pair
+
+    pairs, num_skipped = read_labels(path, names, read)
     return LabelFile(tuple(pairs), num_skipped)
+
+
+def _image(row: Row, folder: Path) -> str:
+    """Return the path of a row's picture.
+
+    Raises:
+        DatasetError: There is none, or it is no picture.
+    """
+    image = str(folder.absolute() / texts_of(row, [IMAGE])[IMAGE])
+    if problem := problem_of_image(image):
+        raise DatasetError(problem)
+    return image
 
 
 def _pair(row: Row, folder: Path, dimensions: Sequence[str]) -> LabelledPair:

@@ -16,3 +16,8 @@ def acceleration_problems(policy: PolicyConfig, sampling: SamplingConfig) -> Ite
         )
     if sampling.merge_lora and policy.lora.rank == 0:
         yield "sampling.merge_lora must be false where policy.lora.rank is 0: there is no adapter"
+    if sampling.merge_lora and policy.idle_expert == "cpu":
+        yield (
+            "sampling.merge_lora must be false where policy.idle_expert is cpu: adapters stay on "
+            "the device, and cannot be merged into weights that wait in host memory"
+        )

@@ -52,6 +52,10 @@ class PolicyConfig:
     experts: str = "both"
     """Of Wan 2.2 A14B, which transformers are trained: `high` = that of high noise alone, `low` =
     the other alone, each on the times that it computes at; `both` = on all times."""
+    idle_expert: str = "auto"
+    """Of Wan 2.2 A14B: where the transformer that does not compute lies, in learner and generators.
+    auto = beside the other; cpu = the frozen weights of its blocks wait in host memory, and change
+    places with the other's where its times begin: less memory, more time, same result."""
     compile: str = "none"
     """What compiles the transformer's blocks in learner and generators: `inductor`, or another back
     end of torch.compile; none = nothing. Equal up to rounding. A failure is logged and counted, and

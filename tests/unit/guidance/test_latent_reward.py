@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.families.wan_2_2 import BOUNDARY, save_tiny_wan_2_2
 from tests.tiny import TINY, encode, tiny_policy, tiny_sampling
 from videorl.embedding import Embedding
 from videorl.errors import CheckpointError, ConfigError
@@ -23,6 +24,7 @@ from videorl.guidance.latent_reward import (
 )
 from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS
+from videorl.policies.experts import models_of
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import hold_frozen_layers
 from videorl.pretraining.checkpoint import build_components, save_checkpoint
@@ -31,11 +33,7 @@ from videorl.settings.model import LoraConfig, PolicyConfig, SamplingConfig
 Inputs: TypeAlias = tuple[Tensor, Tensor, list[Embedding]]
 
 
-WITH_ONE_TRANSFORMER = sorted(name for name in FAMILIES if len(TINY[name].transformers) == 1)
-"""Families that can have a latent reward."""
-
-
-@pytest.fixture(params=WITH_ONE_TRANSFORMER)
+@pytest.fixture(params=sorted(FAMILIES))
 def policy(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> PolicyConfig:
     return tiny_policy(tiny_checkpoints[request.param], request.param)
 
@@ -120,12 +118,24 @@ def test_features_are_those_of_the_whole_model_s_first_block(tmp_path: Path) -> 
         first_layers(config, tiny_sampling(), 3)
 
 
-def test_a_model_with_two_transformers_has_no_latent_reward(
-    tiny_checkpoints: dict[str, Path],
-) -> None:
-    config = tiny_policy(tiny_checkpoints["wan_2_2"], "wan_2_2", rank=0)
-    with pytest.raises(ConfigError, match="not for a model with two transformers"):
-        first_layers(config, tiny_sampling("wan_2_2"), 1)
+def test_of_two_transformers_each_item_has_the_tokens_of_that_of_its_time(tmp_path: Path) -> None:
+    config = tiny_policy(save_tiny_wan_2_2(tmp_path, layers=2), "wan_2_2", rank=0)
+    x_t, _, embeds = inputs(config)
+    given = x_t.repeat(2, 1, 1, 1, 1), torch.tensor([0.2, BOUNDARY, 1.0, 0.7]), [*embeds, *embeds]
+    whole = load_policy(config, sampling_of(config), parts=frozenset({"transformer"}))
+    seen: dict[str, Tensor] = {}
+    for name, model in models_of(whole.trainable_module()).items():
+        model.blocks[0].register_forward_hook(
+            lambda *hook, name=name: seen.__setitem__(name, hook[2])
+        )
+    whole.predict(*given, "policy")
+    first, second = seen["transformer"], seen["transformer_2"]
+    expected = torch.stack([second[0], first[0], first[1], second[1]])
+    config.experts = "high"  # what is trained of a policy says nothing about its rewards
+    layers, _ = first_layers(config, sampling_of(config), 1)
+    assert torch.equal(layers.features(*given), expected)
+    with pytest.raises(ConfigError, match=r"num_layers must be 1 \.\.\. 2.* got 3"):
+        first_layers(config, sampling_of(config), 3)
 
 
 def test_only_the_layers_that_are_kept_go_to_the_device(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ import torch
 from diffusers import CogVideoXDPMScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from tests.families.wan_i2v import save_tiny_wan_i2v
 from tests.tiny import encode, tiny_policy, tiny_sampling
-from tests.unit.guidance.test_latent_reward import WITH_ONE_TRANSFORMER, build, change_weights
+from tests.unit.guidance.test_latent_reward import build, change_weights
 from videorl.config import PolicyConfig
 from videorl.embedding import Embedding
 from videorl.errors import ConfigError
 from videorl.guidance.latent_reward import LatentReward
 from videorl.guidance.sampler import GuidedSampler
-from videorl.policies import load_policy
+from videorl.policies import FAMILIES, load_policy
 from videorl.policies.checkpoints import PARTS
 from videorl.policies.pipeline_policy import PipelinePolicy
 
@@ -25,7 +26,7 @@ SOLVERS = {"wan": UniPCMultistepScheduler, "cogvideox": CogVideoXDPMScheduler}
 """Solvers that the tiny checkpoints do not name: one looks back, one takes other arguments."""
 
 
-@pytest.fixture(params=WITH_ONE_TRANSFORMER)
+@pytest.fixture(params=sorted(FAMILIES))
 def config(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> PolicyConfig:
     return tiny_policy(tiny_checkpoints[request.param], request.param)
 
@@ -73,6 +74,19 @@ def test_a_candidate_does_not_depend_on_its_batch_mates(config: PolicyConfig) ->
     together = sampler.sample(prompt, negative, SEEDS)
     alone = sampler.sample(prompt, negative, SEEDS[1:])
     torch.testing.assert_close(alone[0], together[1], atol=1e-4, rtol=0)
+
+
+def test_the_picture_that_is_the_first_frame_is_not_guided(tmp_path: Path) -> None:
+    """Wan 2.2 TI2V: whatever the reward, the first latent frame stays the picture's."""
+    config = tiny_policy(save_tiny_wan_i2v(tmp_path, is_ti2v=True), "wan_i2v")
+    policy, prompt, negative = load(config)
+    reward, plain = trained(config), policy.sample(prompt, negative, SEEDS)
+    weights_K = torch.tensor([1.0, 1.0])
+    gradient = reward.gradient(plain, torch.tensor([0.3, 0.9]), [prompt] * 2, weights_K)
+    assert not gradient[:, :, :1].any() and gradient[:, :, 1:].any()
+    guided = GuidedSampler(policy, reward, {"sharp": 1.0}).sample(prompt, negative, SEEDS)
+    assert torch.equal(guided[:, :, :1], plain[:, :, :1])
+    assert not torch.allclose(guided[:, :, 1:], plain[:, :, 1:], atol=1e-4)
 
 
 @pytest.mark.parametrize("config", sorted(SOLVERS), indirect=True)

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from tests.families.wan_i2v import PICTURE
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.config import RewardConfig
 from videorl.errors import ConfigError, DatasetError, VideoError
@@ -46,7 +48,7 @@ from videorl.reward_training.losses import INVALID, bradley_terry_with_ties
 from videorl.reward_training.pairs import read_pairs
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.run.folder import RunFolder
-from videorl.types import Video
+from videorl.types import TextAndImage, Video
 from videorl.weights import digest
 
 DIMENSIONS = ["bright", "dark"]
@@ -259,6 +261,37 @@ def test_training_learns_stops_resumes_and_saves(
     assert judged["num_pairs"] == {"bright": 6, "dark": 6}
     assert judged["accuracy"]["bright"][0] == metrics[3]["held_out/accuracy_bright_t0.1"]
     assert (tmp_path / "whole/reward/held_out.svg").read_text().startswith("<svg")
+
+
+def test_rewards_of_prompts_with_pictures_are_trained(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Two pictures with the same text: the labels name them, and the reward sees them."""
+    other = str(tmp_path / "other.png")
+    Image.new("RGB", (20, 20), (250, 20, 20)).save(other)
+    prompts = [TextAndImage(PROMPTS[0], image) for image in (str(PICTURE), other)]
+    recipe = recipe_for(tmp_path, tiny_checkpoints, tmp_path / "run")
+    recipe.policy = tiny_policy(tiny_checkpoints["wan_i2v"], "wan_i2v")
+    recipe.sampling = tiny_sampling("wan_i2v")
+    policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS)
+    groups = sample_scored_latents(tmp_path / "train", policy, brightness, prompts, 2, seed=0)
+    assert [read_video(files[0]).condition for files in groups] == prompts
+    write_pairs(tmp_path / "train.csv", groups, same_band=0.0)
+    task = load_latent_reward_task(recipe)
+    pairs = read_pairs(tmp_path / "train.csv", None, DIMENSIONS, with_images=True).pairs
+    assert [pair.condition for pair in pairs] == prompts
+    seen = [task._embeds[pair.condition]["image_latents"] for pair in pairs]
+    assert not torch.equal(*seen)
+    assert trained(recipe)
+    reward = load_latent_reward(RunFolder(tmp_path / "run").reward, recipe.policy, recipe.sampling)
+    x_t = read_latents(groups[0][0])[None].repeat(2, 1, 1, 1, 1)
+    both = reward(x_t, torch.full((2,), 0.5), [task._embeds[prompt] for prompt in prompts])
+    assert not torch.allclose(both[0], both[1])
+    rows = list(csv.reader((tmp_path / "train.csv").open()))
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(row[:-1] for row in rows)
+    with pytest.raises(DatasetError, match="has no column 'image'"):
+        load_latent_reward_task(recipe)
 
 
 def test_unreadable_latents_are_skipped_and_counted(

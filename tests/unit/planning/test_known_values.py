@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from videorl.planning.counting import count, make_fake, without_numbers
+from videorl.planning.known_values import KnownValues
 
 
 def test_masks_decide_how_many_tokens_there_are() -> None:
@@ -32,6 +33,26 @@ def test_what_is_written_to_a_mask_is_known_no_longer() -> None:
         mask[2:].copy_(torch.empty(2) > 0)
         with pytest.raises(DataDependentOutputException):
             bool(mask.any())
+
+
+def test_large_masks_are_not_filled_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask of every pair of tokens has gigabytes: it is made of shapes alone."""
+    computed, numbers = KnownValues._computed, list[int]()
+
+    def compute(values: KnownValues, *given: Any) -> Any:
+        found = computed(values, *given)
+        numbers.append(found.numel() if isinstance(found, Tensor) else 1)
+        return found
+
+    monkeypatch.setattr(KnownValues, "_computed", compute)
+    with without_numbers():
+        row = torch.ones(1, 6000, dtype=torch.bool)
+        every = row.repeat(6000, 1)
+        assert every.shape == (6000, 6000)
+        assert bool(row.all())
+        with pytest.raises(DataDependentOutputException):
+            bool(every.all())
+    assert numbers and max(numbers) == 6000
 
 
 BATCH = 2

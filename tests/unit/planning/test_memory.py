@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,10 +106,32 @@ def test_two_transformers_lie_beside_each_other() -> None:
     assert away.memory(0, 1).weights == 1e9 + 2 * 4e8
     assert (both.memory(0, 1).host, away.memory(0, 1).host) == (0, 1e9)
     assert first.memory(0, 1).weights == 2 * 1e9 + 4e8
+    # While DeepSpeed starts, both are on the GPU, with room where activations will be.
+    assert away.memory(0, 1).activations == 1e9 and away.memory(4e9, 1).activations == 4e9
     # Generators hold both, whatever is trained; adapters are small and stay.
     adapters = 2 * 1e8 * both.dtype.itemsize
     assert both.generator(1).weights == first.generator(1).weights == 2 * 1e9 + adapters + 5e8
     assert (away.generator(1).weights, away.generator(1).host) == (1e9 + adapters + 5e8, 1e9)
+
+
+def test_blocks_of_the_idle_transformer_wait_in_host_memory() -> None:
+    """Of each 1e9 bytes a tenth lies outside of the blocks, and stays."""
+    for family, number in ((PlainFamily, 2), (First, 1)):
+        made = of_two(family)
+        made.recipe.policy.idle_expert = "cpu"
+        vars(made)["of_one_transformer"] = replace(SIZES, share_in_blocks=0.9)
+        memory, generator = made.memory(0, 1), made.generator(1)
+        assert (memory.weights, memory.host) == (1.1e9 + number * 4e8, 9e8)
+        adapters = 2 * 1e8 * made.dtype.itemsize
+        assert (generator.weights, generator.host) == (1.1e9 + adapters + 5e8, 9e8)
+    # What is trained whole stays; the other transformer never computes in its learner.
+    for family, host in ((PlainFamily, 0), (First, 9e8 * 0.9 * 2)):
+        made = of_two(family)
+        made.recipe.policy.idle_expert = "cpu"
+        made.recipe.policy.dtype = "bfloat16"
+        whole = replace(SIZES, frozen_bytes=0.0, share_in_blocks=0.9)
+        vars(made)["of_one_transformer"] = whole
+        assert made.memory(0, 1).host == host
 
 
 def test_transformers_that_are_not_alike_cannot_be_planned() -> None:

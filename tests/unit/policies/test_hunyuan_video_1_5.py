@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKLHunyuanVideo15
+from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import HunyuanVideo15AttnBlock
 
 from tests.families.hunyuan_video_1_5 import GLYPHS, save_tiny_hunyuan_video_1_5
 from tests.tiny import tiny_policy, tiny_sampling
 from videorl.errors import CheckpointError, ConfigError, PromptError
 from videorl.policies import load_policy
 from videorl.policies.checkpoints import PARTS
-from videorl.policies.hunyuan_video_1_5 import GLYPH_TOKENS, HunyuanVideo15
+from videorl.policies.hunyuan_video_1_5 import (
+    GLYPH_TOKENS,
+    HunyuanVideo15,
+    causal_mask,
+    make_masks_by_frames,
+)
 from videorl.policies.parallel import check_sharing
 from videorl.sampling.canary import difference
 
@@ -112,3 +119,15 @@ def test_steps_end_where_they_are_no_longer_wanted(folder: Path) -> None:
     whole, _ = policy.sample_partly(prompts, [], [1, 2], [3, 3], 3)
     torch.testing.assert_close(whole, policy.sample(prompts[0], None, [1, 2]))
     assert (found - whole).abs().amax((1, 2, 3, 4)).min() > 1e-3
+
+
+def test_the_masks_of_the_vae_are_those_of_diffusers(folder: Path) -> None:
+    stock: Any = HunyuanVideo15AttnBlock.prepare_causal_attention_mask
+    for frames, batch_size in ((1, None), (3, 2)):
+        given = frames, 4, torch.bfloat16, torch.device("cpu")
+        assert torch.equal(causal_mask(*given, batch_size), stock(*given, batch_size=batch_size))
+    vae = AutoencoderKLHunyuanVideo15.from_pretrained(folder, subfolder="vae")
+    make_masks_by_frames(vae)
+    changed = [one for one in vae.modules() if "prepare_causal_attention_mask" in vars(one)]
+    attending = [one for one in vae.modules() if hasattr(one, "prepare_causal_attention_mask")]
+    assert len(changed) == len(attending) == 2, "one in the encoder and one in the decoder"

@@ -15,6 +15,7 @@ from tests.full_ranks import recipe_of, two_steps
 from tests.tiny import save_tiny_wan
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
+from videorl.policies import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -59,6 +60,19 @@ def test_shards_give_the_gradient_of_whole_models_and_can_be_saved_restored_and_
     whole = sum(parameter.numel() for parameter in policy.live("policy"))
     for held, num_tensors in found["share"].values():
         assert whole / 2 <= held <= whole / 2 + num_tensors
+
+
+@pytest.mark.slow
+def test_every_family_learns_in_shards_as_it_does_whole(tmp_path: Path) -> None:
+    """Tables of scales, held in float32 and read as they are published, are shards too."""
+    program = [sys.executable, "-m", "tests.family_shards", str(tmp_path)]
+    done = subprocess.run(program, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found.keys() == FAMILIES.keys()
+    for family, (whole, shards) in found.items():
+        assert whole[1] > 1, family
+        assert shards == pytest.approx(whole, rel=1e-3), family
 
 
 def same_tensors(folder: Path, file: str, prefix: str = "", *, rtol: float, atol: float) -> None:
