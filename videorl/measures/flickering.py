@@ -8,10 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from videorl.errors import VideoError
-from videorl.videos.frames import Frames
-
-_FRAMES_AT_ONCE = 16
-"""Decoded frames that are in memory together."""
 
 
 def temporal_flickering(parts: Iterator[npt.NDArray[np.uint8]]) -> float:
@@ -39,10 +35,3 @@ def temporal_flickering(parts: Iterator[npt.NDArray[np.uint8]]) -> float:
     if not differences:
         raise VideoError("temporal flickering needs two frames or more")
     return (255.0 - float(np.mean(differences))) / 255.0
-
-
-def in_parts(frames: Frames) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield all frames of a video, of which few are in memory at a time."""
-    count = frames.timeline.num_frames
-    for start in range(0, count, _FRAMES_AT_ONCE):
-        yield frames.read(range(start, min(start + _FRAMES_AT_ONCE, count)))

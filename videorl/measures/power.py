@@ -66,3 +66,15 @@ def _quantiles(power: float, confidence: float) -> float:
 def _check(power: float, confidence: float) -> None:
     if not (0 < power < 1 and 0 < confidence < 1):
         raise ValueError(f"expected shares in (0, 1), got power {power}, confidence {confidence}")
+
+
+def win_rate_seen(num_prompts: int, *, power: float = 0.8, confidence: float = 0.95) -> float:
+    """Return the smallest win rate above one half that `num_prompts` tell from it; at most 1.
+
+    The inverse of `prompts_needed_for_win_rate`, to half a percent.
+    """
+    for step in range(101, 200):
+        rate = step / 200.0
+        if prompts_needed_for_win_rate(rate, power=power, confidence=confidence) <= num_prompts:
+            return rate
+    return 1.0

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from videorl.errors import ConfigError, VideoError
-from videorl.measures.flickering import in_parts, temporal_flickering
+from videorl.measures.flickering import temporal_flickering
+from videorl.measures.shapes import View
 from videorl.measures.vbench import DIMENSIONS, QUALITY, read_results, totals, why_absent
 from videorl.videos.opening import open_frames
 
@@ -50,7 +51,7 @@ def test_flickering_is_that_of_the_package() -> None:
                 expected["videos"][name]["from_npz"], abs=expected["tolerance"]["from_npz_abs"]
             )
         if path.exists():
-            found[name] = temporal_flickering(in_parts(open_frames(path)))
+            found[name] = temporal_flickering(View(open_frames(path)).parts())
             tolerance = expected["tolerance"]["from_mp4_abs_with_another_decoder"]
             assert found[name] == pytest.approx(
                 expected["videos"][name]["from_mp4"], abs=tolerance
