@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from jobs import command
 from videorl.errors import CheckpointError, ConfigError
+from videorl.measures.vbench import QUALITY
 
 if TYPE_CHECKING:
     from videorl.measures.folders import Folder
@@ -29,15 +30,7 @@ if TYPE_CHECKING:
 
 NOT_ALL = 1
 """Exit code where a metric that was asked for, or a clip, has no number."""
-VBENCH = (
-    "subject_consistency",
-    "background_consistency",
-    "temporal_flickering",
-    "motion_smoothness",
-    "dynamic_degree",
-    "aesthetic_quality",
-    "imaging_quality",
-)
+VBENCH = tuple(name.replace(" ", "_") for name in QUALITY)
 FVD, FVD_I3D = "fvd", "fvd_i3d"
 _NO_I3D = (
     "fvd_i3d is not measured here: I3D and its weights for Kinetics-400 are in no package that is "
@@ -108,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     """Return what is to be told, and whether all of it was measured."""
     from videorl.measures.folders import match, open_folders
-    from videorl.measures.results import Report, Row
+    from videorl.measures.results import Report, row_of
 
     opened = open_folders(options.folders, options.prompts)
     has_prompts = options.prompts is not None
@@ -119,23 +112,16 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     rates = _win_rates(options, folders)  # what is wrong with a file is said before hours of work
     published = _published(options, folders)
     measures, notes = _measures(options, folders, published)
-    measured = _measured(options, [*folders, *([reference] if reference else [])], measures, out)
+    _say_power(folders)
+    measured = _measured(options, folders, reference, measures, out)
     numbers, more = _numbers(options, folders, reference, measured, published)
-    failed = {label: found.problems for label, found in measured.items() if found.problems}
     lost = [
-        f"{label}: {len(found)} clips lack a number: {'; '.join(list(found.values())[:_SHOWN])}"
-        for label, found in failed.items()
+        f"{label}: {len(found.problems)} clips lack a number: "
+        + "; ".join(list(found.problems.values())[:_SHOWN])
+        for label, found in measured.items()
+        if found.problems
     ]
-    rows = [
-        Row(
-            folder.label,
-            len(folder.keys),
-            len(set(map(folder.unit, folder.keys))),
-            numbers[folder.label],
-            len(failed.get(folder.label, {})),
-        )
-        for folder in folders
-    ]
+    rows = [row_of(folder, numbers[folder.label], measured) for folder in folders]
     settings = {name: str(value) for name, value in sorted(vars(options).items())}
     return Report(rows, rates, [*notes, *more, *lost], settings), not (notes or lost)
 
@@ -216,28 +202,47 @@ def _measures(
     return measures, notes
 
 
+def _say_power(folders: Sequence[Folder]) -> None:
+    """Say, before long work, what so many prompts can show."""
+    from videorl.measures.power import win_rate_seen
+
+    if len(folders) > 1:
+        count = len(set(map(folders[0].unit, folders[0].keys)))
+        rate = win_rate_seen(count)
+        text = f"only win rates near 100 % are told from 50 % (needed for 60 %: {_for_60()})"
+        if rate < 1:
+            text = (
+                f"a true win rate of {100 * rate:.1f} % or more is told from 50 % in 4 of 5 such "
+                f"comparisons (needed for 60 %: {_for_60()})"
+            )
+        print(f"{count} prompts: {text}", file=sys.stderr)
+
+
+def _for_60() -> int:
+    from videorl.measures.power import prompts_needed_for_win_rate
+
+    return prompts_needed_for_win_rate(0.6)
+
+
 def _measured(
     options: argparse.Namespace,
     folders: Sequence[Folder],
+    reference: Folder | None,
     measures: Sequence[Measure],
     out: Path,
 ) -> dict[str, Measured]:
-    from videorl.measures.measuring import measure_clips
-    from videorl.measures.power import win_rate_seen
+    """Measure every clip that has to be; of the reference only what FVD needs."""
+    from videorl.measures.measuring import FEATURES, measure_clips
     from videorl.measures.store import open_store
     from videorl.run.progress import progress
 
-    if len(options.folders) > 1:
-        first = folders[0]
-        count = len(set(map(first.unit, first.keys)))
-        print(
-            f"{count} prompts: a true win rate of {100 * win_rate_seen(count):.0f} % or more is "
-            "told from 50 % in 4 of 5 such comparisons",
-            file=sys.stderr,
-        )
-    total = 2 * sum(len(folder.keys) for folder in folders)
+    wanted = {folder.label: measures for folder in folders} if measures else {}
+    if reference and (features := [found for found in measures if found.name == FEATURES]):
+        folders, wanted = [*folders, reference], {**wanted, reference.label: features}
+    used = [folder for folder in folders if folder.label in wanted]
+    total = max(2 * sum(len(folder.keys) for folder in used), 1)
     with open_store(out) as store, progress("clips, opened and measured", total) as reach:
-        return measure_clips(folders, measures, store, reach, resample=options.resample)
+        return measure_clips(used, wanted, store, reach, resample=options.resample)
 
 
 def _numbers(
@@ -249,7 +254,7 @@ def _numbers(
 ) -> tuple[dict[str, dict[str, Number]], list[str]]:
     """Return every number by label, and notes."""
     from videorl.measures import results
-    from videorl.measures.measuring import FEATURES, FLICKERING
+    from videorl.measures.measuring import FLICKERING
     from videorl.measures.vbench import DIMENSIONS
 
     found = {folder.label: dict[str, results.Number]() for folder in folders}
@@ -266,7 +271,7 @@ def _numbers(
         for label, values in found.items()
     }
     found = {label: results.with_totals(v, list(DIMENSIONS)) for label, v in ordered.items()}
-    if reference and FEATURES in measured[reference.label].values:
+    if reference and reference.label in measured:
         distances, more = results.fvd(
             folders,
             reference,

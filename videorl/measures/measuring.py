@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,7 +84,7 @@ class _Survey:
 
 def measure_clips(
     folders: Sequence[Folder],
-    measures: Sequence[Measure],
+    measures: Mapping[str, Sequence[Measure]],
     store: Store,
     done: Done,
     *,
@@ -94,7 +94,7 @@ def measure_clips(
 
     Args:
         folders: Whose clips are measured.
-        measures: What of.
+        measures: What of, by the folder's label.
         store: Gets every number as soon as it is there.
         done: Is called with the number of clips that are done, twice that of all at the end: they
             are opened first, to compare their shapes.
@@ -122,7 +122,8 @@ def measure_clips(
         if key in survey.shapes:
             # A clip that has the common shape already is the same with and without --resample.
             cut = None if target is None or survey.shapes[key].equals(target) else target
-            _measure(clip, survey.digests[key], cut, measures, store, found[folder.label])
+            asked = measures[folder.label]
+            _measure(clip, survey.digests[key], cut, asked, store, found[folder.label])
         count += 1
         done(count)
     return found

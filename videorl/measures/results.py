@@ -63,6 +63,13 @@ class Report:
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
+def row_of(folder: Folder, numbers: Mapping[str, Number], measured: Mapping[str, Measured]) -> Row:
+    """Return the row of a folder."""
+    failed = measured[folder.label].problems if folder.label in measured else {}
+    num_prompts = len(set(map(folder.unit, folder.keys)))
+    return Row(folder.label, len(folder.keys), num_prompts, numbers, len(failed))
+
+
 def means(
     folders: Sequence[Folder], measured: Mapping[str, Measured], name: str
 ) -> dict[str, Number]:
@@ -70,7 +77,7 @@ def means(
     found: dict[str, Number] = {}
     first: dict[str, float] = {}
     for folder in folders:
-        units = _by_unit(folder, measured[folder.label].values.get(name, {}))
+        units = _by_unit(folder, measured.get(folder.label, Measured()).values.get(name, {}))
         if not units:
             continue
         number = Number(0.0, interval := clustered_mean(list(units.values())))

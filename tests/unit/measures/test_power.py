@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from videorl.measures.power import difference_seen, prompts_needed, prompts_needed_for_win_rate
+from videorl.measures.power import (
+    difference_seen,
+    prompts_needed,
+    prompts_needed_for_win_rate,
+    win_rate_seen,
+)
 
 
 def test_as_textbooks_have_it() -> None:
@@ -15,6 +20,8 @@ def test_as_textbooks_have_it() -> None:
     assert difference_seen(785, 1.0) == pytest.approx(0.1, rel=1e-3)
     # ((1.959964 / 2 + 0.841621 √0.24) / 0.1)² = (1.392290 / 0.1)² = 193.85.
     assert prompts_needed_for_win_rate(0.6) == prompts_needed_for_win_rate(0.4) == 194
+    assert win_rate_seen(194) == 0.6
+    assert win_rate_seen(3) == 1.0
 
 
 def test_simulated_experiments_see_a_difference_that_often() -> None:
