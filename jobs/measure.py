@@ -25,7 +25,7 @@ from videorl.measures.vbench import QUALITY
 if TYPE_CHECKING:
     from videorl.measures.folders import Folder
     from videorl.measures.measuring import Measure, Measured
-    from videorl.measures.results import Number, Report
+    from videorl.measures.results import Report
     from videorl.measures.win_rates import WinRate
 
 NOT_ALL = 1
@@ -78,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if FVD in options.metric and not (options.reference and options.video_mae):
         parser.error("fvd needs real clips (--reference) and a checkpoint (--video-mae)")
+    for_fvd = ("reference", "video_mae", "at_infinity", "few_clips")
+    if FVD not in options.metric and (unused := [n for n in for_fvd if getattr(options, n)]):
+        parser.error(f"--{unused[0].replace('_', '-')} has no effect without --metric fvd")
+    if options.tie and not options.scores:
+        parser.error("--tie has no effect without --scores")
     if options.frame_step < 1:
         parser.error(f"--frame-step must be >= 1, got {options.frame_step}")
     command.start_logging()
@@ -100,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     """Return what is to be told, and whether all of it was measured."""
+    from videorl.measures.assembling import add_fvd, vbench_numbers
     from videorl.measures.folders import match, open_folders
     from videorl.measures.results import Report, row_of
 
@@ -112,18 +118,34 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     rates = _win_rates(options, folders)  # what is wrong with a file is said before hours of work
     published = _published(options, folders)
     measures, notes = _measures(options, folders, published)
+    _check_number(options, [*folders, *([reference] if reference else [])], measures)
     _say_power(folders)
     measured = _measured(options, folders, reference, measures, out)
-    numbers, more = _numbers(options, folders, reference, measured, published)
-    lost = [
+    numbers = vbench_numbers(folders, measured, published)
+    if reference and reference.label in measured:
+        add_fvd(
+            numbers,
+            folders,
+            reference,
+            measured,
+            few_clips=options.few_clips,
+            at_infinity=options.at_infinity,
+        )
+    problems = [*notes, *numbers.problems, *_lost(measured)]
+    rows = [row_of(folder, numbers.found[folder.label], measured) for folder in folders]
+    given = {name: value for name, value in sorted(vars(options).items()) if name[0] != "_"}
+    settings = {name: str(value) for name, value in given.items()}
+    return Report(rows, rates, [*problems, *numbers.notes], settings), not problems
+
+
+def _lost(measured: Mapping[str, Measured]) -> list[str]:
+    """Return a sentence per folder on the clips that lack a number."""
+    return [
         f"{label}: {len(found.problems)} clips lack a number: "
         + "; ".join(list(found.problems.values())[:_SHOWN])
         for label, found in measured.items()
         if found.problems
     ]
-    rows = [row_of(folder, numbers[folder.label], measured) for folder in folders]
-    settings = {name: str(value) for name, value in sorted(vars(options).items())}
-    return Report(rows, rates, [*notes, *more, *lost], settings), not (notes or lost)
 
 
 def _given(texts: Sequence[str], option: str, folders: Sequence[Folder]) -> list[tuple[int, Path]]:
@@ -134,7 +156,7 @@ def _given(texts: Sequence[str], option: str, folders: Sequence[Folder]) -> list
         name, equals, path = text.partition("=")
         if not equals or name not in labels:
             raise ConfigError(f"{option} must be NAME=FILE with a name of {labels}, got {text!r}")
-        found.append((labels.index(name), Path(path)))
+        found.append((labels.index(name), Path(path).expanduser()))
     return found
 
 
@@ -202,6 +224,19 @@ def _measures(
     return measures, notes
 
 
+def _check_number(
+    options: argparse.Namespace, folders: Sequence[Folder], measures: Sequence[Measure]
+) -> None:
+    """Refuse too few clips for FVD before hours of work."""
+    from videorl.measures.frechet import check_number
+    from videorl.measures.measuring import Features
+
+    sizes = [found.size for found in measures if isinstance(found, Features)]
+    for size in sizes if not options.few_clips else []:
+        for folder in folders:
+            check_number(folder.label, len(folder.keys), size)
+
+
 def _say_power(folders: Sequence[Folder]) -> None:
     """Say, before long work, what so many prompts can show."""
     from videorl.measures.power import win_rate_seen
@@ -243,46 +278,6 @@ def _measured(
     total = max(2 * sum(len(folder.keys) for folder in used), 1)
     with open_store(out) as store, progress("clips, opened and measured", total) as reach:
         return measure_clips(used, wanted, store, reach, resample=options.resample)
-
-
-def _numbers(
-    options: argparse.Namespace,
-    folders: Sequence[Folder],
-    reference: Folder | None,
-    measured: Mapping[str, Measured],
-    published: Mapping[str, Mapping[str, float]],
-) -> tuple[dict[str, dict[str, Number]], list[str]]:
-    """Return every number by label, and notes."""
-    from videorl.measures import results
-    from videorl.measures.measuring import FLICKERING
-    from videorl.measures.vbench import DIMENSIONS
-
-    found = {folder.label: dict[str, results.Number]() for folder in folders}
-    notes: list[str] = []
-    for label, number in results.means(folders, measured, FLICKERING).items():
-        found[label][FLICKERING] = number
-    for label, values in published.items():
-        if FLICKERING in values and FLICKERING in found[label]:
-            here = found[label][FLICKERING].value
-            notes.append(f"{FLICKERING} of {label} is VBench's; measured here it is {here:.4f}")
-        found[label] |= {name: results.Number(value) for name, value in values.items()}
-    ordered = {
-        label: {name: values[name] for name in DIMENSIONS if name in values}
-        for label, values in found.items()
-    }
-    found = {label: results.with_totals(v, list(DIMENSIONS)) for label, v in ordered.items()}
-    if reference and reference.label in measured:
-        distances, more = results.fvd(
-            folders,
-            reference,
-            measured,
-            few_clips=options.few_clips,
-            at_infinity=options.at_infinity,
-        )
-        notes += more
-        for label, values in distances.items():
-            found[label] |= values
-    return found, notes
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def open_folders(given: Sequence[str], prompts: Path | None = None) -> list[Fold
 def _named(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
     if equals and name and path and not Path(text).exists():
-        return name, Path(path)
+        return name, Path(path).expanduser()  # a shell expands ~ at the start of a word only
     return Path(text).absolute().name or text, Path(text)
 
 

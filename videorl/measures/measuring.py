@@ -53,6 +53,7 @@ class Features:
 
     def __init__(self, network: VideoMAEFeatures, step: int) -> None:
         self._network, self._step = network, step
+        self.size = network.size
         self.settings = f"{network.digest} step {step}"
 
     def of(self, view: View) -> Values:

@@ -10,11 +10,9 @@ from statistics import fmean
 import numpy as np
 
 from videorl.data.clips import Key
-from videorl.errors import ConfigError
 from videorl.evaluation.statistics import Interval, paired_bootstrap
-from videorl.measures import frechet
 from videorl.measures.folders import Folder
-from videorl.measures.measuring import FEATURES, Measured
+from videorl.measures.measuring import Measured
 from videorl.measures.power import difference_seen, prompts_needed
 from videorl.measures.store import Values
 from videorl.measures.vbench import totals
@@ -80,8 +78,10 @@ def means(
         units = _by_unit(folder, measured.get(folder.label, Measured()).values.get(name, {}))
         if not units:
             continue
-        number = Number(0.0, interval := clustered_mean(list(units.values())))
-        number = replace(number, value=interval.mean, num_prompts=len(units))
+        interval = clustered_mean(list(units.values()))
+        # The interval of a single prompt would be a point.
+        shown = interval if len(units) > 1 else None
+        number = Number(interval.mean, shown, num_prompts=len(units))
         by_unit = {unit: fmean(values) for unit, values in units.items()}
         found[folder.label] = _against(number, first, by_unit) if first else number
         first = first or by_unit
@@ -127,51 +127,6 @@ def clustered_mean(
         block[:] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(found, [0.025, 0.975])
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
-
-
-def fvd(
-    folders: Sequence[Folder],
-    reference: Folder,
-    measured: Mapping[str, Measured],
-    *,
-    few_clips: bool,
-    at_infinity: bool,
-) -> tuple[dict[str, dict[str, Number]], list[str]]:
-    """Return the FVD of each folder to the reference, by label, and notes.
-
-    Raises:
-        ConfigError: A folder has fewer clips than the features need, and `few_clips` is not set.
-    """
-    notes: list[str] = []
-    clean = _features(reference, measured)
-    found: dict[str, dict[str, Number]] = {}
-    for folder in folders:
-        features = _features(folder, measured)
-        for label, values in ((reference.label, clean), (folder.label, features)):
-            try:
-                frechet.check_number(label, *values.shape)
-            except ConfigError:
-                if not few_clips or len(values) < 2:
-                    raise
-                size = values.shape[1]
-                notes.append(f"FVD of {label}: {len(values)} clips for {size} features: too few")
-        interval = frechet.bootstrap(features, clean)
-        found[folder.label] = {FVD: Number(interval.mean, interval)}
-        if at_infinity:
-            line = frechet.extrapolate(features, clean)
-            if line is None:
-                notes.append(f"{FVD_AT_INFINITY} of {folder.label}: too few clips for a line")
-            else:
-                found[folder.label][FVD_AT_INFINITY] = Number(line.at_infinity)
-    return found, list(dict.fromkeys(notes))
-
-
-def _features(folder: Folder, measured: Mapping[str, Measured]) -> frechet.Matrix:
-    values = measured[folder.label].values.get(FEATURES, {})
-    if not values:
-        why = next(iter(measured[folder.label].problems.values()), "")
-        raise ConfigError(f"{folder.label}: no clip has features for FVD: {why}")
-    return np.stack([values[key] for key in folder.keys if key in values]).astype(np.float64)
 
 
 def with_totals(numbers: Mapping[str, Number], dimensions: Sequence[str]) -> dict[str, Number]:

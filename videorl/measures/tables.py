@@ -128,8 +128,10 @@ def _win_cells(found: WinRate) -> tuple[str, ...]:
     shares = (f"{100 * share:.1f}" for share in (found.wins, found.ties, found.losses))
     mean, low, high = (100 * v for v in (found.rate.mean, found.rate.low, found.rate.high))
     distance = found.rate.mean - 0.5
-    needed = str(prompts_needed(distance, found.deviation)) if distance else "–"
-    rate = f"{mean:.2f} [{low:.1f}, {high:.1f}]"
+    needed, rate = "–", f"{mean:.2f}"
+    if found.num_prompts > 1:  # the interval of a single prompt would be a point
+        needed = str(prompts_needed(distance, found.deviation)) if distance else "–"
+        rate += f" [{low:.1f}, {high:.1f}]"
     head = (found.model, found.dimension, found.label)
     return (*head, *shares, rate, str(found.num_prompts), needed)
 

@@ -56,7 +56,7 @@ class VideoMAEFeatures:
         self.name = f"VideoMAE {checkpoint}"
         self.digest = content_of(folder).digest
 
-    def of(self, frames_FHW3: npt.NDArray[np.uint8]) -> npt.NDArray[np._three2]:
+    def of(self, frames_FHW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the feature [D] of `num_frames` frames, RGB uint8 [F, H, W, 3].
 
         Raises:

@@ -122,10 +122,18 @@ def test_fvd_through_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert interval["low"] <= interval["mean"] <= interval["high"]
     assert "FVD at infinity" in other
     few = clips(tmp_path / "few", ("0", "1", "2", "3"))
+    measured = (out / FILE).read_bytes()
     assert run(*asked, "--reference", few) == command.WRONG
     assert "few: 4 clips for FVD on 4 features" in capsys.readouterr().err
-    assert run(*asked, "--reference", few, "--few-clips") == 0
-    assert "too few" in results(out)["notes"][0]
+    assert (out / FILE).read_bytes() == measured  # it is said before anything is measured
+    assert run(*asked[:-1], "--reference", few, "--few-clips") == 0
+    assert results(out)["notes"] == ["FVD of few: 4 clips are too few for 4 features"]
+    assert run(*asked, "--reference", few, "--few-clips") == 1
+    assert "too few clips for a line" in results(out)["notes"][0]
+    five = clips(tmp_path / "five", ("0", "1", "2", "3", "4"))
+    (five / "4.mp4").write_bytes(b"damaged")
+    assert run(*asked[:-1], "--reference", five) == 1  # the others' numbers are not lost for it
+    assert "FVD of a is not measured: five: 4 clips" in results(out)["notes"][0]
 
 
 def test_features_are_those_of_the_classifier(tmp_path: Path) -> None:
@@ -241,6 +249,36 @@ def test_results_of_vbench_make_totals(tmp_path: Path) -> None:
     numbers = results(out)["rows"][0]["numbers"]
     assert "quality score" in numbers and "total score" not in numbers
     assert run(a, "--out", out, "--vbench", f"b={file}") == command.WRONG
+
+
+def test_pictures_and_tables_of_videos_are_measured_too(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from videorl.data.video_io import read_video
+
+    a, out = clips(tmp_path / "a", ("0",)), tmp_path / "out"
+    pictures = tmp_path / "p" / "0"
+    pictures.mkdir(parents=True)
+    for number, frame in enumerate(read_video(a / "0.mp4").frames):
+        Image.fromarray(frame).save(pictures / f"{number}.png")
+    (pictures / "fps.txt").write_text("8")
+    (tmp_path / "p" / "0.txt").write_text(PROMPTS[0])
+    table = tmp_path / "t.parquet"
+    row = {"video": (a / "0.mp4").read_bytes(), "prompt": PROMPTS[0]}
+    pq.write_table(pa.Table.from_pylist([row]), table)
+    assert run(a, f"pictures={tmp_path / 'p'}", f"table={table}", "--out", out) == 0
+    rows = results(out)["rows"]
+    values = [row["numbers"]["temporal flickering"]["value"] for row in rows]
+    assert len(values) == 3 and values == pytest.approx([values[0]] * 3, abs=1e-12)
+    assert rows[0]["numbers"]["temporal flickering"]["interval"] is None  # of one prompt
+
+
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
+    a = clips(tmp_path / "a", ("0",))
+    for words in (["--few-clips"], ["--reference", a], ["--tie", "1"], ["--metric", "fvd"]):
+        with pytest.raises(SystemExit, match="2"):
+            run(a, *words)
+    assert run(a, a) == command.WRONG  # two of one name
 
 
 def scores(path: Path, totals: dict[str, float], model: str = "moving_shapes") -> Path:
