@@ -135,7 +135,8 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     rows = [row_of(folder, numbers.found[folder.label], measured) for folder in folders]
     given = {name: value for name, value in sorted(vars(options).items()) if name[0] != "_"}
     settings = {name: str(value) for name, value in given.items()}
-    return Report(rows, rates, [*problems, *numbers.notes], settings), not problems
+    said = [" ".join(note.split()) for note in (*problems, *numbers.notes)]  # a line each
+    return Report(rows, rates, said, settings), not problems
 
 
 def _lost(measured: Mapping[str, Measured]) -> list[str]:

@@ -68,7 +68,9 @@ def _features(values: npt.ArrayLike) -> Matrix:
 def _root(features_ND: Matrix) -> Matrix:
     """Return A [min(N, D), D] with AᵀA = the covariance."""
     centred = (features_ND - features_ND.mean(axis=0)) / np.sqrt(len(features_ND) - 1)
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    return (
+        np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+    )
 
 
 def check_number(name: str, num_samples: int, num_features: int) -> None:

@@ -92,6 +92,8 @@ def _scale(name: str) -> float:
 
 
 def _shown(name: str, value: float) -> str:
+    if name in SMALLER_IS_BETTER and abs(value) < 1.0:  # what is usual depends on the checkpoint
+        return f"{value:.4f}"
     return f"{_scale(name) * value:.2f}"
 
 

@@ -42,13 +42,19 @@ def clips(
     return folder
 
 
-def tiny_video_mae(folder: Path, classes: type[Any] = VideoMAEForVideoClassification) -> Path:
+def tiny_video_mae(folder: Path) -> Path:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 1}
     config = VideoMAEConfig(
-        **sizes, num_attention_heads=2, image_size=16, patch_size=8, num_frames=4, tubelet_size=2
+        hidden_size=4,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+        num_frames=4,
+        tubelet_size=2,
     )
-    classes(config).save_pretrained(folder)
+    VideoMAEForVideoClassification(config).save_pretrained(folder)
     return folder
 
 
