@@ -78,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if FVD in options.metric and not (options.reference and options.video_mae):
         parser.error("fvd needs real clips (--reference) and a checkpoint (--video-mae)")
-    for_fvd = ("reference", "video_mae", "at_infinity", "few_clips")
-    if FVD not in options.metric and (unused := [n for n in for_fvd if getattr(options, n)]):
-        parser.error(f"--{unused[0].replace('_', '-')} has no effect without --metric fvd")
+    for_fvd = ("reference", "video_mae", "at_infinity", "few_clips", "device", "frame_step")
+    changed = [name for name in for_fvd if getattr(options, name) != parser.get_default(name)]
+    if FVD not in options.metric and changed:
+        parser.error(f"--{changed[0].replace('_', '-')} has no effect without --metric fvd")
     if options.tie and not options.scores:
         parser.error("--tie has no effect without --scores")
     if options.frame_step < 1:
@@ -166,8 +167,14 @@ def _published(
 ) -> dict[str, dict[str, float]]:
     from videorl.measures.vbench import read_results
 
-    found = _given(options.vbench, "--vbench", folders)
-    return {folders[number].label: read_results(path) for number, path in found}
+    found: dict[str, dict[str, float]] = {}
+    for number, path in _given(options.vbench, "--vbench", folders):
+        mine = found.setdefault(folders[number].label, {})
+        for name, value in read_results(path).items():
+            if name in mine:
+                raise ConfigError(f"--vbench: {folders[number].label} has {name} twice, see {path}")
+            mine[name] = value
+    return found
 
 
 def _win_rates(options: argparse.Namespace, folders: Sequence[Folder]) -> list[WinRate]:

@@ -255,6 +255,11 @@ def test_results_of_vbench_make_totals(tmp_path: Path) -> None:
     numbers = results(out)["rows"][0]["numbers"]
     assert "quality score" in numbers and "total score" not in numbers
     assert run(a, "--out", out, "--vbench", f"b={file}") == command.WRONG
+    scene = tmp_path / "scene_eval_results.json"  # the package writes a file per run
+    scene.write_text('{"scene": [0.4, []]}')
+    assert run(a, "--out", out, "--vbench", f"a={file}", f"a={scene}") == 0
+    assert results(out)["rows"][0]["numbers"]["scene"]["value"] == 0.4
+    assert run(a, "--out", out, "--vbench", f"a={file}", f"a={file}") == command.WRONG
 
 
 def test_pictures_and_tables_of_videos_are_measured_too(tmp_path: Path) -> None:
@@ -281,7 +286,13 @@ def test_pictures_and_tables_of_videos_are_measured_too(tmp_path: Path) -> None:
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     a = clips(tmp_path / "a", ("0",))
-    for words in (["--few-clips"], ["--reference", a], ["--tie", "1"], ["--metric", "fvd"]):
+    for words in (
+        ["--few-clips"],
+        ["--frame-step", "2"],
+        ["--reference", a],
+        ["--tie", "1"],
+        ["--metric", "fvd"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             run(a, *words)
     assert run(a, a) == command.WRONG  # two of one name
