@@ -22,7 +22,7 @@ EXPECTED = FIXTURES / "temporal_flickering" / "expected.json"
 _QUALITY = [0.8987, 0.9529, 0.9828, 0.9579, 0.6639, 0.5206, 0.5857]
 _SEMANTIC = [0.8225, 0.3898, 0.9240, 0.8172, 0.3368, 0.3926, 0.2339, 0.2537, 0.2567]
 MODEL_SCOPE = dict(zip(DIMENSIONS, [*_QUALITY, *_SEMANTIC], strict=True))
-"""The row of ModelScope in VBench's table; quality 78.05, semantic 66.54, total 75.75 there."""
+"""ModelScope in VBench's table, noted from memory: quality 78.05, semantic 66.54, total 75.75."""
 
 
 def test_flickering_by_hand() -> None:
@@ -65,6 +65,18 @@ def test_totals_are_those_of_the_leaderboard() -> None:
     assert found.quality == pytest.approx(0.7805, abs=2e-4)
     assert found.semantic == pytest.approx(0.6654, abs=2e-4)
     assert found.total == pytest.approx(0.7575, abs=2e-4)
+
+
+def test_totals_by_hand() -> None:
+    lows = {name: dimension.low for name, dimension in DIMENSIONS.items()}
+    highs = {name: dimension.high for name, dimension in DIMENSIONS.items()}
+    assert totals(lows).total == pytest.approx(0.0)
+    assert totals(highs).total == pytest.approx(1.0)
+    # Half of the dynamic degree, which weighs half of 6.5: 0.25 / 6.5; a quarter of color: 1 / 36.
+    found = totals(lows | {"dynamic degree": 0.5, "color": 0.25})
+    assert found.quality == pytest.approx(0.25 / 6.5)
+    assert found.semantic == pytest.approx(1 / 36)
+    assert found.total == pytest.approx((4 * 0.25 / 6.5 + 1 / 36) / 5)
 
 
 def test_totals_are_of_all_dimensions_or_none() -> None:
