@@ -23,6 +23,10 @@ COMMANDS = {
     "export": ("jobs.export", "write an aligned LoRA for ComfyUI or kohya's trainers"),
     "scale": ("jobs.scale", "resize the worker pools of a run while it works"),
     "score": ("jobs.score", "score videos of a folder or a Parquet file with reward models"),
+    "measure": (
+        "jobs.measure",
+        "VBench, FVD and win rates of folders of videos: FOLDER FOLDER ...",
+    ),
     "audit": ("jobs.audit", "account for every prompt of a run, and look for contradictions"),
     "train_reward": (
         "jobs.train_reward",

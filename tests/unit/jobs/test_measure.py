@@ -1,0 +1,347 @@
+"""`videorl measure` on real files, with a tiny VideoMAE through the code that loads real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+from jobs import command
+from jobs.measure import main
+from tests.video_files import moving_pattern
+from videorl.data.video_io import write_mp4
+from videorl.measures.flickering import temporal_flickering
+from videorl.measures.store import FILE
+from videorl.types import Video
+
+PROMPTS = ("a dog", "a cat", "a bird")
+
+
+def clips(
+    folder: Path,
+    names: tuple[str, ...] = ("0", "1", "2"),
+    *,
+    frames: int = 6,
+    speed: int = 1,
+    size: tuple[int, int] = (32, 48),
+    fps: float = 8.0,
+) -> Path:
+    """Write a clip per name; with more `speed`, more changes from frame to frame."""
+    folder.mkdir()
+    for number, name in enumerate(names):
+        pixels = moving_pattern(frames * speed + number, *size)[number::speed][:frames] // 2
+        write_mp4(folder / f"{name}.mp4", Video(pixels, fps))
+        (folder / f"{name}.txt").write_text(PROMPTS[number % 3])
+    return folder
+
+
+def tiny_video_mae(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        hidden_size=4,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+        num_frames=4,
+        tubelet_size=2,
+    )
+    VideoMAEForVideoClassification(config).save_pretrained(folder)
+    return folder
+
+
+def run(*argv: object) -> int:
+    return command.run(main, [str(word) for word in argv])
+
+
+def results(out: Path) -> dict[str, Any]:
+    return json.loads((out / "measured.json").read_text())
+
+
+def test_flickering_of_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = clips(tmp_path / "slow_one"), clips(tmp_path / "fast", speed=4)
+    out = tmp_path / "out"
+    assert run(a, b, "--out", out) == 0
+    slow, fast = (row["numbers"]["temporal flickering"] for row in results(out)["rows"])
+    from videorl.data.video_io import read_video
+
+    by_hand = [temporal_flickering(iter([read_video(path).frames])) for path in a.glob("*.mp4")]
+    assert slow["value"] == pytest.approx(np.mean(by_hand), abs=1e-12)
+    assert slow["difference"] is None
+    assert fast["value"] < slow["value"]
+    assert fast["difference"]["mean"] == pytest.approx(fast["value"] - slow["value"])
+    assert fast["difference"]["high"] < 0 and fast["num_prompts"] == 3
+    printed = capsys.readouterr()
+    assert "slow_one" in printed.out and "seen from" in printed.out
+    assert "3 prompts: only win rates near 100 %" in printed.err
+    assert f"\\textbf{{{100 * slow['value']:.2f}}}" in (out / "measured.tex").read_text()
+    assert r"slow\_one" in (out / "measured.tex").read_text()
+    assert f"**{100 * slow['value']:.2f}**" in (out / "measured.md").read_text()
+
+
+def test_it_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from videorl.measures import measuring
+
+    a, out = clips(tmp_path / "a"), tmp_path / "out"
+    calls = 0
+
+    def counted(parts: Any) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return temporal_flickering(parts)
+
+    monkeypatch.setattr(measuring, "temporal_flickering", counted)
+    assert run(a, "--out", out) == command.INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
+    with (out / FILE).open("a") as file:
+        file.write('{"clip": "cut sho')
+    assert run(a, "--out", out) == 0
+    assert calls == 4  # three clips, one of them twice
+    write_mp4(a / "0.mp4", Video(np.zeros((6, 32, 48, 3), np.uint8), 8.0))
+    assert run(a, "--out", out) == 0
+    assert calls == 5  # a clip that has changed is measured again
+
+
+def test_fvd_through_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = tuple(map(str, range(9)))
+    a, b = clips(tmp_path / "a", names), clips(tmp_path / "b", names, speed=3)
+    clean = clips(tmp_path / "clean", names)
+    place, out = tiny_video_mae(tmp_path / "mae"), tmp_path / "out"
+    asked = (a, b, "--metric", "fvd", "--video-mae", place, "--out", out, "--at-infinity")
+    assert run(*asked, "--reference", clean) == 0
+    same, other = (row["numbers"] for row in results(out)["rows"])
+    assert same["FVD"]["value"] == pytest.approx(0.0, abs=1e-6)  # the same clips
+    assert other["FVD"]["value"] > 1e-4
+    interval = other["FVD"]["interval"]
+    assert interval["low"] <= interval["mean"] <= interval["high"]
+    assert "FVD at infinity" in other
+    few = clips(tmp_path / "few", ("0", "1", "2", "3"))
+    measured = (out / FILE).read_bytes()
+    assert run(*asked, "--reference", few) == command.WRONG
+    assert "few: 4 clips for FVD on 4 features" in capsys.readouterr().err
+    assert (out / FILE).read_bytes() == measured  # it is said before anything is measured
+    assert run(*asked[:-1], "--reference", few, "--few-clips") == 0
+    assert results(out)["notes"] == ["FVD of few: 4 clips are too few for 4 features"]
+    assert run(*asked, "--reference", few, "--few-clips") == 1
+    assert "too few clips for a line" in results(out)["notes"][0]
+    five = clips(tmp_path / "five", ("0", "1", "2", "3", "4"))
+    (five / "4.mp4").write_bytes(b"damaged")
+    assert run(*asked[:-1], "--reference", five) == 1  # the others' numbers are not lost for it
+    assert "FVD of a is not measured: five: 4 clips" in results(out)["notes"][0]
+
+
+def test_features_are_those_of_the_classifier(tmp_path: Path) -> None:
+    from videorl.measures.video_mae import VideoMAEFeatures
+
+    place = tiny_video_mae(tmp_path / "mae")
+    frames = moving_pattern(4, 16, 16)
+    network = VideoMAEFeatures(str(place), "cpu")
+    stock = VideoMAEForVideoClassification.from_pretrained(place).eval()
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255.0
+    with torch.no_grad():
+        expected = stock(pixel_values=pixels).logits[0]
+        found = stock.classifier(torch.from_numpy(network.of(frames)))
+        assert torch.allclose(found, expected, atol=1e-5)
+        colours = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}
+        (place / "preprocessor_config.json").write_text(json.dumps(colours))
+        mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in colours.values())
+        expected = stock(pixel_values=(pixels - mean) / deviation).logits[0]
+        found = stock.classifier(torch.from_numpy(VideoMAEFeatures(str(place), "cpu").of(frames)))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_what_is_absent_is_named_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, out, lost = clips(tmp_path / "a"), tmp_path / "out", tmp_path / "no_mae"
+    fvd = ("--reference", a.parent / "clean", "--video-mae", lost)
+    clips(tmp_path / "clean")
+    asked = ("--metric", "temporal_flickering", "motion_smoothness", "fvd", "fvd_i3d")
+    assert run(a, *asked, *fvd, "--out", out) == 1
+    said = " ".join(results(out)["notes"])
+    assert "amt-s.pth" in said and str(lost) in said and "I3D" in said
+    assert "temporal flickering" in results(out)["rows"][0]["numbers"]
+    assert run(a, "--metric", "fvd_i3d", "--out", out) == command.WRONG
+    assert "nothing can be measured" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from videorl.errors import CheckpointError
+    from videorl.measures.video_mae import VideoMAEFeatures
+
+    place = tiny_video_mae(tmp_path / "mae")
+    tensors = load_file(place / "model.safetensors")
+    del tensors["fc_norm.weight"]
+    save_file(tensors, place / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 weights.*fc_norm\.weight"):
+        VideoMAEFeatures(str(place), "cpu")
+    (place / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(CheckpointError, match="'vit'"):
+        VideoMAEFeatures(str(place), "cpu")
+
+
+@pytest.mark.parametrize(
+    "other", [{"frames": 9}, {"size": (64, 48)}, {"fps": 12.0}], ids=["length", "size", "rate"]
+)
+def test_clips_of_another_shape(
+    other: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b, out = clips(tmp_path / "a"), clips(tmp_path / "b", **other), tmp_path / "out"
+    assert run(a, b, "--out", out) == command.WRONG
+    assert "3 of 6 clips differ: b/0.mp4 has" in capsys.readouterr().err
+    assert run(a, b, "--out", out, "--resample") == 0
+
+
+def test_clips_that_the_other_has_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b, out = clips(tmp_path / "a"), clips(tmp_path / "b", ("0", "1")), tmp_path / "out"
+    assert run(a, b, "--out", out) == command.WRONG
+    assert "a has 1 clips that b has not" in capsys.readouterr().err
+    assert run(a, b, "--out", out, "--shared") == 0
+    assert [row["num_clips"] for row in results(out)["rows"]] == [2, 2]
+    table = tmp_path / "prompts.csv"
+    table.write_text("video,prompt\n0.mp4,a dog\n1.mp4,a cat\n2.mp4,a bird\n")
+    assert run(b, "--out", out, "--prompts", table) == command.WRONG
+    assert "b: 1 clips of the prompts are missing: 2.mp4" in capsys.readouterr().err
+    (a / "2.txt").unlink()
+    table.write_text("video,prompt\n0.mp4,a dog\n1.mp4,a cat\n")
+    assert run(a, "--out", out, "--prompts", table) == command.WRONG
+    assert "a: 1 clips are not among the prompts: 2.mp4" in capsys.readouterr().err
+    assert run(a, "--out", out, "--prompts", table, "--shared") == 0
+    assert results(out)["rows"][0]["num_clips"] == 2
+
+
+def test_clips_without_a_number_are_counted(tmp_path: Path) -> None:
+    a, out = clips(tmp_path / "a"), tmp_path / "out"
+    (a / "1.mp4").write_bytes(b"damaged")
+    assert run(a, "--out", out) == 1
+    row = results(out)["rows"][0]
+    assert (row["num_clips"], row["num_failed"]) == (3, 1)
+    assert "a: 1 clips lack a number" in results(out)["notes"][0]
+
+
+def test_nan_of_a_measure_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from videorl.measures import measuring
+
+    a, out = clips(tmp_path / "a"), tmp_path / "out"
+    values = iter([0.5, float("nan"), 0.7])
+    monkeypatch.setattr(measuring, "temporal_flickering", lambda _: next(values))
+    assert run(a, "--out", out) == 1
+    assert results(out)["rows"][0]["numbers"]["temporal flickering"]["value"] == pytest.approx(0.6)
+    assert "NaN" in results(out)["notes"][0]
+
+
+def test_results_of_vbench_make_totals(tmp_path: Path) -> None:
+    from videorl.measures.vbench import QUALITY
+
+    a, out, file = clips(tmp_path / "a"), tmp_path / "out", tmp_path / "a_eval_results.json"
+    others = [name for name in QUALITY if name != "temporal flickering"]
+    file.write_text(json.dumps({name.replace(" ", "_"): [0.8, []] for name in others}))
+    metrics = [name.replace(" ", "_") for name in QUALITY]
+    assert run(a, "--out", out, "--vbench", f"a={file}", "--metric", *metrics) == 0
+    numbers = results(out)["rows"][0]["numbers"]
+    assert "quality score" in numbers and "total score" not in numbers
+    assert run(a, "--out", out, "--vbench", f"b={file}") == command.WRONG
+    scene = tmp_path / "scene_eval_results.json"  # the package writes a file per run
+    scene.write_text('{"scene": [0.4, []]}')
+    assert run(a, "--out", out, "--vbench", f"a={file}", f"a={scene}") == 0
+    assert results(out)["rows"][0]["numbers"]["scene"]["value"] == 0.4
+    assert run(a, "--out", out, "--vbench", f"a={file}", f"a={file}") == command.WRONG
+
+
+def test_pictures_and_tables_of_videos_are_measured_too(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from videorl.data.video_io import read_video
+
+    a, out = clips(tmp_path / "a", ("0",)), tmp_path / "out"
+    pictures = tmp_path / "p" / "0"
+    pictures.mkdir(parents=True)
+    for number, frame in enumerate(read_video(a / "0.mp4").frames):
+        Image.fromarray(frame).save(pictures / f"{number}.png")
+    (pictures / "fps.txt").write_text("8")
+    (tmp_path / "p" / "0.txt").write_text(PROMPTS[0])
+    table = tmp_path / "t.parquet"
+    row = {"video": (a / "0.mp4").read_bytes(), "prompt": PROMPTS[0]}
+    pq.write_table(pa.Table.from_pylist([row]), table)
+    assert run(a, f"pictures={tmp_path / 'p'}", f"table={table}", "--out", out) == 0
+    rows = results(out)["rows"]
+    values = [row["numbers"]["temporal flickering"]["value"] for row in rows]
+    assert len(values) == 3 and values == pytest.approx([values[0]] * 3, abs=1e-12)
+    assert rows[0]["numbers"]["temporal flickering"]["interval"] is None  # of one prompt
+
+
+def test_options_without_effect_are_refused(tmp_path: Path) -> None:
+    a = clips(tmp_path / "a", ("0",))
+    for words in (
+        ["--few-clips"],
+        ["--frame-step", "2"],
+        ["--reference", a],
+        ["--tie", "1"],
+        ["--metric", "fvd"],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            run(a, *words)
+    assert run(a, a) == command.WRONG  # two of one name
+
+
+def scores(path: Path, totals: dict[str, float], model: str = "moving_shapes") -> Path:
+    rows = [
+        {"video": f"{name}.mp4", "prompt": PROMPTS[int(name) % 3], "total": total}
+        | {"VQ": -total, "raw": "{}", "error": None}
+        for name, total in totals.items()
+    ]
+    table = pa.Table.from_pylist(rows)
+    note = json.dumps([{"name": model}])
+    pq.write_table(table.replace_schema_metadata({"videorl.rewards": note}), path)
+    return path
+
+
+def test_win_rates_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("0", "1", "2", "3")  # 0 and 3 have one prompt
+    a, b = clips(tmp_path / "a", names), clips(tmp_path / "b", names, speed=2)
+    mine = scores(tmp_path / "a.parquet", {"0": 0.0, "1": 0.0, "2": 1.0, "3": 0.0})
+    theirs = scores(tmp_path / "b.parquet", {"0": 1.0, "1": 0.05, "2": 0.0, "3": -1.0})
+    asked = (a, b, "--out", tmp_path / "out", "--scores", f"a={mine}", f"b={theirs}")
+    assert run(*asked, "--tie", "0.1") == 0
+    found = {rate["dimension"]: rate for rate in results(tmp_path / "out")["win_rates"]}
+    # By prompt: dog a win and a loss, cat a tie, bird a loss; a prompt weighs the same.
+    total = found["total"]
+    assert total["wins"] == pytest.approx(1 / 6)
+    assert total["ties"] == pytest.approx(1 / 3)
+    assert total["losses"] == pytest.approx(1 / 2)
+    assert total["rate"]["mean"] == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+    assert (total["num_prompts"], total["num_pairs"], total["num_skipped"]) == (3, 4, 0)
+    assert found["VQ"]["wins"] == pytest.approx(total["losses"])
+    assert run(*asked) == 0
+    again = results(tmp_path / "out")["win_rates"]
+    assert next(r for r in again if r["dimension"] == "total")["ties"] == 0
+    other = scores(tmp_path / "c.parquet", {"0": 1.0}, "video_reward")
+    assert run(*asked[:-1], f"b={other}") == command.WRONG
+    assert "win rates need scores of a" in capsys.readouterr().err
+
+
+def test_without_shared_names_all_pairs_of_a_prompt_count(tmp_path: Path) -> None:
+    a, b = clips(tmp_path / "a", ("0", "3")), clips(tmp_path / "b", ("6", "9"))
+    for folder in (a, b):
+        for text in folder.glob("*.txt"):
+            text.write_text("a dog")
+    mine = scores(tmp_path / "a.parquet", {"0": 0.0, "3": 2.0})
+    theirs = scores(tmp_path / "b.parquet", {"6": 1.0, "9": 3.0})
+    asked = (a, b, "--out", tmp_path / "out", "--scores", f"a={mine}", f"b={theirs}")
+    assert run(*asked) == 0
+    total = results(tmp_path / "out")["win_rates"][-1]
+    assert (total["wins"], total["num_pairs"], total["num_prompts"]) == (0.75, 4, 1)

@@ -1,0 +1,51 @@
+"""Tables as papers print them."""
+
+from __future__ import annotations
+
+from videorl.evaluation.statistics import Interval
+from videorl.measures.results import Number, Report, Row
+from videorl.measures.tables import format_latex, format_markdown, format_text
+from videorl.measures.win_rates import WinRate
+
+FLICKERING = "temporal flickering"
+RATE = WinRate(
+    "b", "reward", "VQ", 0.6, 0.2, 0.2, Interval(0.7, 0.6, 0.8), 0.5, 100, 100, 0
+)  # fmt: skip
+REPORT = Report(
+    [
+        Row(
+            "a_1|x", 9, 9, {FLICKERING: Number(0.97, Interval(0.97, 0.96, 0.98)), "FVD": Number(9)}
+        ),
+        Row("b", 9, 9, {FLICKERING: Number(0.98), "FVD": Number(0.25)}),
+        Row("c", 9, 9, {FLICKERING: Number(0.98)}),
+    ],
+    [RATE],
+    ["50 % of it"],
+)
+
+
+def test_latex() -> None:
+    found = format_latex(REPORT).splitlines()
+    assert found[0] == "% 50 % of it"
+    assert r"a\_1|x & 97.00 & 9.00 \\" in found
+    assert r"b & \textbf{98.00} & \textbf{0.2500} \\" in found  # of FVD the smallest is the best
+    assert r"c & \textbf{98.00} & – \\" in found
+
+
+def test_markdown() -> None:
+    found = format_markdown(REPORT).splitlines()
+    assert found[:3] == [
+        "|  | temporal flickering | FVD |",
+        "| --- | ---: | ---: |",
+        "| a_1\\|x | 97.00 | 9.00 |",
+    ]
+    assert "| c | **98.00** | – |" in found
+    assert found[-1] == "- 50 % of it"
+
+
+def test_text() -> None:
+    found = format_text(REPORT)
+    assert "97.00 [96.00, 98.00]" in found
+    # ((1.96 + 0.84) 0.5 / 0.2)² = 49.06
+    row = ["reward", "VQ", "b", "60.0", "20.0", "20.0", "70.00", "[60.0,", "80.0]", "100", "50"]
+    assert row in [line.split() for line in found.splitlines()]

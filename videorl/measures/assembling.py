@@ -1,0 +1,116 @@
+"""All numbers of a comparison, from what was measured and what others wrote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from videorl.errors import ConfigError
+from videorl.measures import frechet
+from videorl.measures.folders import Folder
+from videorl.measures.measuring import FEATURES, FLICKERING, Measured
+from videorl.measures.results import FVD, FVD_AT_INFINITY, Number, means, with_totals
+from videorl.measures.vbench import DIMENSIONS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Numbers:
+    """Numbers by label and name, and what to know of them."""
+
+    found: dict[str, dict[str, Number]]
+    notes: list[str] = field(default_factory=list[str])
+    problems: list[str] = field(default_factory=list[str])
+    """Why a number that was asked for is not there."""
+
+
+def vbench_numbers(
+    folders: Sequence[Folder],
+    measured: Mapping[str, Measured],
+    published: Mapping[str, Mapping[str, float]],
+) -> Numbers:
+    """Return VBench's dimensions and totals of each folder.
+
+    Args:
+        folders: The first is the base.
+        measured: By label.
+        published: What the `vbench` package wrote, by label; it goes before what was measured.
+    """
+    here = means(folders, measured, FLICKERING)
+    numbers = Numbers({})
+    for folder in folders:
+        label, found = folder.label, dict[str, Number]()
+        if label in here:
+            found[FLICKERING] = here[label]
+        theirs = published.get(label, {})
+        if FLICKERING in theirs and label in here:
+            value = here[label].value
+            note = f"{FLICKERING} of {label} is VBench's; measured here it is {100 * value:.2f}"
+            numbers.notes.append(note)
+        found |= {name: Number(value) for name, value in theirs.items()}
+        ordered = {name: found[name] for name in DIMENSIONS if name in found}
+        numbers.found[label] = with_totals(ordered, list(DIMENSIONS))
+    return numbers
+
+
+def add_fvd(
+    numbers: Numbers,
+    folders: Sequence[Folder],
+    reference: Folder,
+    measured: Mapping[str, Measured],
+    *,
+    few_clips: bool,
+    at_infinity: bool,
+) -> None:
+    """Add the FVD of each folder to the reference.
+
+    Args:
+        numbers: Gets them; a folder with too few clips gets a problem instead.
+        folders: Whose FVD it is.
+        reference: The real clips.
+        measured: By label.
+        few_clips: Go on with fewer clips than there are features.
+        at_infinity: Extrapolate to infinitely many clips too.
+    """
+    for folder in folders:
+        try:
+            sides = [_features(side, measured) for side in (folder, reference)]
+            for side, values in zip((folder, reference), sides, strict=True):
+                numbers.notes += _check(side.label, values, few_clips, numbers.notes)
+        except ConfigError as error:
+            numbers.problems.append(f"FVD of {folder.label} is not measured: {error}")
+            continue
+        logger.info("FVD of %s: resampling its clips", folder.label)
+        interval = frechet.bootstrap(*sides)
+        numbers.found[folder.label][FVD] = Number(interval.mean, interval)
+        if not at_infinity:
+            continue
+        if (line := frechet.extrapolate(*sides)) is None:
+            text = "too few clips for a line through subsets"
+            numbers.problems.append(f"{FVD_AT_INFINITY} of {folder.label} is not measured: {text}")
+        else:
+            numbers.found[folder.label][FVD_AT_INFINITY] = Number(line.at_infinity)
+
+
+def _check(label: str, values: frechet.Matrix, few_clips: bool, known: Sequence[str]) -> list[str]:
+    """Return a new note where there are too few clips, and they may be."""
+    try:
+        frechet.check_number(label, *values.shape)
+    except ConfigError:
+        if not few_clips or len(values) < 2:
+            raise
+        note = f"FVD of {label}: {len(values)} clips are too few for {values.shape[1]} features"
+        return [] if note in known else [note]
+    return []
+
+
+def _features(folder: Folder, measured: Mapping[str, Measured]) -> frechet.Matrix:
+    values = measured[folder.label].values.get(FEATURES, {})
+    if not values:
+        why = next(iter(measured[folder.label].problems.values()), "")
+        raise ConfigError(f"{folder.label} has no clip with features: {why}")
+    return np.stack([values[key] for key in folder.keys if key in values]).astype(np.float64)

@@ -1,0 +1,156 @@
+"""A comparison as text, Markdown, LaTeX and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from videorl.evaluation.statistics import Interval
+from videorl.evaluation.text_table import text_table
+from videorl.measures.power import prompts_needed
+from videorl.measures.results import SMALLER_IS_BETTER, Number, Report, Row
+from videorl.measures.win_rates import WinRate
+
+Cells = list[tuple[str, ...]]
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "≥": r"$\geq$", "∞": r"$\infty$", "−": "-",
+}  # fmt: skip
+WIN_HEAD = ("model", "dimension", "folder", "win", "tie", "loss", "win rate", "prompts", "needed")
+CHANGE_HEAD = ("measure", "folder", "difference", "seen from", "prompts", "needed")
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return what a JSON file says: raw numbers, 1 = 100 %."""
+    return dataclasses.asdict(report)
+
+
+def format_text(report: Report) -> str:
+    """Return the tables for a terminal, and the notes."""
+    columns = _columns(report)
+    cells: Cells = [("", "clips", *columns)]
+    for row in report.rows:
+        values = (_with_interval(name, row.numbers.get(name)) for name in columns)
+        cells.append((row.label, str(row.num_clips), *values))
+    blocks = [text_table(cells)]
+    if changes := _changes(report):
+        blocks.append(text_table([CHANGE_HEAD, *changes]))
+    if report.win_rates:
+        blocks.append(text_table([WIN_HEAD, *map(_win_cells, report.win_rates)]))
+    return "\n\n".join([*blocks, *(f"note: {note}" for note in report.notes)])
+
+
+def format_markdown(report: Report) -> str:
+    """Return the tables for a page, the best of each column bold, and the notes."""
+    blocks = [_markdown(_plain(report, "**{}**"))]
+    if changes := _changes(report):
+        blocks.append(_markdown([CHANGE_HEAD, *changes]))
+    if report.win_rates:
+        blocks.append(_markdown([WIN_HEAD, *map(_win_cells, report.win_rates)]))
+    return "\n\n".join([*blocks, *(f"- {note}" for note in report.notes)]) + "\n"
+
+
+def format_latex(report: Report) -> str:
+    """Return the tables for a paper (package booktabs), the best of each column bold."""
+    blocks = [_latex(_plain(report, "\0{}\1"))]
+    if report.win_rates:
+        blocks.append(_latex([WIN_HEAD, *map(_win_cells, report.win_rates)]))
+    return "\n".join([*(f"% {note}" for note in report.notes), *blocks])
+
+
+def _columns(report: Report) -> list[str]:
+    return list(dict.fromkeys(name for row in report.rows for name in row.numbers))
+
+
+def _plain(report: Report, bold: str) -> Cells:
+    """Return the table as papers print it: means, best bold."""
+    columns = _columns(report)
+    best = {name: _best(report.rows, name) for name in columns}
+    cells: Cells = [("", *columns)]
+    for row in report.rows:
+        values: list[str] = []
+        for name in columns:
+            number = row.numbers.get(name)
+            text = "–" if number is None else _shown(name, number.value)
+            values.append(bold.format(text) if text == best[name] else text)
+        cells.append((row.label, *values))
+    return cells
+
+
+def _best(rows: Sequence[Row], name: str) -> str | None:
+    values = [row.numbers[name].value for row in rows if name in row.numbers]
+    if len(values) < 2:
+        return None
+    return _shown(name, min(values) if name in SMALLER_IS_BETTER else max(values))
+
+
+def _scale(name: str) -> float:
+    return 1.0 if name in SMALLER_IS_BETTER else 100.0
+
+
+def _shown(name: str, value: float) -> str:
+    if name in SMALLER_IS_BETTER and abs(value) < 1.0:  # what is usual depends on the checkpoint
+        return f"{value:.4f}"
+    return f"{_scale(name) * value:.2f}"
+
+
+def _with_interval(name: str, number: Number | None) -> str:
+    if number is None:
+        return "–"
+    text = _shown(name, number.value)
+    if number.interval is None:
+        return text
+    return f"{text} [{_shown(name, number.interval.low)}, {_shown(name, number.interval.high)}]"
+
+
+def _changes(report: Report) -> Cells:
+    """Return a row per measure and folder that was compared with the first."""
+    cells: Cells = []
+    for name in _columns(report):
+        for row in report.rows:
+            number = row.numbers.get(name)
+            if number is None or number.difference is None or number.seen is None:
+                continue
+            change = _signed(number.difference, _scale(name))
+            needed = "–" if number.needed is None else str(number.needed)
+            seen = f"±{_scale(name) * number.seen:.2f}"
+            cells.append((name, row.label, change, seen, str(number.num_prompts), needed))
+    return cells
+
+
+def _signed(found: Interval, scale: float) -> str:
+    mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _win_cells(found: WinRate) -> tuple[str, ...]:
+    shares = (f"{100 * share:.1f}" for share in (found.wins, found.ties, found.losses))
+    mean, low, high = (100 * v for v in (found.rate.mean, found.rate.low, found.rate.high))
+    distance = found.rate.mean - 0.5
+    needed, rate = "–", f"{mean:.2f}"
+    if found.num_prompts > 1:  # the interval of a single prompt would be a point
+        needed = str(prompts_needed(distance, found.deviation)) if distance else "–"
+        rate += f" [{low:.1f}, {high:.1f}]"
+    head = (found.model, found.dimension, found.label)
+    return (*head, *shares, rate, str(found.num_prompts), needed)
+
+
+def _markdown(cells: Cells) -> str:
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    rule = ["---", *["---:"] * (len(cells[0]) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
+
+
+def _latex(cells: Cells) -> str:
+    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in cells]
+    head = rf"\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}"
+    end = [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join([head, r"\toprule", lines[0], r"\midrule", *lines[1:], *end])
+
+
+def _escaped(text: str) -> str:
+    found = re.sub(r"[\\&%$#_{}~^≥∞−]", lambda match: _LATEX[match[0]], text)
+    return found.replace("\0", r"\textbf{").replace("\1", "}")
