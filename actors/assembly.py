@@ -83,7 +83,7 @@ def assemble(
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
     first = first if _may_start_late(recipe, folder, placement) else None
     with ExitStack() as stack:
-        store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
+        store = create_weight_store(keep=recipe.versions_sampled)
         resources = resources_for(placement.learner, recipe.learner)
         learner = RayLearner(recipe, folder.root, store, resources)
         stack.callback(learner.close)

@@ -37,6 +37,7 @@ from videorl.learning.stored_pairs import (
 )
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
+from videorl.run.sinks import FanOut, open_sinks
 from videorl.run.stages import Stages
 from videorl.types import Condition, SampleRequest, WeightVersion
 
@@ -58,21 +59,22 @@ def run_learner_only(
     if recipe.evaluation.source:
         _check_comparison(recipe)
     stages.begin("starting the learner, and training", recipe.num_steps, "step")
-    if not _train(recipe, folder, should_stop):
-        return False
-    facts: dict[str, Any] = {"num_steps": recipe.num_steps}
-    if recipe.evaluation.source:
-        stages.begin("starting workers, and evaluating base and aligned policy")
-        kept = partial(kept_groups, recipe, folder, save=save_videos)
-        found = compare(recipe, folder, kept, should_stop)
-        if found is None:
+    with open_sinks(recipe, folder) as sinks:
+        if not _train(recipe, folder, should_stop, sinks):
             return False
-        keep_evaluation(folder, "before", found.base)
-        keep_evaluation(folder, "after", found.aligned)
-        facts["policy_version"] = version_to_json(found.version)
-    stages.begin("writing the report")
-    seconds = time.perf_counter() - started
-    finish(recipe, folder, {**facts, "seconds": seconds, "stages": stages.over()})
+        facts: dict[str, Any] = {"num_steps": recipe.num_steps}
+        if recipe.evaluation.source:
+            stages.begin("starting workers, and evaluating base and aligned policy")
+            kept = partial(kept_groups, recipe, folder, save=save_videos)
+            found = compare(recipe, folder, kept, should_stop)
+            if found is None:
+                return False
+            keep_evaluation(folder, "before", found.base)
+            keep_evaluation(folder, "after", found.aligned)
+            facts["policy_version"] = version_to_json(found.version)
+        stages.begin("writing the report")
+        facts["seconds"] = time.perf_counter() - started
+        finish(recipe, folder, {**facts, "stages": stages.over()}, sinks.summary)
     return True
 
 
@@ -87,7 +89,9 @@ def _check_comparison(recipe: Recipe) -> None:
         ) from error
 
 
-def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
+def _train(
+    recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool], sinks: FanOut
+) -> bool:
     """Train, and export the policy; return whether it reached its last step."""
     nodes = live_nodes()
     placement = place_learner_and_encoder(recipe, nodes)
@@ -100,7 +104,12 @@ def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -
     with closing(encoder):
         learn = _from_pairs if is_offline else _from_prompts
         return learn(
-            recipe, folder, resources, lambda prompt: encoder.submit(prompt).result(), should_stop
+            recipe,
+            folder,
+            resources,
+            lambda prompt: encoder.submit(prompt).result(),
+            should_stop,
+            sinks,
         )
 
 
@@ -110,11 +119,13 @@ def _from_prompts(
     resources: LearnerResources,
     encode: Encode,
     should_stop: Callable[[], bool],
+    sinks: FanOut,
 ) -> bool:
     stream = open_prompts(recipe.prompts, recipe.seed)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = RayLearner(recipe, folder.root, None, resources)
-    return run_learner(recipe, folder, learner, prompts, should_stop, devices=cluster_devices())
+    devices = cluster_devices()
+    return run_learner(recipe, folder, learner, prompts, should_stop, devices=devices, sinks=sinks)
 
 
 def _from_pairs(
@@ -123,6 +134,7 @@ def _from_pairs(
     resources: LearnerResources,
     encode: Encode,
     should_stop: Callable[[], bool],
+    sinks: FanOut,
 ) -> bool:
     """Read latents on this machine, and hand them to the ranks through the object store."""
     archive = Path(recipe.offline.archive)
@@ -136,7 +148,8 @@ def _from_pairs(
         check_shape(preferences, learner.sample(request, embeds, embeds))
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
-    return run_learner(recipe, folder, learner, pairs, should_stop, check, cluster_devices())
+    devices = cluster_devices()
+    return run_learner(recipe, folder, learner, pairs, should_stop, check, devices, sinks)
 
 
 def _encode_archive(recipe: Recipe, folder: RunFolder, role: Role) -> None:

@@ -4,7 +4,8 @@
     videorl runs /shared/runs --json
 
 `reward` is the mean total of the newest step's candidates, `held-out` that of the base and of the
-aligned policy on held-out prompts. Nothing is written, and runs that are working are not disturbed.
+aligned policy on held-out prompts, `id` what trackers know the run by. Nothing is written, and runs
+that are working are not disturbed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from videorl.errors import RunFolderError
 if TYPE_CHECKING:
     from videorl.run.overview import RunOverview
 
-_COLUMNS = ("run", "state", "step", "reward", "held-out", "disk", "updated")
+_COLUMNS = ("run", "state", "step", "reward", "held-out", "disk", "updated", "id")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +68,7 @@ def _row(run: RunOverview, root: Path) -> tuple[str, ...]:
         held_out,
         _bytes(run.bytes_on_disk),
         _when(run.updated),
+        run.run_id,
     )
 
 

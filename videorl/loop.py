@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
 from videorl.errors import RoundsLostError
+from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts
 from videorl.protocols import (
     Archive,
     Generator,
@@ -47,6 +48,8 @@ class Parts:
     """Compares generators with the learner, as often as the recipe says; None = never."""
     note: CheckpointNote | None = None
     """Told of every checkpoint; None = the run has no folder."""
+    fixed: FixedPrompts | NoFixedPrompts = field(default_factory=NoFixedPrompts)
+    """Samples the same prompts again and again."""
 
 
 @dataclass
@@ -74,6 +77,7 @@ def train(
     """
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
+    parts.fixed.begin(progress.versions[-1])
     empty = EmptyRounds()
     with Checkpoints(
         parts.archive, parts.learner, parts.reference, progress.step, parts.note
@@ -86,24 +90,29 @@ def train(
                     break
                 taken = rollouts.take(step)
                 examples = [example for group in taken.groups for example in parts.select(group)]
+            parts.fixed.settle(step, should_stop)
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
             oldest = output.version.step - recipe.rollouts.max_staleness
             kept = [version for version in progress.versions if version.step >= oldest]
             progress = Progress(step + 1, [*kept, output.version])
             rollouts.admit(progress.versions)
+            parts.fixed.begin(output.version)
             record = record_step(step, taken, examples, output.version, reference, recipe.pair_rule)
             parts.archive.write(record)
             empty.add(record)
-            metrics = {**round_metrics(record, output, taken.wait_s), **checked}
+            metrics = round_metrics(record, output, taken.wait_s) | checked | parts.fixed.metrics()
             parts.sink.write(step, {**metrics, "time/step_s": time.perf_counter() - started})
             if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:
+                parts.fixed.settle(progress.step, should_stop)
                 checkpoints.begin(progress.step)
             if empty.are_too_many:
                 break
         checkpoints.finish(progress.step)
     if empty.are_too_many:
         raise RoundsLostError(empty.why())
+    if progress.step >= recipe.num_steps:
+        parts.fixed.finish(progress.versions[-1], should_stop)
     return progress
 
 

@@ -19,7 +19,7 @@ from videorl.rehearsal import Rehearsal, RehearsingLearner
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.folder import RunFolder
-from videorl.run.sinks import open_sinks
+from videorl.run.sinks import FanOut, open_sinks
 from videorl.types import StepRecord, WeightVersion
 
 
@@ -98,7 +98,7 @@ def train_learner(
     return step
 
 
-def run_learner(
+def run_learner(  # noqa: PLR0913 - the last three may be left out
     recipe: Recipe,
     folder: RunFolder,
     learner: StandaloneLearner,
@@ -106,6 +106,7 @@ def run_learner(
     should_stop: Callable[[], bool],
     check: Callable[[WeightVersion], None] = lambda version: None,
     devices: Sequence[str] | None = None,
+    sinks: FanOut | None = None,
 ) -> bool:
     """Start a learner, train it, or go on, and close it; return whether it reached its last step.
 
@@ -119,8 +120,9 @@ def run_learner(
         should_stop: Asked between steps.
         check: Called with the version that the learner starts from; may refuse to go on.
         devices: What it learns on; None = what this machine has.
+        sinks: Open already, and left open; None = those of the recipe are opened and closed.
     """
-    with open_sinks(recipe, folder) as sinks, closing(learner):
+    with open_sinks(recipe, folder, sinks) as sinks, closing(learner):
         version, state = learner.start()
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(state)

@@ -12,6 +12,7 @@ import yaml
 
 from videorl.errors import RunFolderError
 from videorl.run.folder import RunFolder
+from videorl.run.run_id import read_run_id
 from videorl.run.sinks import read_metrics
 
 
@@ -39,6 +40,8 @@ class RunContents:
     summary: dict[str, Any]
     """`summary.json`; empty until the run has ended."""
     videos: list[VideoPair]
+    run_id: str = ""
+    """What trackers know the run by; empty in one of an older version."""
 
     def series(self, metric: str) -> list[tuple[int, float | None]]:
         """Return (step, value) of every step that has the metric; NaN was written as None."""
@@ -77,6 +80,7 @@ def read_run(run_dir: Path) -> RunContents:
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
+            run_id=read_run_id(run_dir),
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RunFolderError(f"{run_dir} holds a file that cannot be read: {error}") from error

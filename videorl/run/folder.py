@@ -19,6 +19,7 @@ from videorl.recipes.fingerprint import RunRecipe, differences, recipe_fingerpri
 from videorl.recipes.reading import to_yaml
 from videorl.run import lock
 from videorl.run.lock import hold
+from videorl.run.run_id import keep_run_id
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ class RunFolder:
     def archive(self) -> Path:
         """Parquet tables and mp4 files, see `videorl.data.archive`."""
         return self.root / "archive"
+
+    @property
+    def fixed_prompts(self) -> Path:
+        """Videos and scores of the fixed prompts during training."""
+        return self.root / "fixed_prompts"
 
     @property
     def latents(self) -> Path:
@@ -128,6 +134,7 @@ def open_run(recipe: RunRecipe, *, from_scratch: bool = False) -> Iterator[RunFo
         }
         keep_inputs(folder.root, inputs, is_new=is_new)
         CheckpointNote(folder.root, recipe.checkpoint).check_location()
+        keep_run_id(folder.root, recipe.name, is_new=is_new)
         write_text(folder.config, to_yaml(recipe))
         yield folder
 

@@ -14,6 +14,7 @@ import yaml
 
 from videorl.run.folder import RunFolder
 from videorl.run.lock import is_held
+from videorl.run.run_id import read_run_id
 from videorl.run.sinks import read_metrics
 
 State = Literal["running", "finished", "stopped", "damaged"]
@@ -42,6 +43,8 @@ class RunOverview:
     """When its metrics were last written, in seconds since 1970; 0 = never."""
     problem: str = ""
     """Why it cannot be read."""
+    run_id: str = ""
+    """Unique, and the same in every tracker; empty in a run of an older version."""
 
 
 def overview(root: Path) -> RunOverview:
@@ -72,6 +75,7 @@ def _overview(root: Path) -> RunOverview:
         after=total.get("after"),
         bytes_on_disk=_size(root),
         updated=folder.metrics.stat().st_mtime if rows else 0.0,
+        run_id=read_run_id(root),
     )
 
 
