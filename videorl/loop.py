@@ -77,7 +77,8 @@ def train(
     """
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
-    parts.fixed.begin(progress.versions[-1])
+    for version in progress.versions:  # the run may have ended before an older one was sampled
+        parts.fixed.begin(version)
     empty = EmptyRounds()
     with Checkpoints(
         parts.archive, parts.learner, parts.reference, progress.step, parts.note
@@ -90,7 +91,8 @@ def train(
                     break
                 taken = rollouts.take(step)
                 examples = [example for group in taken.groups for example in parts.select(group)]
-            parts.fixed.settle(step, should_stop)
+            if not parts.fixed.settle(step, should_stop):
+                break
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
             oldest = output.version.step - recipe.rollouts.max_staleness
@@ -104,7 +106,6 @@ def train(
             metrics = round_metrics(record, output, taken.wait_s) | checked | parts.fixed.metrics()
             parts.sink.write(step, {**metrics, "time/step_s": time.perf_counter() - started})
             if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:
-                parts.fixed.settle(progress.step, should_stop)
                 checkpoints.begin(progress.step)
             if empty.are_too_many:
                 break

@@ -70,8 +70,9 @@ class NoFixedPrompts:
     def begin(self, version: WeightVersion) -> None:
         """Do nothing."""
 
-    def settle(self, step: int, should_stop: Callable[[], bool]) -> None:
-        """Do nothing."""
+    def settle(self, step: int, should_stop: Callable[[], bool]) -> bool:
+        """Do nothing; return True."""
+        return True
 
     def finish(self, version: WeightVersion, should_stop: Callable[[], bool]) -> None:
         """Do nothing."""
@@ -118,17 +119,20 @@ class FixedPrompts:
         if version.step % self.interval == 0:
             self._begin(version)
 
-    def settle(self, step: int, should_stop: Callable[[], bool]) -> None:
-        """Return when all that was begun with weights before `step` is written, or it is to stop.
+    def settle(self, step: int, should_stop: Callable[[], bool]) -> bool:
+        """Return when all that was begun with weights before `step` is written.
 
-        Their weights are published no longer than that.
+        So that they are still published, and in the checkpoints, from which a run that ended
+        before goes on with it. False if `should_stop` said so first.
         """
         started = time.perf_counter()
         waited = [done for number, done in self._pending.items() if number < step]
-        while wait(waited, timeout=_ASK_S).not_done and not should_stop():
-            pass
+        while is_waiting := bool(wait(waited, timeout=_ASK_S).not_done):
+            if should_stop():
+                break
         self._pending = {number: done for number, done in self._pending.items() if not done.done()}
         self._spent_s += time.perf_counter() - started
+        return not is_waiting
 
     def finish(self, version: WeightVersion, should_stop: Callable[[], bool]) -> None:
         """Sample with the last version too, and return when all is written, or it is to stop."""

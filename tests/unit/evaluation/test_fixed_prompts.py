@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,42 @@ def test_a_killed_run_goes_on_from_its_checkpoint_and_does_nothing_twice(
     assert [one.step for one in plugin_reader(folder.tensorboard).Tensors("fixed_prompts/000")] == [
         *(0, 2, 4, 5)
     ]
+
+
+def test_a_run_that_is_stopped_leaves_no_hole(
+    whole: RunFolder,
+    tiny_checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is stopped in step 3, which waits for the videos of step 2, which are never written."""
+    recipe, save = make(tiny_checkpoints, tmp_path / "run"), one_process.save_videos
+    is_over, has_failed, asked = threading.Event(), threading.Event(), count()
+
+    def should_stop() -> bool:
+        lines = RunFolder(Path(recipe.run_dir)).metrics.read_text().splitlines()
+        return len(lines) == 3 and next(asked) > 0  # not before the step, but in it
+
+    def hold(videos: Mapping[Path, Media]) -> None:
+        if "step-000002" in str(next(iter(videos))):
+            is_over.wait(60)
+            has_failed.set()
+            raise OSError("killed")
+        save(videos)
+
+    monkeypatch.setattr(one_process, "save_videos", hold)
+    with open_run(recipe) as folder:
+        folder.metrics.touch()
+        assert not one_process.run(recipe, folder, should_stop)
+        is_over.set()
+        assert has_failed.wait(10)
+        while list(folder.fixed_prompts.glob(".partial*")):
+            pass
+    assert [path.name for path in folder.fixed_prompts.glob("step-*")] == ["step-000000"]
+    assert len(read_metrics(folder.metrics)) == 3, "its weights are not the newest any more"
+    monkeypatch.setattr(one_process, "save_videos", save)
+    assert files(go(recipe)) == files(whole)
+    assert learned(folder) == learned(whole)
 
 
 def test_what_is_lost_is_counted_and_costs_the_run_nothing(
