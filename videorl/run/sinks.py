@@ -200,7 +200,7 @@ def open_sinks(
     if given is not None:
         yield given
         return
-    run = TrackedRun(folder.root, read_run_id(folder.root), folder.root.name, "")
+    run = TrackedRun(folder.root, read_run_id(folder.root), folder.root.name, recipe.name)
     settings = dict(flatten(yaml.safe_load(to_yaml(recipe))))
     trackers = open_trackers(recipe.metrics, run, settings)
     together = FanOut([JsonlSink(folder.metrics), ProgressSink(recipe.num_steps)], trackers)

@@ -18,8 +18,9 @@ class MetricsConfig:
     trackers: list[str] = field(default_factory=list[str])
     """`wandb` (Weights & Biases), `trackio`, `mlflow`, or several. Each needs its extra, such as
     `pip install 'videorl[wandb]'`; docs/trackers.md says where each puts what it gets."""
-    project: str = "videorl"
-    """What the trackers list the run under: a project, of MLflow an experiment."""
+    project: str = ""
+    """What the trackers list the run under: a project, of MLflow an experiment. Empty = the name of
+    the recipe."""
     wandb_project: str = ""
     """Older form of `trackers: [wandb]` with this `project`; still works."""
     unseen: list[str] = field(default_factory=list[str])
@@ -31,9 +32,9 @@ class MetricsConfig:
         older = ["wandb"] if self.wandb_project and "wandb" not in self.trackers else []
         return [*self.trackers, *older]
 
-    def project_of(self, tracker: str) -> str:
-        """Return what a tracker lists the run under."""
-        return (tracker == "wandb" and self.wandb_project) or self.project
+    def project_of(self, tracker: str, recipe: str) -> str:
+        """Return what a tracker lists a run of a recipe, by its name, under."""
+        return (tracker == "wandb" and self.wandb_project) or self.project or recipe
 
 
 @dataclass
@@ -65,8 +66,6 @@ def metrics_problems(metrics: MetricsConfig) -> Iterator[Problem]:
             yield one_of(f"metrics.trackers.{index}", name, TRACKERS)
     if len(set(metrics.trackers)) < len(metrics.trackers):
         yield f"metrics.trackers must name each once, got {', '.join(metrics.trackers)}"
-    if not metrics.project.strip():
-        yield "metrics.project must not be empty"
 
 
 def fixed_prompts_problems(

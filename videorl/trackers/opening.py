@@ -17,7 +17,7 @@ from videorl.trackers.trackio_tracker import TrackioTracker
 from videorl.trackers.wandb_tracker import WandbTracker
 
 _Open = Callable[[TrackedRun], Tracker]
-_OPTIONAL: dict[str, tuple[Callable[[], None], _Open]] = {
+OPTIONAL: dict[str, tuple[Callable[[], None], _Open]] = {
     "wandb": (wandb_tracker.check, WandbTracker),
     "trackio": (trackio_tracker.check, TrackioTracker),
     "mlflow": (mlflow_tracker.check, MlflowTracker),
@@ -32,7 +32,8 @@ def open_trackers(
 
     Args:
         config: Names them.
-        run: What they are told of the run; its project is that of the recipe.
+        run: What they are told of the run; its project, the name of the recipe, is used where the
+            recipe states none.
         settings: The recipe by dotted key, without secrets.
 
     Raises:
@@ -40,12 +41,12 @@ def open_trackers(
     """
     chosen = config.chosen()
     for name in chosen:
-        check, _ = _OPTIONAL[name]
+        check, _ = OPTIONAL[name]
         check()
     directory = run.root / "tensorboard"
     opened = [Behind("tensorboard", partial(TensorBoardTracker, directory), settings)]
     for name in chosen:
-        tracked = replace(run, project=config.project_of(name))
+        tracked = replace(run, project=config.project_of(name, run.project))
         sent = run.root / "trackers" / f"{name}.json"
-        opened.append(Behind(name, partial(_OPTIONAL[name][1], tracked), settings, sent))
+        opened.append(Behind(name, partial(OPTIONAL[name][1], tracked), settings, sent))
     return opened
