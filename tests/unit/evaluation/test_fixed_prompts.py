@@ -14,12 +14,14 @@ import pytest
 
 from tests.small_runs import small_recipe
 from tests.unit.trackers.test_tensorboard import plugin_reader
+from tests.unit.trackers.test_wandb import recorded, records
 from videorl import one_process
 from videorl.config import Recipe
 from videorl.data.archive import read_table
 from videorl.errors import ConfigError, MediaLostError, RunFolderError
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder, open_run
+from videorl.run.run_id import read_run_id
 from videorl.run.sinks import FanOut, read_metrics
 from videorl.types import Media
 from videorl.watch.fixed_prompts import read_strips
@@ -65,8 +67,12 @@ def files(folder: RunFolder) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with fixed prompts."""
-    return go(make(tiny_checkpoints, tmp_path_factory.mktemp("whole") / "run"))
+    """A run with fixed prompts, and another tracker beside TensorBoard."""
+    recipe = make(tiny_checkpoints, tmp_path_factory.mktemp("whole") / "run")
+    recipe.metrics.trackers = ["wandb"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        return go(recipe)
 
 
 def test_the_reader_of_the_run_page_shows_what_is_written(whole: RunFolder) -> None:
@@ -89,6 +95,19 @@ def test_trackers_get_the_videos(whole: RunFolder) -> None:
     reader = plugin_reader(whole.tensorboard)
     assert [one.step for one in reader.Tensors("fixed_prompts/001")] == [0, 2, 4, 5]
     assert [one.step for one in reader.Tensors("reward/total")] == list(range(STEPS))
+    (file,) = recorded(whole.root)
+    rows = list(records(file))
+    assert {row.run.run_id for row in rows if row.HasField("run")} == {read_run_id(whole.root)}
+    told = [
+        {"/".join(item.nested_key): item.value_json for item in row.history.item}
+        for row in rows
+        if row.HasField("history")
+    ]
+    assert [row["fixed_prompts/step"] for row in told if "fixed_prompts/step" in row] == [
+        *("0", "2", "4", "5")
+    ]
+    assert len([row for row in told if "reward/total" in row]) == STEPS
+    assert "steps_learned" in str([row for row in rows if row.HasField("summary")])
 
 
 def test_it_changes_no_number_of_the_run(
