@@ -23,7 +23,7 @@ import numpy as np
 
 from videorl.config import Recipe
 from videorl.data.prompts import load_prompts
-from videorl.errors import WorkLostError
+from videorl.errors import PromptError, WorkLostError
 from videorl.evaluation.strip_files import (
     FOLDER,
     FixedPrompt,
@@ -176,14 +176,19 @@ class FixedPrompts:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             found = [self._candidate(future) for future in scored]
-            if not any(found):
-                raise WorkLostError("every prompt was lost")
             files = [self._saved(partial, place, each) for place, each in enumerate(found)]
+            if not any(files):
+                raise WorkLostError("every video was lost")
             write_json(partial / "scores.json", scores_file(version, found))
+            if self._is_closed and None in files:
+                return  # lost with the pools, which end then: made again when the run goes on
             os.replace(partial, folder)
+            self._num_lost += files.count(None)
             self.tell(version.step, self._told(folder, files, found))
         except Exception as error:  # the run is worth more than its pictures
-            self._lose(len(self.prompts), f"step {version.step} is left out", error)
+            if not self._is_closed:
+                self._num_lost += len(self.prompts)
+                _log(f"step {version.step} is left out", error)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -192,8 +197,8 @@ class FixedPrompts:
             group = scored.result()
             if not group.candidates:
                 raise WorkLostError(f"its candidate was dropped ({', '.join(group.dropped)})")
-        except Exception as error:  # as above; a pool that fails ends the run by itself
-            self._lose(1, "a video is left out", error)
+        except (PromptError, WorkLostError) as error:
+            _log("a video is left out", error)
             return None
         return group.candidates[0]
 
@@ -205,7 +210,7 @@ class FixedPrompts:
         try:
             self.save({folder / name: found.candidate.video})
         except WorkLostError as error:
-            self._lose(1, "a video is left out", error)
+            _log("a video is left out", error)
             return None
         return name
 
@@ -219,11 +224,9 @@ class FixedPrompts:
             for fixed, name, candidate in zip(self.prompts, files, found, strict=True)
         ]
 
-    def _lose(self, number: int, what: str, error: Exception) -> None:
-        if self._is_closed:  # with it the pools end, and all that they were asked for
-            return
-        self._num_lost += number
-        logger.warning("fixed prompts: %s: %s: %s", what, type(error).__name__, error)
+
+def _log(what: str, error: Exception) -> None:
+    logger.warning("fixed prompts: %s: %s: %s", what, type(error).__name__, error)
 
 
 def open_fixed_prompts(

@@ -12,7 +12,7 @@ from typing import Any
 
 from videorl.trackers.tracker import SECTION, FixedVideo, TrackedRun, means, package
 
-ID_TAG = "videorl.run_id"
+ID_TAG = "videorl_run_id"
 _MOST_PARAMS, _MOST_METRICS = 100, 1000
 """Of one request, by MLflow's own limits."""
 _LONGEST_VALUE = 500
@@ -33,7 +33,7 @@ class MlflowTracker:
 
     `MLFLOW_TRACKING_URI` names the server; without it all goes to `mlflow.db` and `mlflow/` of the
     run folder, which `mlflow ui --backend-store-uri sqlite:///RUN/mlflow.db` shows. A resumed run
-    is found by the tag `videorl.run_id`.
+    is found by the tag `videorl_run_id`.
     """
 
     def __init__(self, run: TrackedRun) -> None:

@@ -6,10 +6,12 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.small_runs import small_recipe
@@ -18,12 +20,24 @@ from tests.unit.trackers.test_wandb import recorded, records
 from videorl import one_process
 from videorl.config import Recipe
 from videorl.data.archive import read_table
-from videorl.errors import ConfigError, MediaLostError, RunFolderError
+from videorl.errors import ConfigError, MediaLostError, RunFolderError, WorkLostError
+from videorl.evaluation.fixed_prompts import FixedPrompts
+from videorl.evaluation.strip_files import FixedPrompt
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.run_id import read_run_id
 from videorl.run.sinks import FanOut, read_metrics
-from videorl.types import Media
+from videorl.types import (
+    Candidate,
+    Media,
+    Prompt,
+    SampleRequest,
+    Score,
+    ScoredCandidate,
+    ScoredGroup,
+    Video,
+    WeightVersion,
+)
 from videorl.watch.fixed_prompts import read_strips
 
 STEPS = 5
@@ -232,9 +246,45 @@ def test_what_is_lost_is_counted_and_costs_the_run_nothing(
     assert problems == []
     assert all(frame.video for frame in strips[0].frames)
     assert not any(frame.video for frame in strips[1].frames)
-    assert read_metrics(folder.metrics)[-1]["fixed_prompts/lost"] in (3, 4)  # the last may be late
+    # The first of step 0, both of step 2; the one of step 4 may come after the last metrics.
+    assert read_metrics(folder.metrics)[-1]["fixed_prompts/lost"] in (3, 4)
     assert "fixed prompts: step 2 is left out: OSError: [Errno 28] No space left" in caplog.text
     assert not list(folder.fixed_prompts.glob(".partial*"))
+
+
+class Half:
+    """Samples and scores nothing for the second of two prompts, until it is told to lose it."""
+
+    def __init__(self, scored: ScoredGroup) -> None:
+        self.asked = list[Future[Any]]()
+        self._scored = scored
+
+    def submit(self, request: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if isinstance(request, SampleRequest) and self.asked:
+            self.asked.append(future)
+        elif isinstance(request, SampleRequest):
+            self.asked.append(future)
+            future.set_result(request)
+        else:
+            future.set_result(self._scored)
+        return future
+
+
+def test_a_step_that_ends_with_the_pools_is_not_taken_for_whole(tmp_path: Path) -> None:
+    version = WeightVersion(4, "digest")
+    video = Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0)
+    candidate = Candidate(0, Prompt(0, "a"), 0, 1, version, None, video)
+    scored = ScoredCandidate(candidate, Score({"motion": 1.0}, 1.0))
+    half = Half(ScoredGroup(Prompt(0, "a"), None, (scored,), {}))
+    prompts = [FixedPrompt(Prompt(index, text), index) for index, text in enumerate("ab")]
+    fixed = FixedPrompts(tmp_path, prompts, 2, half, half, one_process.save_videos)
+    fixed.begin(version)
+    assert not fixed.settle(5, lambda: True)
+    fixed.close()
+    half.asked[1].set_exception(WorkLostError("pool generator was closed"))
+    fixed._writer.shutdown()
+    assert list((tmp_path / "fixed_prompts").iterdir()) == []
 
 
 def test_other_prompts_than_those_of_the_videos_are_refused(

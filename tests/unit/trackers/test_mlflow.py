@@ -51,7 +51,7 @@ def test_a_run_that_goes_on_is_one_run_with_the_numbers_of_both_parts(folder: Pa
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "a run"
-    assert run.data.tags["videorl.run_id"] == "an-id"
+    assert run.data.tags["videorl_run_id"] == "an-id"
     history = client.get_metric_history(run.info.run_id, "reward/total")
     assert [(one.step, one.value) for one in history] == [(0, 0.5), (1, 0.75)]
     assert "odd _name_" in run.data.metrics
