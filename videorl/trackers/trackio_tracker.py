@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from videorl.trackers.tracker import SECTION, FixedVideo, TrackedRun, means, number, package
+from videorl.trackers.tracker import FixedVideo, TrackedRun, means, number, package
 
 
 def check() -> None:
@@ -48,7 +48,7 @@ class TrackioTracker:
 
     def videos(self, step: int, videos: Sequence[FixedVideo]) -> None:
         """Record the videos of a step."""
-        row: dict[str, Any] = {f"{SECTION}/step": step, **means(videos)}
+        row: dict[str, Any] = dict(means(videos))
         for place, video in enumerate(videos):
             if video.path is not None:
                 row[number(place)] = self._trackio.Video(str(video.path), caption=video.caption)

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from videorl.trackers.tracker import SECTION, FixedVideo, TrackedRun, means, number, package
+from videorl.trackers.tracker import FixedVideo, TrackedRun, means, number, package
 
 _INIT_TIMEOUT_S = 20
+_STEP = "step"
+"""The x axis of all charts."""
 _logger = logging.getLogger(__name__)
 
 
@@ -60,9 +62,10 @@ class WandbTracker:
                 run.root,
             )
             self._run = self._started(arguments, {**quiet, "mode": "offline"})
-        # Videos come later than the metrics of their step, behind which W&B cannot go back.
-        self._run.define_metric(f"{SECTION}/step")
-        self._run.define_metric(f"{SECTION}/*", step_metric=f"{SECTION}/step")
+        # Videos come later than the metrics of their step, and W&B's own step cannot go back. So
+        # every entry is a row, and all is drawn over a number of ours.
+        self._run.define_metric(_STEP)
+        self._run.define_metric("*", step_metric=_STEP)
 
     def config(self, settings: Mapping[str, Any]) -> None:
         """Take the recipe."""
@@ -70,15 +73,15 @@ class WandbTracker:
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one step."""
-        self._run.log(dict(metrics), step=step)
+        self._run.log({_STEP: step, **metrics})
 
     def videos(self, step: int, videos: Sequence[FixedVideo]) -> None:
-        """Record the videos of a step, drawn over `fixed_prompts/step`."""
-        row: dict[str, Any] = {f"{SECTION}/step": step, **means(videos)}
+        """Record the videos of a step."""
+        row: dict[str, Any] = {_STEP: step, **means(videos)}
         for place, video in enumerate(videos):
             if video.path is not None:
                 row[number(place)] = self._wandb.Video(str(video.path), caption=video.caption)
-        self._run.log(row, commit=False)
+        self._run.log(row)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
         """Take the results."""

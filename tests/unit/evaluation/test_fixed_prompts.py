@@ -117,9 +117,7 @@ def test_trackers_get_the_videos(whole: RunFolder) -> None:
         for row in rows
         if row.HasField("history")
     ]
-    assert [row["fixed_prompts/step"] for row in told if "fixed_prompts/step" in row] == [
-        *("0", "2", "4", "5")
-    ]
+    assert [row["step"] for row in told if "fixed_prompts/total" in row] == ["0", "2", "4", "5"]
     assert len([row for row in told if "reward/total" in row]) == STEPS
     assert "steps_learned" in str([row for row in rows if row.HasField("summary")])
 
@@ -278,7 +276,8 @@ def test_a_step_that_ends_with_the_pools_is_not_taken_for_whole(tmp_path: Path) 
     scored = ScoredCandidate(candidate, Score({"motion": 1.0}, 1.0))
     half = Half(ScoredGroup(Prompt(0, "a"), None, (scored,), {}))
     prompts = [FixedPrompt(Prompt(index, text), index) for index, text in enumerate("ab")]
-    fixed = FixedPrompts(tmp_path, prompts, 2, half, half, one_process.save_videos)
+    workers: Any = half
+    fixed = FixedPrompts(tmp_path, prompts, 2, workers, workers, one_process.save_videos)
     fixed.begin(version)
     assert not fixed.settle(5, lambda: True)
     fixed.close()

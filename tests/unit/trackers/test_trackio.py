@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sqlite3
 from pathlib import Path
@@ -21,9 +22,9 @@ trackio = pytest.importorskip(
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where Trackio keeps its data, as `TRACKIO_DIR` would say before it is imported."""
-    from trackio import sqlite_storage, utils
-
-    for module in (utils, sqlite_storage, trackio):
+    utils = importlib.import_module("trackio.utils")
+    storage = importlib.import_module("trackio.sqlite_storage")
+    for module in (utils, storage, trackio):
         monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio", raising=False)
     monkeypatch.setattr(utils, "MEDIA_DIR", tmp_path / "trackio/media")
     for module in list(vars(trackio.media).values()):
@@ -47,18 +48,20 @@ def test_it_has_config_numbers_videos_and_summary_under_the_id(home: Path, tmp_p
         if first:
             tracker.summary({"evaluation.win_rate": 0.7})
         tracker.close()
-    found = rows(home)
-    assert {name for name, _, _ in found} == {"an-id"}
-    assert [step for _, step, _ in found] == [0, 0, 2, 2, 2]
-    assert found[0][2] == {"reward/total": 0.5}
-    videos = found[1][2]
+    told = rows(home)
+    assert {name for name, _, _ in told} == {"an-id"}
+    assert [step for _, step, _ in told] == [0, 0, 2, 2, 2]
+    assert told[0][2] == {"reward/total": 0.5}
+    videos = told[1][2]
     assert videos["fixed_prompts/total"] == 0.25
     shown = videos["fixed_prompts/001"]
     assert isinstance(shown, dict)
     assert shown["caption"] == "prompt 1 (seed 8, total +0.500)"
     assert (home / "media" / shown["file_path"]).stat().st_size > 500
-    assert found[-1][2] == {"summary/evaluation.win_rate": 0.7}
+    assert told[-1][2] == {"summary/evaluation.win_rate": 0.7}
     with sqlite3.connect(home / "project.db") as database:
         (config,) = database.execute("select config from configs").fetchone()
+        found = database.execute("select distinct run_id from metrics").fetchall()
+    assert len(found) == 1, "Trackio takes both parts for one run"
     assert json.loads(config)["seed"] == 3
     assert json.loads(config)["run_name"] == "a run"
