@@ -110,7 +110,7 @@ def test_trackers_get_the_videos(whole: RunFolder) -> None:
     assert [one.step for one in reader.Tensors("fixed_prompts/001")] == [0, 2, 4, 5]
     assert [one.step for one in reader.Tensors("reward/total")] == list(range(STEPS))
     (file,) = recorded(whole.root)
-    rows = list(records(file))
+    rows = records(file)
     assert {row.run.run_id for row in rows if row.HasField("run")} == {read_run_id(whole.root)}
     told = [
         {"/".join(item.nested_key): item.value_json for item in row.history.item}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,26 @@ def recorded(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*/*.wandb"))
 
 
-def records(path: Path) -> Iterator[Any]:
+def records(path: Path) -> list[Any]:
+    """Return what W&B wrote down, once its own process has written the end."""
+    deadline = time.monotonic() + 30
+    while not any(row.HasField("exit") for row in (found := list(_records(path)))):
+        assert time.monotonic() < deadline, "it was not closed"
+        time.sleep(0.05)
+    return found
+
+
+def _records(path: Path) -> Iterator[Any]:
     """Yield what W&B wrote down for `wandb sync`: a LevelDB log behind seven bytes."""
     file, place, content = path.read_bytes(), 7, b""
-    assert file.startswith(b":W&B")
+    assert not file or file.startswith(b":W&B")
     while place + 7 <= len(file):
         if (left := 32768 - place % 32768) < 7:  # no header is cut in two
             place += left
             continue
         length, kind = struct.unpack_from("<HB", file, place + 4)
+        if place + 7 + length > len(file):
+            return  # not all of it is written yet
         content += file[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -64,7 +76,7 @@ def test_offline_it_has_config_numbers_videos_and_summary_under_the_id(
     tracker.summary({"evaluation.win_rate": 0.7})
     tracker.close()
     (file,) = recorded(tmp_path)
-    rows = list(records(file))
+    rows = records(file)
     runs = [row.run for row in rows if row.HasField("run")]
     assert {run.run_id for run in runs} == {"an-id"}
     assert runs[0].project == "project"
