@@ -36,10 +36,12 @@ def recorded(folder: Path) -> list[Path]:
 def records(path: Path) -> list[Any]:
     """Return what W&B wrote down, once its own process has written the end."""
     deadline = time.monotonic() + 30
-    while not any(row.HasField("exit") for row in (found := list(_records(path)))):
-        assert time.monotonic() < deadline, "it was not closed"
+    while time.monotonic() < deadline:
+        found = list(_records(path))
+        if any(row.HasField("exit") for row in found):
+            return found
         time.sleep(0.05)
-    return found
+    raise AssertionError(f"{path} was not closed")
 
 
 def _records(path: Path) -> Iterator[Any]:
