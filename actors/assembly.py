@@ -96,7 +96,7 @@ def assemble(
     run = run_name(recipe)
     first = first if _may_start_late(recipe, folder, placement) else None
     with ExitStack() as stack:
-        store = create_weight_store(recipe.rollouts.max_staleness + 1, run)
+        store = create_weight_store(recipe.versions_sampled, run)
         resources = resources_for(placement.learner, recipe.learner)
         places = Places(placement)
         learner = RayLearner(recipe, folder.root, store, resources, places)

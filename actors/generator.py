@@ -312,4 +312,5 @@ class RayGenerator:
             )
 
         kind = f"{len(request.seeds)} candidates, {request.num_steps} steps"
-        return mapped(self.pool.submit(call, kind), as_group)
+        answer = self.pool.submit(call, kind, is_behind=request.is_behind)
+        return mapped(answer, as_group)

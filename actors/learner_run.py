@@ -41,6 +41,7 @@ from videorl.learning.stored_pairs import (
 )
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
+from videorl.run.sinks import FanOut, open_sinks
 from videorl.run.stages import Stages
 from videorl.types import Condition, SampleRequest, WeightVersion
 
@@ -62,21 +63,22 @@ def run_learner_only(
     if recipe.evaluation.source:
         _check_comparison(recipe)
     stages.begin("starting the learner, and training", recipe.num_steps, "step")
-    if not _train(recipe, folder, should_stop):
-        return False
-    facts: dict[str, Any] = {"num_steps": recipe.num_steps}
-    if recipe.evaluation.source:
-        stages.begin("starting workers, and evaluating base and aligned policy")
-        kept = partial(kept_groups, recipe, folder, save=save_videos)
-        found = compare(recipe, folder, kept, should_stop)
-        if found is None:
+    with open_sinks(recipe, folder) as sinks:
+        if not _train(recipe, folder, should_stop, sinks):
             return False
-        keep_evaluation(folder, "before", found.base)
-        keep_evaluation(folder, "after", found.aligned)
-        facts["policy_version"] = version_to_json(found.version)
-    stages.begin("writing the report")
-    seconds = time.perf_counter() - started
-    finish(recipe, folder, {**facts, "seconds": seconds, "stages": stages.over()})
+        facts: dict[str, Any] = {"num_steps": recipe.num_steps}
+        if recipe.evaluation.source:
+            stages.begin("starting workers, and evaluating base and aligned policy")
+            kept = partial(kept_groups, recipe, folder, save=save_videos)
+            found = compare(recipe, folder, kept, should_stop)
+            if found is None:
+                return False
+            keep_evaluation(folder, "before", found.base)
+            keep_evaluation(folder, "after", found.aligned)
+            facts["policy_version"] = version_to_json(found.version)
+        stages.begin("writing the report")
+        facts["seconds"] = time.perf_counter() - started
+        finish(recipe, folder, {**facts, "stages": stages.over()}, sinks.summary)
     return True
 
 
@@ -91,7 +93,9 @@ def _check_comparison(recipe: Recipe) -> None:
         ) from error
 
 
-def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -> bool:
+def _train(
+    recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool], sinks: FanOut
+) -> bool:
     """Train, and export the policy; return whether it reached its last step."""
     nodes = live_nodes()
     placement = place_learner_and_encoder(recipe, nodes)
@@ -107,7 +111,7 @@ def _train(recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool]) -
         learn = _from_pairs if is_offline else _from_prompts
         start = partial(RayLearner, run_dir=folder.root, weight_store=None)
         start = partial(start, resources=resources, places=places)
-        return learn(recipe, folder, start, encoder.encode_here, should_stop)
+        return learn(recipe, folder, start, encoder.encode_here, should_stop, sinks)
 
 
 def _from_prompts(
@@ -116,12 +120,13 @@ def _from_prompts(
     start: Callable[[Recipe], RayLearner],
     encode: Encode,
     should_stop: Callable[[], bool],
+    sinks: FanOut,
 ) -> bool:
     stream = open_prompts(recipe.prompts, recipe.seed)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = start(recipe)
     with ray_metrics(recipe, folder) as metrics:
-        around = Around(devices=cluster_devices(), sinks=[metrics])
+        around = Around(devices=cluster_devices(), opened=sinks, also=[metrics])
         return run_learner(recipe, folder, learner, prompts, should_stop, around)
 
 
@@ -131,6 +136,7 @@ def _from_pairs(
     start: Callable[[Recipe], RayLearner],
     encode: Encode,
     should_stop: Callable[[], bool],
+    sinks: FanOut,
 ) -> bool:
     """Read latents on this machine, and hand them to the ranks through the object store."""
     archive = Path(recipe.offline.archive)
@@ -145,7 +151,7 @@ def _from_pairs(
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
     with ray_metrics(recipe, folder) as metrics:
-        around = Around(check, cluster_devices(), [metrics])
+        around = Around(check, cluster_devices(), sinks, [metrics])
         return run_learner(recipe, folder, learner, pairs, should_stop, around)
 
 

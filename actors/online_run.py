@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +18,13 @@ from actors.reward import RayScorer
 from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.errors import StoppedError
+from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts, open_fixed_prompts
 from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
 from videorl.report import write_report
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
-from videorl.run.sinks import fan_out, open_sinks
+from videorl.run.sinks import FanOut, fan_out, open_sinks
 from videorl.run.stages import Stages
 from videorl.types import WeightVersion
 
@@ -41,37 +43,57 @@ def run_online(
     started, stages = time.perf_counter(), stages or Stages()
     evaluation = _Evaluation(recipe, folder, should_stop, stages)
     stages.begin("starting workers and loading models")
-    try:
-        with (
-            open_sinks(recipe, folder) as sinks,
-            assemble(
-                recipe, folder, sinks, evaluation.first if evaluation.is_due else None
-            ) as assembly,
-            controlled(folder, assembly.pools),
-        ):
-            sinks.truncate(assembly.progress.step)
-            rehearse(recipe, folder, assembly)
-            workers, newest = (assembly.generator, assembly.scorer), assembly.learner.newest
-            if not evaluation("before", *workers, newest()):
-                return False
-            stages.begin("training", recipe.num_steps - assembly.progress.step, "step")
-            with ray_metrics(recipe, folder, assembly.pools) as metrics:
-                metrics.truncate(assembly.progress.step)
-                parts = replace(assembly.parts, sink=assembly.watched(fan_out([sinks, metrics])))
-                progress = train(recipe, parts, assembly.progress, should_stop)
-            write_report(folder.root)
-            if progress.step < recipe.num_steps:
-                return False
-            assembly.learner.export(folder.export)
-            if not evaluation("after", *workers, newest()):
-                return False
-            facts = _facts(assembly, progress.step, time.perf_counter() - started)
-            stages.begin("stopping workers")
-    except StoppedError:
-        return False
-    stages.begin("writing the report")
-    finish(recipe, folder, {**facts, "stages": stages.over()})
+    with open_sinks(recipe, folder) as sinks:
+        try:
+            facts = _run(recipe, folder, sinks, evaluation, started)
+        except StoppedError:
+            return False
+        if facts is None:
+            return False
+        stages.begin("writing the report")
+        finish(recipe, folder, {**facts, "stages": stages.over()}, sinks.summary)
     return True
+
+
+def _run(
+    recipe: Recipe, folder: RunFolder, sinks: FanOut, evaluation: _Evaluation, started: float
+) -> dict[str, Any] | None:
+    """Evaluate, train and export; return what is worth knowing of it, None if stopped before."""
+    should_stop, stages = evaluation.should_stop, evaluation.stages
+    first = evaluation.first if evaluation.is_due else None
+    with (
+        assemble(recipe, folder, sinks, first) as assembly,
+        controlled(folder, assembly.pools),
+        closing(_fixed_prompts(recipe, folder, sinks, assembly)) as fixed,
+    ):
+        sinks.truncate(assembly.progress.step)
+        rehearse(recipe, folder, assembly)
+        workers, newest = (assembly.generator, assembly.scorer), assembly.learner.newest
+        if not evaluation("before", *workers, newest()):
+            return None
+        stages.begin("training", recipe.num_steps - assembly.progress.step, "step")
+        with ray_metrics(recipe, folder, assembly.pools) as metrics:
+            metrics.truncate(assembly.progress.step)
+            sink = assembly.watched(fan_out([sinks, metrics]))
+            parts = replace(assembly.parts, sink=sink, fixed=fixed)
+            progress = train(recipe, parts, assembly.progress, should_stop)
+        write_report(folder.root)
+        if progress.step < recipe.num_steps:
+            return None
+        assembly.learner.export(folder.export)
+        if not evaluation("after", *workers, newest()):
+            return None
+        facts = _facts(assembly, progress.step, time.perf_counter() - started)
+        stages.begin("stopping workers")
+        return facts
+
+
+def _fixed_prompts(
+    recipe: Recipe, folder: RunFolder, sinks: FanOut, assembly: Assembly
+) -> FixedPrompts | NoFixedPrompts:
+    # Not by the scorer of the parts, which keeps the latents of what is learned from.
+    workers, step = (assembly.generator, assembly.scorer), assembly.progress.step
+    return open_fixed_prompts(recipe, folder.root, step, workers, save_videos, sinks.videos)
 
 
 @dataclass(frozen=True)

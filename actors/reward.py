@@ -180,7 +180,9 @@ class RayScorer:
             }
             return score_group(group, results, self._rewards, replies[0].value.unseen)
 
-        return mapped(gathered([pool.submit(call, kind) for pool in self.pools]), combined)
+        behind = group.is_behind
+        scored = [pool.submit(call, kind, is_behind=behind) for pool in self.pools]
+        return mapped(gathered(scored), combined)
 
     def submit_clips(self, clips: Sequence[Clip]) -> Future[dict[str, list[Result]]]:
         """Score video files with every model; return its key -> one result per clip.

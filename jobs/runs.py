@@ -4,8 +4,9 @@
     videorl runs /shared/runs --json
 
 Runs are found at any depth, but not in hidden folders. `reward` is the mean total of the newest
-step's candidates, `held-out` that of the base and of the aligned policy on held-out prompts. What
-is damaged, or of another version, is named below the table. Nothing is written.
+step's candidates, `held-out` that of the base and of the aligned policy on held-out prompts, `id`
+what trackers know the run by. What is damaged, or of another version, is named below the table.
+Nothing is written.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from videorl.errors import RunFolderError
 if TYPE_CHECKING:
     from videorl.run.overview import RunOverview
 
-_COLUMNS = ("run", "state", "step", "reward", "held-out", "disk", "updated")
+_COLUMNS = ("run", "state", "step", "reward", "held-out", "disk", "updated", "id")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +75,7 @@ def _row(run: RunOverview, root: Path) -> tuple[str, ...]:
         held_out,
         _bytes(run.bytes_on_disk),
         _when(run.updated),
+        run.run_id,
     )
 
 

@@ -3,7 +3,8 @@
 `videorl.recipes.reading` fills them from YAML and `key=value` overrides,
 `videorl.recipes.validation` checks what types cannot. A recipe file states only what differs from
 the defaults. `0` disables an `interval`. Sections about models are in `videorl.settings.model`,
-those about workers in `videorl.settings.workers` and `videorl.settings.rewards`.
+those about workers in `videorl.settings.workers` and `videorl.settings.rewards`, those about
+trackers in `videorl.settings.tracking`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from videorl.selection import RULES, BestVsWorst, Selection
 from videorl.settings.choice import Choice
 from videorl.settings.model import PolicyConfig, SamplingConfig
 from videorl.settings.rewards import RewardConfig
+from videorl.settings.tracking import FixedPromptsConfig, MetricsConfig
 from videorl.settings.workers import ClusterConfig, EncoderConfig, GeneratorsConfig, LearnerConfig
 
 SELECTION = Choice("rule", RULES, "best_vs_worst", (Selection,))
@@ -123,17 +125,6 @@ class ArchiveConfig:
 
 
 @dataclass
-class MetricsConfig:
-    """Where numbers go besides `metrics.jsonl`, TensorBoard and the progress display."""
-
-    wandb_project: str = ""
-    """Weights & Biases project; empty = none. Needs `pip install 'videorl[wandb]'`."""
-    unseen: list[str] = field(default_factory=list[str])
-    """Functions of your own, `module:function`, of a `videorl.types.Video` that return name ->
-    number: logged as `unseen/NAME` beside the built-in ones, never optimised."""
-
-
-@dataclass
 class EvaluationConfig:
     """Fixed held-out prompts and seeds, sampled before and after training."""
 
@@ -184,6 +175,7 @@ class Recipe:
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    fixed_prompts: FixedPromptsConfig = field(default_factory=FixedPromptsConfig)
     rehearsal: str = "auto"
     """Whether everything is done once at full size before the run begins, so that what does not fit
     ends it within minutes: `always`, `never`; auto = where the transformer has more than 500
@@ -198,6 +190,18 @@ class Recipe:
     def shares_videos(self) -> bool:
         """Whether several processes share a video, of the learner or of generator workers."""
         return max(self.learner.context_parallel, self.generators.context_parallel) > 1
+
+    @property
+    def fixed_source(self) -> tuple[str, str]:
+        """Source and column of the fixed prompts."""
+        fixed = self.fixed_prompts
+        chosen = fixed if fixed.source else self.evaluation
+        return chosen.source, chosen.column
+
+    @property
+    def versions_sampled(self) -> int:
+        """Published versions that generators may be asked for at the same time."""
+        return self.rollouts.max_staleness + 1 + (self.fixed_prompts.interval > 0)
 
     @property
     def video_pixels(self) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
 from videorl.errors import RoundsLostError
+from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts
 from videorl.protocols import (
     Archive,
     Generator,
@@ -47,6 +48,8 @@ class Parts:
     """Compares generators with the learner, as often as the recipe says; None = never."""
     note: CheckpointNote | None = None
     """Told of every checkpoint; None = the run has no folder."""
+    fixed: FixedPrompts | NoFixedPrompts = field(default_factory=NoFixedPrompts)
+    """Samples the same prompts again and again."""
 
 
 @dataclass
@@ -74,6 +77,8 @@ def train(
     """
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
+    for version in progress.versions:  # the run may have ended before an older one was sampled
+        parts.fixed.begin(version)
     empty = EmptyRounds()
     with Checkpoints(
         parts.archive,
@@ -91,16 +96,20 @@ def train(
                     break
                 taken = rollouts.take(step)
                 examples = [example for group in taken.groups for example in parts.select(group)]
+            if not parts.fixed.settle(step, should_stop):
+                break
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
             oldest = output.version.step - recipe.rollouts.max_staleness
             kept = [version for version in progress.versions if version.step >= oldest]
             progress = Progress(step + 1, [*kept, output.version])
             rollouts.admit(progress.versions)
+            parts.fixed.begin(output.version)
             record = record_step(step, taken, examples, output.version, reference, recipe.pair_rule)
             parts.archive.write(record)
             empty.add(record)
             metrics = {**round_metrics(record, output, taken.wait_s), **checked}
+            metrics |= parts.fixed.metrics()
             times = stage_times(metrics, time.perf_counter() - started)
             parts.sink.write(step, {**metrics, **times})
             if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:
@@ -110,6 +119,8 @@ def train(
         checkpoints.finish(progress.step)
     if empty.are_too_many:
         raise RoundsLostError(empty.why())
+    if progress.step >= recipe.num_steps:
+        parts.fixed.finish(progress.versions[-1], should_stop)
     return progress
 
 

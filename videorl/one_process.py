@@ -16,12 +16,13 @@ from videorl.data.preferences import read_preferences
 from videorl.data.prompts import check_sources, open_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
+from videorl.evaluation.fixed_prompts import open_fixed_prompts
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
 from videorl.learning.learner import Learner
-from videorl.learning.loop import run_learner
+from videorl.learning.loop import Around, run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.learning.stored_pairs import (
@@ -51,7 +52,7 @@ from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
-from videorl.run.sinks import open_sinks
+from videorl.run.sinks import FanOut, open_sinks
 from videorl.sampling.canary import Canary, canary_request, compare, explain
 from videorl.sampling.local import LocalGenerator, LocalScorer
 from videorl.types import Video, WeightVersion
@@ -72,22 +73,38 @@ def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
     recipe = with_micro_batch(recipe, own_memory_gib())
     started = time.perf_counter()
     work = train_online if recipe.learns_online else train_alone
-    if not work(recipe, folder, should_stop):
-        return False
-    facts: dict[str, Any] = {"num_steps": recipe.num_steps}
-    if recipe.evaluation.source:
-        if (version := compare_policies(recipe, folder, should_stop)) is None:
+    with open_sinks(recipe, folder) as sinks:
+        if not work(recipe, folder, should_stop, sinks):
             return False
-        facts["policy_version"] = version_to_json(version)
-    finish(recipe, folder, {**facts, "seconds": time.perf_counter() - started})
+        facts: dict[str, Any] = {"num_steps": recipe.num_steps}
+        if recipe.evaluation.source:
+            if (version := compare_policies(recipe, folder, should_stop)) is None:
+                return False
+            facts["policy_version"] = version_to_json(version)
+        facts["seconds"] = time.perf_counter() - started
+        finish(recipe, folder, facts, sinks.summary)
     return True
 
 
-def train_online(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
-    """Sample, score and learn; export the policy, and return whether it reached its last step."""
-    with open_sinks(recipe, folder) as sinks:
+def train_online(
+    recipe: Recipe, folder: RunFolder, should_stop: ShouldStop, sinks: FanOut | None = None
+) -> bool:
+    """Sample, score and learn; export the policy, and return whether it reached its last step.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        should_stop: Asked between steps.
+        sinks: Open already, and left open; None = those of the recipe are opened and closed.
+    """
+    with open_sinks(recipe, folder, sinks) as sinks:
         parts, progress, learner = local_parts(recipe, folder, sinks)
-        with closing(learner):
+        workers = parts.generator, parts.scorer
+        fixed = open_fixed_prompts(
+            recipe, folder.root, progress.step, workers, save_videos, sinks.videos
+        )
+        parts = replace(parts, fixed=fixed)
+        with closing(learner), closing(fixed):
             sinks.truncate(progress.step)
             rehearsal = Rehearsal(recipe, folder)
             rehearsal.whole_run(
@@ -99,7 +116,9 @@ def train_online(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> 
     return True
 
 
-def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
+def train_alone(
+    recipe: Recipe, folder: RunFolder, should_stop: ShouldStop, sinks: FanOut | None = None
+) -> bool:
     """Learn from stored pairs or from prompts alone; otherwise as `train_online`.
 
     Raises:
@@ -110,7 +129,7 @@ def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> b
         stream = open_prompts(recipe.prompts, recipe.seed)
         negative_prompt = recipe.sampling.negative_prompt
         prompts = PromptExamples(stream, negative_prompt, lambda prompt: policy.encode([prompt])[0])
-        return run_learner(recipe, folder, learner, prompts, should_stop)
+        return run_learner(recipe, folder, learner, prompts, should_stop, Around(opened=sinks))
     check_archive(recipe, folder)
     if has_videos(archive := Path(recipe.offline.archive)):
         encode_archive(recipe, folder)
@@ -120,7 +139,7 @@ def train_alone(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> b
     learner, policy = _learner(probing, folder, with_text_encoder=True)
     check_shape(preferences, policy.sample(policy.encode([PROBE.condition])[0], None, [0]))
     pairs = PairStream(preferences, lambda prompt: policy.encode([prompt])[0], recipe.seed)
-    return run_learner(recipe, folder, learner, pairs, should_stop)
+    return run_learner(recipe, folder, learner, pairs, should_stop, Around(opened=sinks))
 
 
 def local_parts(

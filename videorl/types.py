@@ -83,6 +83,8 @@ class SampleRequest:
     """Stop after so many of the solver's steps, with noisy latents (a rehearsal); 0 = take all."""
     first: int = 0
     """Index of the first candidate: above 0 in a later part of a prompt's request."""
+    is_behind: bool = False
+    """It gives way to what training waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class CandidateGroup:
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     """Reason -> number of candidates that were sampled in vain, e.g. `{"latents_not_finite": 1}`.
     They are not among `candidates`."""
+    is_behind: bool = False
+    """It gives way to what training waits for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -40,6 +39,7 @@ from actors.pool.state import (
     Worker,
     picture,
 )
+from actors.pool.waiting import Waiting
 from videorl.errors import PoolFailedError, VideorlError, WorkLostError
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Dispatcher:
         self.limits = limits
         self.draining: frozenset[str] = frozenset()
         """Ids of nodes that will leave soon."""
-        self.queue: deque[Lease] = deque()
+        self.queue = Waiting()
         self.roster = Roster()
         self.failure: PoolFailedError | None = None
         self.settled = threading.Event()
@@ -110,7 +110,8 @@ class Dispatcher:
                 lease.finish(error=error)
             self._release(worker)
         while self.queue:
-            self.queue.popleft().finish(error=error)
+            self.queue.take(lease := self.queue.head)
+            lease.finish(error=error)
 
     def _expire(self) -> None:
         now, patience = time.monotonic(), self.limits.request_timeout_s
@@ -132,13 +133,13 @@ class Dispatcher:
 
     def _lend(self) -> None:
         while self.queue:
-            lease = self.queue[0]
+            lease = self.queue.head
             worker = self.roster.last_used(lease.avoid) or with_room(
                 self.roster, lease, self.limits.ahead, self.draining
             )
             if worker is None:
                 return
-            self.queue.popleft()
+            self.queue.take(lease)
             if not lease.future.cancelled():
                 self._give(lease, worker)
         # The worker that was lent a request ahead may be slow, or leave.
@@ -284,7 +285,7 @@ class Dispatcher:
         else:
             self._counts.retried += 1
             lease.is_shared = False
-            self.queue.appendleft(lease)
+            self.queue.give_back(lease)
 
     def _take_back(self, worker: Worker, lease: Lease) -> None:
         was_first = lease is next(iter(worker.leases))

@@ -57,7 +57,11 @@ class ElasticPool:
         self._inbox.put(_wake)
 
     def submit(
-        self, call: Callable[[ActorHandle], list[ObjectRef]], kind: str = ""
+        self,
+        call: Callable[[ActorHandle], list[ObjectRef]],
+        kind: str = "",
+        *,
+        is_behind: bool = False,
     ) -> Future[Reply]:
         """Queue a request.
 
@@ -67,13 +71,14 @@ class ElasticPool:
                 failure, so it must not depend on the worker.
             kind: Of requests that take about equally long: one that takes far longer than others
                 of its kind is given to an idle worker too. Empty = it is like no other.
+            is_behind: It goes behind all requests that are not, whenever they come.
 
         Returns:
             A future of the first successful answer. It fails with `PoolFailedError`, with
             `WorkLostError` after too many failures, or with the `VideorlError` that was raised
             on purpose. Cancelling it withdraws the request.
         """
-        lease = Lease(call, kind)
+        lease = Lease(call, kind, is_behind)
         with self._door:
             if is_open := self._is_open:
                 self._dispatcher.queue.append(lease)

@@ -80,6 +80,8 @@ class Lease:
     call: Callable[[ActorHandle], list[ObjectRef]]
     kind: str = ""
     """Requests of one kind take about equally long; empty = it is like no other."""
+    is_behind: bool = False
+    """It gets a worker only where no other request waits for one."""
     future: Future[Reply] = field(default_factory=Future)
     attempts: int = 0
     """How often it has failed."""

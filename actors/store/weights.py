@@ -29,8 +29,8 @@ class WeightStore:
     and there is no broadcast to hang when one dies.
 
     Args:
-        keep: Number of versions kept (>= 1). Generators may be asked for
-            `rollouts.max_staleness` + 1 of them.
+        keep: Number of versions kept (>= 1): those that generators may be asked for,
+            `Recipe.versions_sampled`.
     """
 
     def __init__(self, keep: int) -> None:

@@ -127,14 +127,10 @@ def _compared(kinds: Mapping[bool, Sequence[Measured]]) -> dict[str, Any]:
 def _all_sinks(recipe: Recipe, folder: RunFolder, run: StandInRun) -> Iterator[MetricSink]:
     from actors.monitoring.sink import ray_metrics
     from actors.pool.metrics import PoolSizesSink
-    from videorl.run.sinks import JsonlSink, TensorBoardSink, fan_out
+    from videorl.run.sinks import fan_out, open_sinks
 
-    with ray_metrics(recipe, folder, run.pools) as metrics:
-        sinks = [JsonlSink(folder.metrics), TensorBoardSink(folder.tensorboard), metrics]
-        together = fan_out(sinks)
-        seconds = partial(_work, run)
-        yield PoolSizesSink(together, run.pools, work=seconds)
-        together.close()
+    with ray_metrics(recipe, folder, run.pools) as metrics, open_sinks(recipe, folder) as sinks:
+        yield PoolSizesSink(fan_out([sinks, metrics]), run.pools, work=partial(_work, run))
 
 
 def _work(run: StandInRun) -> dict[str, float]:

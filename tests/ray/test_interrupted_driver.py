@@ -19,8 +19,11 @@ from actors.online_run import run_online
 from tests.ray.conftest import ROOT
 from tests.ray.whole_runs import STEPS, Baseline, assert_same_archive, overrides
 from videorl.recipes.reading import load_recipe
+from videorl.report.ending import version_to_json
 from videorl.run.folder import open_run
+from videorl.run.sinks import read_metrics
 from videorl.run.stopping import stop_on_signal
+from videorl.watch.fixed_prompts import read_strips
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -74,6 +77,7 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
     folder, log = tmp_path / "run", tmp_path / "killed.log"
     held_out = {"source": "moving_shapes", "num_prompts": HELD_OUT, "best_of": 2, "samples": 1}
     evaluation = {f"evaluation__{name}": value for name, value in held_out.items()}
+    evaluation |= {"fixed_prompts__interval": 2, "fixed_prompts__num_prompts": 2}
     settings = overrides(tiny_checkpoints["wan"], folder, evaluation__num_videos=2, **evaluation)
     driver = start_driver(settings, log)
     wait_until(lambda: bool(sampled(folder)), log, driver)
@@ -115,8 +119,19 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
         "evaluating the aligned policy",
         "stopping workers",
     ]
-    last = {"step": baseline.version.step, "digest": baseline.version.digest}
-    assert summary["policy_version"] == last
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(STEPS))
+    assert summary["policy_version"] == version_to_json(baseline.version)
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(STEPS))
     assert_same_archive(folder, baseline.folder)
+    assert_whole_strip(folder, baseline.version.digest)
+
+
+def assert_whole_strip(folder: Path, digest: str) -> None:
+    """The videos of the fixed prompts have no hole, whenever the run was stopped."""
+    strips, _, problems = read_strips(folder, 100)
+    assert problems == []
+    assert len(strips) == 2
+    for strip in strips:
+        assert [frame.step for frame in strip.frames] == [0, 2, 4, 6]
+        assert all(frame.video and "total" in frame.scores for frame in strip.frames)
+    scores = json.loads((folder / "fixed_prompts/step-000006/scores.json").read_text())
+    assert scores["digest"] == digest

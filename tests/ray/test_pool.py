@@ -253,6 +253,24 @@ def test_a_busy_worker_is_lent_requests_ahead_and_its_death_costs_only_who_is_to
     assert (stats.completed, stats.retried, stats.replaced) == (2, 2, 2)
 
 
+def test_what_goes_behind_waits_for_all_that_training_waits_for(make: Make, tmp_path: Path) -> None:
+    pool, notes = make(max_retries=1), tmp_path / "notes"
+    assert pool.wait_until_serving(60)
+    first = pool.submit(call("wait_for", tmp_path / "go on"))
+    behind = [
+        pool.submit(call("note", f"behind {number}", notes), is_behind=True) for number in range(2)
+    ]
+    # A worker that dies of a request that goes behind: its repeat goes behind too.
+    deadly = pool.submit(call("media", tmp_path / "died"), is_behind=True)
+    others = [pool.submit(call("note", number, notes)) for number in range(2)]
+    wait_for(lambda: pool.stats().queued == 5)
+    (tmp_path / "go on").touch()
+    for future in (first, *behind, deadly, *others):
+        future.result(60)
+    assert notes.read_text().split("\n") == ["0", "1", "behind 0", "behind 1", ""]
+    assert pool.stats().queued == 0
+
+
 def test_what_a_slow_worker_was_lent_ahead_goes_to_a_worker_that_becomes_idle(
     make: Make, tmp_path: Path
 ) -> None:

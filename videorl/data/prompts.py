@@ -72,6 +72,10 @@ def check_sources(recipe: Recipe) -> None:
     if not recipe.offline.archive:
         trained = load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
         _check_images(trained, recipe, "prompts.source")
+    if recipe.fixed_prompts.interval:
+        source, column = recipe.fixed_source
+        fixed = load_prompts(source, "held_out", column)
+        _check_images(fixed, recipe, "fixed_prompts.source")
     if not recipe.evaluation.source:
         return
     held_out = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)

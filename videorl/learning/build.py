@@ -118,7 +118,7 @@ def step_settings(recipe: Recipe) -> StepSettings:
     return StepSettings(
         recipe.optimizer,
         learner.videos_at_once,
-        recipe.rollouts.max_staleness,
+        recipe.versions_sampled - 1,
         learner.updates_per_round,
         recipe.prompts.per_round if learner.loss_over == "planned" else None,
     )

@@ -19,7 +19,7 @@ from videorl.rehearsal import Rehearsal, RehearsingLearner
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import Checkpoints
 from videorl.run.folder import RunFolder
-from videorl.run.sinks import RunSink, fan_out, open_sinks
+from videorl.run.sinks import FanOut, RunSink, fan_out, open_sinks
 from videorl.step_record import stage_times
 from videorl.types import StepRecord, WeightVersion
 
@@ -68,7 +68,9 @@ class Around:
     """Called with the version that the learner starts from; may refuse to go on."""
     devices: Sequence[str] | None = None
     """What it learns on; None = what this machine has."""
-    sinks: Sequence[RunSink] = ()
+    opened: FanOut | None = None
+    """The sinks of the run, left open; None = they are opened and closed."""
+    also: Sequence[RunSink] = ()
     """Get the metrics too."""
 
 
@@ -139,7 +141,7 @@ def run_learner(
         around: What is particular to where it runs; None = nothing.
     """
     around = around or Around()
-    with open_sinks(recipe, folder) as sinks, closing(learner):
+    with open_sinks(recipe, folder, around.opened) as sinks, closing(learner):
         version, state = learner.start()
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(state)
@@ -151,7 +153,7 @@ def run_learner(
         sinks.truncate(version.step)
         rehearsal = Rehearsal(recipe, folder, around.devices)
         rehearsal.learner_alone(learner, examples, version.step)
-        every = fan_out([sinks, *around.sinks])
+        every = fan_out([sinks, *around.also])
         parts = LearnerParts(examples, learner, reference, every, note)
         if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
             return False

@@ -49,7 +49,7 @@ class StepSettings:
     micro_batch_size: int
     """Videos per forward on each rank, >= 1."""
     max_staleness: int = 0
-    """Versions before the newest that candidates in flight may have been sampled with."""
+    """Versions before the newest that what is in flight may be sampled with."""
     num_updates: int = 1
     """Optimizer updates of a step, >= 1."""
     planned_prompts: int | None = None

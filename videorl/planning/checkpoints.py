@@ -14,7 +14,7 @@ def checkpoint_bytes(recipe: Recipe, sizes: Sizes, itemsize: int) -> float:
         sizes: Of its learner.
         itemsize: Bytes of a number of published weights.
     """
-    versions = (recipe.rollouts.max_staleness + 1) * itemsize * sizes.trained
+    versions = recipe.versions_sampled * itemsize * sizes.trained
     return 3 * 4 * sizes.trained + sizes.reference_bytes + versions
 
 

@@ -27,6 +27,7 @@ from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_o
 from videorl.settings.acceleration import acceleration_problems
 from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
 from videorl.settings.plugins import is_plugin, problem_of_function
+from videorl.settings.tracking import fixed_prompts_problems, metrics_problems
 from videorl.settings.workers import EncoderConfig, GeneratorsConfig, LearnerConfig
 
 REHEARSALS = ("auto", "always", "never")
@@ -85,6 +86,12 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
     yield above("archive.timeout_s", recipe.archive.timeout_s, 0)
+    yield from metrics_problems(recipe.metrics)
+    yield from fixed_prompts_problems(
+        recipe.fixed_prompts,
+        learns_online=recipe.learns_online,
+        evaluated=recipe.evaluation.source,
+    )
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     yield from _evaluation(recipe.evaluation)

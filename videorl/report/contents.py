@@ -15,6 +15,7 @@ from videorl.errors import RunFolderError
 from videorl.files import parse_yaml
 from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
+from videorl.run.run_id import read_run_id
 from videorl.run.sinks import read_metrics
 
 
@@ -44,6 +45,8 @@ class RunContents:
     videos: list[VideoPair]
     changes: Sequence[Change] = ()
     """Settings that were changed while it ran."""
+    run_id: str = ""
+    """What trackers know the run by; empty in one of an older version."""
 
     def series(self, metric: str) -> list[tuple[int, float | None]]:
         """Return (step, value) of every step that has the metric; NaN was written as None."""
@@ -86,6 +89,7 @@ def read_run(run_dir: Path) -> RunContents:
             summary=summary,
             changes=read_changes(run_dir),
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
+            run_id=read_run_id(run_dir),
         )
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RunFolderError(f"{run_dir} holds a file that cannot be read: {error}") from error

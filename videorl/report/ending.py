@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from videorl.config import Recipe
@@ -53,8 +53,20 @@ def keep_evaluation(folder: RunFolder, name: str, groups: Sequence[ScoredGroup])
     write_groups(folder.evaluation / f"{name}.json", groups)
 
 
-def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
-    """Write summary and report, and print the outcome; without both evaluations, `facts` alone."""
+def finish(
+    recipe: Recipe,
+    folder: RunFolder,
+    facts: dict[str, Any],
+    tell: Callable[[Mapping[str, Any]], object] = lambda summary: None,
+) -> None:
+    """Write summary and report, and print the outcome; without both evaluations, `facts` alone.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        facts: What to say of it beside its metrics and evaluations.
+        tell: Is told the summary.
+    """
     before, after = folder.evaluation / "before.json", folder.evaluation / "after.json"
     metrics = read_metrics(folder.metrics)
     learned = steps_learned(metrics)
@@ -70,6 +82,7 @@ def finish(recipe: Recipe, folder: RunFolder, facts: dict[str, Any]) -> None:
         else:
             _logger.warning(NOTHING_SHARED)
     write_json(folder.summary, summary)
+    tell(summary)
     print(f"report: {write_report(folder.root)}")
     if stages := facts.get("stages"):
         print(stage_table(stages))

@@ -60,6 +60,8 @@ SECTIONS = (
             "generator/",
             "pool/",
             "canary/",
+            "fixed_prompts/",
+            "tracker/",
         ),
         "Age of the candidates, time per stage, lost work, and worker pools.",
     ),
@@ -104,7 +106,7 @@ def page(run: RunContents) -> str:
 def _header(run: RunContents) -> str:
     done = run.rows[-1]["step"] + 1 if run.rows else 0
     of = f" of {run.num_steps}" if run.num_steps else ""
-    facts = [("steps", f"{done}{of}")]
+    facts = [("steps", f"{done}{of}"), *([("id", run.run_id)] if run.run_id else [])]
     facts += [_fact(name, value) for name, value in _flat(run.summary) if name not in IN_HEADING]
     listed = "".join(f"<li>{escape(name)} <b>{escape(text)}</b></li>" for name, text in facts)
     return f'<h1>{escape(run.name)}</h1><ul class="facts">{listed}</ul>'

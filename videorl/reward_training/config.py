@@ -95,3 +95,4 @@ class TrainingRecipe(Protocol):
     learner: LearnerConfig
     checkpoint: CheckpointConfig
     evaluation: RewardEvaluationConfig
+    metrics: MetricsConfig

@@ -11,6 +11,7 @@ from videorl.recipes.validation import learner_problems, optimizer_problems, wit
 from videorl.reward_training.config import RewardRecipe, TrainingRecipe
 from videorl.reward_training.tasks import TASKS
 from videorl.settings.bounds import Problem, above, at_least, one_of
+from videorl.settings.tracking import metrics_problems
 
 REWARD_RECIPES = RECIPES / "rewards"
 DTYPES = ("auto", "float32", "bfloat16")
@@ -44,6 +45,7 @@ def training_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield at_least("evaluation.interval", recipe.evaluation.interval, 0)
+    yield from metrics_problems(recipe.metrics)
 
 
 def _problems(recipe: RewardRecipe) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ from videorl.recipes.reading import to_yaml
 from videorl.run import lock
 from videorl.run.changes import check_changes, note_changes
 from videorl.run.lock import hold
+from videorl.run.run_id import keep_run_id
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ class RunFolder:
     def archive(self) -> Path:
         """Parquet tables and mp4 files, see `videorl.data.archive`."""
         return self.root / "archive"
+
+    @property
+    def fixed_prompts(self) -> Path:
+        """Videos and scores of the fixed prompts during training."""
+        return self.root / "fixed_prompts"
 
     @property
     def latents(self) -> Path:
@@ -142,6 +148,7 @@ def open_run(
         if is_going_on:
             note.check_writable()
         note_changes(folder.root, changed, note.step)
+        keep_run_id(folder.root, recipe.name, is_new=is_new)
         write_text(folder.root / "fingerprint", as_asked[0])
         write_text(folder.config, to_yaml(recipe))
         yield folder

@@ -31,6 +31,7 @@ from videorl.policies.checkpoints import SHIPPED
 from videorl.recipes.fingerprint import RunRecipe, frozen_settings
 from videorl.rewards.content import reward_inputs
 from videorl.settings.plugins import source_of
+from videorl.settings.tracking import FixedPromptsConfig
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ def _inputs(recipe: Any, fresh: bool) -> _Found:
             yield _prompts("prompts", recipe.prompts, "train", fresh)
         if recipe.evaluation.source:
             yield _prompts("evaluation", recipe.evaluation, "held_out", fresh)
+        if recipe.fixed_prompts.interval and recipe.fixed_prompts.source:
+            yield _prompts("fixed_prompts", recipe.fixed_prompts, "held_out", fresh)
 
 
 def _policy(policy: PolicyConfig, fresh: bool) -> _Found:
@@ -119,7 +122,7 @@ def _own_code(recipe: Recipe, fresh: bool) -> _Found:
 
 def _prompts(
     section: str,
-    config: PromptsConfig | EvaluationConfig,
+    config: PromptsConfig | EvaluationConfig | FixedPromptsConfig,
     split: Literal["train", "held_out"],
     fresh: bool,
 ) -> tuple[str, str, Content]:

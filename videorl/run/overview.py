@@ -17,6 +17,7 @@ import yaml
 from videorl.files import parse_yaml
 from videorl.run.folder import RunFolder
 from videorl.run.lock import is_held
+from videorl.run.run_id import read_run_id
 from videorl.run.sinks import read_last_metrics
 
 State = Literal["running", "finished", "stopped", "damaged"]
@@ -49,6 +50,8 @@ class RunOverview:
     """When its metrics were last written, in seconds since 1970; 0 = never."""
     problem: str = ""
     """Why it, or a part of it, cannot be read, as a sentence."""
+    run_id: str = ""
+    """Unique, and the same in every tracker; empty in a run of an older version."""
 
 
 def overview(root: Path, bytes_on_disk: int | None = None) -> RunOverview:
@@ -109,6 +112,7 @@ def _overview(root: Path, size: int) -> RunOverview:
         bytes_on_disk=size,
         updated=folder.metrics.stat().st_mtime if row else 0.0,
         problem=" ".join(_of_other_versions(config, summary, evaluation)),
+        run_id=read_run_id(root),
     )
 
 

@@ -1,22 +1,27 @@
-"""Where the metrics of a run go: a JSON file, TensorBoard, Weights & Biases, a terminal."""
+"""Where the metrics of a run go: a JSON file, a terminal, and trackers."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
+
 from videorl.files import superseded
 from videorl.objectives.objective import ACCURACY, EXAMPLES, LOSS, MARGIN
-from videorl.recipes.fingerprint import RunRecipe
+from videorl.recipes.fingerprint import RunRecipe, flatten
+from videorl.recipes.reading import to_yaml
 from videorl.run.folder import RunFolder
 from videorl.run.progress import ProgressSink
-from videorl.run.wandb_sink import WandbSink
+from videorl.run.run_id import read_run_id
+from videorl.trackers.behind import Behind
+from videorl.trackers.opening import open_trackers
+from videorl.trackers.tracker import FixedVideo, TrackedRun
 
 
 class RunSink(Protocol):
@@ -36,24 +41,43 @@ class RunSink(Protocol):
 
 
 class FanOut:
-    """Gives everything to several sinks, in order."""
+    """Gives everything to several sinks, in order, and to the trackers of the run.
 
-    def __init__(self, sinks: Sequence[RunSink]) -> None:
-        self._sinks = tuple(sinks)
+    Args:
+        sinks: Get the metrics; an error of theirs ends the run.
+        trackers: Get all; what they lost so far is among the metrics, as `tracker/<name>_lost`.
+    """
+
+    def __init__(self, sinks: Sequence[RunSink], trackers: Sequence[Behind] = ()) -> None:
+        self._all: tuple[RunSink, ...] = (*sinks, *trackers)
+        self._trackers = tuple(trackers)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one step in every sink."""
-        for sink in self._sinks:
+        lost = {f"tracker/{one.name}_lost": float(one.num_lost) for one in self._trackers}
+        metrics = {**metrics, **{name: count for name, count in lost.items() if count}}
+        for sink in self._all:
             sink.write(step, metrics)
+
+    def videos(self, step: int, videos: Sequence[FixedVideo]) -> None:
+        """Give the videos of the fixed prompts to every tracker."""
+        for tracker in self._trackers:
+            tracker.videos(step, videos)
+
+    def summary(self, facts: Mapping[str, Any]) -> None:
+        """Give the results of the run to every tracker, by dotted key."""
+        flat = dict(flatten(facts))
+        for tracker in self._trackers:
+            tracker.summary(flat)
 
     def truncate(self, step: int) -> None:
         """Cut every sink back."""
-        for sink in self._sinks:
+        for sink in self._all:
             sink.truncate(step)
 
     def close(self) -> None:
         """Close every sink."""
-        for sink in self._sinks:
+        for sink in self._all:
             sink.close()
 
 
@@ -182,52 +206,27 @@ def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-class TensorBoardSink:
-    """TensorBoard event files, written without torch or TensorFlow."""
-
-    def __init__(self, directory: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        is_first = not list(directory.glob("events.out.tfevents.*"))
-        self._writer = EventFileWriter(str(directory))
-        if is_first:
-            # TensorBoard takes the first session mark for the beginning, later ones for restarts.
-            self.truncate(0)
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record one step; it is on disk when this returns."""
-        values = [{"tag": name, "simple_value": value} for name, value in metrics.items()]
-        self._add(step, summary={"value": values})
-
-    def truncate(self, step: int) -> None:
-        """Tell TensorBoard to hide what earlier event files hold of steps >= `step`."""
-        self._add(step, session_log={"status": "START"})
-
-    def close(self) -> None:
-        """Stop the writer's thread."""
-        self._writer.close()
-
-    def _add(self, step: int, **content: Any) -> None:
-        from tensorboard.compat.proto import event_pb2
-
-        event = event_pb2.Event(  # pyright: ignore[reportAttributeAccessIssue]
-            step=step, wall_time=time.time(), **content
-        )
-        self._writer.add_event(event)
-        self._writer.flush()
-
-
 @contextmanager
-def open_sinks(recipe: RunRecipe, folder: RunFolder) -> Iterator[FanOut]:
-    """Open everything that the recipe writes metrics to, and close it at the end."""
-    sinks: list[RunSink] = [
-        JsonlSink(folder.metrics),
-        TensorBoardSink(folder.tensorboard),
-        ProgressSink(recipe.num_steps),
-    ]
-    if recipe.metrics.wandb_project:
-        sinks.append(WandbSink(folder.root, recipe.metrics.wandb_project, folder.root.name))
-    together = fan_out(sinks)
+def open_sinks(
+    recipe: RunRecipe, folder: RunFolder, given: FanOut | None = None
+) -> Iterator[FanOut]:
+    """Open everything that the recipe writes metrics to, and close it at the end.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        given: What is open already, and stays so; None = nothing is.
+
+    Raises:
+        ConfigError: A tracker that the recipe names cannot be used here.
+    """
+    if given is not None:
+        yield given
+        return
+    run = TrackedRun(folder.root, read_run_id(folder.root), folder.root.name, recipe.name)
+    settings = dict(flatten(yaml.safe_load(to_yaml(recipe))))
+    trackers = open_trackers(recipe.metrics, run, settings)
+    together = FanOut([JsonlSink(folder.metrics), ProgressSink(recipe.num_steps)], trackers)
     try:
         yield together
     finally:

@@ -170,6 +170,7 @@ def candidate_group(
             if place not in lost
         ),
         dict(Counter(lost.values())),
+        request.is_behind,
     )
 
 

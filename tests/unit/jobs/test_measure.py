@@ -14,6 +14,7 @@ import torch
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from jobs import command
+from jobs.exit_codes import ExitCode
 from jobs.measure import main
 from tests.video_files import moving_pattern
 from videorl.data.video_io import write_mp4
@@ -103,7 +104,7 @@ def test_it_goes_on_where_it_was_stopped(
         return temporal_flickering(parts)
 
     monkeypatch.setattr(measuring, "temporal_flickering", counted)
-    assert run(a, "--out", out) == command.INTERRUPTED
+    assert run(a, "--out", out) == ExitCode.STOPPED
     assert "the same command goes on" in capsys.readouterr().err
     with (out / FILE).open("a") as file:
         file.write('{"clip": "cut sho')
@@ -129,7 +130,7 @@ def test_fvd_through_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "FVD at infinity" in other
     few = clips(tmp_path / "few", ("0", "1", "2", "3"))
     measured = (out / FILE).read_bytes()
-    assert run(*asked, "--reference", few) == command.WRONG
+    assert run(*asked, "--reference", few) == ExitCode.REFUSED
     assert "few: 4 clips for FVD on 4 features" in capsys.readouterr().err
     assert (out / FILE).read_bytes() == measured  # it is said before anything is measured
     assert run(*asked[:-1], "--reference", few, "--few-clips") == 0
@@ -173,7 +174,7 @@ def test_what_is_absent_is_named_and_the_others_go_on(
     said = " ".join(results(out)["notes"])
     assert "amt-s.pth" in said and str(lost) in said and "I3D" in said
     assert "temporal flickering" in results(out)["rows"][0]["numbers"]
-    assert run(a, "--metric", "fvd_i3d", "--out", out) == command.WRONG
+    assert run(a, "--metric", "fvd_i3d", "--out", out) == ExitCode.REFUSED
     assert "nothing can be measured" in capsys.readouterr().err
 
 
@@ -201,24 +202,24 @@ def test_clips_of_another_shape(
     other: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b, out = clips(tmp_path / "a"), clips(tmp_path / "b", **other), tmp_path / "out"
-    assert run(a, b, "--out", out) == command.WRONG
+    assert run(a, b, "--out", out) == ExitCode.REFUSED
     assert "3 of 6 clips differ: b/0.mp4 has" in capsys.readouterr().err
     assert run(a, b, "--out", out, "--resample") == 0
 
 
 def test_clips_that_the_other_has_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b, out = clips(tmp_path / "a"), clips(tmp_path / "b", ("0", "1")), tmp_path / "out"
-    assert run(a, b, "--out", out) == command.WRONG
+    assert run(a, b, "--out", out) == ExitCode.REFUSED
     assert "a has 1 clips that b has not" in capsys.readouterr().err
     assert run(a, b, "--out", out, "--shared") == 0
     assert [row["num_clips"] for row in results(out)["rows"]] == [2, 2]
     table = tmp_path / "prompts.csv"
     table.write_text("video,prompt\n0.mp4,a dog\n1.mp4,a cat\n2.mp4,a bird\n")
-    assert run(b, "--out", out, "--prompts", table) == command.WRONG
+    assert run(b, "--out", out, "--prompts", table) == ExitCode.REFUSED
     assert "b: 1 clips of the prompts are missing: 2.mp4" in capsys.readouterr().err
     (a / "2.txt").unlink()
     table.write_text("video,prompt\n0.mp4,a dog\n1.mp4,a cat\n")
-    assert run(a, "--out", out, "--prompts", table) == command.WRONG
+    assert run(a, "--out", out, "--prompts", table) == ExitCode.REFUSED
     assert "a: 1 clips are not among the prompts: 2.mp4" in capsys.readouterr().err
     assert run(a, "--out", out, "--prompts", table, "--shared") == 0
     assert results(out)["rows"][0]["num_clips"] == 2
@@ -254,12 +255,12 @@ def test_results_of_vbench_make_totals(tmp_path: Path) -> None:
     assert run(a, "--out", out, "--vbench", f"a={file}", "--metric", *metrics) == 0
     numbers = results(out)["rows"][0]["numbers"]
     assert "quality score" in numbers and "total score" not in numbers
-    assert run(a, "--out", out, "--vbench", f"b={file}") == command.WRONG
+    assert run(a, "--out", out, "--vbench", f"b={file}") == ExitCode.REFUSED
     scene = tmp_path / "scene_eval_results.json"  # the package writes a file per run
     scene.write_text('{"scene": [0.4, []]}')
     assert run(a, "--out", out, "--vbench", f"a={file}", f"a={scene}") == 0
     assert results(out)["rows"][0]["numbers"]["scene"]["value"] == 0.4
-    assert run(a, "--out", out, "--vbench", f"a={file}", f"a={file}") == command.WRONG
+    assert run(a, "--out", out, "--vbench", f"a={file}", f"a={file}") == ExitCode.REFUSED
 
 
 def test_pictures_and_tables_of_videos_are_measured_too(tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(SystemExit, match="2"):
             run(a, *words)
-    assert run(a, a) == command.WRONG  # two of one name
+    assert run(a, a) == ExitCode.REFUSED  # two of one name
 
 
 def scores(path: Path, totals: dict[str, float], model: str = "moving_shapes") -> Path:
@@ -330,7 +331,7 @@ def test_win_rates_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     again = results(tmp_path / "out")["win_rates"]
     assert next(r for r in again if r["dimension"] == "total")["ties"] == 0
     other = scores(tmp_path / "c.parquet", {"0": 1.0}, "video_reward")
-    assert run(*asked[:-1], f"b={other}") == command.WRONG
+    assert run(*asked[:-1], f"b={other}") == ExitCode.REFUSED
     assert "win rates need scores of a" in capsys.readouterr().err
 
 

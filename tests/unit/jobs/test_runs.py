@@ -59,7 +59,8 @@ def test_a_run_whose_driver_lives_is_running(
 def test_the_table_has_a_line_per_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["runs", str(runs)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["run", "state", "step", "reward", "held-out", "disk", "updated"]
+    columns = ["run", "state", "step", "reward", "held-out", "disk", "updated", "id"]
+    assert lines[0].split() == columns
     assert [line.split()[0] for line in lines[1:4]] == ["deep/broken", "done", "half"]
     assert "3/3" in lines[2]
     assert "-1.000 to +0.250" in lines[2]

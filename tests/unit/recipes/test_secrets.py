@@ -12,8 +12,7 @@ from videorl.recipes.reading import load_recipe, to_yaml
 from videorl.recipes.secrets import private_variables, public_runtime_env
 from videorl.report import write_report
 from videorl.run.folder import open_run
-from videorl.run.sinks import TensorBoardSink
-from videorl.run.wandb_sink import WandbSink
+from videorl.run.sinks import open_sinks
 
 SECRET = "hf_abcdefgh12345678"
 VARIABLES = f'{{HF_TOKEN: {SECRET}, LOGIN: {SECRET}, OMP_NUM_THREADS: "2"}}'
@@ -96,23 +95,23 @@ def test_numbers_are_no_variables() -> None:
         load_recipe("moving_shapes", ["rewards.0.runtime_env.env_vars.A=1"])
 
 
-def test_metric_sinks_record_numbers_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", SECRET)
-    monkeypatch.setattr("sys.argv", ["videorl", SECRET])
-    sink = TensorBoardSink(tmp_path / "tensorboard")
-    sink.write(0, {"reward/total": 1.0})
-    sink.close()
-    assert_nowhere(tmp_path)
-
-
-def test_wandb_records_numbers_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackers_get_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr("sys.argv", ["videorl", SECRET])
-    sink = WandbSink(tmp_path, "project", "name")
-    print(SECRET)
-    sink.write(0, {"reward/total": 1.0})
-    sink.close()
+    recipe = load_recipe(
+        "moving_shapes",
+        [
+            f"run_dir={tmp_path / 'run'}",
+            f"rewards.0.runtime_env.env_vars.HF_TOKEN={SECRET}",
+            "metrics.trackers=[wandb]",
+        ],
+    )
+    with open_run(recipe) as folder, open_sinks(recipe, folder) as sinks:
+        print(SECRET)
+        sinks.write(0, {"reward/total": 1.0})
+    assert list(tmp_path.glob("run/wandb/offline-run-*/*.wandb"))
+    assert list(tmp_path.glob("run/tensorboard/events*"))
     assert_nowhere(tmp_path)
 
 

@@ -1,12 +1,10 @@
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from videorl.run.sinks import JsonlSink, TensorBoardSink, fan_out, read_last_metrics, read_metrics
+from videorl.run.sinks import JsonlSink, fan_out, read_last_metrics, read_metrics
 
 
 def test_lines_are_strict_json(tmp_path: Path) -> None:
@@ -77,34 +75,6 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path, line: str) -> None
         read_metrics(path)
 
 
-def scalars(directory: Path, tag: str) -> list[tuple[int, float]]:
-    """Read through both of TensorBoard's readers."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.backend.event_processing.plugin_event_accumulator import (
-        EventAccumulator as PluginEventAccumulator,
-    )
-    from tensorboard.util.tensor_util import make_ndarray
-
-    found = [
-        (one.step, one.value) for one in EventAccumulator(str(directory)).Reload().Scalars(tag)
-    ]
-    served = PluginEventAccumulator(str(directory)).Reload().Tensors(tag)
-    assert [(one.step, make_ndarray(one.tensor_proto)) for one in served] == found
-    return found
-
-
-def test_tensorboard_hides_what_a_resumed_run_repeats(tmp_path: Path) -> None:
-    first = TensorBoardSink(tmp_path)
-    for step in range(4):
-        first.write(step, {"reward/total": step / 2})
-    first.close()
-    resumed = TensorBoardSink(tmp_path)
-    resumed.truncate(2)
-    resumed.write(2, {"reward/total": 5.0})
-    assert scalars(tmp_path, "reward/total") == [(0, 0.0), (1, 0.5), (2, 5.0)]
-    resumed.close()
-
-
 def test_fan_out_reaches_every_sink(tmp_path: Path) -> None:
     both = fan_out([JsonlSink(tmp_path / "a.jsonl"), JsonlSink(tmp_path / "b.jsonl")])
     both.write(0, {"x": 1.0})
@@ -113,16 +83,6 @@ def test_fan_out_reaches_every_sink(tmp_path: Path) -> None:
     both.close()
     assert read_metrics(tmp_path / "a.jsonl") == read_metrics(tmp_path / "b.jsonl")
     assert read_metrics(tmp_path / "a.jsonl") == [{"step": 0, "x": 1.0}]
-
-
-def test_sinks_need_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from videorl.run.sinks import TensorBoardSink\n"
-        "assert 'tensorboard' not in sys.modules\n"
-        f"TensorBoardSink(Path({str(tmp_path)!r})).write(0, {{'x': 1.0}})\n"
-        "assert not {'torch', 'tensorflow'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_names_of_older_runs_are_read_as_those_of_today(tmp_path: Path) -> None:
