@@ -64,6 +64,8 @@ def test_a_missing_part(family: str, tiny_checkpoints: dict[str, Path], tmp_path
     parts = [path.name for path in checkpoint.iterdir() if path.is_dir()]
     assert {*models(index_of(checkpoint), PARTS)} <= {*parts}
     for number, part in enumerate(parts):
+        if part == "vocoder":  # makes sound audible, which LTX-2 learns without hearing
+            continue
         folder = Path(shutil.copytree(checkpoint, tmp_path / str(number)))
         shutil.rmtree(folder / part)
         with pytest.raises(CheckpointError, match=rf"{number}(/{part}/| has no {part}, which)"):

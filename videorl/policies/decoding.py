@@ -64,6 +64,31 @@ def tiled(vae: Any, side_px: int, latent_px: int) -> Iterator[None]:
             setattr(vae, name, value)
 
 
+def check_tiles(vae: Any, side_px: int, latent_px: int, latents_BCTHW: Tensor) -> None:
+    """Refuse tiles of a single row or column where a VAE mirrors its borders, which takes two.
+
+    Args:
+        vae: Of a diffusers pipeline.
+        side_px: Of a tile, as `tiled` takes it.
+        latent_px: Pixels per latent row or column.
+        latents_BCTHW: What is to be decoded.
+
+    Raises:
+        ConfigError: The last tile of a row or column of tiles has a single latent.
+    """
+    if getattr(vae.config, "decoder_spatial_padding_mode", "zeros") != "reflect":
+        return
+    side = side_px // latent_px
+    stride = side - side // _OVERLAP
+    for name, size in zip(("height", "width"), latents_BCTHW.shape[-2:], strict=True):
+        if size > side and size % stride == 1:
+            raise ConfigError(
+                f"objective.decode_tile_px={side_px} leaves a tile of {latent_px} pixels of "
+                f"sampling.{name}={size * latent_px}, but this model's decoder mirrors its "
+                "borders, which takes more: set another size of tiles, or 0"
+            )
+
+
 @contextmanager
 def checkpointed(decoder: nn.Module, host: torch.device = HOST) -> Iterator[None]:
     """Inside the block, let each call of a VAE's `decoder` be computed again backwards.

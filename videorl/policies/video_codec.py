@@ -11,7 +11,7 @@ from torch import Tensor
 
 from videorl.config import SamplingConfig
 from videorl.errors import ConfigError, VideoError
-from videorl.policies.decoding import HOST, checkpointed, tiled
+from videorl.policies.decoding import HOST, check_tiles, checkpointed, tiled
 from videorl.policies.family import Family
 from videorl.types import Video
 
@@ -67,6 +67,8 @@ class VideoCodec:
         # Some pipelines undo the latents' scale in float32, before they round.
         dtype = torch.float32 if self.family.decodes_float32 else vae.dtype
         x0_BCTHW = latents_BCTHW.to(vae.device, dtype)
+        if tile_px:
+            check_tiles(vae, tile_px, latent_px, x0_BCTHW)
         with (
             checkpointed(vae.decoder, self.host) if in_pieces else nullcontext(),
             tiled(vae, tile_px, latent_px) if tile_px else nullcontext(),

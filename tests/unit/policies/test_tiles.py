@@ -37,9 +37,10 @@ def pixels(policy: DifferentiablePolicy) -> int:
 
 @pytest.fixture
 def latents(family: str) -> Tensor:
-    """Return latents of three frames of 7 × 7, three tiles a side."""
+    """Return latents of three frames of 7 × 7, three tiles a side; 8 × 8 where 1 is too few."""
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(1, TINY[family].latents[0], 3, 7, 7, generator=draw)
+    side = 8 if family == "ltx_2" else 7
+    return torch.randn(1, TINY[family].latents[0], 3, side, side, generator=draw)
 
 
 def test_neighbours_fade_into_each_other(
@@ -49,9 +50,9 @@ def test_neighbours_fade_into_each_other(
     with torch.no_grad():
         found = policy.pixels(latents, tile_px=LATENTS * pixels)
         first = policy.pixels(latents[..., :4, :4])
-        below = policy.pixels(latents[..., 3:, :4])
-        right = policy.pixels(latents[..., :4, 3:])
-    assert found.shape[-2:] == (7 * pixels, 7 * pixels)
+        below = policy.pixels(latents[..., 3:7, :4])
+        right = policy.pixels(latents[..., :4, 3:7])
+    assert found.shape[-2:] == (latents.shape[-2] * pixels, latents.shape[-1] * pixels)
     own, end = 3 * pixels, 4 * pixels
     assert torch.equal(found[..., :own, :own], first[..., :own, :own])
     share = torch.arange(pixels) / pixels
@@ -110,3 +111,14 @@ def test_tiles_that_cannot_be(policy: DifferentiablePolicy, latents: Tensor, pix
         tiled(other, 16, 4),
     ):
         pass
+
+
+def test_a_decoder_that_mirrors_its_borders_takes_no_tile_of_one_latent(
+    tiny_checkpoints: dict[str, Path],
+) -> None:
+    config = tiny_policy(tiny_checkpoints["ltx_2"], "ltx_2")
+    policy = load_policy(config, tiny_sampling("ltx_2"), parts=frozenset({"vae"}))
+    pixels = policy._pipeline.vae_scale_factor_spatial  # pyright: ignore
+    latents = torch.randn(1, TINY["ltx_2"].latents[0], 3, 8, 7)
+    with pytest.raises(ConfigError, match=f"leaves a tile of {pixels} pixels of sampling.width="):
+        policy.pixels(latents, tile_px=LATENTS * pixels)
