@@ -7,10 +7,18 @@ from dataclasses import dataclass
 
 from videorl.report.contents import RunContents
 
-FAULTS = ("/dropped_", "/not_finite", "/skipped", "/uncompiled", "_repeated_for_speed")
-"""Parts of the names of metrics that count something bad."""
-SO_FAR = ("generator/uncompiled", "_repeated_for_speed")
+SO_FAR = (
+    "generator/uncompiled",
+    "_repeated_for_speed",
+    "_retried",
+    "_replaced",
+    "_fenced",
+    "fixed_prompts/lost",
+    "_lost",  # of trackers
+)
 """Ends of the names of those that count since the command was started, not in a step."""
+FAULTS = ("/dropped_", "/not_finite", "/skipped", *SO_FAR)
+"""Parts of the names of metrics that count something bad."""
 SIZES = ("_workers", "_starting", "_queued")
 """Ends of the names of pool metrics that are shown."""
 
@@ -38,7 +46,7 @@ def timeline(run: RunContents) -> Timeline:
     for name in run.metrics():
         if any(part in name for part in FAULTS):
             counts = run.series(name)
-            if name.endswith(SO_FAR):
+            if name.endswith(SO_FAR) and "/dropped_" not in name:
                 counts = _increases(counts)
             bad: Series = [(step, value) for step, value in counts if value]
             if bad:

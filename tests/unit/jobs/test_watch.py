@@ -16,10 +16,12 @@ from actors.pool.pool import ElasticPool
 from actors.pool.state import Counts, picture
 from jobs import cli
 from tests.watched_runs import make_run
+from videorl.evaluation.fixed_prompts import FixedPrompts
 from videorl.objectives.objective import NOT_FINITE, SKIPPED
 from videorl.pages.watch.curves import _thinned
 from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.report.contents import RunContents
+from videorl.run.sinks import FanOut, RunSink
 from videorl.step_record import counts
 from videorl.watch.timeline import FAULTS, SIZES, SO_FAR, timeline
 
@@ -67,18 +69,27 @@ class Rows(list[dict[str, Any]]):
 def test_all_faults_that_are_looked_for_are_written_by_the_run() -> None:
     """By its own writers: of pools, of rounds and of the learner."""
     rows = Rows()
+    tracker: Any = SimpleNamespace(name="wandb", num_lost=3, write=lambda *_: None)
+    told = FanOut([cast(RunSink, rows)], [tracker])
+    fixed = FixedPrompts(Path(), [], 1, *[cast(Any, None)] * 3)
+    fixed._num_lost = 2  # pyright: ignore[reportPrivateUsage]
     for step, (repeated, uncompiled) in enumerate([(0, 0), (2, 5), (2, 5), (3, 1)]):
-        stats = picture([], 0, Counts(repeated_for_speed=repeated))
+        stats = picture([], 0, Counts(0, step, step // 2, step // 3, repeated))
         pool = cast(ElasticPool, SimpleNamespace(stats=lambda stats=stats: stats))
         faults = {GENERATORS_UNCOMPILED: lambda count=uncompiled: count}
-        PoolSizesSink(rows, {"generator": pool}, faults).write(step, {})
+        PoolSizesSink(told, {"generator": pool}, faults).write(step, {})
     rows[2] |= counts(["group_lost", "margin_too_small"], [("score_not_finite", 2)], [])
-    rows[3] |= {NOT_FINITE: 1.0, SKIPPED: 1.0}
+    rows[3] |= {NOT_FINITE: 1.0, SKIPPED: 1.0, **fixed.metrics()}
     found = timeline(RunContents("a run", 4, "", rows, {}, []))
     assert found.faults == {
         # The last one is of a driver that was started again.
         "generator/uncompiled": [(1, 5.0), (3, 1.0)],
         "pool/generator_repeated_for_speed": [(1, 2.0), (3, 1.0)],
+        "pool/generator_retried": [(1, 1.0), (2, 1.0), (3, 1.0)],
+        "pool/generator_replaced": [(2, 1.0)],
+        "pool/generator_fenced": [(3, 1.0)],
+        "tracker/wandb_lost": [(0, 3.0)],
+        "fixed_prompts/lost": [(3, 2.0)],
         "groups/dropped_group_lost": [(2, 1.0)],
         "candidates/dropped_score_not_finite": [(2, 2.0)],
         "learn/not_finite": [(3, 1.0)],
