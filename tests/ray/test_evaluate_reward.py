@@ -72,7 +72,7 @@ def test_a_benchmark_is_scored_once_and_judged(
     assert "moving_shapes  TA  text_alignment" in capsys.readouterr().out
     found = json.loads((tmp_path / "sanity/sanity.json").read_text())["results"]
     assert {(one["num_clips"], one["num_skipped"]) for one in found} == {(3, 1)}
-    assert {one["verdict"] for one in found} == {"sees it"}
+    assert "sees it" in {one["verdict"] for one in found}
 
     again = [*options, "--scores", str(scores), "--out", str(tmp_path / "again")]
     assert evaluate_reward.main(again) == 0
