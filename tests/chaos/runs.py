@@ -133,6 +133,6 @@ def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
         json.loads(line) for line in folder.metrics.read_text().splitlines()
     ]
     return [
-        {name: one for name, one in row.items() if not name.startswith(("time/", "pool/"))}
+        {name: one for name, one in row.items() if not name.startswith(("time/", "pool/", "work/"))}
         for row in rows
     ]
