@@ -65,12 +65,13 @@ _LASTING = frozenset(
         errno.EEXIST,
         errno.ENAMETOOLONG,
         errno.ELOOP,
+        errno.EADDRINUSE,
         errno.EINVAL,
         errno.ENOTEMPTY,
     }
 )
-"""What the system says of a path that somebody has to change; anything else may pass: a full disk,
-an input/output error, a stale handle, a server that does not answer."""
+"""What the system says of a path or a port that somebody has to change; anything else may pass: a
+full disk, an input/output error, a stale handle, a server that does not answer."""
 
 
 def code_of(error: BaseException) -> ExitCode | None:
