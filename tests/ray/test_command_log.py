@@ -26,6 +26,7 @@ from actors.learner.policy_rank import PolicyRank
 from tests.learners import tiny_learner, tiny_pairs, tiny_recipe
 from videorl.config import PromptsConfig, Recipe
 from videorl.errors import CheckpointError, LearnerFailedError, LearnerLostError, RehearsalError
+from videorl.objectives.refl import ReFL
 from videorl.types import WeightVersion
 from videorl.weights import digest
 
@@ -333,6 +334,16 @@ def test_deadlines_grow_with_what_is_asked() -> None:
     assert found.of(Save({})) == found.of(RehearseCheckpoint()) == 7.0
     assert found.of(Export("x")) == 100.0
     assert found.start_s == 1800.0
+
+
+def test_a_learner_that_samples_in_its_steps_has_the_time_for_it() -> None:
+    recipe = Recipe(name="alone", objective=ReFL())
+    recipe.prompts = PromptsConfig(per_round=8, candidates_per_prompt=3)
+    recipe.sampling.num_inference_steps = 45
+    recipe.learner.num_workers = 4
+    recipe.learner.worker_timeout_s = 100.0
+    wanted = 100 + 100 * 8 * 3 / 4 / 30 + 100 * 2 * 45 / 180
+    assert policy_deadlines(recipe).of(Step(0, ())) == pytest.approx(wanted)
 
 
 def test_a_rehearsal_is_not_replayed() -> None:
