@@ -155,7 +155,8 @@ def _may_start_late(recipe: Recipe, folder: RunFolder, placement: Placement) -> 
     large, a rehearsal comes first. In half precision a new adapter is not the same in both.
     """
     sizes = [(recipe.generators.min_workers, recipe.generators.max_workers)]
-    sizes += [(reward.num_workers, reward.most_workers) for reward in recipe.rewards]
+    pools = (recipe.encoder, *recipe.rewards)
+    sizes += [(pool.num_workers, pool.most_workers) for pool in pools]
     is_fixed = all(least == most for least, most in sizes)
     is_small = recipe.policy.dtype == "float32" and not placement.num_gpus()
     if not (is_fixed and is_small) or recipe.rehearsal == "always":

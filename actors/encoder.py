@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -90,6 +91,8 @@ class RayEncoder:
 
         self.pool = ElasticPool("encoder", create, limits or encoder_limits(EncoderConfig()))
         self._embeddings: EmbeddingCache[Future[ObjectRef]] = EmbeddingCache(self._send)
+        # The driver's own thread asks for prompts, those of pools for what was lost.
+        self._lock = threading.RLock()
         self._copy: Any = ray.remote(_copy)
 
     def submit(self, prompt: Condition) -> Future[ObjectRef]:
@@ -98,10 +101,11 @@ class RayEncoder:
         It fails with the encoder's own `VideorlError` (e.g. `PromptError`), otherwise as those of
         `ElasticPool`; the prompt is then encoded anew when it is asked for again.
         """
-        embedding = self._embeddings[prompt]
-        if embedding.done() and embedding.exception() is not None:
-            self._embeddings.discard(prompt)
+        with self._lock:
             embedding = self._embeddings[prompt]
+            if embedding.done() and embedding.exception() is not None:
+                self._embeddings.discard(prompt)
+                embedding = self._embeddings[prompt]
         return mapped(embedding, lambda ref: ref)
 
     def forget(self, prompt: Condition, embedding: ObjectRef) -> None:
@@ -109,9 +113,10 @@ class RayEncoder:
 
         Several may find that at once; what has been encoded anew already stays.
         """
-        kept = self._embeddings[prompt]
-        if kept.done() and kept.exception() is None and kept.result() == embedding:
-            self._embeddings.discard(prompt)
+        with self._lock:
+            kept = self._embeddings[prompt]
+            if kept.done() and kept.exception() is None and kept.result() == embedding:
+                self._embeddings.discard(prompt)
 
     def encode_here(self, prompt: Condition) -> ObjectRef:
         """Wait for an embedding that no other node can take with it: it lies on the driver's.

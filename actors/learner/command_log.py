@@ -43,6 +43,9 @@ class CommandLog:
         self._clock = RankClock(deadlines)
         self._processes: dict[int, Any] = {}
         """Rank -> the actor that it runs in."""
+        self._joins = 0
+        self._tickets: dict[int, int] = {}
+        """Rank -> what `joined` told the process that has this rank now."""
         self._saving: dict[int, float] = {}
         """Index of a `Save` that is not answered -> when it was asked for."""
         self._watching: asyncio.Task[None] | None = None
@@ -71,21 +74,31 @@ class CommandLog:
             self._watch()
             self._changed.notify_all()
 
-    async def command(self, index: int, rank: int = 0) -> Command:
-        """Return command `index` as soon as it is there (every rank)."""
+    async def command(self, index: int, rank: int = 0, ticket: int = 0) -> Command:
+        """Return command `index` as soon as it is there (every rank, with its ticket).
+
+        A process that died while it waited is still waited for here: what it would begin is no
+        work of the group that came after.
+        """
         async with self._changed:
-            self._clock.is_idle(rank)
+            if ticket == self._tickets.get(rank, 0):
+                self._clock.is_idle(rank)
             await self._changed.wait_for(lambda: index in self._commands)
-            self._clock.begins(rank, self._commands[index], time.monotonic())
+            if ticket == self._tickets.get(rank, 0):
+                self._clock.begins(rank, self._commands[index], time.monotonic())
             return self._commands[index]
 
-    async def joined(self, rank: int, num_ranks: int, process: Any) -> None:
-        """Report that a rank begins to load (every rank, first of all)."""
+    async def joined(self, rank: int, num_ranks: int, process: Any) -> int:
+        """Report that a rank begins to load (every rank, first of all); return its ticket."""
         async with self._changed:
             self._processes = {n: one for n, one in self._processes.items() if n < num_ranks}
             self._processes[rank] = process
+            self._joins += 1
+            self._tickets = {n: one for n, one in self._tickets.items() if n < num_ranks}
+            self._tickets[rank] = self._joins
             self._clock.starts(rank, num_ranks, time.monotonic())
             self._watch()
+            return self._joins
 
     async def starting(self, num_ranks: int) -> None:
         """Report that the group starts (rank 0), before it does anything that can fail."""

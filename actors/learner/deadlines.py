@@ -6,7 +6,7 @@ itself: the command log ends the group's processes then, and Ray Train starts th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from videorl.config import CheckpointConfig, Recipe
@@ -44,10 +44,18 @@ class Deadlines:
 
 
 def policy_deadlines(recipe: Recipe) -> Deadlines:
-    """Return the deadlines of a policy's learner: more for larger rounds and longer sampling."""
+    """Return the deadlines of a policy's learner: more for larger rounds and longer sampling.
+
+    A learner that gets prompts alone samples within its steps.
+    """
     videos = recipe.prompts.per_round * recipe.prompts.candidates_per_prompt
     steps = recipe.sampling.num_inference_steps
-    return _deadlines(recipe.learner, recipe.checkpoint, videos, steps)
+    found = _deadlines(recipe.learner, recipe.checkpoint, videos, steps)
+    if recipe.objective.learns_from != "prompts":
+        return found
+    sampled = recipe.prompts.per_round / recipe.learner.num_workers
+    more_s = recipe.learner.worker_timeout_s * sampled * steps / _SOLVER_STEPS
+    return replace(found, step_s=found.step_s + more_s)
 
 
 def reward_deadlines(

@@ -67,7 +67,7 @@ def run_rank(settings: RankSettings) -> None:
     """
     log = settings.command_log
     try:
-        rank, index = _start(settings)
+        rank, index, ticket = _start(settings)
     except VideorlError as error:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}", is_final=True))
         return
@@ -75,7 +75,7 @@ def run_rank(settings: RankSettings) -> None:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))
         raise
     try:
-        _serve(log, rank, index)
+        _serve(log, rank, index, ticket)
     except ObjectLostError as error:
         # The same command, started again, samples the media again.
         lost = f"latents are gone with the node that held them ({type(error).__name__})"
@@ -93,13 +93,13 @@ def is_first() -> bool:
     return ray.train.get_context().get_world_rank() == 0
 
 
-def _start(settings: RankSettings) -> tuple[Rank, int]:
-    """Build and restore this rank; return it with the index of the next command."""
+def _start(settings: RankSettings) -> tuple[Rank, int, int]:
+    """Build and restore this rank; return it, the index of the next command, and its ticket."""
     torch.set_num_threads(max(1, int(settings.num_cpus)))
     context = ray.train.get_context()
     number, num_ranks = context.get_world_rank(), context.get_world_size()
     process = ray.get_runtime_context().current_actor
-    ray.get(settings.command_log.joined.remote(number, num_ranks, process))
+    ticket: Any = ray.get(settings.command_log.joined.remote(number, num_ranks, process))
     if is_first():
         # Of what policies say, ranks would all say the same.
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
@@ -112,12 +112,12 @@ def _start(settings: RankSettings) -> tuple[Rank, int]:
     restored = rank.start()
     if is_first():
         ray.get(settings.command_log.restored.remote(restored))
-    return rank, restored.index
+    return rank, restored.index, ticket
 
 
-def _serve(log: Any, rank: Rank, index: int) -> None:
+def _serve(log: Any, rank: Rank, index: int, ticket: int) -> None:
     number = ray.train.get_context().get_world_rank()
-    while not isinstance(command := ray.get(log.command.remote(index, number)), Stop):
+    while not isinstance(command := ray.get(log.command.remote(index, number, ticket)), Stop):
         if isinstance(command, Save):
             written = rank.save(index, command.loop_state)
             if is_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import shutil
 import threading
@@ -22,9 +23,12 @@ from videorl.recipes.fingerprint import RunRecipe
 from videorl.run.background import repeating
 from videorl.run.folder import RunFolder
 
+logger = logging.getLogger(__name__)
+
 _LIVE_S = 2.0
 """Seconds between two looks at the pools while a step lasts, and two settings of every gauge: Ray
 forgets one that is not set again within two of its intervals, which are 10 s by default."""
+_STEPS = "Steps that this driver has done"
 _SINCE = "Seconds since the last step ended, or training began"
 
 Tags: TypeAlias = tuple[tuple[str, str], ...]
@@ -58,9 +62,12 @@ class RayMetricsSink:
         self._metrics: dict[str, Any] = {}
         self._gauges: dict[tuple[str, Tags], float] = {}
         self._of_steps: set[str] = set()
+        self._refused: set[str] = set()
         self._totals: dict[str, float] = {}
         self._lock = threading.Lock()
         self._last = time.perf_counter()
+        # Before any number of a step can take its name.
+        self._metric(Counter, "videorl_steps", _STEPS, tuple(self._tags.items()))
         for name, value in facts.items():
             self._set(f"videorl_{name}", value, "A setting of the recipe")
         self._is_training(True)
@@ -78,7 +85,7 @@ class RayMetricsSink:
             for name, value in {**metrics, f"time/{BETWEEN}_s": between}.items():
                 self._record(name, value)
             self._set("videorl_step", step + 1, "Steps that are done")
-            self._add("videorl_steps", 1.0, "Steps that this driver has done")
+            self._add("videorl_steps", 1.0, _STEPS)
             self._stamp()
 
     def live(self, metrics: Mapping[str, float]) -> None:
@@ -106,6 +113,18 @@ class RayMetricsSink:
         self._gauges.pop((found.metric, self._all_tags(found)), None)
 
     def _record(self, name: str, value: float) -> None:
+        """Set a metric; one that Ray refuses is left out, as no run must end for its monitoring.
+
+        So it is with a number of an objective of one's own whose name is that of another metric.
+        """
+        try:
+            self._try_record(name, value)
+        except (AttributeError, TypeError, ValueError) as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                logger.warning("%s is not exported to Ray's metrics: %s", name, error)
+
+    def _try_record(self, name: str, value: float) -> None:
         if not math.isfinite(value):
             return
         found = target(name)
@@ -133,8 +152,8 @@ class RayMetricsSink:
 
     def _set(self, name: str, value: float, text: str, tags: Tags = ()) -> None:
         tags = tags or tuple(self._tags.items())
-        self._gauges[name, tags] = value
         self._metric(Gauge, name, text, tags).set(value, dict(tags))
+        self._gauges[name, tags] = value
 
     def _add(self, name: str, value: float, text: str, tags: Tags = ()) -> None:
         tags = tags or tuple(self._tags.items())

@@ -7,7 +7,13 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray.exceptions import (
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from videorl.errors import (
     MediaLostError,
@@ -90,9 +96,12 @@ def hopeless(
     """Return the error of a pool none of whose workers can start.
 
     What a worker says of itself while it starts is a mistake, such as a model that is not there. A
-    process that dies or hangs, and any failure where others have served, is the cluster's.
+    process that dies or hangs, and any failure where others have served, is the cluster's; not so
+    a worker's class that cannot be made there, or an environment that cannot be built.
     """
-    is_lost = has_served or died(error) or isinstance(error, TimeoutError)
+    is_own = isinstance(error, RuntimeEnvSetupError)
+    is_own = is_own or (isinstance(error, RayActorError) and error.actor_init_failed)
+    is_lost = has_served or (died(error) and not is_own) or isinstance(error, TimeoutError)
     failure = (PoolLostError if is_lost else PoolFailedError)(
         f"pool {name}: {attempts} workers in a row could not start; the last said: "
         f"{first_line(error)}"

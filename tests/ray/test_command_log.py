@@ -26,6 +26,7 @@ from actors.learner.policy_rank import PolicyRank
 from tests.learners import tiny_learner, tiny_pairs, tiny_recipe
 from videorl.config import PromptsConfig, Recipe
 from videorl.errors import CheckpointError, LearnerFailedError, LearnerLostError, RehearsalError
+from videorl.objectives.refl import ReFL
 from videorl.types import WeightVersion
 from videorl.weights import digest
 
@@ -237,14 +238,13 @@ async def late(log: CommandLog) -> None:
 
 def test_a_rank_that_hangs_in_a_step_counts_as_failed_and_is_named() -> None:
     async def story(log: CommandLog) -> None:
-        await log.joined(0, 2, None)
-        await log.joined(1, 2, None)
+        zero, one = await log.joined(0, 2, None), await log.joined(1, 2, None)
         await start(log)
         await log.append(0, Step(7, ()))
-        await log.command(0, 0)
-        await log.command(0, 1)
+        await log.command(0, 0, zero)
+        await log.command(0, 1, one)
         await log.answer(0, "output")
-        assert await is_waiting(log.command(1, 0))  # rank 0 is done, rank 1 is not
+        assert await is_waiting(log.command(1, 0, zero))  # rank 0 is done, rank 1 is not
         await late(log)
         with pytest.raises(LearnerLostError, match=r"it hung \(rank 1: Step 7, for .* at most 0 s"):
             await log.result(1)
@@ -269,14 +269,35 @@ def test_a_rank_that_hangs_while_it_loads_is_found_out() -> None:
 def test_ranks_that_wait_or_have_gone_are_never_late() -> None:
     async def story(log: CommandLog) -> None:
         await log.joined(1, 2, None)
-        await log.joined(0, 1, None)  # a group of one follows that of two
+        ticket = await log.joined(0, 1, None)  # a group of one follows that of two
         await start(log)
-        assert await is_waiting(log.command(0))
+        assert await is_waiting(log.command(0, 0, ticket))
         await late(log)
         assert await log.doing() is None
         assert await give(log, 0, Export("x")) == "done"
 
     with_log(max_failures=0, deadlines=QUICK)(story)
+
+
+def test_what_a_dead_group_waited_for_is_no_work_of_the_next() -> None:
+    async def story(log: CommandLog) -> None:
+        tickets = [await log.joined(rank, 2, None) for rank in (0, 1)]
+        await start(log)
+        dead = [asyncio.create_task(log.command(0, n, tickets[n])) for n in (0, 1)]
+        await asyncio.sleep(0)
+        ticket = await log.joined(0, 1, None)
+        await log.append(0, Step(0, ()))
+        await asyncio.gather(*dead)
+        doing = await log.doing()
+        assert doing is not None
+        assert doing.what == LOADING, "not the step, whose deadline may be shorter"
+        await start(log)
+        await log.command(0, 0, ticket)
+        await log.answer(0, "output")
+        assert await is_waiting(log.command(1, 0, ticket))
+        assert await log.doing() is None, "there is no rank 1 that could be late"
+
+    with_log()(story)
 
 
 def test_a_checkpoint_that_hangs_is_answered_and_the_run_goes_on() -> None:
@@ -313,6 +334,16 @@ def test_deadlines_grow_with_what_is_asked() -> None:
     assert found.of(Save({})) == found.of(RehearseCheckpoint()) == 7.0
     assert found.of(Export("x")) == 100.0
     assert found.start_s == 1800.0
+
+
+def test_a_learner_that_samples_in_its_steps_has_the_time_for_it() -> None:
+    recipe = Recipe(name="alone", objective=ReFL())
+    recipe.prompts = PromptsConfig(per_round=8, candidates_per_prompt=3)
+    recipe.sampling.num_inference_steps = 45
+    recipe.learner.num_workers = 4
+    recipe.learner.worker_timeout_s = 100.0
+    wanted = 100 + 100 * 8 * 3 / 4 / 30 + 100 * 2 * 45 / 180
+    assert policy_deadlines(recipe).of(Step(0, ())) == pytest.approx(wanted)
 
 
 def test_a_rehearsal_is_not_replayed() -> None:

@@ -49,6 +49,10 @@ class CheckpointNote:
         """Of the newest checkpoint that was noted; 0 = there is none."""
         return self._noted.get("step") or 0
 
+    def newest_step(self) -> int:
+        """Return the step of the newest checkpoint: one is noted only as the next begins."""
+        return max([self.step, *self._folder().steps()])
+
     def check_location(self) -> None:
         """Refuse a new location without checkpoints where the old one had some.
 

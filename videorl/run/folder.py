@@ -147,7 +147,8 @@ def open_run(
         note.check_location()
         if is_going_on:
             note.check_writable()
-        note_changes(folder.root, changed, note.step)
+        if changed:
+            note_changes(folder.root, changed, note.newest_step())
         keep_run_id(folder.root, recipe.name, is_new=is_new)
         write_text(folder.root / "fingerprint", as_asked[0])
         write_text(folder.config, to_yaml(recipe))

@@ -108,7 +108,8 @@ class LearnerConfig:
     """Ranks that have a place and have not loaded model and checkpoint for longer are replaced."""
     worker_timeout_s: float = 1800.0
     """Ranks that work on a command for longer are replaced; a step has as much more for every 30
-    videos of a rank. Checkpoints have `checkpoint.timeout_s`."""
+    videos of a rank, and for every 180 solver steps where the learner itself samples them.
+    Checkpoints have `checkpoint.timeout_s`."""
 
     @property
     def videos_at_once(self) -> int:

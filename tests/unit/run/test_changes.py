@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from videorl.audit import audit
-from videorl.config import Recipe
+from videorl.config import CheckpointConfig, Recipe
 from videorl.errors import RunFolderError
 from videorl.one_process import train_online
 from videorl.recipes.reading import load_recipe
 from videorl.report import write_report
 from videorl.run.changes import Change, going_on_from, read_changes, value_at
+from videorl.run.checkpoint_note import CheckpointNote
+from videorl.run.checkpoints import CheckpointFolder
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import read_metrics
 
@@ -119,6 +121,17 @@ def test_values_are_known_at_every_step_and_move_back_with_the_checkpoint(tmp_pa
         pass
     going_on_from(tmp_path, 3)
     assert [change.step for change in read_changes(tmp_path)] == [0]
+
+
+def test_a_change_holds_from_the_newest_checkpoint_even_if_the_driver_died_before_noting_it(
+    tmp_path: Path,
+) -> None:
+    with open_run(recipe_of(tmp_path)) as folder:
+        CheckpointNote(folder.root, CheckpointConfig()).saved(2)
+    CheckpointFolder(tmp_path / "checkpoints", 2).write(4, {}, {})  # noted as the next begins
+    with open_run(recipe_of(tmp_path, "objective.beta=7"), change=("objective.beta",)):
+        pass
+    assert [change.step for change in read_changes(tmp_path)] == [4]
 
 
 def test_a_changed_run_is_clean_and_says_what_changed_when(
