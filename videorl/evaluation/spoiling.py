@@ -145,15 +145,16 @@ def _spoilt(
     clip: Clip, names: Sequence[str], others: Mapping[str, str], seed: int
 ) -> Iterator[Clip]:
     ways = {way.name: way.spoil for way in SPOILINGS}
+    places = {name: place for place, name in enumerate((AS_IS, *ways))}
     try:
         video = _decoded(clip.content)
     except VideoError:
         video = None
-    for number, name in enumerate(names):
+    for name in names:
         content: str | bytes = clip.content
         if video is not None:
             spoil = ways.get(name)
-            rng = np.random.default_rng([seed, number, len(video.frames)])
+            rng = np.random.default_rng([seed, places[name], len(video.frames)])
             frames = spoil(video.frames, rng) if spoil else video.frames
             content = encode_mp4(Video(frames, video.fps))
         yield Clip(*key_of(clip.key, name, others), content)
