@@ -15,10 +15,12 @@ from videorl.errors import ConfigError
 from videorl.evaluation.reward_benchmark import MAPPINGS
 from videorl.evaluation.sanity import Finding, findings, format_findings, to_json
 from videorl.evaluation.spoiling import (
+    AS_IS,
     SPOILINGS,
     blurred,
     frozen,
     in_blocks,
+    key_of,
     other_prompts,
     shuffled,
     spoiled,
@@ -139,6 +141,21 @@ def test_what_has_no_score_is_counted(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     found = findings(some.keys, scored(spoiled(some), tmp_path / "work", lambda it: it), MAPPING)
     assert {(one.num_clips, one.num_skipped) for one in found} == {(1, 1)}
-    assert "1 (1 without a score)" in format_findings(found)
+    assert "1 (1 left out)" in format_findings(found)
     nothing = ScoredClips("moving_shapes", "mine", {})
     assert set(verdicts(findings(some.keys, nothing, MAPPING)).values()) == {"unknown"}
+
+
+def test_a_clip_without_a_prompt_says_nothing_of_prompts() -> None:
+    keys = [("0.mp4", "a"), ("1.mp4", "b"), ("2.mp4", "")]
+    others = other_prompts([prompt for _, prompt in keys], 0)
+    scores: dict[tuple[str, str], Score | str] = {}
+    for key in keys:
+        scores[key_of(key, AS_IS, others)] = Score({}, 1.0)
+        for way in SPOILINGS:
+            scores[key_of(key, way.name, others)] = Score({}, 0.0 if key[1] else 1.0)
+    found = findings(keys, ScoredClips("image_reward", "mine", scores), {})
+    prompt, *pixels = found
+    assert prompt.spoiling == "the prompt of another clip"
+    assert (prompt.num_clips, prompt.num_skipped, prompt.verdict) == (2, 1, "sees it")
+    assert {(one.num_clips, one.num_skipped) for one in pixels} == {(3, 0)}
