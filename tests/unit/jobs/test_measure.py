@@ -190,6 +190,14 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
     save_file(tensors, place / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks 1 weights.*fc_norm\.weight"):
         VideoMAEFeatures(str(place), "cpu")
+    whole = (place / "model.safetensors").read_bytes()
+    (place / "model.safetensors").write_bytes(whole[:-10])  # as of a download that was cut short
+    with pytest.raises(CheckpointError, match="VideoMAE cannot be loaded"):
+        VideoMAEFeatures(str(place), "cpu")
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, "num_frames": "sixteen"}))
+    with pytest.raises(CheckpointError, match=r"VideoMAE cannot be loaded.*num_frames"):
+        VideoMAEFeatures(str(place), "cpu")
     (place / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(CheckpointError, match="'vit'"):
         VideoMAEFeatures(str(place), "cpu")
@@ -232,6 +240,17 @@ def test_clips_without_a_number_are_counted(tmp_path: Path) -> None:
     row = results(out)["rows"][0]
     assert (row["num_clips"], row["num_failed"]) == (3, 1)
     assert "a: 1 clips lack a number" in results(out)["notes"][0]
+
+
+def test_without_numbers_of_the_base_nothing_is_compared_with_another(tmp_path: Path) -> None:
+    base, out = clips(tmp_path / "base"), tmp_path / "out"
+    for path in base.glob("*.mp4"):
+        path.write_bytes(b"damaged")
+    others = (clips(tmp_path / "b"), clips(tmp_path / "c", speed=2))
+    assert run(base, *others, "--out", out) == 1
+    _, b, c = (row["numbers"].get("temporal flickering") for row in results(out)["rows"])
+    assert b["value"] > c["value"]
+    assert b["difference"] is None and c["difference"] is None
 
 
 def test_nan_of_a_measure_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +302,15 @@ def test_pictures_and_tables_of_videos_are_measured_too(tmp_path: Path) -> None:
     values = [row["numbers"]["temporal flickering"]["value"] for row in rows]
     assert len(values) == 3 and values == pytest.approx([values[0]] * 3, abs=1e-12)
     assert rows[0]["numbers"]["temporal flickering"]["interval"] is None  # of one prompt
+
+
+def test_a_device_that_is_not_there_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = clips(tmp_path / "a", ("0",))
+    asked = ("--metric", "fvd", "--video-mae", tiny_video_mae(tmp_path / "mae"), "--reference", a)
+    assert run(f"mine={a}", *asked, "--device", "banana", "--out", a) == ExitCode.REFUSED
+    assert "--device: banana cannot be used here" in capsys.readouterr().err
 
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
