@@ -146,6 +146,18 @@ def test_what_has_no_score_is_counted(tmp_path: Path) -> None:
     assert set(verdicts(findings(some.keys, nothing, MAPPING)).values()) == {"unknown"}
 
 
+def test_a_clip_too_large_to_spoil_is_not_taken_for_a_spoiled_one(
+    clips: ClipSource, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VIDEORL_VIDEO_MAX_MIB", "0.001")  # a reward may still read a few frames
+    asked = [key for key in spoiled(clips).keys if key[0].startswith("0.mp4")]
+    found = {clip.key: clip.content for clip in spoiled(clips).read(asked)}
+    is_whole = {key[0].partition(" ")[2]: bool(content) for key, content in found.items()}
+    others = {f"[{way.name}]": way.spoil is None for way in SPOILINGS}
+    assert is_whole == {f"[{AS_IS}]": True, **others}
+    assert "its pixels cannot be spoiled" in caplog.text and "MAX_MIB" in caplog.text
+
+
 def test_a_clip_without_a_prompt_says_nothing_of_prompts() -> None:
     keys = [("0.mp4", "a"), ("1.mp4", "b"), ("2.mp4", "")]
     others = other_prompts([prompt for _, prompt in keys], 0)
