@@ -67,14 +67,18 @@ def results(out: Path) -> dict[str, Any]:
     return json.loads((out / "measured.json").read_text())
 
 
+def mean_of(path: Path) -> float:
+    from videorl.data.video_io import read_video
+
+    return temporal_flickering(iter([read_video(path).frames]))
+
+
 def test_flickering_of_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = clips(tmp_path / "slow_one"), clips(tmp_path / "fast", speed=4)
     out = tmp_path / "out"
     assert run(a, b, "--out", out) == 0
     slow, fast = (row["numbers"]["temporal flickering"] for row in results(out)["rows"])
-    from videorl.data.video_io import read_video
-
-    by_hand = [temporal_flickering(iter([read_video(path).frames])) for path in a.glob("*.mp4")]
+    by_hand = [mean_of(path) for path in a.glob("*.mp4")]
     assert slow["value"] == pytest.approx(np.mean(by_hand), abs=1e-12)
     assert slow["difference"] is None
     assert fast["value"] < slow["value"]
@@ -233,6 +237,19 @@ def test_clips_that_the_other_has_not(tmp_path: Path, capsys: pytest.CaptureFixt
     assert results(out)["rows"][0]["num_clips"] == 2
 
 
+def test_shared_prompts_weigh_the_same_in_every_folder(tmp_path: Path) -> None:
+    names = ("0", "1", "2", "3", "6")  # 0, 3 and 6 are dogs
+    a, b, out = clips(tmp_path / "a", names), clips(tmp_path / "b", ("7", "1", "3")), tmp_path / "o"
+    (a / "6.txt").write_text(PROMPTS[0])
+    (b / "3.txt").write_text(PROMPTS[0])  # of three dogs in a and two in b
+    assert run(a, b, "--out", out, "--shared") == 0
+    mine, theirs = results(out)["rows"]
+    assert (mine["num_clips"], theirs["num_clips"]) == (3, 3)
+    by_name = {path.stem: mean_of(path) for path in [*a.glob("*.mp4")]}
+    expected = np.mean([by_name[name] for name in ("0", "1", "3")])  # 3 is in both
+    assert mine["numbers"]["temporal flickering"]["value"] == pytest.approx(expected, abs=1e-12)
+
+
 def test_clips_without_a_number_are_counted(tmp_path: Path) -> None:
     a, out = clips(tmp_path / "a"), tmp_path / "out"
     (a / "1.mp4").write_bytes(b"damaged")
@@ -309,7 +326,8 @@ def test_a_device_that_is_not_there_is_one_line(
 ) -> None:
     a = clips(tmp_path / "a", ("0",))
     asked = ("--metric", "fvd", "--video-mae", tiny_video_mae(tmp_path / "mae"), "--reference", a)
-    assert run(f"mine={a}", *asked, "--device", "banana", "--out", a) == ExitCode.REFUSED
+    argv = (f"mine={a}", *asked, "--device", "banana", "--out", tmp_path / "out")
+    assert run(*argv) == ExitCode.REFUSED
     assert "--device: banana cannot be used here" in capsys.readouterr().err
 
 
