@@ -28,7 +28,7 @@ class Finding:
     spoiling: str
     num_clips: int
     num_skipped: int
-    """Clips without a score, as they are or spoiled."""
+    """Clips without a score, as they are or spoiled, or without a prompt to exchange."""
     change: Interval | None
     """Mean of spoiled less as it is, prompts resampled; None = no clip has both scores."""
 
@@ -63,6 +63,9 @@ def findings(
         values: dict[str, list[tuple[float, float]]] = defaultdict(list)
         num_skipped = 0
         for key in keys:
+            if way.spoil is None and not key[1].strip():
+                num_skipped += 1  # it keeps its empty prompt, so that nothing was spoiled
+                continue
             before = scored.of(key_of(key, AS_IS, others))
             after = scored.of(key_of(key, way.name, others))
             if isinstance(before, Score) and isinstance(after, Score):
@@ -107,7 +110,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
     text = "-" if change is None else f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
     count = str(finding.num_clips)
     if finding.num_skipped:
-        count += f" ({finding.num_skipped} without a score)"
+        count += f" ({finding.num_skipped} left out)"
     head = (finding.model, finding.about, finding.scored_by, finding.spoiling)
     return (*head, count, text, finding.verdict)
 

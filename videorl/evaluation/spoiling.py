@@ -7,6 +7,7 @@ spoiling harms what is shown in one respect alone, of those that VideoReward has
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from videorl.data.clips import Clip, ClipSource, Key
 from videorl.data.video_io import encode_mp4, read_video
 from videorl.errors import ConfigError, VideoError
 from videorl.types import Video
+
+logger = logging.getLogger(__name__)
 
 Frames: TypeAlias = npt.NDArray[np.uint8]
 """uint8 [F, H, W, 3]."""
@@ -109,8 +112,9 @@ def spoiled(source: ClipSource, seed: int = 0) -> ClipSource:
     """Return every clip as it is and spoiled in each way, all encoded alike.
 
     Pixels are spoiled when they are read; equal arguments give equal files. A clip that cannot be
-    decoded is handed on as it is, for the reward to refuse it with its reason, as it does where a
-    clip has no prompt.
+    decoded whole is handed on as it is, also with the prompt of another: a reward that reads some
+    of its frames may score it, and others refuse it with their reason. In place of its spoiled
+    pixels are files without content, which every reward refuses.
 
     Args:
         source: The clips.
@@ -145,15 +149,17 @@ def _spoilt(
     clip: Clip, names: Sequence[str], others: Mapping[str, str], seed: int
 ) -> Iterator[Clip]:
     ways = {way.name: way.spoil for way in SPOILINGS}
+    places = {name: place for place, name in enumerate((AS_IS, *ways))}
     try:
         video = _decoded(clip.content)
-    except VideoError:
+    except VideoError as error:
         video = None
-    for number, name in enumerate(names):
-        content: str | bytes = clip.content
+        logger.warning("its pixels cannot be spoiled: %s", error)
+    for name in names:
+        spoil = ways.get(name)
+        content: str | bytes = b"" if spoil else clip.content
         if video is not None:
-            spoil = ways.get(name)
-            rng = np.random.default_rng([seed, number, len(video.frames)])
+            rng = np.random.default_rng([seed, places[name], len(video.frames)])
             frames = spoil(video.frames, rng) if spoil else video.frames
             content = encode_mp4(Video(frames, video.fps))
         yield Clip(*key_of(clip.key, name, others), content)

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
 from pathlib import Path
 
 from videorl.data.clips import Clip, ClipSource, Key, find_clips
@@ -34,6 +36,10 @@ class Folder:
     def unit(self, key: Key) -> str:
         """Return what a clip is resampled and compared by: its prompt, or else its name."""
         return key[1].strip() or plain_name(key[0])
+
+    def name(self, key: Key) -> Key:
+        """Return what a clip is paired by: its name, and what `unit` returns."""
+        return plain_name(key[0]), self.unit(key)
 
     def clips(self, keys: Collection[Key]) -> Iterator[Clip]:
         """Yield the clips with these keys."""
@@ -80,7 +86,8 @@ def match(folders: Sequence[Folder], *, shared: bool, has_prompts: bool) -> list
 
     Args:
         folders: What is compared; a reference is not among them.
-        shared: Go on with the prompts that all have, instead of refusing others.
+        shared: Go on with the prompts that all have, and of each with as many clips as the folder
+            with the fewest, instead of refusing others.
         has_prompts: A table of prompts was given, which names every clip.
 
     Raises:
@@ -93,10 +100,11 @@ def match(folders: Sequence[Folder], *, shared: bool, has_prompts: bool) -> list
         for folder, count in zip(folders[1:], counts[1:], strict=True):
             _check_same(folders[0], counts[0], folder, count)
         return list(folders)
-    common = set.intersection(*map(set, counts))
+    fewest = reduce(and_, counts)  # and of counters is the smaller count
+    names = set.intersection(*(set(map(folder.name, folder.keys)) for folder in folders))
     kept: list[Folder] = []
     for folder in folders:
-        keys = [key for key in folder.keys if folder.unit(key) in common]
+        keys = _as_many(folder, fewest, names)
         if has_prompts:
             keys = [key for key in keys if key[1]]
         kept.append(replace(folder, keys=tuple(keys)))
@@ -104,6 +112,16 @@ def match(folders: Sequence[Folder], *, shared: bool, has_prompts: bool) -> list
         names = ", ".join(folder.label for folder in folders)
         raise ConfigError(f"{names} have no prompt (or, without prompts, no file name) in common")
     return kept
+
+
+def _as_many(folder: Folder, counts: Counter[str], names: Collection[Key]) -> list[Key]:
+    """Return so many clips of each unit: those with names that all have first, else in order."""
+    left, chosen = Counter(counts), set[Key]()
+    for key in sorted(folder.keys, key=lambda key: folder.name(key) not in names):
+        if left[folder.unit(key)] > 0:
+            left[folder.unit(key)] -= 1
+            chosen.add(key)
+    return [key for key in folder.keys if key in chosen]
 
 
 def _check_listed(folder: Folder, has_prompts: bool) -> None:

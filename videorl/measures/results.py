@@ -71,10 +71,13 @@ def row_of(folder: Folder, numbers: Mapping[str, Number], measured: Mapping[str,
 def means(
     folders: Sequence[Folder], measured: Mapping[str, Measured], name: str
 ) -> dict[str, Number]:
-    """Return the mean of a measure over the clips of each folder, by label."""
+    """Return the mean of a measure over the clips of each folder, by label.
+
+    Differences are from the first folder; if that has no number, there are none.
+    """
     found: dict[str, Number] = {}
     first: dict[str, float] = {}
-    for folder in folders:
+    for place, folder in enumerate(folders):
         units = _by_unit(folder, measured.get(folder.label, Measured()).values.get(name, {}))
         if not units:
             continue
@@ -84,7 +87,7 @@ def means(
         number = Number(interval.mean, shown, num_prompts=len(units))
         by_unit = {unit: fmean(values) for unit, values in units.items()}
         found[folder.label] = _against(number, first, by_unit) if first else number
-        first = first or by_unit
+        first = by_unit if place == 0 else first
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from videorl.errors import CheckpointError, VideoError
+from videorl.errors import CheckpointError, ConfigError, VideoError
 from videorl.files import hub
 from videorl.files.content import content_of
 
@@ -38,11 +38,12 @@ class VideoMAEFeatures:
 
         Raises:
             CheckpointError: It is not there, is no VideoMAE, or lacks weights.
+            ConfigError: There is no such device.
         """
         import torch
 
+        self._device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         folder = _folder(checkpoint)
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model, self._norm = _load(folder, checkpoint)
         self._model.to(self._device)
         if self._norm is not None:
@@ -79,6 +80,22 @@ class VideoMAEFeatures:
             return (found if self._norm is None else self._norm(found))[0].float().cpu().numpy()
 
 
+def _usable(device: str) -> str:
+    """Return a device that is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"--device: {device} cannot be used here ({why}); try cpu") from error
+    return device
+
+
 def _folder(checkpoint: str) -> Path:
     place = hub.local_path(checkpoint)
     if place.exists():
@@ -94,6 +111,8 @@ def _folder(checkpoint: str) -> Path:
 
 def _load(folder: Path, name: str) -> tuple[Any, torch.nn.Module | None]:
     """Return the encoder, and the norm behind the mean of its tokens, if it has one."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import VideoMAEForVideoClassification, VideoMAEModel
 
     config = _read(folder / "config.json")
@@ -108,7 +127,9 @@ def _load(folder: Path, name: str) -> tuple[Any, torch.nn.Module | None]:
         model, report = kind.from_pretrained(
             folder, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (
+        OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError
+    ) as error:  # fmt: skip
         raise CheckpointError(f"{folder}: VideoMAE cannot be loaded: {error}") from error
     # transformers gives random values to weights that are not there.
     if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):

@@ -274,11 +274,14 @@ class LTX2(PlainFamily):
         t_B: Tensor,
         sampling: SamplingConfig,
     ) -> Tensor:
-        """Return the velocities of both; where there is neither, that which leads to 0: x_t / t."""
+        """Return the velocities of both; where there is neither, that which leads to 0: x_t / t.
+
+        At t = 0 nothing leads anywhere: 0, with no gradient.
+        """
         shape = self._shape_of(pipeline, sampling)
         picture, sound, *_ = outputs
         x_t = self.packed(pipeline, x_t_BCTHW.float())
-        rest = x_t / t_B.clamp(min=torch.finfo(t_B.dtype).tiny)[:, None, None]
+        rest = x_t / t_B.masked_fill(t_B <= 0, math.inf)[:, None, None]
         return join(shape, picture.float(), sound.float(), rest)
 
     def call(self, pipeline: Any, arguments: Mapping[str, Any]) -> Any:

@@ -15,10 +15,12 @@ from videorl.errors import ConfigError
 from videorl.evaluation.reward_benchmark import MAPPINGS
 from videorl.evaluation.sanity import Finding, findings, format_findings, to_json
 from videorl.evaluation.spoiling import (
+    AS_IS,
     SPOILINGS,
     blurred,
     frozen,
     in_blocks,
+    key_of,
     other_prompts,
     shuffled,
     spoiled,
@@ -92,7 +94,11 @@ def test_spoiled_files_are_the_same_each_time(clips: ClipSource, tmp_path: Path)
     last = source.keys[-1]
     again = list(source.read([last]))
     assert [clip.key for clip in again] == [last]
-    assert again[0].content == list(source.read(source.keys))[-1].content
+    whole = {clip.key: clip.content for clip in source.read(source.keys)}
+    assert again[0].content == whole[last]
+    shuffled_keys = [key for key in source.keys if "shuffled" in key[0]]
+    for clip in source.read(shuffled_keys):  # as after a stop, when only these are left
+        assert clip.content == whole[clip.key]
     path = tmp_path / "one.mp4"
     frozen_key = next(key for key in source.keys if "frozen" in key[0])
     content = next(iter(source.read([frozen_key]))).content
@@ -135,6 +141,33 @@ def test_what_has_no_score_is_counted(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     found = findings(some.keys, scored(spoiled(some), tmp_path / "work", lambda it: it), MAPPING)
     assert {(one.num_clips, one.num_skipped) for one in found} == {(1, 1)}
-    assert "1 (1 without a score)" in format_findings(found)
+    assert "1 (1 left out)" in format_findings(found)
     nothing = ScoredClips("moving_shapes", "mine", {})
     assert set(verdicts(findings(some.keys, nothing, MAPPING)).values()) == {"unknown"}
+
+
+def test_a_clip_too_large_to_spoil_is_not_taken_for_a_spoiled_one(
+    clips: ClipSource, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VIDEORL_VIDEO_MAX_MIB", "0.001")  # a reward may still read a few frames
+    asked = [key for key in spoiled(clips).keys if key[0].startswith("0.mp4")]
+    found = {clip.key: clip.content for clip in spoiled(clips).read(asked)}
+    is_whole = {key[0].partition(" ")[2]: bool(content) for key, content in found.items()}
+    others = {f"[{way.name}]": way.spoil is None for way in SPOILINGS}
+    assert is_whole == {f"[{AS_IS}]": True, **others}
+    assert "its pixels cannot be spoiled" in caplog.text and "MAX_MIB" in caplog.text
+
+
+def test_a_clip_without_a_prompt_says_nothing_of_prompts() -> None:
+    keys = [("0.mp4", "a"), ("1.mp4", "b"), ("2.mp4", "")]
+    others = other_prompts([prompt for _, prompt in keys], 0)
+    scores: dict[tuple[str, str], Score | str] = {}
+    for key in keys:
+        scores[key_of(key, AS_IS, others)] = Score({}, 1.0)
+        for way in SPOILINGS:
+            scores[key_of(key, way.name, others)] = Score({}, 0.0 if key[1] else 1.0)
+    found = findings(keys, ScoredClips("image_reward", "mine", scores), {})
+    prompt, *pixels = found
+    assert prompt.spoiling == "the prompt of another clip"
+    assert (prompt.num_clips, prompt.num_skipped, prompt.verdict) == (2, 1, "sees it")
+    assert {(one.num_clips, one.num_skipped) for one in pixels} == {(3, 0)}

@@ -67,14 +67,18 @@ def results(out: Path) -> dict[str, Any]:
     return json.loads((out / "measured.json").read_text())
 
 
+def mean_of(path: Path) -> float:
+    from videorl.data.video_io import read_video
+
+    return temporal_flickering(iter([read_video(path).frames]))
+
+
 def test_flickering_of_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = clips(tmp_path / "slow_one"), clips(tmp_path / "fast", speed=4)
     out = tmp_path / "out"
     assert run(a, b, "--out", out) == 0
     slow, fast = (row["numbers"]["temporal flickering"] for row in results(out)["rows"])
-    from videorl.data.video_io import read_video
-
-    by_hand = [temporal_flickering(iter([read_video(path).frames])) for path in a.glob("*.mp4")]
+    by_hand = [mean_of(path) for path in a.glob("*.mp4")]
     assert slow["value"] == pytest.approx(np.mean(by_hand), abs=1e-12)
     assert slow["difference"] is None
     assert fast["value"] < slow["value"]
@@ -190,6 +194,14 @@ def test_a_checkpoint_without_weights_is_refused(tmp_path: Path) -> None:
     save_file(tensors, place / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks 1 weights.*fc_norm\.weight"):
         VideoMAEFeatures(str(place), "cpu")
+    whole = (place / "model.safetensors").read_bytes()
+    (place / "model.safetensors").write_bytes(whole[:-10])  # as of a download that was cut short
+    with pytest.raises(CheckpointError, match="VideoMAE cannot be loaded"):
+        VideoMAEFeatures(str(place), "cpu")
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, "num_frames": "sixteen"}))
+    with pytest.raises(CheckpointError, match=r"VideoMAE cannot be loaded.*num_frames"):
+        VideoMAEFeatures(str(place), "cpu")
     (place / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(CheckpointError, match="'vit'"):
         VideoMAEFeatures(str(place), "cpu")
@@ -225,6 +237,19 @@ def test_clips_that_the_other_has_not(tmp_path: Path, capsys: pytest.CaptureFixt
     assert results(out)["rows"][0]["num_clips"] == 2
 
 
+def test_shared_prompts_weigh_the_same_in_every_folder(tmp_path: Path) -> None:
+    names = ("0", "1", "2", "3", "6")  # 0, 3 and 6 are dogs
+    a, b, out = clips(tmp_path / "a", names), clips(tmp_path / "b", ("7", "1", "3")), tmp_path / "o"
+    (a / "6.txt").write_text(PROMPTS[0])
+    (b / "3.txt").write_text(PROMPTS[0])  # of three dogs in a and two in b
+    assert run(a, b, "--out", out, "--shared") == 0
+    mine, theirs = results(out)["rows"]
+    assert (mine["num_clips"], theirs["num_clips"]) == (3, 3)
+    by_name = {path.stem: mean_of(path) for path in [*a.glob("*.mp4")]}
+    expected = np.mean([by_name[name] for name in ("0", "1", "3")])  # 3 is in both
+    assert mine["numbers"]["temporal flickering"]["value"] == pytest.approx(expected, abs=1e-12)
+
+
 def test_clips_without_a_number_are_counted(tmp_path: Path) -> None:
     a, out = clips(tmp_path / "a"), tmp_path / "out"
     (a / "1.mp4").write_bytes(b"damaged")
@@ -232,6 +257,17 @@ def test_clips_without_a_number_are_counted(tmp_path: Path) -> None:
     row = results(out)["rows"][0]
     assert (row["num_clips"], row["num_failed"]) == (3, 1)
     assert "a: 1 clips lack a number" in results(out)["notes"][0]
+
+
+def test_without_numbers_of_the_base_nothing_is_compared_with_another(tmp_path: Path) -> None:
+    base, out = clips(tmp_path / "base"), tmp_path / "out"
+    for path in base.glob("*.mp4"):
+        path.write_bytes(b"damaged")
+    others = (clips(tmp_path / "b"), clips(tmp_path / "c", speed=2))
+    assert run(base, *others, "--out", out) == 1
+    _, b, c = (row["numbers"].get("temporal flickering") for row in results(out)["rows"])
+    assert b["value"] > c["value"]
+    assert b["difference"] is None and c["difference"] is None
 
 
 def test_nan_of_a_measure_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +319,16 @@ def test_pictures_and_tables_of_videos_are_measured_too(tmp_path: Path) -> None:
     values = [row["numbers"]["temporal flickering"]["value"] for row in rows]
     assert len(values) == 3 and values == pytest.approx([values[0]] * 3, abs=1e-12)
     assert rows[0]["numbers"]["temporal flickering"]["interval"] is None  # of one prompt
+
+
+def test_a_device_that_is_not_there_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = clips(tmp_path / "a", ("0",))
+    asked = ("--metric", "fvd", "--video-mae", tiny_video_mae(tmp_path / "mae"), "--reference", a)
+    argv = (f"mine={a}", *asked, "--device", "banana", "--out", tmp_path / "out")
+    assert run(*argv) == ExitCode.REFUSED
+    assert "--device: banana cannot be used here" in capsys.readouterr().err
 
 
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:

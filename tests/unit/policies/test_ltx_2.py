@@ -177,8 +177,11 @@ def test_what_is_left_over_costs_no_loss(tiny_checkpoints: dict[str, Path], dtyp
     tokens = error[:, :, 3:].flatten(2)
     torch.testing.assert_close(tokens[..., SOUND_TOKENS:], torch.zeros(2, 8, 7), atol=1e-6, rtol=0)
     assert (tokens[..., :SOUND_TOKENS].abs().mean(dim=1) > 0.1).all(), "the sound does"
+    x_t.requires_grad_()
     at_once = policy.predict(x_t, torch.zeros(2), [prompt] * 2, "policy")
-    assert at_once[:, :, :3].isfinite().all()
+    at_once.square().sum().backward()
+    assert at_once.isfinite().all()
+    assert x_t.grad is not None and x_t.grad.isfinite().all()
 
 
 def test_the_sound_is_read_with_the_picture_and_learned_with_it(
