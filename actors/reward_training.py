@@ -11,7 +11,7 @@ from actors.monitoring.sink import ray_metrics
 from actors.placement import check_feasible, live_nodes, place_learner
 from actors.pool.places import Places
 from videorl.reward_training.config import RewardRecipe
-from videorl.reward_training.fit import fit
+from videorl.reward_training.fit import fit, outcome
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import fan_out, open_sinks
@@ -35,4 +35,7 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
         ):
             note = CheckpointNote(folder.root, recipe.checkpoint)
             sink = fan_out([sinks, metrics])
-            return fit(recipe, trainer, sink, folder.reward, should_stop, note)
+            is_over = fit(recipe, trainer, sink, folder.reward, should_stop, note)
+            if is_over:
+                sinks.summary(outcome(recipe))
+            return is_over

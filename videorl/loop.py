@@ -79,6 +79,7 @@ def train(
     rollouts.admit(progress.versions)
     for version in progress.versions:  # the run may have ended before an older one was sampled
         parts.fixed.begin(version)
+    parts.fixed.metrics()  # what that took is of no step
     empty = EmptyRounds()
     with Checkpoints(
         parts.archive,

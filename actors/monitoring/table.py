@@ -109,6 +109,12 @@ TABLE = (
 )
 """The first row that matches counts."""
 
+_OF_SINK = (
+    *("step", "steps", "training", "last_step_timestamp_seconds", "seconds_since_step"),
+    *("num_steps", "max_staleness"),
+)
+"""What the sink sets by itself, without `videorl_`."""
+_TAKEN = {f"videorl_{name}" for name in _OF_SINK} | {row.metric for row in TABLE}
 _OTHER = "A number of metrics.jsonl, see docs/metrics.md"
 
 
@@ -129,11 +135,15 @@ def target(name: str) -> Target:
     """Return the metric of a name of `metrics.jsonl`.
 
     What no row of the table knows, such as the numbers of an objective of one's own, is a gauge of
-    its own name: `dpo/winner_error_change` is `videorl_dpo_winner_error_change`.
+    its own name: `dpo/winner_error_change` is `videorl_dpo_winner_error_change`. If that is the
+    name of another metric, which Ray would refuse to set like this, it begins with `videorl_own_`.
     """
     for row in TABLE:
         if match := re.fullmatch(row.names, name):
             found = {key: value for key, value in match.groupdict().items() if value is not None}
             metric = row.metric.format(what=found.pop("what", ""))
             return Target(metric, row.kind, found, row.tags, row.help)
-    return Target("videorl_" + re.sub(r"\W", "_", name, flags=re.ASCII), "gauge", {}, (), _OTHER)
+    metric = "videorl_" + re.sub(r"\W", "_", name, flags=re.ASCII)
+    if metric in _TAKEN:
+        metric = metric.replace("videorl_", "videorl_own_", 1)
+    return Target(metric, "gauge", {}, (), _OTHER)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import FakeReward
 from tests.loop_runs import STEPS, recipe_with, start
-from videorl.types import WeightVersion
+from tests.tiny_policy import TinyPolicy
+from videorl.evaluation.fixed_prompts import FixedPrompts
+from videorl.evaluation.strip_files import FixedPrompt
+from videorl.sampling.local import LocalGenerator
+from videorl.types import CandidateGroup, Prompt, SampleRequest, WeightVersion
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2])
@@ -62,6 +67,24 @@ def test_what_is_logged_of_a_step(tmp_path: Path) -> None:
     assert (last["policy/version_step"], last["reference/version_step"]) == (6.0, 6.0)
     assert first["time/step_s"] >= first["time/learn_s"] > 0
     assert not [name for name in first if "dropped" in name or "no_pair" in name]
+
+
+def test_what_comes_before_the_first_step_is_no_time_of_it(tmp_path: Path) -> None:
+    run = start(tmp_path, recipe_with(0))
+
+    class Slow(LocalGenerator):
+        def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
+            time.sleep(0.5)
+            return super().submit(request)
+
+    slow = Slow(TinyPolicy(), "", run.learner.published)
+    prompts = [FixedPrompt(Prompt(0, "red"), 0)]
+    fixed = FixedPrompts(tmp_path, prompts, 100, slow, run.parts.scorer, lambda files: None)
+    run.parts = replace(run.parts, fixed=fixed)
+    run.train(until=1)
+    fixed.close()
+    assert run.sink.metrics[0]["time/other_s"] >= 0
+    assert "time/fixed_prompts_s" not in run.sink.metrics[0]
 
 
 def test_steps_without_pairs_still_publish(tmp_path: Path) -> None:

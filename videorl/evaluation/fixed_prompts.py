@@ -28,6 +28,7 @@ from videorl.evaluation.strip_files import (
     FOLDER,
     FixedPrompt,
     keep_prompts,
+    read_videos,
     scores_file,
     step_folder,
     truncate,
@@ -97,6 +98,8 @@ class FixedPrompts:
         scorer: Likewise.
         save: Writes videos.
         tell: Told of every step.
+        resumed: Step that the run goes on from. Trackers that forget what it does again forget the
+            videos of this step too, which it does not make again.
     """
 
     root: Path
@@ -106,6 +109,7 @@ class FixedPrompts:
     scorer: Scorer
     save: Save
     tell: Tell = lambda step, videos: None
+    resumed: int = -1
     _writer: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "fixed-prompts"), init=False
     )
@@ -116,6 +120,8 @@ class FixedPrompts:
 
     def begin(self, version: WeightVersion) -> None:
         """Queue the prompts if a version is due and not there; returns at once on a pool."""
+        if version.step == self.resumed:
+            self._tell_again(version.step)
         if version.step % self.interval == 0:
             self._begin(version)
 
@@ -162,6 +168,14 @@ class FixedPrompts:
         ]
         self._pending[version.step] = self._writer.submit(self._finish, version, folder, scored)
         self._spent_s += time.perf_counter() - started
+
+    def _tell_again(self, step: int) -> None:
+        """Tell of the videos of a step that an earlier session wrote, if it did."""
+        try:
+            if videos := read_videos(self.root, step, self.prompts):
+                self.tell(step, videos)
+        except Exception as error:  # the run is worth more than its pictures
+            _log(f"step {step} is not told again", error)
 
     def _request(self, fixed: FixedPrompt, version: WeightVersion) -> SampleRequest:
         seeds = (fixed.seed,)
@@ -256,4 +270,5 @@ def open_fixed_prompts(
         return NoFixedPrompts()
     prompts = fixed_prompts(recipe)
     keep_prompts(root, prompts)
-    return FixedPrompts(root, prompts, recipe.fixed_prompts.interval, *workers, save, tell)
+    interval = recipe.fixed_prompts.interval
+    return FixedPrompts(root, prompts, interval, *workers, save, tell, step)

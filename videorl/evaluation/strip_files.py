@@ -12,6 +12,7 @@ from typing import Any
 
 from videorl.errors import RunFolderError
 from videorl.files import superseded, write_text
+from videorl.trackers.tracker import FixedVideo
 from videorl.types import Prompt, ScoredCandidate, WeightVersion
 
 FOLDER = "fixed_prompts"
@@ -79,6 +80,23 @@ def scores_file(version: WeightVersion, found: Sequence[ScoredCandidate | None])
         "scores": [values(each) for each in found],
         "unseen": [dict(each.unseen) if each else {} for each in found],
     }
+
+
+def read_videos(root: Path, step: int, prompts: Sequence[FixedPrompt]) -> list[FixedVideo]:
+    """Return the videos of a step as trackers are told of them; none if it is not there.
+
+    Raises:
+        OSError, ValueError, KeyError: `scores.json` is missing or damaged.
+    """
+    folder = step_folder(root, step)
+    if not folder.exists():
+        return []
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["scores"]
+    paths = [folder / f"{place:03d}.mp4" for place in range(len(prompts))]
+    return [
+        FixedVideo(fixed.prompt.text, fixed.seed, path if path.exists() else None, found)
+        for fixed, path, found in zip(prompts, paths, scores, strict=True)
+    ]
 
 
 def values(found: ScoredCandidate | None) -> dict[str, float]:

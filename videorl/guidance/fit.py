@@ -7,7 +7,7 @@ from collections.abc import Callable
 from videorl.guidance.recipe import LatentRewardRecipe
 from videorl.guidance.task import load_latent_reward_task
 from videorl.learning.engines.local import LocalEngine
-from videorl.reward_training.fit import Trainer, fit
+from videorl.reward_training.fit import Trainer, fit, outcome
 from videorl.reward_training.trainer import RewardTrainer
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import open_checkpoints
@@ -31,4 +31,7 @@ def train_latent_reward(
     trainer: Trainer = RewardTrainer(task, engine, recipe, checkpoints)
     with open_sinks(recipe, folder) as sinks:
         note = CheckpointNote(folder.root, recipe.checkpoint)
-        return fit(recipe, trainer, sinks, folder.reward, should_stop, note)
+        is_over = fit(recipe, trainer, sinks, folder.reward, should_stop, note)
+        if is_over:
+            sinks.summary(outcome(recipe))
+        return is_over

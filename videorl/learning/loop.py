@@ -150,10 +150,10 @@ def run_learner(
         if state is not None:
             curriculum.restore(state["reference"])
         reference = LocalReferenceUpdater(learner, curriculum)
-        sinks.truncate(version.step)
+        every = fan_out([sinks, *around.also])
+        every.truncate(version.step)
         rehearsal = Rehearsal(recipe, folder, around.devices)
         rehearsal.learner_alone(learner, examples, version.step)
-        every = fan_out([sinks, *around.also])
         parts = LearnerParts(examples, learner, reference, every, note)
         if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
             return False

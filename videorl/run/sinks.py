@@ -54,10 +54,16 @@ class FanOut:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one step in every sink."""
-        lost = {f"tracker/{one.name}_lost": float(one.num_lost) for one in self._trackers}
-        metrics = {**metrics, **{name: count for name, count in lost.items() if count}}
+        metrics = {**metrics, **self.lost()}
         for sink in self._all:
             sink.write(step, metrics)
+
+    def lost(self) -> dict[str, float]:
+        """Return what the trackers have lost so far, also those of a `FanOut` among the sinks."""
+        inner = [sink.lost() for sink in self._all if isinstance(sink, FanOut)]
+        counts = {f"tracker/{one.name}_lost": float(one.num_lost) for one in self._trackers}
+        own = {name: count for name, count in counts.items() if count}
+        return {name: count for found in [*inner, own] for name, count in found.items()}
 
     def videos(self, step: int, videos: Sequence[FixedVideo]) -> None:
         """Give the videos of the fixed prompts to every tracker."""
@@ -76,7 +82,9 @@ class FanOut:
             sink.truncate(step)
 
     def close(self) -> None:
-        """Close every sink."""
+        """Close every sink; the trackers have the same seconds for what is left."""
+        for tracker in self._trackers:
+            tracker.begin_close()
         for sink in self._all:
             sink.close()
 

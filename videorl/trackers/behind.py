@@ -59,7 +59,7 @@ class Behind:
         self._change = threading.Condition()
         self._is_closing, self._num_lost = False, 0
         self._tracker: Tracker | None = None
-        self._try_again = 0.0
+        self._try_again, self._closes_at = 0.0, 0.0
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self._thread.start()
 
@@ -84,12 +84,18 @@ class Behind:
         """Queue that the run goes on from `step`."""
         self._put(lambda tracker: tracker.truncate(step))
 
+    def begin_close(self) -> None:
+        """Say that nothing follows; `close` waits from now on, also for several at a time."""
+        with self._change:
+            if not self._is_closing:
+                self._is_closing = True
+                self._closes_at = time.monotonic() + self._patience_s
+                self._change.notify()
+
     def close(self) -> None:
         """Wait until all is handed on, but not for ever."""
-        with self._change:
-            self._is_closing = True
-            self._change.notify()
-        self._thread.join(self._patience_s)
+        self.begin_close()
+        self._thread.join(max(0.0, self._closes_at - time.monotonic()))
         if self._thread.is_alive():
             logger.warning(
                 "%s has not taken the last %d entries within %.0f s; they are not waited for",

@@ -96,7 +96,18 @@ class WandbTracker:
 
     def _started(self, arguments: dict[str, Any], settings: dict[str, Any]) -> Any:
         try:
+            if settings.get("mode") != "offline":
+                self._check_login()
             return self._wandb.init(**arguments, settings=self._wandb.Settings(**settings))
         except BaseException:
             self._wandb.teardown()  # or its service goes on trying, and keeps the id
             raise
+
+    def _check_login(self) -> None:
+        """Refuse what would ask for a key on the terminal of the run, and wait for the answer."""
+        mode = self._wandb.setup().settings.mode
+        is_asked = mode in ("online", "shared") and self._wandb.run is None
+        if is_asked and not self._wandb.login(prompt=False):
+            raise self._wandb.errors.UsageError(
+                "No API key configured: log in with `wandb login`, or set WANDB_API_KEY"
+            )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,11 +23,13 @@ from videorl.config import Recipe
 from videorl.data.archive import read_table
 from videorl.errors import ConfigError, MediaLostError, RunFolderError, WorkLostError
 from videorl.evaluation.fixed_prompts import FixedPrompts
-from videorl.evaluation.strip_files import FixedPrompt
+from videorl.evaluation.strip_files import FixedPrompt, read_videos, step_folder
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.run_id import read_run_id
 from videorl.run.sinks import FanOut, read_metrics
+from videorl.trackers.tensorboard import TensorBoardTracker
+from videorl.trackers.tracker import FixedVideo
 from videorl.types import (
     Candidate,
     Media,
@@ -286,6 +288,36 @@ def test_a_step_that_ends_with_the_pools_is_not_taken_for_whole(tmp_path: Path) 
     half.asked[1].set_exception(WorkLostError("pool generator was closed"))
     fixed._writer.shutdown()
     assert list((tmp_path / "fixed_prompts").iterdir()) == []
+
+
+def test_trackers_that_forget_a_resumed_step_are_told_its_videos_again(tmp_path: Path) -> None:
+    """TensorBoard hides what it has of step 4 and later, but the videos of 4 are not made again."""
+    prompts = [FixedPrompt(Prompt(index, text), index) for index, text in enumerate("ab")]
+    for step in (2, 4):
+        folder = step_folder(tmp_path, step)
+        folder.mkdir(parents=True)
+        video = Video(np.zeros((2, 16, 16, 3), np.uint8), 8.0)
+        one_process.save_videos({folder / "000.mp4": video})
+        (folder / "scores.json").write_text('{"scores": [{"total": 0.5}, {}]}')
+    directory = tmp_path / "tensorboard"
+    first = TensorBoardTracker(directory)
+    for step in (2, 4):
+        first.videos(step, read_videos(tmp_path, step, prompts))
+    first.close()
+    resumed, workers = TensorBoardTracker(directory), cast("Any", None)
+    resumed.truncate(4)
+    fixed = FixedPrompts(
+        tmp_path, prompts, 2, workers, workers, one_process.save_videos, resumed.videos, resumed=4
+    )
+    for step in (2, 4):
+        fixed.begin(WeightVersion(step, "digest"))
+    fixed.finish(WeightVersion(4, "digest"), lambda: False)
+    resumed.close()
+    reader = plugin_reader(directory)
+    for tag in ("fixed_prompts/000", "fixed_prompts/total"):
+        assert [one.step for one in reader.Tensors(tag)] == [2, 4]
+    assert read_videos(tmp_path, 4, prompts)[1] == FixedVideo("b", 1, None, {})
+    assert read_videos(tmp_path, 6, prompts) == []
 
 
 def test_other_prompts_than_those_of_the_videos_are_refused(

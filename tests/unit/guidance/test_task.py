@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ from videorl.reward_training.losses import INVALID, bradley_terry_with_ties
 from videorl.reward_training.pairs import read_pairs
 from videorl.rewards.moving_shapes import MovingShapesReward
 from videorl.run.folder import RunFolder
+from videorl.run.sinks import FanOut
 from videorl.types import TextAndImage, Video
 from videorl.weights import digest
 
@@ -239,12 +241,20 @@ def trained(recipe: LatentRewardRecipe, stops: object = lambda: False) -> bool:
 
 
 def test_training_learns_stops_resumes_and_saves(
-    labelled: Path, tiny_checkpoints: dict[str, Path], tmp_path: Path
+    labelled: Path,
+    tiny_checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    told = list[tuple[str, Any]]()
+    monkeypatch.setattr(
+        FanOut, "summary", lambda _, facts: told.append((facts["recipe"], facts["num_steps"]))
+    )
     whole = recipe_for(labelled, tiny_checkpoints, tmp_path / "whole")
     parts = recipe_for(labelled, tiny_checkpoints, tmp_path / "parts")
     assert trained(whole)
     assert not trained(parts, stop_after(2))
+    assert told == [(whole.name, 4)], "trackers know which trainings have ended"
     assert trained(parts)
     found: list[Mapping[str, Tensor]] = []
     for recipe in (whole, parts):

@@ -35,6 +35,8 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
         ("groups/no_pair_x", "videorl_groups_without_pair", "count", {"reason": "x"}),
         ("dpo/winner_error_change", "videorl_dpo_winner_error_change", "gauge", {}),
         ("my own/number-1", "videorl_my_own_number_1", "gauge", {}),
+        ("steps", "videorl_own_steps", "gauge", {}),
+        ("reward", "videorl_own_reward", "gauge", {}),
     ],
 )
 def test_a_name_becomes(name: str, metric: str, kind: str, tags: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import torch
 from torch import Tensor
 
 from tests.small_runs import small_recipe
+from videorl import one_process
 from videorl.config import Recipe
 from videorl.data.prompts import open_prompts
 from videorl.learning.build import build_learner
 from videorl.learning.engines.local import LocalEngine
+from videorl.learning.loop import Around
 from videorl.learning.prompts import PromptExamples
 from videorl.objectives.refl import ReFL
 from videorl.one_process import train_alone
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.rewards.differentiable import CombinedReward
 from videorl.run.folder import RunFolder, open_run
-from videorl.run.sinks import read_metrics
+from videorl.run.sinks import JsonlSink, read_metrics
 
 
 @pytest.fixture
@@ -62,7 +65,9 @@ def first_step(
     return dict(output.metrics), policy.weights()
 
 
-def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_learns_and_goes_on_where_it_was_stopped(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     is_finished, folder = work(recipe, 9)
     assert is_finished
     rows = read_metrics(folder.metrics)
@@ -79,7 +84,13 @@ def test_a_run_learns_and_goes_on_where_it_was_stopped(recipe: Recipe, tmp_path:
     assert any(folder.export.iterdir())
     recipe.run_dir = str(tmp_path / "stopped")
     assert not work(recipe, 3)[0]
+    beside = JsonlSink(tmp_path / "beside.jsonl")
+    for step in range(4):
+        beside.write(step, {"before": 1.0})
+    monkeypatch.setattr(one_process, "Around", partial(Around, also=[beside]))
     is_finished, again = work(recipe, 9)
+    kept = [row["step"] for row in read_metrics(tmp_path / "beside.jsonl") if "before" in row]
+    assert kept == [0, 1, 2], "other sinks learn too where it goes on"
     assert is_finished
     repeated = read_metrics(again.metrics)
     for name in ("learn/loss", "reward/motion_quality", "optimizer/grad_norm"):

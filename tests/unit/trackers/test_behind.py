@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.tracked import fixed_videos
-from videorl.run.sinks import FanOut, JsonlSink, read_metrics
+from videorl.run.sinks import FanOut, JsonlSink, fan_out, read_metrics
 from videorl.trackers import behind
 from videorl.trackers.behind import Behind
 from videorl.trackers.tracker import FixedVideo
@@ -85,6 +85,26 @@ def test_errors_are_counted_logged_ever_more_rarely_and_among_the_metrics(
     logged = [line for line in caplog.messages if "No space left" in line]
     assert len(logged) == 3, "the first, second and fourth"
     assert caplog.messages[-1] == "mlflow lacks 5 entries of this run"
+    beside = JsonlSink(tmp_path / "beside.jsonl")
+    fan_out([sinks, beside]).write(7, {})
+    assert read_metrics(tmp_path / "beside.jsonl") == [{"step": 7, "tracker/mlflow_lost": 5.0}]
+
+
+def test_trackers_that_hang_at_the_end_are_waited_for_together() -> None:
+    hang, hangs = threading.Event(), threading.Barrier(4)
+
+    def wait(kind: str, step: int) -> None:
+        hangs.wait(10)
+        hang.wait()
+
+    some = [Behind("wandb", lambda: Recorder(wait), {}, patience_s=1.0) for _ in range(3)]
+    sinks = FanOut([], some)
+    sinks.write(0, {"x": 1.0})
+    hangs.wait(10)
+    started = time.monotonic()
+    sinks.close()
+    assert 1.0 <= time.monotonic() - started < 2.5, "not three seconds"
+    hang.set()
 
 
 def test_a_tracker_that_hangs_costs_the_run_no_time_and_no_memory(

@@ -110,6 +110,25 @@ def test_without_a_login_all_is_kept_for_later(
     assert recorded(tmp_path)
 
 
+def test_nobody_is_asked_for_a_key_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread of the tracker would wait for the answer, and hold the terminal of the run."""
+    asked = list[object]()
+
+    def ask(*choices: object, **_: object) -> str:
+        asked.append(choices)
+        raise TimeoutError
+
+    monkeypatch.setattr("wandb.errors.term.can_use_terminput", lambda: True)
+    monkeypatch.setattr("wandb.util.prompt_choices", ask)
+    with caplog.at_level(logging.WARNING):
+        WandbTracker(tracked(tmp_path)).close()
+    assert not asked
+    assert "No API key configured" in caplog.text
+    assert recorded(tmp_path)
+
+
 def test_a_service_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
