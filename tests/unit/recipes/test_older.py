@@ -52,7 +52,7 @@ def test_settings_of_refl_move_into_the_objective(tmp_path: Path) -> None:
     assert load_recipe(str(path)).objective == ReFL(stop_from=0.5, enough=2.0)
     today = to_yaml(load_recipe("moving_shapes_refl"))
     changed = differences(path.read_text(), today, Recipe)
-    assert changed == ["objective.enough: 2.0 -> None", "objective.stop_from: 0.5 -> 0.75"]
+    assert changed == ["objective.enough: 2.0 -> unset", "objective.stop_from: 0.5 -> 0.75"]
 
 
 def test_a_changed_setting_that_had_no_effect_is_left_out_and_named(
