@@ -161,8 +161,11 @@ class CommandLog:
             self._changed.notify_all()
         if (late := self._clock.overdue(now)) is None:
             return
-        if not await _lives(self._processes.get(late.rank)):
-            self._clock.clear()  # its group has ended, and Ray Train starts another
+        is_alive = await _lives(self._processes.get(late.rank))
+        if self._clock.overdue(time.monotonic()) != late:
+            return  # it is done meanwhile, or another group has begun
+        if not is_alive:
+            self._clock.is_idle(late.rank)  # Ray Train ends its group, and starts another
             return
         logger.error("learner, %s; its processes are killed", late.says(now))
         async with self._changed:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -298,6 +299,30 @@ def test_what_a_dead_group_waited_for_is_no_work_of_the_next() -> None:
         assert await log.doing() is None, "there is no rank 1 that could be late"
 
     with_log()(story)
+
+
+def test_a_rank_that_is_done_while_it_is_asked_whether_it_lives_is_not_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[object] = []
+    monkeypatch.setattr("actors.learner.command_log.ray.kill", killed.append)
+    ready = SimpleNamespace(remote=lambda: asyncio.sleep(0.4))
+    process = SimpleNamespace(__ray_ready__=ready)
+
+    async def story(log: CommandLog) -> None:
+        ticket = await log.joined(0, 1, process)
+        await start(log)
+        await log.append(0, Step(0, ()))
+        await log.command(0, 0, ticket)
+        looking = asyncio.create_task(late(log))
+        await asyncio.sleep(0.2)
+        await log.answer(0, "output")
+        assert await is_waiting(log.command(1, 0, ticket))
+        await looking
+        assert await log.result(0) == "output"
+
+    with_log(max_failures=0, deadlines=QUICK)(story)
+    assert killed == []
 
 
 def test_a_checkpoint_that_hangs_is_answered_and_the_run_goes_on() -> None:
