@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+_ROUNDING = 1e-12
+"""Of a mean of shares, whose sum in floating point need not be the exact one."""
+
 
 def prompts_needed(
     difference: float, deviation: float, *, power: float = 0.8, confidence: float = 0.95
@@ -28,6 +31,13 @@ def prompts_needed(
         raise ValueError(f"expected a difference and a deviation, got {difference}, {deviation}")
     ratio = _quantiles(power, confidence) * deviation / abs(difference)
     return max(math.ceil(ratio**2), 2)
+
+
+def prompts_needed_if_any(difference: float, deviation: float) -> int | None:
+    """Return `prompts_needed`; None for a difference that is 0 but for rounding."""
+    if abs(difference) <= max(_ROUNDING, _ROUNDING * deviation):
+        return None
+    return prompts_needed(difference, deviation)
 
 
 def difference_seen(

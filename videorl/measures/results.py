@@ -13,7 +13,7 @@ from videorl.data.clips import Key
 from videorl.evaluation.statistics import Interval, paired_bootstrap
 from videorl.measures.folders import Folder
 from videorl.measures.measuring import Measured
-from videorl.measures.power import difference_seen, prompts_needed
+from videorl.measures.power import difference_seen, prompts_needed_if_any
 from videorl.measures.store import Values
 from videorl.measures.vbench import totals
 from videorl.measures.win_rates import WinRate
@@ -106,7 +106,7 @@ def _against(number: Number, first: Mapping[str, float], mine: Mapping[str, floa
     before, after = [first[unit] for unit in shared], [mine[unit] for unit in shared]
     difference = paired_bootstrap(before, after)
     deviation = float(np.std(np.subtract(after, before), ddof=1))
-    needed = prompts_needed(difference.mean, deviation) if difference.mean else None
+    needed = prompts_needed_if_any(difference.mean, deviation)
     seen = difference_seen(len(shared), deviation)
     return replace(number, difference=difference, seen=seen, needed=needed, num_prompts=len(shared))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from videorl.evaluation.statistics import Interval
 from videorl.evaluation.text_table import text_table
-from videorl.measures.power import prompts_needed
+from videorl.measures.power import prompts_needed_if_any
 from videorl.measures.results import SMALLER_IS_BETTER, Number, Report, Row
 from videorl.measures.win_rates import WinRate
 
@@ -132,7 +132,7 @@ def _win_cells(found: WinRate) -> tuple[str, ...]:
     distance = found.rate.mean - 0.5
     needed, rate = "–", f"{mean:.2f}"
     if found.num_prompts > 1:  # the interval of a single prompt would be a point
-        needed = str(prompts_needed(distance, found.deviation)) if distance else "–"
+        needed = str(prompts_needed_if_any(distance, found.deviation) or needed)
         rate += f" [{low:.1f}, {high:.1f}]"
     head = (found.model, found.dimension, found.label)
     return (*head, *shares, rate, str(found.num_prompts), needed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from videorl.measures.power import (
     difference_seen,
     prompts_needed,
     prompts_needed_for_win_rate,
+    prompts_needed_if_any,
     win_rate_seen,
 )
 
@@ -37,6 +40,13 @@ def test_simulated_win_rates_are_seen_that_often() -> None:
     count = prompts_needed_for_win_rate(0.6, power=0.9)
     wins = generator.binomial(count, 0.6, 4000) / count
     assert (np.abs(wins - 0.5) > 1.96 * 0.5 / np.sqrt(count)).mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_rounding_is_no_difference() -> None:
+    rate = math.nextafter(0.5, 1.0)
+    assert prompts_needed_if_any(rate - 0.5, 0.3) is None
+    assert prompts_needed_if_any(1e-300, 0.3) is None
+    assert prompts_needed_if_any(-0.1, 1.0) == prompts_needed(0.1, 1.0)
 
 
 def test_what_has_no_answer() -> None:
