@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from videorl.recipes.fingerprint import RunRecipe
 from videorl.reward_training.config import TrainingRecipe
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoint_writer import newest_after
@@ -81,6 +82,6 @@ def fit(
     return True
 
 
-def outcome(recipe: TrainingRecipe) -> dict[str, Any]:
+def outcome(recipe: RunRecipe) -> dict[str, Any]:
     """Return what trackers are told at the end; a run without it counts as stopped in MLflow."""
     return {"recipe": recipe.name, "num_steps": recipe.num_steps}

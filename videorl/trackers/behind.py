@@ -143,7 +143,7 @@ class Behind:
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception as error:  # whatever it is, the run goes on without
+        except BaseException as error:  # an exit too would end the thread unseen
             self._lose(f"{type(error).__name__}: {error}")
 
     def _count(self) -> int:

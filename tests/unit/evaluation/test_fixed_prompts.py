@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.small_runs import small_recipe
-from tests.unit.trackers.test_tensorboard import plugin_reader
+from tests.unit.trackers.test_tensorboard import later_tracker, plugin_reader
 from tests.unit.trackers.test_wandb import recorded, records
 from videorl import one_process
 from videorl.config import Recipe
@@ -304,7 +304,7 @@ def test_trackers_that_forget_a_resumed_step_are_told_its_videos_again(tmp_path:
     for step in (2, 4):
         first.videos(step, read_videos(tmp_path, step, prompts))
     first.close()
-    resumed, workers = TensorBoardTracker(directory), cast("Any", None)
+    resumed, workers = later_tracker(directory), cast("Any", None)
     resumed.truncate(4)
     fixed = FixedPrompts(
         tmp_path, prompts, 2, workers, workers, one_process.save_videos, resumed.videos, resumed=4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,21 @@ def test_trackers_that_hang_at_the_end_are_waited_for_together() -> None:
     sinks.close()
     assert 1.0 <= time.monotonic() - started < 2.5, "not three seconds"
     hang.set()
+
+
+def test_a_tracker_that_exits_does_not_end_its_thread(caplog: pytest.LogCaptureFixture) -> None:
+    def leave(kind: str, step: int) -> None:
+        if step == 0:
+            sys.exit(1)
+
+    tracker = Recorder(leave)
+    one = Behind("wandb", lambda: tracker, {})
+    for step in range(2):
+        one.write(step, {})
+    one.close()
+    assert [kind for kind, _ in tracker.told] == ["config", "metrics", "close"]
+    assert one.num_lost == 1
+    assert "SystemExit: 1" in caplog.text
 
 
 def test_a_tracker_that_hangs_costs_the_run_no_time_and_no_memory(
