@@ -228,7 +228,7 @@ def check_values(server: Prometheus, rows: MemorySink, began: float) -> None:
     assert of_level[0]["reward"] == "reward"
     stages = "sum by (run) (ray_videorl_stage_seconds_total)"
     ((_, start),) = server.query(f"ray_videorl_last_step_timestamp_seconds - on (run) {stages}")
-    assert start == pytest.approx(began, abs=1.0), "stages add up to the time since the start"
+    assert start == pytest.approx(began, abs=3.0), "stages add up to the time since the start"
     sampling = server.query("sum by (stage) (ray_videorl_work_seconds_total)")
     assert {labels["stage"] for labels, _ in sampling} == {"sample", "score"}
     reasons = server.query("sum by (reason) (ray_videorl_candidates_dropped_total)")
