@@ -221,17 +221,19 @@ def own_namespace() -> str:
 def check_values(server: Prometheus, rows: MemorySink, began: float) -> None:
     """Numbers are those of the record, and the stages of the driver add up to the wall time."""
     tags = {"run": "first"}
-    ((labels, value),) = server.query('ray_videorl_unseen{metric="dynamic_degree"}')
+    ((labels, value),) = server.query('ray_videorl_unseen{metric="dynamic_degree",run="first"}')
     assert labels.items() >= tags.items() and len(labels["run_id"]) == 8
     assert value in [row["unseen/dynamic_degree"] for row in rows.metrics]
     (of_level,) = server.query('ray_videorl_reward{dimension="level"}')
     assert of_level[0]["reward"] == "reward"
-    stages = "sum by (run) (ray_videorl_stage_seconds_total)"
+    # Counters of the runs of other tests stay in Ray's agent.
+    own = '{run="first"}'
+    stages = f"sum by (run) (ray_videorl_stage_seconds_total{own})"
     ((_, start),) = server.query(f"ray_videorl_last_step_timestamp_seconds - on (run) {stages}")
     assert start == pytest.approx(began, abs=3.0), "stages add up to the time since the start"
-    sampling = server.query("sum by (stage) (ray_videorl_work_seconds_total)")
+    sampling = server.query(f"sum by (stage) (ray_videorl_work_seconds_total{own})")
     assert {labels["stage"] for labels, _ in sampling} == {"sample", "score"}
-    reasons = server.query("sum by (reason) (ray_videorl_candidates_dropped_total)")
+    reasons = server.query(f"sum by (reason) (ray_videorl_candidates_dropped_total{own})")
     assert [labels["reason"] for labels, _ in reasons] == ["score_not_finite"]
 
 
