@@ -115,7 +115,7 @@ class RayMetricsSink:
     def _record(self, name: str, value: float) -> None:
         """Set a metric; one that Ray refuses is left out, as no run must end for its monitoring.
 
-        So it is with a number of an objective of one's own whose name is that of another metric.
+        So it is with a number of one's own that is named as a pool's metric, such as `pool_busy`.
         """
         try:
             self._try_record(name, value)
