@@ -1,10 +1,11 @@
 // Keys press the buttons that are on the page, so that keyboard and mouse go the same way.
 const videorlJudge = {
-  // Keys that came while the server had not yet shown what follows from the click before.
-  isWaiting: false,
+  // How often the server has yet to call `showCurrent`: once for the page, then once for each click.
+  awaited: 1,
+  // Keys that came meanwhile.
   queue: [],
   type(key) {
-    if (!this.isWaiting) this.press(key);
+    if (!this.awaited) this.press(key);
     else this.queue?.push(key);
   },
   press(key) {
@@ -14,16 +15,17 @@ const videorlJudge = {
   },
   click(selector) { document.querySelector(selector)?.click(); },
   clicked(button) {
-    this.isWaiting = true;
+    this.awaited += 1;
     // No key answers a pair that nobody has seen: those that come until it is shown are lost.
     if (button.matches('.save')) this.queue = null;
   },
-  // The server calls this when it has shown what a click has changed.
+  // The server calls this when it has shown the page, or what a click has changed.
   showCurrent() {
     document.querySelector('.question.current')?.scrollIntoView({block: 'nearest'});
-    this.isWaiting = false;
+    this.awaited = Math.max(this.awaited - 1, 0);
+    if (this.awaited) return;
     this.queue ??= [];
-    while (!this.isWaiting && this.queue?.length) this.press(this.queue.shift());
+    while (!this.awaited && this.queue?.length) this.press(this.queue.shift());
   },
   videos() { return [...document.querySelectorAll('.judge video')]; },
   // Refused where a pause comes before the first picture: nothing to tell anybody.
@@ -50,9 +52,12 @@ addEventListener('keydown', event => {
   if (!event.repeat) does();
 });
 // First of all, so that it is known however soon the next key comes. A disabled button has no clicks.
-addEventListener('click', ({target}) => {
-  const button = target.closest('.judge button');
-  if (button) videorlJudge.clicked(button);
+addEventListener('click', event => {
+  const button = event.target.closest('.judge button');
+  if (!button) return;
+  // A second click on what is being saved: the server answers only the first.
+  if (videorlJudge.queue === null) event.stopImmediatePropagation();
+  else videorlJudge.clicked(button);
 }, true);
 // After a click the focus goes back to the page: Enter then saves instead of clicking again.
 addEventListener('click', event => {

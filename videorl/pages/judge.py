@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -141,6 +141,8 @@ class Judging:
         self._buttons: dict[tuple[str, str], ui.button] = {}
         self._body = ui.column().classes("judge")
         self._next()
+        # After a lost connection, too: with it a click may have been lost.
+        self._body.client.on_connect(self._show_current)
 
     def _next(self) -> None:
         """Show the next pair, with what was chosen of it before the page was closed."""
@@ -177,17 +179,27 @@ class Judging:
             with ui.element("div").classes("question card") as row:
                 ui.label(question.about(pair.prompt)).classes("asked")
                 for choice in self._study.asks.choices:
-                    choose = partial(self._choose, number, choice.value)
+                    choose = partial(self._answer, self._choose, number, choice.value)
                     button = ui.button(f"{choice.key} {choice.text}", on_click=choose)
                     button.props(f"flat dense no-caps data-key={choice.key}").classes("choice")
                     self._buttons[question.name, choice.value] = button
             self._questions.append(row)
         with ui.row().classes("items-center"):
-            self._save = ui.button("save and go on", on_click=self._finish).classes("save")
-            ui.button("back", on_click=self._back).props("flat").classes("back")
+            self._save = ui.button("save and go on", on_click=partial(self._answer, self._finish))
+            self._save.classes("save")
+            ui.button("back", on_click=partial(self._answer, self._back)).props("flat").classes(
+                "back"
+            )
             keys = f"1–{len(self._study.asks.choices)} answer"
             text = f"{keys} · Backspace question before · Enter save · space pause · r replay"
             ui.label(text).classes("soft small")
+
+    def _answer(self, does: Callable[..., None], *about: object) -> None:
+        """Do what was clicked, and tell the page, which takes no key before."""
+        try:
+            does(*about)
+        finally:
+            self._show_current()
 
     def _choose(self, number: int, seen: str) -> None:
         if self._pair is None:
@@ -237,5 +249,7 @@ class Judging:
         for number, row in enumerate(self._questions):
             row.classes(**{"add" if number == self._current else "remove": "current"})
         self._save.set_enabled(len(self._choices) == len(self._questions))
-        # The keyboard waits for this. By its client, as the button that was clicked may be gone.
+
+    def _show_current(self) -> None:
+        # By the body's client, as the button that was clicked may be gone.
         self._body.client.run_javascript("videorlJudge.showCurrent()")

@@ -164,6 +164,25 @@ def test_keys_typed_fast_answer_one_question_each(tmp_path: Path) -> None:
 
 
 @needs_chromium
+def test_keys_typed_before_the_page_is_connected_answer_a_question_each(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    words = [*two_folders(tmp_path, 1), "--out", out, "--seed", "1"]
+    with judged(*words) as (url, _), opened_browser() as page:
+        page.add_init_script(
+            """new MutationObserver((_, observer) => {
+                if (!document.querySelector('.question.current')) return;
+                observer.disconnect();
+                for (const key of '123') document.body.dispatchEvent(
+                    new KeyboardEvent('keydown', {key, bubbles: true}));
+            }).observe(document, {childList: true, subtree: true});"""
+        )
+        page.goto(f"{url}?name=anna")
+        page.wait_for_selector(".question >> nth=2 >> .choice.chosen")
+    ((*_, seen),) = choices_in(out).values()
+    assert seen == {"VQ": "A", "MQ": "B", "TA": "same"}
+
+
+@needs_chromium
 @pytest.mark.slow
 def test_a_studys_answers_train_a_reward_that_the_next_run_uses(tmp_path: Path) -> None:
     policy = {"wan": save_tiny_wan(tmp_path / "wan")}
