@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,7 @@ from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
 from actors.store.media import save_videos
 from videorl.config import Recipe
+from videorl.data.pair_encoding import Part
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
 from videorl.data.prompts import open_prompts
@@ -37,6 +38,7 @@ from videorl.learning.stored_pairs import (
     PairStream,
     check_shape,
     encode_archive,
+    encode_here,
     probe_sampling,
 )
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
@@ -103,7 +105,7 @@ def _train(
     resources = resources_for(placement.learner, recipe.learner)
     is_offline = bool(recipe.offline.archive)
     if is_offline and has_videos(Path(recipe.offline.archive)):
-        _encode_archive(recipe, folder, placement.encoder)
+        encode_archive(recipe, folder, partial(_encode_parts, placement.encoder))
     load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
     encoder = RayEncoder(load, placement.encoder.options(), limits, run_name(recipe))
     places = Places(placement, {"encoder": encoder.pool})
@@ -155,12 +157,19 @@ def _from_pairs(
         return run_learner(recipe, folder, learner, pairs, should_stop, around)
 
 
-def _encode_archive(recipe: Recipe, folder: RunFolder, role: Role) -> None:
-    """Turn stored videos into latents with the resources of the text encoder, before it starts."""
-    encoding: Any = ray.remote(_encode_in_worker)
-    ray.get(encoding.options(**role.options()).remote(recipe, folder))
+def _encode_parts(role: Role, recipe: Recipe, parts: Sequence[Part]) -> Iterator[None]:
+    """Turn stored videos into latents before the text encoder starts, with what it needs for each.
+
+    As many parts at a time as the cluster has room for; a part whose worker died is tried again.
+    """
+    encoding: Any = ray.remote(_encode_part)
+    waiting = [encoding.options(**role.options()).remote(recipe, part) for part in parts]
+    while waiting:
+        (done,), waiting = ray.wait(waiting, num_returns=1)
+        yield ray.get(done)
 
 
-def _encode_in_worker(recipe: Recipe, folder: RunFolder) -> None:
+def _encode_part(recipe: Recipe, part: Part) -> None:
     # Ray does not hide the GPUs from a task that was given none: they belong to others.
-    encode_archive(recipe, folder, torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    list(encode_here(recipe, [part], device))

@@ -1,9 +1,10 @@
 """One rank of a group that runs the tiny learner on every ZeRO stage: a program for tests.
 
 Usage: `python -m tests.engine_ranks RANK WORLD_SIZE FOLDER [OTHER]`. Rank 0 writes
-`FOLDER/found.json`: stage -> metrics and digests of a rehearsed run of 4 steps, and digests of one
-that was restored after 2; and, given the folder of a group of another size, metrics of a run that
-goes on from that group's checkpoint of the next ZeRO stage.
+`FOLDER/found.json`: stage -> metrics and digests of a rehearsed run of 4 steps, and digests of runs
+that were restored after 2, from a checkpoint of rank 0 and from one in slices; and, given the
+folder of a group of another size, metrics of runs that go on from that group's two checkpoints of
+the next ZeRO stage.
 Other ranks write `apart-RANK.txt`, the error of a rehearsal in which they do not see what rank 0
 wrote. A process of its own, since ZeRO 3 patches PyTorch for good.
 """
@@ -39,12 +40,15 @@ def recipe_of(stage: int, videos: int = 4) -> Recipe:
     return recipe
 
 
-def learner_on(stage: int, folder: Path, videos: int = 1) -> tuple[Learner, Any]:
+def learner_on(
+    stage: int, folder: Path, videos: int = 1, *, sharded: bool = False
+) -> tuple[Learner, Any]:
     """Return a learner on DeepSpeed, and its policy."""
     from videorl.learning.engines.deepspeed import DeepSpeedEngine
 
     recipe = recipe_of(stage, videos)
     recipe.optimizer.fused = stage in (1, 3)
+    recipe.checkpoint.sharded = sharded
 
     def engine(module: torch.nn.Module) -> DeepSpeedEngine:
         # The base of an adapter: sharded, but neither published nor saved.
@@ -68,6 +72,15 @@ def count_gathered() -> list[int]:
     return counts
 
 
+def run_from(stage: int, folder: Path, videos: int = 1) -> tuple[list[Any], Any]:
+    """Restore what was saved after two steps, and take two more; return versions and metrics."""
+    learner, _ = learner_on(stage, folder, videos)
+    version, loop_state = learner.start()
+    outputs = run_steps(learner, 2, 4)
+    digests = [version.digest, *(output.version.digest for output in outputs)]
+    return [digests, [dict(output.metrics) for output in outputs]], loop_state
+
+
 def rehearse_apart(rank: int, folder: Path) -> None:
     """Rehearse a checkpoint in a folder of each rank's own, as on nodes without a shared disk."""
     learner, _ = learner_on(0, folder / f"apart-{rank}")
@@ -89,6 +102,11 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
     found: dict[str, Any] = {}
     rehearse_apart(rank, folder)
     for stage in STAGES:
+        in_slices, _ = learner_on(stage, folder / f"slices-{stage}", sharded=True)
+        in_slices.start()
+        in_slices.rehearse_checkpoint()
+        run_steps(in_slices, 0, 2)
+        in_slices.save({"step": 2}).result()
         learner, policy = learner_on(stage, folder / f"stage-{stage}")
         gathered = count_gathered()
         learner.start()
@@ -104,14 +122,13 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
             "gathered": max(gathered, default=0),
             "copies": len(learner.published(outputs[-1].version)),
         }
-        restored, _ = learner_on(stage, folder / f"stage-{stage}")
-        version, loop_state = restored.start()
-        again = run_steps(restored, 2, 4)
-        resized: list[dict[str, float]] = []
+        restored, loop_state = run_from(stage, folder / f"stage-{stage}")
+        from_slices, _ = run_from(stage, folder / f"slices-{stage}")
+        resized: list[Any] = []
         if other is not None:
-            resized_learner, _ = learner_on(stage, other / f"stage-{(stage + 1) % 4}", videos=4)
-            resized_learner.start()
-            resized = [dict(output.metrics) for output in run_steps(resized_learner, 2, 4)]
+            for kind in ("stage", "slices"):
+                found_there, _ = run_from(stage, other / f"{kind}-{(stage + 1) % 4}", videos=4)
+                resized.append(found_there[1])
         # Not a test's place, but the other ranks leave nothing else behind.
         assert (kept["copies"] > 0) == (rank == 0), kept
         if rank == 0:
@@ -119,7 +136,7 @@ def main(rank: int, world_size: int, folder: Path, other: Path | None = None) ->
             found[str(stage)] = {
                 "metrics": [dict(output.metrics) for output in outputs],
                 "digests": [output.version.digest for output in outputs],
-                "restored": [version.digest, *(output.version.digest for output in again)],
+                "restored": [restored[0], from_slices[0]],
                 "loop_state": loop_state,
                 "kept": kept,
                 "resized": resized,

@@ -62,6 +62,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size
     )
     recipe = recipe_of(folder / "wan", folder / "ranks")
+    recipe.checkpoint.sharded = True
     engine = partial(DeepSpeedEngine, config=recipe.optimizer, zero_stage=3, micro_batch_size=2)
 
     def built() -> tuple[Learner, Any]:

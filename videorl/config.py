@@ -110,6 +110,10 @@ class CheckpointConfig:
     empty = in the run folder."""
     timeout_s: float = 1800.0
     """A checkpoint that takes longer counts as not written: the one before stands."""
+    sharded: bool | str = "auto"
+    """Each rank writes the slices of weights and optimizer state that ZeRO gives it, instead of
+    rank 0 everything. `auto`: where more than 500 million weights are trained. Either kind is
+    restored on any number of ranks."""
 
 
 @dataclass

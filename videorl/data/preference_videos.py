@@ -1,39 +1,27 @@
-"""Preference pairs stored as video files: their table, and how they are encoded to latents once."""
+"""Preference pairs stored as video files: their table. `pair_encoding` turns them into latents."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from videorl.data.archive_tables import pack_latents
 from videorl.data.parquet_rows import parquet_rows
 from videorl.data.preferences import (
-    PREFERENCES,
     images_of,
     open_tables,
     parquet_files,
     usable_pairs,
 )
 from videorl.data.table_rows import BadRow, Columns, Row
-from videorl.data.video_io import read_video
-from videorl.errors import ArchiveError, VideoError
+from videorl.errors import ArchiveError
 from videorl.files.images import problem_of_image
 
 logger = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from videorl.types import Video
 
 VIDEO_PREFERENCES = pa.schema(
     [
@@ -128,60 +116,3 @@ def _problem(row: Row | BadRow, root: Path, number: int) -> str:
         if not os.path.isfile(path):  # False also for a name that is too long
             return f"names {name!r}, but there is no such file in {root}"
     return ""
-
-
-def write_latents(
-    pairs: Sequence[VideoPair], encode: Callable[[Video], Tensor], folder: Path
-) -> None:
-    """Encode every video once, into a folder that `read_preferences` reads; whole or not at all.
-
-    Pairs with a video that is damaged, or of another size than the policy makes, are left out and
-    logged.
-
-    Args:
-        pairs: From `read_video_pairs`.
-        encode: Video -> latents [C, T, H, W].
-        folder: Folder to write; replaced if it exists.
-
-    Raises:
-        ArchiveError: No pair can be used.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    problems: list[str] = []
-    schema = PREFERENCES
-    if any(pair.image for pair in pairs):
-        schema = schema.append(pa.field("image", pa.string()))
-    with pq.ParquetWriter(partial / "pairs.parquet", schema) as writer:
-        for pair in pairs:
-            try:
-                row = _encoded(pair, encode)
-            except VideoError as error:
-                problems.append(str(error))
-                logger.warning("a pair is left out: %s", error)
-            else:
-                writer.write_table(pa.Table.from_pylist([row], schema))
-    if len(problems) == len(pairs):
-        shutil.rmtree(partial)
-        raise ArchiveError(f"none of {len(pairs)} pairs can be used: {problems[0]}")
-    if problems:
-        logger.warning("%d of %d pairs are left out", len(problems), len(pairs))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-
-
-def _encoded(pair: VideoPair, encode: Callable[[Video], Tensor]) -> dict[str, object]:
-    """Return a row of `PREFERENCES`.
-
-    Raises:
-        VideoError: A video is damaged, or of another size.
-    """
-    row: dict[str, object] = {"prompt": pair.prompt, "image": pair.image}
-    for role, path in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        try:
-            packed = pack_latents(encode(read_video(path)))
-        except VideoError as error:
-            raise VideoError(f"{path}, the {role} video of {pair.prompt!r:.60}: {error}") from error
-        row |= {f"{role}_{name}": value for name, value in packed.items()}
-    return row

@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from videorl.errors import WeightMismatchError
-from videorl.futures import completed
 from videorl.learning.drift import MOST_NUMBERS, Drift
 from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step, learning_rate, whole_step
 from videorl.learning.items import micro_batches, planned_share
 from videorl.learning.method import Method, StepSettings
-from videorl.learning.rehearsing import rehearse_checkpoint, rehearse_step
+from videorl.learning.rehearsing import rehearse_step
+from videorl.learning.saving import Saving
 from videorl.learning.share import Groups
 from videorl.objectives.objective import EXAMPLES, NOT_FINITE, SKIPPED
 from videorl.policies.compiling import num_failures
@@ -66,6 +66,7 @@ class Learner:
         self._shares = Groups(engine, settings.ranks_per_example)
         self._settings = settings
         self._checkpoints = checkpoints
+        self._saving = Saving(checkpoints, engine, settings.sharded)
         self._fetch = fetch
         self._published: dict[WeightVersion, dict[str, Tensor]] = {}
         self._is_swapped = False  # since the last step, so that both roles have the same weights
@@ -78,7 +79,7 @@ class Learner:
         if (found := self._checkpoints.latest()) is None:
             return self._publish(0), None
         folder, state = found
-        self._engine.load_state(load_file(folder / "optimizer.safetensors"))
+        self._saving.restore(folder)
         with self._engine.gathered(self._policy.live("reference"), write=True) as is_whole:
             if is_whole:
                 self._policy.load_weights(load_file(folder / "reference.safetensors"), "reference")
@@ -154,20 +155,17 @@ class Learner:
         """Copy what a checkpoint of the newest version needs, and write it in the background.
 
         Returns:
-            Done when it is written, at once on ranks other than 0. It fails with an OSError if it
-            could not be (full disk, for instance); older checkpoints are untouched then.
+            Done when this rank's part is written, on rank 0 when all is. It fails with an OSError
+            if it could not be (full disk, for instance); older checkpoints are untouched then.
         """
-        tensors, state = self._contents(loop_state)
-        if self._engine.rank > 0:
-            return completed(lambda: None)
-        return self._writer.submit(self._checkpoints.write, self._newest().step, tensors, state)
+        write = self._saving.copied(self._newest().step, *self._contents(loop_state))
+        return self._writer.submit(write)
 
     def _contents(
         self, loop_state: Mapping[str, Any]
     ) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
-        """Return tensors and state of a checkpoint, whole on rank 0; every rank calls it."""
-        optimizer, reference = self._engine.state(), self._reference_weights()
-        tensors: dict[str, Mapping[str, Tensor]] = {"optimizer": optimizer, "reference": reference}
+        """Return tensors beside the optimizer's on rank 0, and the state; every rank calls it."""
+        tensors: dict[str, Mapping[str, Tensor]] = {"reference": self._reference_weights()}
         for version, weights in self._published.items():
             tensors[f"published-{version.step}"] = weights
         digests = {str(version.step): version.digest for version in self._published}
@@ -197,8 +195,8 @@ class Learner:
         return release()
 
     def rehearse_checkpoint(self) -> float:
-        """Write, read and remove a checkpoint; see `videorl.learning.rehearsing`."""
-        rehearse_checkpoint(self._checkpoints, self._engine, *self._contents({}))
+        """Write, read and remove a checkpoint; see `Saving.rehearse`."""
+        self._saving.rehearse(*self._contents({}))
         return release()
 
     def _update(self, step: int, examples: Sequence[Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ this).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,12 +20,14 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from videorl.config import Recipe, SamplingConfig
-from videorl.data.preference_videos import has_videos, read_video_pairs, write_latents
+from videorl.data.pair_encoding import PairEncoding, Part
+from videorl.data.preference_videos import has_videos, read_video_pairs
 from videorl.data.preferences import Preferences, read_preferences
 from videorl.errors import ArchiveError
 from videorl.learning.usable import Usable
 from videorl.policies import WITH_SOUND, load_family, load_policy, takes_images
 from videorl.run.folder import RunFolder
+from videorl.run.progress import progress
 from videorl.seeds import derive_seed
 from videorl.types import (
     BLANK,
@@ -210,13 +212,18 @@ def check_shape(preferences: Preferences, probe_BCTHW: Tensor) -> None:
         )
 
 
-def encode_archive(recipe: Recipe, folder: RunFolder, device: torch.device | None = None) -> None:
+def encode_archive(
+    recipe: Recipe,
+    folder: RunFolder,
+    encode_parts: Callable[[Recipe, Sequence[Part]], Iterable[object]] | None = None,
+) -> None:
     """Encode the videos of the recipe's archive with the policy's VAE, unless that is done.
 
     Args:
         recipe: The run.
         folder: Its folder, which has the latents then.
-        device: Where the VAE lies; None = the GPU if there is one.
+        encode_parts: Writes parts, perhaps several at once, and yields as each is written; None =
+            `encode_here`.
 
     Raises:
         ArchiveError: The table is unusable, or a video is damaged or of another size than
@@ -224,6 +231,19 @@ def encode_archive(recipe: Recipe, folder: RunFolder, device: torch.device | Non
     """
     if folder.latents.exists():
         return
-    pairs = read_video_pairs(Path(recipe.offline.archive))
+    encoding = PairEncoding(read_video_pairs(Path(recipe.offline.archive)), folder.latents)
+    parts = encoding.missing()
+    if parts:
+        with progress("parts of the archive encoded", len(parts)) as reach:
+            for done, _ in enumerate((encode_parts or encode_here)(recipe, parts), 1):
+                reach(done)
+    encoding.finish()
+
+
+def encode_here(
+    recipe: Recipe, parts: Sequence[Part], device: torch.device | None = None
+) -> Iterator[None]:
+    """Write parts in this process, with the VAE on a device; None = the GPU if there is one."""
     policy = load_policy(recipe.policy, recipe.sampling, parts=frozenset({"vae"}), device=device)
-    write_latents(pairs, policy.encode_video, folder.latents)
+    for part in parts:
+        yield part.write(policy.encode_video)

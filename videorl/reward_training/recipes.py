@@ -44,6 +44,7 @@ def training_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
     yield one_of("learner.context_parallel", recipe.learner.context_parallel, (1,))
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
+    yield one_of("checkpoint.sharded", recipe.checkpoint.sharded, ("auto", True, False))
     yield at_least("evaluation.interval", recipe.evaluation.interval, 0)
     yield from metrics_problems(recipe.metrics)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step, learning_rate
+from videorl.learning.saving import Saving
 from videorl.reward_training.config import TrainingRecipe
 from videorl.reward_training.task import RewardTask
 from videorl.run.checkpoints import CheckpointFolder
@@ -46,6 +46,7 @@ class RewardTrainer:
         self._engine = engine
         self._recipe = recipe
         self._checkpoints = checkpoints
+        self._saving = Saving(checkpoints, engine, recipe.checkpoint.sharded)
         self._step = 0
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
@@ -54,7 +55,7 @@ class RewardTrainer:
         if (found := self._checkpoints.latest()) is None:
             return None
         folder, state = found
-        self._engine.load_state(load_file(folder / "optimizer.safetensors"))
+        self._saving.restore(folder)
         self._step = int(state["step"])
         return state["loop"]
 
@@ -79,11 +80,7 @@ class RewardTrainer:
         Raises:
             OSError: It could not be written (full disk, for instance); older ones are untouched.
         """
-        optimizer = self._engine.state()
-        if self._engine.rank == 0:
-            self._checkpoints.write(
-                self._step, {"optimizer": optimizer}, {"loop": dict(loop_state)}
-            )
+        self._saving.copied(self._step, {}, {"loop": dict(loop_state)})()
 
     def export(self, folder: Path) -> None:
         """Write the model in its published layout."""

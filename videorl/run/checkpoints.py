@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,26 +106,72 @@ class CheckpointFolder:
             OSError: It could not be written (full disk, for instance); older ones are untouched.
         """
         try:
-            folder = self.begin(step)
-            with writing(folder):
-                for name, named in tensors.items():
-                    save_file(dict(named), folder / f"{name}.safetensors")
-            self.commit(step, state)
+            self.begin(step)
+            self.finish(step, tensors, state)
         except OSError:
             self.abandon(step)
             raise
 
+    def partial(self, step: int) -> Path:
+        """Return the folder that checkpoint `step` is written into, before it is complete."""
+        return self._name(step).with_suffix(".partial")
+
     def begin(self, step: int) -> Path:
         """Return an empty folder to write checkpoint `step` into."""
-        partial = self._name(step).with_suffix(".partial")
+        partial = self.partial(step)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        if self._remote:
+            self._remote.withdraw(self._name(step).name)
         return partial
 
-    def commit(self, step: int, state: Mapping[str, Any]) -> Path:
-        """Add `state` (JSON), make the folder durable under its final name and drop old ones."""
-        partial, final = self._name(step).with_suffix(".partial"), self._name(step)
-        content = {"format": _FORMAT, "step": step, "files": _sizes(partial), **state}
+    def add_part(self, step: int, *, is_whole: bool) -> dict[str, int]:
+        """Hand over what this process has written of checkpoint `step`; return its files' sizes.
+
+        Args:
+            step: Which.
+            is_whole: This process writes the rest, and hands over what it has with that.
+        """
+        if self._remote and not is_whole:
+            self._remote.add(self.partial(step), self._name(step).name)
+        return _sizes(self.partial(step))
+
+    def finish(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        parts: Sequence[Mapping[str, int]] = (),
+    ) -> Path:
+        """Add files (see `write`) to a checkpoint that was begun, and `commit` it."""
+        partial = self.partial(step)
+        with writing(partial):
+            for name, named in tensors.items():
+                save_file(dict(named), partial / f"{name}.safetensors")
+        return self.commit(step, state, parts)
+
+    def commit(
+        self, step: int, state: Mapping[str, Any], parts: Sequence[Mapping[str, int]] = ()
+    ) -> Path:
+        """Add `state` (JSON), make the folder durable under its final name and drop old ones.
+
+        Args:
+            step: Which.
+            state: What `latest` returns with the folder.
+            parts: What other processes have written: relative paths -> bytes.
+
+        Raises:
+            CheckpointError: A part is not seen here: the folder is not shared.
+        """
+        partial, final = self.partial(step), self._name(step)
+        files = {name: size for part in parts for name, size in part.items()}
+        here = _sizes(partial)
+        if not self._remote and (unseen := sorted(files.keys() - here)):
+            raise CheckpointError(
+                f"{partial} does not have {unseen[0]}, which another learner rank wrote: set "
+                "checkpoint.location, or run_dir, to a place that every learner rank reaches"
+            )
+        content = {"format": _FORMAT, "step": step, "files": files | here, **state}
         (partial / _STATE).write_text(json.dumps(content))
         for path in (*partial.rglob("*"), partial):
             _sync(path)
@@ -146,7 +192,7 @@ class CheckpointFolder:
 
     def abandon(self, step: int) -> None:
         """Remove what `begin` made, after a failed write."""
-        shutil.rmtree(self._name(step).with_suffix(".partial"), ignore_errors=True)
+        shutil.rmtree(self.partial(step), ignore_errors=True)
 
     def trial(self) -> CheckpointFolder:
         """Return a folder inside this one, for a checkpoint that is none of the run."""

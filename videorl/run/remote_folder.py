@@ -79,24 +79,30 @@ class RemoteFolder:
         Raises:
             CheckpointError: It could not be written.
         """
-        target = f"{self._root}/{folder.name}"
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        paths.sort(key=lambda path: path.name == self.LAST)
         try:
-            with self._reaching():
-                self._files.create_dir(target, recursive=True)
-                self._remove_last(target)
-                for path in paths:
-                    name = path.relative_to(folder).as_posix()
-                    self._files.create_dir(f"{target}/{name}".rpartition("/")[0], recursive=True)
-                    with (
-                        path.open("rb") as source,
-                        self._files.open_output_stream(f"{target}/{name}") as stream,
-                    ):
-                        shutil.copyfileobj(source, stream, 16 * 2**20)
+            self.withdraw(folder.name)
+            self.add(folder, folder.name)
         except CheckpointError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def withdraw(self, name: str) -> None:
+        """Make a folder incomplete, before any of its files is written."""
+        with self._reaching():
+            self._files.create_dir(f"{self._root}/{name}", recursive=True)
+            self._remove_last(f"{self._root}/{name}")
+
+    def add(self, folder: Path, name: str) -> None:
+        """Copy the files of a local folder into the folder `name`; other files there stay."""
+        target = f"{self._root}/{name}"
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        paths.sort(key=lambda path: path.name == self.LAST)
+        with self._reaching():
+            for path in paths:
+                to = f"{target}/{path.relative_to(folder).as_posix()}"
+                self._files.create_dir(to.rpartition("/")[0], recursive=True)
+                with path.open("rb") as source, self._files.open_output_stream(to) as stream:
+                    shutil.copyfileobj(source, stream, 16 * 2**20)
 
     def download(self, folder: Path) -> None:
         """Copy the remote folder of the same name to `folder`, unless it was written here."""

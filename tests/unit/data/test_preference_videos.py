@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import torch
 from tests.small_runs import small_recipe
 from tests.video_pairs import PROMPTS, save_table, save_video_pairs
 from videorl.config import Recipe
+from videorl.data.pair_encoding import PairEncoding
 from videorl.data.preference_videos import has_videos, read_video_pairs
 from videorl.data.preferences import read_preferences
 from videorl.data.video_io import read_video, write_mp4
@@ -44,13 +46,14 @@ def test_videos_are_encoded_once_and_learned_from(recipe: Recipe, archive: Path)
         losses = [row["learn/loss"] for row in read_metrics(folder.metrics)]
         assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
         assert len(losses) == 2
-        made = (folder.latents / "pairs.parquet").stat().st_mtime_ns
+        (file,) = folder.latents.iterdir()
+        made = file.stat().st_mtime_ns
         (archive / "0.mp4").unlink()
         encode_archive(recipe, folder)
-    assert (folder.latents / "pairs.parquet").stat().st_mtime_ns == made
+    assert file.stat().st_mtime_ns == made
     found = read_preferences(folder.latents)
     assert list(found.prompts) == PROMPTS
-    policy = load_policy(recipe.policy, recipe.sampling, parts=frozenset({"vae"}))
+    policy = vae_of(recipe)
     chosen, rejected = found.latents(1)
     assert torch.equal(chosen, policy.encode_video(read_video(archive / "1.mp4")))
     assert torch.equal(rejected, policy.encode_video(read_video(archive / "2.mp4")))
@@ -134,3 +137,40 @@ def test_videos_of_another_size_or_damaged_are_named(
     with pytest.raises(ArchiveError, match=r"none of 3 pairs can be used: .*0\.mp4, the chosen"):
         encode_archive(recipe, folder)
     assert not folder.latents.exists()
+
+
+def vae_of(recipe: Recipe) -> Any:
+    return load_policy(recipe.policy, recipe.sampling, parts=frozenset({"vae"}))
+
+
+def test_an_encoding_that_was_stopped_goes_on_and_gives_the_same(
+    recipe: Recipe, archive: Path, tmp_path: Path
+) -> None:
+    pairs, policy = read_video_pairs(archive), vae_of(recipe)
+    whole = PairEncoding(pairs, tmp_path / "whole")
+    for part in whole.missing():
+        part.write(policy.encode_video)
+    whole.finish()
+    first = PairEncoding(pairs, tmp_path / "parts", pairs_of_a_part=2).missing()
+    assert [len(part.pairs) for part in first] == [2, 1]
+    first[1].write(policy.encode_video)
+    with pytest.raises(KeyboardInterrupt):
+        first[0].write(Mock(side_effect=KeyboardInterrupt))
+    again = PairEncoding(pairs, tmp_path / "parts", pairs_of_a_part=2)
+    assert again.missing() == first[:1], "the other is there"
+    again.missing()[0].write(policy.encode_video)
+    again.finish()
+    found, expected = (read_preferences(tmp_path / name) for name in ("parts", "whole"))
+    assert list(found.prompts) == list(expected.prompts) == PROMPTS
+    for index in range(len(PROMPTS)):
+        for one, other in zip(found.latents(index), expected.latents(index), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_parts_of_other_pairs_are_not_taken_for_these(
+    recipe: Recipe, archive: Path, tmp_path: Path
+) -> None:
+    pairs, policy = read_video_pairs(archive), vae_of(recipe)
+    PairEncoding(pairs[:2], tmp_path / "parts").missing()[0].write(policy.encode_video)
+    encoding = PairEncoding(pairs, tmp_path / "parts")
+    assert len(encoding.missing()[0].pairs) == 3

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from videorl.config import OptimizerConfig
+from videorl.learning.engines.slices import Slice
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class Engine(Protocol):
@@ -17,6 +21,8 @@ class Engine(Protocol):
 
     rank: int
     world_size: int
+    num_cut: int
+    """Trained numbers, of whose state each rank has a slice; 0 = every rank has all of it."""
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
         """Accumulate gradients; `is_last` marks the last micro-batch of the step."""
@@ -56,6 +62,24 @@ class Engine(Protocol):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state` gave, in place, perhaps on another number of ranks."""
+        ...
+
+    def share(self) -> dict[str, Slice]:
+        """Return this rank's slices of `state`, as copies on the CPU; moments always.
+
+        Nothing is gathered. Where nothing is cut, every rank has all of it.
+        """
+        ...
+
+    def load_share(self, share: Mapping[str, Slice]) -> None:
+        """Restore slices of the places that `share` gives; every rank calls it."""
+        ...
+
+    def cpu_group(self) -> ProcessGroup | None:
+        """Return a group of all ranks that sends from the CPU, for a thread beside training.
+
+        Every rank calls it. None = there is one rank.
+        """
         ...
 
 

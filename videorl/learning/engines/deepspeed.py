@@ -10,11 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from videorl.config import OptimizerConfig
 from videorl.learning.engines import fill_gradients, is_fused
+from videorl.learning.engines.deepspeed_share import load_share, own_share
 from videorl.learning.engines.deepspeed_state import full_state, load_full_state
+from videorl.learning.engines.slices import Slice
 from videorl.learning.engines.whole import whole_on_first
+from videorl.learning.engines.whole_state import whole_share, whole_state
 
 
 def _prepare_cpu() -> None:
@@ -96,7 +100,10 @@ class DeepSpeedEngine:
             config={**self._config, "optimizer": _adamw(config)},
         )
         self._frozen: list[Any] = []
+        self._cpu_group: ProcessGroup | None = None
         self._device = self._parameters[0].device
+        sizes = [getattr(one, "ds_numel", one.numel()) for one in self._parameters]
+        self.num_cut = sum(sizes) if zero_stage > 0 else 0
         self.rank = torch.distributed.get_rank()
         self.world_size = torch.distributed.get_world_size()
 
@@ -173,3 +180,24 @@ class DeepSpeedEngine:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state` gave."""
         load_full_state(self._engine, self._named, state)
+
+    def share(self) -> dict[str, Slice]:
+        """Return this rank's slices; all of it at stage 0."""
+        if self._zero_stage == 0:
+            return whole_share(full_state(self._engine, self._named, on_all=True))
+        return own_share(self._engine, self._named)
+
+    def load_share(self, share: Mapping[str, Slice]) -> None:
+        """Restore them."""
+        if self._zero_stage == 0:
+            self.load_state(whole_state(share, self._named))
+        else:
+            load_share(self._engine, self._named, share)
+
+    def cpu_group(self) -> ProcessGroup | None:
+        """Return the group for a thread beside training, made at the first call."""
+        if self._cpu_group is None and self.world_size > 1:
+            group = torch.distributed.new_group(backend="gloo")
+            assert isinstance(group, ProcessGroup), "of all ranks, so of this one"
+            self._cpu_group = group
+        return self._cpu_group

@@ -2,8 +2,8 @@
 
 DeepSpeed's own checkpoints hold what each rank had, so that another number of ranks, or another
 stage, cannot read them. Whole tensors can be cut anew, need no pickle, and let one rank write.
-They pass through rank 0, which for adapters is little and for every weight of a large model is
-three float32 copies of it.
+They pass through rank 0, which for adapters is little. For every weight of a large model it is
+three float32 copies: `deepspeed_share` has each rank's slices instead.
 """
 
 from __future__ import annotations
@@ -14,29 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from videorl.learning.engines.whole_state import MOMENTS, moment_name
 
 
-def moment_name(parameter: str, moment: str) -> str:
-    """Return the name under which one of AdamW's moments of a parameter is kept."""
-    return f"{moment}/{parameter}"
-
-
-def full_state(engine: Any, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def full_state(
+    engine: Any, parameters: Mapping[str, Tensor], *, on_all: bool = False
+) -> dict[str, Tensor]:
     """Gather parameters, moments and step count on rank 0; the others help, and get nothing.
 
-    Moments are left out before the first update, when there are none.
+    Moments are left out before the first update, when there are none. With `on_all`, all get all.
     """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-    inner, is_sharded = _torch_optimizer(engine), engine.zero_optimization_stage() > 0
+    inner, is_sharded = torch_optimizer(engine), engine.zero_optimization_stage() > 0
     states = [state for state in inner.state.values() if "exp_avg" in state]
     found: dict[str, Tensor] = {"step": states[0]["step"].cpu() if states else torch.zeros(())}
-    is_first = torch.distributed.get_rank() == 0
+    keeps = on_all or torch.distributed.get_rank() == 0
 
     def keep(name: str, value: Tensor | None) -> None:
         assert value is not None, f"DeepSpeed knows no {name}"
-        if is_first:
+        if keeps:
             found[name] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
 
     for name, parameter in parameters.items():
@@ -48,7 +45,7 @@ def full_state(engine: Any, parameters: Mapping[str, Tensor]) -> dict[str, Tenso
                 else inner.state[parameter][moment]
             )
             keep(moment_name(name, moment), value)
-    return found if is_first else {}
+    return found if keeps else {}
 
 
 def load_full_state(
@@ -57,7 +54,7 @@ def load_full_state(
     """Cut what `full_state` gathered to this rank's share, in place."""
     has_moments = float(state["step"]) > 0
     if has_moments:
-        _create_moments(engine, state["step"])
+        create_moments(engine, state["step"])
     set_value = {0: _set_whole, 3: _set_partition}.get(
         engine.zero_optimization_stage(), _set_fragment
     )
@@ -67,14 +64,14 @@ def load_full_state(
             set_value(engine, parameter, state[moment_name(name, moment)], moment)
 
 
-def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:
+def torch_optimizer(engine: Any) -> torch.optim.Optimizer:
     """Return the PyTorch optimizer below ZeRO's."""
     return engine.optimizer.optimizer if engine.zero_optimization_stage() > 0 else engine.optimizer
 
 
-def _create_moments(engine: Any, step: Tensor) -> None:
+def create_moments(engine: Any, step: Tensor) -> None:
     """Make the moments that PyTorch would make at the first update."""
-    stage, inner = engine.zero_optimization_stage(), _torch_optimizer(engine)
+    stage, inner = engine.zero_optimization_stage(), torch_optimizer(engine)
     if stage == 3:
         held = engine.optimizer.fp32_partitioned_groups_flat
     elif stage > 0:
@@ -94,7 +91,7 @@ def _create_moments(engine: Any, step: Tensor) -> None:
 @torch.no_grad()
 def _set_whole(engine: Any, parameter: Tensor, value: Tensor, moment: str | None) -> None:
     """Copy where every rank holds everything (stage 0)."""
-    held = parameter if moment is None else _torch_optimizer(engine).state[parameter][moment]
+    held = parameter if moment is None else torch_optimizer(engine).state[parameter][moment]
     held.copy_(value)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from videorl.config import OptimizerConfig
 from videorl.learning.engines import fill_gradients, is_fused
-from videorl.learning.engines.deepspeed_state import MOMENTS, moment_name
+from videorl.learning.engines.slices import Slice
+from videorl.learning.engines.whole_state import MOMENTS, moment_name, whole_share, whole_state
 
 
 class LocalEngine:
@@ -18,6 +19,7 @@ class LocalEngine:
 
     rank = 0
     world_size = 1
+    num_cut = 0
 
     def __init__(self, module: torch.nn.Module, config: OptimizerConfig) -> None:
         """Hold the parameters of `module` that require gradients."""
@@ -107,3 +109,14 @@ class LocalEngine:
                         for moment in MOMENTS
                     },
                 }
+
+    def share(self) -> dict[str, Slice]:
+        """Return all of it, flattened."""
+        return whole_share(self.state())
+
+    def load_share(self, share: Mapping[str, Slice]) -> None:
+        """Restore it."""
+        self.load_state(whole_state(share, self._named))
+
+    def cpu_group(self) -> None:
+        """Return nothing: there is one rank."""

@@ -81,7 +81,7 @@ def test_the_numbers_are_those_of_plain_pytorch(stage: int, ran: Path, tmp_path:
 def test_a_restored_group_goes_on_bit_for_bit(stage: int, ran: Path) -> None:
     found = json.loads((ran / "found.json").read_text())[str(stage)]
     assert found["loop_state"] == {"step": 2}
-    assert found["restored"] == found["digests"][1:]
+    assert found["restored"] == [found["digests"][1:]] * 2, "from whole tensors and from slices"
     assert len(set(found["digests"])) == 4
 
 
@@ -91,10 +91,26 @@ def test_a_checkpoint_serves_another_number_of_ranks_and_another_stage(
     stage: int, group: str, request: pytest.FixtureRequest
 ) -> None:
     found = json.loads((request.getfixturevalue(group) / "found.json").read_text())[str(stage)]
-    assert len(found["resized"]) == 2
-    for one, expected in zip(found["resized"], found["metrics"][2:], strict=True):
+    assert [len(metrics) for metrics in found["resized"]] == [2, 2], "whole and in slices"
+    resized = [one for metrics in found["resized"] for one in metrics]
+    for one, expected in zip(resized, 2 * found["metrics"][2:], strict=True):
         for name in one.keys() - TIMES:
             assert one[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_each_rank_writes_its_own_slices_and_no_more(stage: int, two_ranks: Path) -> None:
+    whole = load_file(two_ranks / f"stage-{stage}/step-000002/optimizer.safetensors")
+    files = sorted((two_ranks / f"slices-{stage}/step-000002/optimizer").glob("*"))
+    assert len(files) == 2
+    shares = [load_file(file) for file in files]
+    size = sum(tensor.numel() for tensor in whole.values())
+    for share in shares:
+        assert 0.4 * size < sum(tensor.numel() for tensor in share.values()) < 0.6 * size
+    for name, tensor in whole.items():
+        parts = [share[name] for share in shares if name in share]
+        assert sum(part.numel() for part in parts) == tensor.numel(), name
+    assert not list(files[0].parent.parent.glob("optimizer.safetensors"))
 
 
 def test_a_rehearsal_on_two_ranks_leaves_nothing_behind(two_ranks: Path) -> None:
