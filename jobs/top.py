@@ -88,9 +88,10 @@ def _shown(run: Top) -> RenderableType:
         if seconds:
             listed = "  ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())
             parts.append(Text.assemble((f"{title}, per step  ", "bold"), listed))
-    if run.lost:
-        listed = "  ".join(f"{name} {count:.0f}" for name, count in run.lost.items())
-        parts.append(Text.assemble(("lost lately  ", "bold"), listed))
+    for title, counts in (("lost lately", run.lost), ("so far", run.lost_so_far)):
+        if counts:
+            listed = "  ".join(f"{name} {count:.0f}" for name, count in counts.items())
+            parts.append(Text.assemble((f"{title}  ", "bold"), listed))
     return Group(*parts)
 
 

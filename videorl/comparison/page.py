@@ -17,9 +17,13 @@ from videorl.report.verdicts import label
 from videorl.report.video_cells import TINY_PX, video_cell, width_px
 
 OWN_CSS = """
-td.run { text-align: left; color: var(--soft); }
+td.run, th.run { text-align: left; }
+td.run { color: var(--soft); white-space: normal; overflow-wrap: anywhere; min-width: 130px; }
+th { vertical-align: bottom; overflow-wrap: anywhere; }
 .curves img { width: 100%; border: 1px solid var(--rule); border-radius: 8px; display: block; }
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 14px; }
+.curves { display: grid;
+  grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 14px;
+}
 .sides.many { grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); }
 .videos.rows { grid-template-columns: 1fr; }
 """
@@ -68,11 +72,12 @@ def _scores(comparison: Comparison) -> str:
     rows = [_metric_rows(metric, comparison.runs, max(ends, default=0) or 1.0) for metric in scores]
     unseen = [metric for metric in comparison.metrics if metric.kind == "unseen"]
     if unseen:
-        rows.append('<tr class="group"><td colspan="7">unseen: measured, never optimised</td></tr>')
+        rows.append('<tr class="group"><td colspan="8">unseen: measured, never optimised</td></tr>')
     rows += [_metric_rows(metric, comparison.runs, None) for metric in unseen]
     heads = ("", "run", *SCORES)
     first = escape(comparison.runs[0].label)
-    head = "".join(f"<th>{name}</th>" for name in heads) + f"<th>less {first}, 95 % interval</th>"
+    named = "".join(f'<th class="{name}">{name}</th>' for name in heads)
+    head = f"{named}<th>less {first}, 95 % interval</th><th></th>"
     how = "unpaired where marked" if is_unpaired else "the same prompts and seeds"
     return (
         f"<h2>Held-out prompts</h2><p class='soft'>Means over prompts; differences: {how}.</p>"
@@ -95,7 +100,7 @@ def _metric_rows(metric: Metric, runs: Sequence[ComparedRun], reach: float | Non
         rows.append(
             f'<tr class="{"total" if metric.kind == "total" else ""}"><td>{escape(name)}</td>'
             f'<td class="run">{escape(run.label)}</td>{"".join(f"<td>{cell}</td>" for cell in own)}'
-            f'<td class="{tone}">{against} {bar}</td></tr>'
+            f'<td class="{tone}">{against}</td><td>{bar}</td></tr>'
         )
         name = ""
     return "".join(rows)

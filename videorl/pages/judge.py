@@ -110,9 +110,13 @@ def _ask_name() -> None:
         except ConfigError as error:
             ui.notify(str(error), type="warning")
 
-    with ui.row().classes("items-center"):
+    ui.label(
+        "You will see two videos of a text, and say which is better. Your name keeps your answers "
+        "apart from those of others, and lets you go on later."
+    ).classes("soft")
+    with ui.row().style("align-items: center"):
         field = ui.input("your name").on("keydown.enter", begin).props("autofocus")
-        ui.button("begin", on_click=begin)
+        ui.button("begin", on_click=begin).props("no-caps")
 
 
 class Judging:
@@ -184,12 +188,11 @@ class Judging:
                     button.props(f"flat dense no-caps data-key={choice.key}").classes("choice")
                     self._buttons[question.name, choice.value] = button
             self._questions.append(row)
-        with ui.row().classes("items-center"):
+        with ui.element("div").classes("controls"):
             self._save = ui.button("save and go on", on_click=partial(self._answer, self._finish))
-            self._save.classes("save")
-            ui.button("back", on_click=partial(self._answer, self._back)).props("flat").classes(
-                "back"
-            )
+            self._save.classes("save").props("no-caps")
+            back = ui.button("back", on_click=partial(self._answer, self._back))
+            back.props("flat no-caps").classes("back")
             keys = f"1–{len(self._study.asks.choices)} answer"
             text = f"{keys} · Backspace question before · Enter save · space pause · r replay"
             ui.label(text).classes("soft small")

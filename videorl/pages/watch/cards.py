@@ -157,7 +157,8 @@ def strip_rows(strips: list[Strip], files: str) -> str:
             f"seed {strip.seed}</span></th>{cells}</tr>"
         )
     return (
-        '<div class="scroll card"><table class="strips"><tr><th></th>'
+        '<div class="scroll card"><table class="strips" '
+        f'style="--frames: {len(strips[0].frames)}"><tr><th></th>'
         f"{steps}</tr>{''.join(rows)}</table></div>"
     )
 

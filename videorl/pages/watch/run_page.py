@@ -45,13 +45,13 @@ async def show_run(watched: WatchedRun, tab: str, back: str = "") -> None:
     try:
         state, settings = await asyncio.to_thread(_read, watched)
     except RunFolderError as error:
-        with layout(watched.root.name, back=back):
+        with layout(watched.name, back=back):
             ui.label(str(error)).classes("note")
         return
-    with layout(state.contents.name, back=back):
+    with layout(watched.name, back=back):
         page = RunPage(watched, state, settings, tab if tab in TABS else TABS[0])
         await page.open()
-    first_paint(state.contents.name, page.html())
+    first_paint(watched.name, page.html())
 
 
 def _read(watched: WatchedRun) -> tuple[RunState, dict[str, Any]]:
