@@ -19,7 +19,7 @@ from videorl.report.video_cells import TINY_PX, video_cell, width_px
 OWN_CSS = """
 td.run, th.run { text-align: left; }
 td.run { color: var(--soft); white-space: normal; overflow-wrap: anywhere; min-width: 130px; }
-th { vertical-align: bottom; overflow-wrap: anywhere; }
+th { vertical-align: bottom; overflow-wrap: anywhere; min-width: 64px; }
 .curves img { width: 100%; border: 1px solid var(--rule); border-radius: 8px; display: block; }
 .curves { display: grid;
   grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 14px;
@@ -74,10 +74,9 @@ def _scores(comparison: Comparison) -> str:
     if unseen:
         rows.append('<tr class="group"><td colspan="8">unseen: measured, never optimised</td></tr>')
     rows += [_metric_rows(metric, comparison.runs, None) for metric in unseen]
-    heads = ("", "run", *SCORES)
     first = escape(comparison.runs[0].label)
-    named = "".join(f'<th class="{name}">{name}</th>' for name in heads)
-    head = f"{named}<th>less {first}, 95 % interval</th><th></th>"
+    named = "".join(f"<th>{name}</th>" for name in SCORES)
+    head = f'<th></th><th class="run">run</th>{named}<th>less {first}, 95 % interval</th><th></th>'
     how = "unpaired where marked" if is_unpaired else "the same prompts and seeds"
     return (
         f"<h2>Held-out prompts</h2><p class='soft'>Means over prompts; differences: {how}.</p>"

@@ -228,7 +228,7 @@ def _pool_lines(pools: Mapping[str, Series]) -> list[dict[str, Any]]:
                 {
                     "type": "line",
                     "step": "end",
-                    "showSymbol": False,
+                    "symbol": "none",  # so that the legend shows the kind of line
                     "name": name,
                     "data": series,
                     "color": PALETTE[names.index(pool) % len(PALETTE)],

@@ -78,7 +78,9 @@ class RunPage:
         self._is_first = True
         # A name will do, as its docstring says.
         self._tabs = ui.tabs(value=tab, on_change=self._switch)  # pyright: ignore[reportArgumentType]
-        self._tabs.props("align=left dense no-caps inline-label").classes("run-tabs")
+        self._tabs.props(
+            "align=left dense no-caps inline-label outside-arrows mobile-arrows"
+        ).classes("run-tabs")
         with self._tabs:
             for name in TABS:
                 ui.tab(name)
@@ -202,7 +204,7 @@ class RunPage:
                 "ends, if its recipe has an evaluation."
             ).classes("soft")
             return
-        ui.html(_scores(contents), sanitize=False)
+        ui.html(_scores(contents), sanitize=False).classes("full-width")
         ui.html(_pairs(contents, self._watched), sanitize=False).classes("pairs")
 
     def _draw_settings(self) -> None:
