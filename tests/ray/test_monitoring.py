@@ -241,7 +241,7 @@ def check_values(server: Prometheus, rows: MemorySink, began: float) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_the_list_of_jobs_says_which_run_a_driver_makes() -> None:
     job = ray.get_runtime_context().get_job_id()
-    jobs: Any = list_jobs(ray.get_runtime_context().gcs_address)
+    jobs: Any = list_jobs(ray.get_runtime_context().gcs_address, detail=True)
     (found,) = [found for found in jobs if found.job_id == job]
     assert found.metadata["job_name"] == "of_tests"
     assert found.metadata["run"].endswith("runs/of_tests")
