@@ -14,12 +14,13 @@ from videorl.report.contents import VideoPair
 from videorl.report.plots import Line, line_plot
 from videorl.report.style import CSS, SCRIPT
 from videorl.report.verdicts import label
-from videorl.report.video_cells import TINY_PX, video_cell, width_px
+from videorl.report.video_cells import TINY_PX, clipped, video_cell, width_px
 
 OWN_CSS = """
 td.run, th.run { text-align: left; }
-td.run { color: var(--soft); white-space: normal; overflow-wrap: anywhere; min-width: 130px; }
+td.run { color: var(--soft); white-space: normal; overflow-wrap: anywhere; min-width: 170px; }
 th { vertical-align: bottom; overflow-wrap: anywhere; min-width: 64px; }
+th.than { min-width: 170px; }
 .curves img { width: 100%; border: 1px solid var(--rule); border-radius: 8px; display: block; }
 .curves { display: grid;
   grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 14px;
@@ -76,7 +77,7 @@ def _scores(comparison: Comparison) -> str:
     rows += [_metric_rows(metric, comparison.runs, None) for metric in unseen]
     first = escape(comparison.runs[0].label)
     named = "".join(f"<th>{name}</th>" for name in SCORES)
-    head = f'<th></th><th class="run">run</th>{named}<th>less {first}, 95 % interval</th><th></th>'
+    head = f'<th></th><th class="run">run</th>{named}<th class="than">less {first}, 95 % interval</th><th></th>'
     how = "unpaired where marked" if is_unpaired else "the same prompts and seeds"
     return (
         f"<h2>Held-out prompts</h2><p class='soft'>Means over prompts; differences: {how}.</p>"
@@ -142,7 +143,8 @@ def _video_row(
         for run, pair in zip(runs, pairs, strict=True)
     ]
     return (
-        f'<div class="pair"><p>{escape(key[0])}</p><div class="sides many">{"".join(cells)}</div>'
+        f'<div class="pair"><p>{escape(clipped(key[0]))}</p>'
+        f'<div class="sides many">{"".join(cells)}</div>'
         f"<small>seed {key[1]}</small></div>"
     )
 

@@ -23,11 +23,14 @@ from videorl.judging.assignment import Assignment
 from videorl.judging.questions import A, B, seen_as
 from videorl.judging.study import Study, StudyPair
 from videorl.pages.frame import address, build, layout
+from videorl.report.video_cells import clipped
 
 logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 _SIDES = {"left": A, "right": B}
+_QUOTED = 300
+"""Characters of a prompt that a question quotes at most: above it stands whole."""
 _UNKNOWN = (
     "This link has no token of the study, or an unknown one: ask whoever runs the study for your "
     "own link."
@@ -181,7 +184,7 @@ class Judging:
         self._questions, self._buttons = [], {}
         for number, question in enumerate(self._study.asks.questions):
             with ui.element("div").classes("question card") as row:
-                ui.label(question.about(pair.prompt)).classes("asked")
+                ui.label(question.about(clipped(pair.prompt, _QUOTED))).classes("asked")
                 for choice in self._study.asks.choices:
                     choose = partial(self._answer, self._choose, number, choice.value)
                     button = ui.button(f"{choice.key} {choice.text}", on_click=choose)

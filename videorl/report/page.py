@@ -19,7 +19,7 @@ from videorl.report.verdicts import (
     label,
     verdict_list,
 )
-from videorl.report.video_cells import TINY_PX, video_cell, width_px
+from videorl.report.video_cells import TINY_PX, clipped, video_cell, width_px
 from videorl.run.progress import duration
 from videorl.run.stages import stage_rows
 
@@ -195,7 +195,7 @@ def _pair(pair: VideoPair) -> str:
     if pair.before_score is not None and pair.after_score is not None:
         change = f" · {signed(pair.after_score - pair.before_score)}"
     return (
-        f'<div class="pair"><p>{escape(pair.prompt)}</p><div class="sides">'
+        f'<div class="pair"><p>{escape(clipped(pair.prompt))}</p><div class="sides">'
         f"{video_cell('before', pair.before, pair.before_score)}"
         f"{video_cell('after', pair.after, pair.after_score)}</div>"
         f"<small>seed {pair.seed}{change}</small></div>"

@@ -180,6 +180,12 @@ def base_options(title: str) -> dict[str, Any]:
     }
 
 
+def legend(*, lines: bool) -> dict[str, Any]:
+    """Return the options of a legend; that of lines shows their kind, without a symbol on it."""
+    shown = {"itemStyle": {"opacity": 0}, "itemWidth": 28} if lines else {}
+    return {"type": "scroll", "left": 130, "top": 0, "textStyle": {"color": SOFT}, **shown}
+
+
 def draw_timeline(run: RunContents) -> None:
     """Draw pool sizes and faults over the steps, with the swaps of the reference as lines."""
     found = timeline(run)
@@ -202,7 +208,8 @@ def draw_timeline(run: RunContents) -> None:
             ui.label(f"{title}: none so far.").classes("soft")
             continue
         options = base_options(title)
-        options["legend"] = {"type": "scroll", "left": 130, "top": 0, "textStyle": {"color": SOFT}}
+        names = [line["name"] for line in series]  # without the swaps, of which a sentence tells
+        options["legend"] = {**legend(lines=series is pools), "data": names}
         options["xAxis"] |= reach
         options["yAxis"] |= {"minInterval": 1, "min": 0}
         holder = {"type": "line", "name": "reference swapped", "data": [], "color": SOFT}
@@ -228,7 +235,7 @@ def _pool_lines(pools: Mapping[str, Series]) -> list[dict[str, Any]]:
                 {
                     "type": "line",
                     "step": "end",
-                    "symbol": "none",  # so that the legend shows the kind of line
+                    "showSymbol": False,
                     "name": name,
                     "data": series,
                     "color": PALETTE[names.index(pool) % len(PALETTE)],

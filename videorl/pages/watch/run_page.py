@@ -13,13 +13,14 @@ from nicegui import ui
 
 from videorl.errors import RunFolderError
 from videorl.pages.frame import address, first_paint, layout
-from videorl.pages.watch.cards import alert_cards, clipped, strip_rows, video
+from videorl.pages.watch.cards import alert_cards, strip_rows, video
 from videorl.pages.watch.curves import Curves, draw_timeline
 from videorl.pages.watch.gallery import Gallery
 from videorl.pages.watch.watched import WatchedRun
 from videorl.report.charts import fixed, signed
 from videorl.report.contents import RunContents
 from videorl.report.verdicts import evaluation_table
+from videorl.report.video_cells import clipped
 from videorl.run.progress import duration
 from videorl.watch.alerts import Alert, alerts
 from videorl.watch.fixed_prompts import read_strips

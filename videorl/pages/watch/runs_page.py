@@ -12,9 +12,9 @@ from nicegui import ui
 
 from videorl.files.content import bytes_in_words
 from videorl.pages.frame import address, first_paint, layout
-from videorl.pages.watch.cards import clipped
-from videorl.pages.watch.curves import PALETTE, SOFT, base_options
+from videorl.pages.watch.curves import PALETTE, base_options, legend
 from videorl.report.charts import fixed
+from videorl.report.video_cells import clipped
 from videorl.run.overview import RunOverview
 from videorl.watch.all_runs import METRIC, RunsReader
 
@@ -94,5 +94,5 @@ def _overlay(curves: Mapping[str, list[tuple[int, float | None]]]) -> dict[str, 
         {"type": "line", "name": name, "data": series, "showSymbol": False, "sampling": "lttb"}
         for name, series in curves.items()
     ]
-    legend = {"type": "scroll", "left": 130, "top": 0, "textStyle": {"color": SOFT}}
-    return {**base_options(METRIC), "color": list(PALETTE), "legend": legend, "series": lines}
+    shared = {**base_options(METRIC), "color": list(PALETTE), "legend": legend(lines=True)}
+    return {**shared, "series": lines}
