@@ -74,7 +74,7 @@ def connect(
         num_cpus: Logical CPUs of a new cluster, at the least. Stages take turns on a small
             machine, so there may be more of them than cores.
         object_store_bytes: Size of a new cluster's object store.
-        metadata: What Ray's list of jobs shows of this driver, beside what it was submitted with.
+        metadata: What Ray's list of jobs shows of this driver, if it was not submitted.
 
     Raises:
         ResourceError: The cluster does not answer, or a new one cannot be started here.

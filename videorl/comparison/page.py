@@ -77,7 +77,8 @@ def _scores(comparison: Comparison) -> str:
     rows += [_metric_rows(metric, comparison.runs, None) for metric in unseen]
     first = escape(comparison.runs[0].label)
     named = "".join(f"<th>{name}</th>" for name in SCORES)
-    head = f'<th></th><th class="run">run</th>{named}<th class="than">less {first}, 95 % interval</th><th></th>'
+    than = f'<th class="than">less {first}, 95 % interval</th><th></th>'
+    head = f'<th></th><th class="run">run</th>{named}{than}'
     how = "unpaired where marked" if is_unpaired else "the same prompts and seeds"
     return (
         f"<h2>Held-out prompts</h2><p class='soft'>Means over prompts; differences: {how}.</p>"
