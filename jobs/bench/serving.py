@@ -5,11 +5,10 @@
 
 Both ways do the same work, one after the other: the direct one in this process, the served one for
 `--clients` at once on a server that this starts, scores also with several clips in a request. A
-direct score decodes an mp4 file and calls the
-model; a direct video is sampled, decoded and encoded. Stand-ins for large reward models, which
-only wait `--waits-s` for every clip, show from which cost per clip on HTTP is hidden by a model on
-a GPU. Below each ratio is the processor time of an item, part by part: unlike rates, it says the
-same on a machine that does other work.
+direct score decodes an mp4 file and calls the model; a direct video is sampled, decoded and
+encoded. Stand-ins for large reward models, which only wait `--waits-s` for every clip, show from
+which cost per clip on HTTP is hidden by a model on a GPU. Below each ratio is the processor time of
+an item, part by part: unlike rates, it says the same on a machine that does other work.
 """
 
 from __future__ import annotations
