@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from videorl.errors import ResourceError, UnreachableError
@@ -63,6 +64,7 @@ def connect(
     *,
     num_cpus: float = 0,
     object_store_bytes: int = _LOCAL_OBJECT_STORE_BYTES,
+    metadata: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
     """Be connected to Ray inside the `with` block.
 
@@ -72,13 +74,18 @@ def connect(
         num_cpus: Logical CPUs of a new cluster, at the least. Stages take turns on a small
             machine, so there may be more of them than cores.
         object_store_bytes: Size of a new cluster's object store.
+        metadata: What Ray's list of jobs shows of this driver, if it was not submitted.
 
     Raises:
         ResourceError: The cluster does not answer, or a new one cannot be started here.
     """
     prepare_environment()
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.WARNING}
+    options: dict[str, Any] = {
+        "log_to_driver": True,
+        "logging_level": logging.WARNING,
+        "job_config": JobConfig(metadata=dict(metadata or {})),
+    }
     if address == "local":
         options |= {
             "num_cpus": max(os.cpu_count() or 1, int(num_cpus + 0.999)),

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import ray
 
+from videorl import __version__
 from videorl.recipes.fingerprint import RunRecipe
+from videorl.run.run_id import read_run_id
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -22,6 +24,16 @@ _given: Counter[str] = Counter()
 def run_name(recipe: RunRecipe) -> str:
     """Return the name that people know a run by: that of its folder."""
     return Path(recipe.run_dir).absolute().name
+
+
+def job_metadata(root: Path) -> dict[str, str]:
+    """Return what Ray's list of jobs shows of the driver of a run: its folder, name, id, version.
+
+    Args:
+        root: The run folder.
+    """
+    facts = {"job_name": root.name, "run": str(root.absolute()), "run_id": read_run_id(root)}
+    return {**facts, "videorl": __version__}
 
 
 def named(options: Mapping[str, Any], run: str, role: str) -> dict[str, Any]:

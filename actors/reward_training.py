@@ -8,6 +8,7 @@ from actors.cluster import connect
 from actors.learner.rank_group import resources_for
 from actors.learner.reward_rank import RayRewardTrainer
 from actors.monitoring.sink import ray_metrics
+from actors.naming import job_metadata
 from actors.placement import check_feasible, live_nodes, place_learner
 from actors.pool.places import Places
 from videorl.reward_training.config import RewardRecipe
@@ -21,7 +22,8 @@ from videorl.run.stopping import stop_on_signal
 def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -> bool:
     """Train, or go on with, one recipe; return whether it reached its last step."""
     learner = recipe.learner
-    with connect(address, num_cpus=learner.num_workers * learner.num_cpus):
+    num_cpus = learner.num_workers * learner.num_cpus
+    with connect(address, num_cpus=num_cpus, metadata=job_metadata(folder.root)):
         nodes = live_nodes()
         placement = place_learner(learner, nodes)
         check_feasible(placement, nodes, can_grow=False)

@@ -6,6 +6,7 @@ from importlib import import_module
 from threading import Thread
 
 from actors.cluster import connect
+from actors.naming import job_metadata
 from actors.placement import live_nodes
 from videorl.config import Recipe
 from videorl.data.prompts import check_sources
@@ -42,7 +43,8 @@ def run(
     stages.begin("starting Ray" if address is None else "connecting to Ray")
     # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
     store_bytes = object_store_bytes(recipe, free_memory_bytes())
-    with connect(address, object_store_bytes=store_bytes), stop_on_signal() as should_stop:
+    connected = connect(address, object_store_bytes=store_bytes, metadata=job_metadata(folder.root))
+    with connected, stop_on_signal() as should_stop:
         from actors.compute_type import computing_devices, learner_memory_gib
         from actors.learner_run import run_learner_only
         from actors.online_run import run_online

@@ -9,11 +9,11 @@ finished or killed. Exit code 0 = clean, 1 = contradictions were found.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+from jobs.results import add_json, results
 
 CONTRADICTED = 1
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the ledger and every contradiction."""
     parser = command.new_parser("videorl audit", __doc__)
     parser.add_argument("run", type=Path, help="a run folder; nothing in it is changed")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json(parser)
     text = "read every file that the run rests on, even where its size and times are the same"
     parser.add_argument("--full", action="store_true", help=text)
     options = parser.parse_args(argv)
@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.audit import audit, format_audit
     from videorl.run.folder import RunFolder
 
-    found = audit(RunFolder(options.run.absolute()), fresh=options.full)
-    print(json.dumps(found.to_dict(), indent=2) if options.json else format_audit(found))
+    with results(options) as show:
+        found = audit(RunFolder(options.run.absolute()), fresh=options.full)
+        show(found.to_dict(), format_audit(found))
     return 0 if found.is_clean else CONTRADICTED
 
 

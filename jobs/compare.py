@@ -10,12 +10,12 @@ no other; nothing is written into the run folders.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+from jobs.results import add_json, results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
     command.add_option(parser, "--out", Path("comparison.html"), "the page")
     command.add_option(parser, "--videos", 8, "prompts whose videos the page shows, at most")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_json(parser)
     options = parser.parse_args(argv)
     if options.videos < 0:
         parser.error(f"--videos must be 0 or more, got {options.videos}")
@@ -35,9 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.comparison.runs import read_runs
     from videorl.files import write_text
 
-    found = compare(read_runs(options.runs))
-    write_text(options.out, page(found, options.videos))
-    print(json.dumps(found.to_dict(), indent=2) if options.json else format_comparison(found))
+    with results(options) as show:
+        found = compare(read_runs(options.runs))
+        write_text(options.out, page(found, options.videos))
+        show(found.to_dict(), format_comparison(found))
     print(f"page: {options.out}", file=sys.stderr)
     return 0
 

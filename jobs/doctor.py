@@ -12,6 +12,8 @@ but small configuration files is downloaded. Exit code 1 = something is broken.
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import logging
 import os
 import platform
@@ -24,6 +26,7 @@ from pathlib import Path
 
 from jobs import command
 from jobs.recipe_checks import CHECKS, Finding, models_of, pin_and_check
+from jobs.results import add_json, results
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 """The tested versions; only a checkout has the file, an installed wheel does not."""
@@ -42,7 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_option(parser, "--address", default, text)
     parser.add_argument("--recipe", help="check what this recipe needs too")
     command.add_overrides(parser, "settings of the recipe to change")
+    add_json(parser)
     options = parser.parse_intermixed_args(argv)
+    if options.overrides and not options.recipe:
+        parser.error("settings belong to a recipe: give --recipe")
+    with results(options) as print_result:
+        findings = _findings(options)
+        if options.json:
+            print_result([dataclasses.asdict(finding) for finding in findings], "")
+        else:
+            show(findings)
+    return int(any(finding.status == "broken" for finding in findings))
+
+
+def _findings(options: argparse.Namespace) -> list[Finding]:
     address = options.address
     findings = [
         check_python(),
@@ -56,10 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if options.recipe:
         findings += check_recipe(options.recipe, options.overrides, address)
-    elif options.overrides:
-        parser.error("settings belong to a recipe: give --recipe")
-    show(findings)
-    return int(any(finding.status == "broken" for finding in findings))
+    return findings
 
 
 def check_recipe(name: str, overrides: Sequence[str], address: str) -> list[Finding]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.errors import RunFolderError
 
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_overrides(parser, "settings to change, such as those of `evaluation`")
     parser.add_argument("--out", type=Path, help="write the summary as JSON to this file")
     command.add_address(parser)
+    add_json(parser)
     options = parser.parse_intermixed_args(argv)
     if options.out is not None:
         command.output_file(options.out)
@@ -45,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.run.stopping import stop_on_signal
 
     # In this order: connecting replaces the handler of SIGTERM by one that exits at once.
-    with connect(options.address), stop_on_signal() as should_stop:
-        summary = evaluate(recipe, folder, should_stop)
-    if summary is None:
-        return command.stopped()
-    print(format_summary(summary))
+    with results(options) as show:
+        with connect(options.address), stop_on_signal() as should_stop:
+            summary = evaluate(recipe, folder, should_stop)
+        if summary is None:
+            return command.stopped()
+        show(summary.to_dict(), format_summary(summary))
     if options.out is not None:
         write_json(options.out, summary.to_dict())
     return 0

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import Show, add_json, results
 from videorl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_option(parser, "--out", Path("evaluation"), "folder of the results")
     command.add_option(parser, "--batch-size", 8, "videos that a worker gets at once")
     command.add_address(parser)
+    add_json(parser)
     return parser
 
 
@@ -78,10 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.batch_size < 1:
         parser.error(f"--batch-size must be >= 1, got {options.batch_size}")
     command.start_logging()
-    return _sanity(options) if options.sanity else _benchmark(options)
+    with results(options) as show:
+        return _sanity(options, show) if options.sanity else _benchmark(options, show)
 
 
-def _benchmark(options: argparse.Namespace) -> int:
+def _benchmark(options: argparse.Namespace, show: Show) -> int:
     """Compare reward models with what people said."""
     from videorl.data.benchmarks import find_benchmark_clips, read_benchmark
     from videorl.data.score_reading import read_scores
@@ -104,7 +107,7 @@ def _benchmark(options: argparse.Namespace) -> int:
         if not _score(find_benchmark_clips(benchmark), reward, path, options):
             return command.stopped()
         scored.append(read_scores(path))
-    _report(benchmark, scored, mapping, out)
+    _report(benchmark, scored, mapping, out, show)
     return 0
 
 
@@ -126,7 +129,7 @@ def _rewards(options: argparse.Namespace) -> list[RewardConfig]:
     return [command.located(reward) for reward in rewards]
 
 
-def _sanity(options: argparse.Namespace) -> int:
+def _sanity(options: argparse.Namespace, show: Show) -> int:
     """Score clips as they are and spoiled; say what each model sees of it."""
     from videorl.data.clips import find_clips
     from videorl.data.score_reading import read_scores
@@ -145,9 +148,8 @@ def _sanity(options: argparse.Namespace) -> int:
             return command.stopped()
         mapping = MAPPINGS["videogen_rewardbench"].get(reward.name, {})
         found += findings(clips.keys, read_scores(path), mapping)
-    print(format_findings(found))
     write_json(out / "sanity.json", to_json(found))
-    print(out / "sanity.json")
+    show(to_json(found), f"{format_findings(found)}\n{out / 'sanity.json'}")
     return 0
 
 
@@ -172,6 +174,7 @@ def _report(
     scored: Sequence[ScoredClips],
     mapping: Mapping[str, tuple[str, ...]],
     out: Path,
+    show: Show,
 ) -> None:
     """Print and write the agreement of every model; `mapping` is what `--map` asked for."""
     import pyarrow as pa
@@ -187,11 +190,11 @@ def _report(
         agreements, judged = reward_benchmark.evaluate_model(benchmark, clips, dimensions)
         found += agreements
         rows += judged
-    print(reward_benchmark.format_agreements(benchmark, found))
     write_json(out / f"{benchmark.name}.json", reward_benchmark.to_json(benchmark, found))
     judgements = out / f"{benchmark.name}.parquet"
     pq.write_table(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows]), judgements)
-    print(judgements)
+    text = f"{reward_benchmark.format_agreements(benchmark, found)}\n{judgements}"
+    show(reward_benchmark.to_json(benchmark, found), text)
 
 
 if __name__ == "__main__":

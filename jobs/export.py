@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.errors import CheckpointError, ConfigError, RunFolderError
 from videorl.policies.adapter_names import FORMATS
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", required=True, choices=FORMATS, help="the layout to write")
     text = "the file; an older one is replaced (default: NAME.FORMAT.safetensors, here)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    add_json(parser)
     options = parser.parse_args(argv)
     adapter, name = _find(options.source.absolute())
     out = options.out or Path(f"{name}.{options.format}.safetensors")
@@ -47,17 +49,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for file in files:
         command.output_file(file)
-    for file, source in files.items():
-        _print(file, write_adapter(source, file, options.format))
+    with results(options) as show:
+        written = [
+            _facts(file, write_adapter(source, file, options.format))
+            for file, source in files.items()
+        ]
+        show(written, "\n".join(map(_line, written)))
     return 0
 
 
-def _print(out: Path, layers: Mapping[str, LayerAdapter]) -> None:
-    ranks = sorted({layer.rank for layer in layers.values()})
-    alphas = sorted({f"{layer.scale * layer.rank:g}" for layer in layers.values()})
-    print(
-        f"{out}: {len(layers)} layers, rank {', '.join(map(str, ranks))}, alpha {', '.join(alphas)}"
-    )
+def _facts(out: Path, layers: Mapping[str, LayerAdapter]) -> dict[str, Any]:
+    return {
+        "file": str(out),
+        "layers": len(layers),
+        "ranks": sorted({layer.rank for layer in layers.values()}),
+        "alphas": sorted({layer.scale * layer.rank for layer in layers.values()}),
+    }
+
+
+def _line(facts: Mapping[str, Any]) -> str:
+    ranks = ", ".join(map(str, facts["ranks"]))
+    alphas = ", ".join(f"{alpha:g}" for alpha in facts["alphas"])
+    return f"{facts['file']}: {facts['layers']} layers, rank {ranks}, alpha {alphas}"
 
 
 def _find(source: Path) -> tuple[Path, str]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import Show, add_json, results
 from videorl.errors import ConfigError
 from videorl.recipes.kinds import FOLDERS
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "hub id of a policy; may be repeated"
     parser.add_argument("--policy", action="append", default=[], metavar="ID", help=text)
     command.add_models(parser, "--reward")
+    add_json(parser)
     return parser
 
 
@@ -47,26 +49,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (options.recipe or options.policy or options.reward):
         raise ConfigError("give a recipe, --policy ID or --reward NAME[=PATH]")
 
+    with results(options) as show:
+        _fetch(_downloads(options), show)
+    return 0
+
+
+def _fetch(found: Sequence[Download], show: Show) -> None:
+    """Download; what comes and has come is printed meanwhile, and for programs at the end."""
     from videorl.files import hub
     from videorl.files.content import bytes_in_words
 
-    found = _downloads(options)
     for each in found:
         here, missing = (bytes_in_words(size) for size in (each.bytes_here, each.bytes_missing))
         print(f"{each.key}: {each.name}: {here} here, {missing} to download", flush=True)
     if not found:
-        print("nothing to fetch: everything that was named is on this machine")
-        return 0
+        show([], "nothing to fetch: everything that was named is on this machine")
+        return
+    fetched: list[dict[str, object]] = []
     for each in found:
         folder = hub.download(each.name, each.files, each.key)
         hub.remember(each.asked, folder.name)
         print(f"{each.key}: {folder}", flush=True)
+        sizes = {"bytes_here": each.bytes_here, "bytes_downloaded": each.bytes_missing}
+        fetched.append({"key": each.key, "id": str(each.name), "folder": str(folder), **sizes})
     settings = " ".join(f"{each.key}={each.name}" for each in found)
-    print(
+    show(
+        fetched,
         "On other nodes: run the same command, or copy the cache (HF_HOME) there; then set "
-        f"HF_HUB_OFFLINE=1. These commits, whatever is pushed later: {settings}"
+        f"HF_HUB_OFFLINE=1. These commits, whatever is pushed later: {settings}",
     )
-    return 0
 
 
 def _downloads(options: argparse.Namespace) -> list[Download]:

@@ -12,7 +12,6 @@ next pair is shown. `labels.csv` of a study is what `videorl train_reward` reads
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from os.path import abspath
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.errors import ConfigError
 from videorl.settings.extras import needing
 
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     any_study.add_argument("--annotators", nargs="+", default=[], metavar="NAME", help=text)
     text = "print agreement and strengths, and write report.md and report.json; no page"
     any_study.add_argument("--report", action="store_true", help=text)
-    any_study.add_argument("--json", action="store_true", help="as --report, as JSON")
+    add_json(any_study, "as --report, as JSON")
     text = "add the annotations of Label Studio's JSON export; no page"
     any_study.add_argument("--from-label-studio", type=Path, metavar="FILE", help=text)
     text = "write tasks and answers for Label Studio, and its configuration as .xml; no page"
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.to_label_studio:
         _export(options.to_label_studio, folder, study)
     if options.report or options.json:
-        _report(folder, study, as_json=options.json)
+        _report(folder, study, options)
     if not (options.report or options.json or options.from_label_studio or options.to_label_studio):
         _serve(folder, study, options)
     return 0
@@ -174,18 +174,19 @@ def _export(path: Path, folder: Path, study: Study) -> None:
     print(f"tasks: {path}; labelling interface: {path.with_suffix('.xml')}")
 
 
-def _report(folder: Path, study: Study, *, as_json: bool) -> None:
+def _report(folder: Path, study: Study, options: argparse.Namespace) -> None:
     import dataclasses
 
     from videorl.files import write_json, write_text
     from videorl.judging.answers import complete_answers
     from videorl.judging.results import results_of, text_of
 
-    results = results_of(study, complete_answers(folder, study))
-    content, text = dataclasses.asdict(results), text_of(results)
+    found = results_of(study, complete_answers(folder, study))
+    content, text = dataclasses.asdict(found), text_of(found)
     write_json(folder / "report.json", content)
     write_text(folder / "report.md", text)
-    print(json.dumps(content, indent=2) if as_json else text, end="\n" if as_json else "")
+    with results(options) as show:
+        show(content, text.rstrip("\n"))
 
 
 def _serve(folder: Path, study: Study, options: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.errors import CheckpointError, ConfigError
 from videorl.measures.vbench import QUALITY
 
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "cut all clips to the shortest, smallest and slowest"
     parser.add_argument("--resample", action="store_true", help=text)
     command.add_option(parser, "--out", Path("measured"), "folder of the results")
+    add_json(parser)
     return parser
 
 
@@ -92,15 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.measures.tables import format_latex, format_markdown, format_text, to_json
 
     out = command.output_folder(command.lasting(options.out))
-    try:
-        report, is_whole = _report(options, out)
-    except KeyboardInterrupt:
-        return command.stopped(out)
-    print(format_text(report))
-    write_json(out / "measured.json", to_json(report))
-    write_text(out / "measured.md", format_markdown(report))
-    write_text(out / "measured.tex", format_latex(report))
-    print(out / "measured.json")
+    with results(options) as show:
+        try:
+            report, is_whole = _report(options, out)
+        except KeyboardInterrupt:
+            return command.stopped(out)
+        write_json(out / "measured.json", to_json(report))
+        write_text(out / "measured.md", format_markdown(report))
+        write_text(out / "measured.tex", format_latex(report))
+        show(to_json(report), f"{format_text(report)}\n{out / 'measured.json'}")
     return 0 if is_whole else NOT_ALL
 
 

@@ -10,10 +10,10 @@ docs/planning.md has the formulas. Exit code 1 if the recipe does not fit the ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.errors import ConfigError
 from videorl.planning.cards import DEFAULT, find_card
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--memory-gb", type=float, help="GiB of a card, instead of the table's")
     text = "dense bfloat16 TFLOPS of a card, instead of the table's"
     parser.add_argument("--tflops", type=float, help=text)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     options = parser.parse_intermixed_args(argv)
     card = find_card(options.gpu, options.memory_gb, options.tflops)
     if options.gpus is not None and options.gpus < 1:
@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.planning.text import as_text
     from videorl.recipes.reading import load_recipe
 
-    plan = make_plan(load_recipe(options.recipe, options.overrides), card, options.gpus)
-    print(json.dumps(plan.as_json(), indent=2) if options.json else as_text(plan))
+    with results(options) as show:
+        plan = make_plan(load_recipe(options.recipe, options.overrides), card, options.gpus)
+        show(plan.as_json(), as_text(plan))
     return DOES_NOT_FIT if plan.problems() else 0
 
 

@@ -11,10 +11,11 @@ or one of its bases), or `override`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.recipes.kinds import FOLDERS, headline, shipped
 
 if TYPE_CHECKING:
@@ -33,15 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=FOLDERS,
         help="recipes of this command alone; needed where two commands have one of the same name",
     )
+    add_json(parser)
     options = parser.parse_intermixed_args(argv)
-    if options.recipe is None:
-        print(listing(options.command))
-        return 0
+    with results(options) as show:
+        if options.recipe is None:
+            known = entries(options.command)
+            show(known, listing(known))
+            return 0
 
-    from videorl.recipes.explained import explained, find_any
+        from videorl.files import parse_yaml
+        from videorl.recipes.explained import explained, find_any
 
-    wanted = [kind for kind in kinds() if options.command in (None, kind.command)]
-    print(explained(*find_any(wanted, options.recipe), options.overrides))
+        wanted = [kind for kind in kinds() if options.command in (None, kind.command)]
+        text = explained(*find_any(wanted, options.recipe), options.overrides)
+        show(parse_yaml(text), text)
     return 0
 
 
@@ -61,16 +67,30 @@ def kinds() -> list[Kind]:
     ]
 
 
-def listing(command: str | None) -> str:
+def entries(command: str | None) -> list[dict[str, str]]:
     """Return, for each shipped recipe, its command, what it is, and how far it was verified."""
-    entries: list[str] = []
+    found: list[dict[str, str]] = []
     for reader in FOLDERS if command is None else (command,):
         for path in shipped(reader):
             description, verified = headline(path)
-            entries.append(
-                f"videorl {reader} {path.stem}\n    {description}\n    Verified: {verified}"
+            found.append(
+                {
+                    "command": reader,
+                    "recipe": path.stem,
+                    "description": description,
+                    "verified": verified,
+                }
             )
-    return "\n".join(entries)
+    return found
+
+
+def listing(known: Sequence[Mapping[str, str]]) -> str:
+    """Return what `entries` found as text."""
+    return "\n".join(
+        f"videorl {one['command']} {one['recipe']}\n    {one['description']}\n"
+        f"    Verified: {one['verified']}"
+        for one in known
+    )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ Nothing is written.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.errors import RunFolderError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("videorl runs", __doc__)
     text = "folder of run folders, or one run (default: runs)"
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
-    parser.add_argument("--json", action="store_true", help="print a JSON list instead")
+    add_json(parser)
     options = parser.parse_args(argv)
 
     from videorl.run.overview import overviews, run_folders
@@ -39,22 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.folder.is_dir():
         raise RunFolderError(f"there is no folder {options.folder}; name the folder of your runs")
     found = overviews(run_folders(options.folder))
-    if options.json:
-        print(json.dumps([dataclasses.asdict(run) for run in found], indent=2))
-        return 0
-    if not found:
-        print(f"no run in {options.folder}: `videorl train RECIPE` makes one")
-        return 0
-    rows = [_COLUMNS, *(_row(run, options.folder) for run in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    for row in rows:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        )
-    for run in found:
-        if run.problem:
-            print(f"{_name(run, options.folder)}: {run.problem}")
+    with results(options) as show:
+        show([dataclasses.asdict(run) for run in found], _listed(found, options.folder))
     return 0
+
+
+def _listed(found: Sequence[RunOverview], folder: Path) -> str:
+    """Return the table, and what is wrong below it."""
+    if not found:
+        return f"no run in {folder}: `videorl train RECIPE` makes one"
+    rows = [_COLUMNS, *(_row(run, folder) for run in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = (
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    problems = (f"{_name(run, folder)}: {run.problem}" for run in found if run.problem)
+    return "\n".join([*lines, *problems])
 
 
 def _name(run: RunOverview, root: Path) -> str:

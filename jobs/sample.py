@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import Show, add_json, results
 from videorl.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "where guidance's factor, t/(1-t) for Wan, is cut off near noise (default: 10)"
     parser.add_argument("--max-factor", type=float, help=text)
+    add_json(parser)
     text = "settings of the recipe to change; comes last"
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help=text)
     return parser
@@ -86,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     pin_settings(policy_settings(recipe), {})  # a wrong id is an error before anything is loaded
     is_guided = bool(options.guide)
     weights = parse_weights(options.guide, read_config(options.latent_reward)) if is_guided else {}
-    _sample(recipe, weights, [row.prompt(0).condition for row in rows], options)
+    with results(options) as show:
+        _sample(recipe, weights, [row.prompt(0).condition for row in rows], options, show)
     return 0
 
 
@@ -124,7 +127,11 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _sample(
-    recipe: Recipe, weights: dict[str, float], prompts: list[Condition], options: argparse.Namespace
+    recipe: Recipe,
+    weights: dict[str, float],
+    prompts: list[Condition],
+    options: argparse.Namespace,
+    show: Show,
 ) -> None:
     """Write the videos of all prompts.
 
@@ -133,6 +140,7 @@ def _sample(
         weights: Of the latent reward's dimensions; empty = without guidance.
         prompts: Texts, perhaps with pictures; those that cannot be encoded are logged and left out.
         options: Of the command.
+        show: Prints the result.
 
     Raises:
         PromptError: No prompt can be encoded.
@@ -144,6 +152,7 @@ def _sample(
     from videorl.policies import load_policy
     from videorl.policies.checkpoints import PARTS
     from videorl.policies.pipeline_policy import PipelinePolicy
+    from videorl.run.progress import progress
     from videorl.sampling.videos import sample_videos
 
     reward = None
@@ -166,15 +175,23 @@ def _sample(
         sampler=sampler,
         on_refused=refused.append,
     )
-    for number, (prompt, of_prompt) in enumerate(zip(prompts, videos, strict=True)):
-        for index, video in enumerate(of_prompt):
-            path = options.out / f"{number:03d}-{index:02d}.mp4"
-            write_mp4(path, video)
-            print(f"{path}  {prompt if isinstance(prompt, str) else prompt.text}")
-        if not of_prompt:
-            logger.warning("left out: %s", refused[-1])
+    written: list[dict[str, str]] = []
+    with progress("prompts", len(prompts)) as reach:
+        for number, (prompt, of_prompt) in enumerate(zip(prompts, videos, strict=True)):
+            text = prompt if isinstance(prompt, str) else prompt.text
+            for index, video in enumerate(of_prompt):
+                path = options.out / f"{number:03d}-{index:02d}.mp4"
+                write_mp4(path, video)
+                written.append({"file": str(path), "prompt": text})
+                if not options.json:
+                    print(f"{path}  {text}", flush=True)
+            if not of_prompt:
+                logger.warning("left out: %s", refused[-1])
+            reach(number + 1)
     if len(refused) == len(prompts):
         raise refused[-1]
+    if options.json:
+        show(written, "")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,17 @@ when its driver is restarted, unless that is with other sizes in its recipe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import add_json, results
 from videorl.errors import ConfigError, RunFolderError
+
+if TYPE_CHECKING:
+    from videorl.run.pool_sizes import PoolState
 
 _PATIENCE_S = 15.0
 """How long to wait for the driver, which writes its pools' states every second."""
@@ -29,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--min", type=int, help="workers kept even when idle; default: unchanged")
     parser.add_argument("--max", type=int, help="workers started on demand; default: unchanged")
+    add_json(parser)
     options = parser.parse_args(argv)
 
     from videorl.run.folder import RunFolder
@@ -47,13 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             size.max_workers if options.max is None else options.max,
         )
         states = resize(folder, options.pool, new, _PATIENCE_S)
-    print(f"{'pool':<20}{'min':>5}{'max':>5}{'ready':>7}{'starting':>10}{'busy':>6}{'queued':>8}")
-    for name, state in states.items():
-        print(
-            f"{name:<20}{state.size.min_workers:>5}{state.size.max_workers:>5}"
-            f"{state.workers:>7}{state.starting:>10}{state.busy:>6}{state.queued:>8}"
-        )
+    with results(options) as show:
+        show({name: dataclasses.asdict(state) for name, state in states.items()}, _table(states))
     return 0
+
+
+def _table(states: Mapping[str, PoolState]) -> str:
+    head = f"{'pool':<20}{'min':>5}{'max':>5}{'ready':>7}{'starting':>10}{'busy':>6}{'queued':>8}"
+    rows = (
+        f"{name:<20}{state.size.min_workers:>5}{state.size.max_workers:>5}"
+        f"{state.workers:>7}{state.starting:>10}{state.busy:>6}{state.queued:>8}"
+        for name, state in states.items()
+    )
+    return "\n".join([head, *rows])
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs import command
+from jobs.results import add_json, results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_option(parser, "--out", Path("scores.parquet"), "Parquet file of scores")
     command.add_option(parser, "--batch-size", 8, "videos that a worker gets at once")
     command.add_address(parser)
+    add_json(parser)
     return parser
 
 
@@ -59,21 +61,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = command.output_file(command.lasting(options.out))
     from actors.scoring import score_missing
 
-    with open_scores(out, rewards) as table:
+    with results(options) as show, open_scores(out, rewards) as table:
         table.forget_changed(source)
         table.refuse(source.refused)
         num_before = len(table.scored.intersection(source.keys))
         finished = num_before == len(source.keys) or score_missing(
             source, rewards, table, options.batch_size, options.address
         )
-        num_scored = _report(table.merge([*source.keys, *source.refused]), out, num_before)
+        found = _facts(table.merge([*source.keys, *source.refused]), out, num_before)
+        show(found, _told(found))
     if not finished:
         return command.stopped()
-    return 0 if num_scored else NOTHING_SCORED
+    return 0 if found["num_scored"] else NOTHING_SCORED
 
 
-def _report(table: pa.Table, out: Path, num_before: int) -> int:
-    """Print counts, means and the first errors; return the number of videos with a score."""
+def _facts(table: pa.Table, out: Path, num_before: int) -> dict[str, Any]:
+    """Return counts and means; the first errors are printed on standard error."""
     from videorl.data.score_rows import dimension_names
 
     errors = table["error"].drop_null().to_pylist()
@@ -81,16 +84,27 @@ def _report(table: pa.Table, out: Path, num_before: int) -> int:
         print(error, file=sys.stderr)
     if len(errors) > _SHOWN_ERRORS:
         print(f"... and {len(errors) - _SHOWN_ERRORS} more in column `error`", file=sys.stderr)
-    num_scored = len(table) - len(errors)
-    print(
-        f"{num_scored} of {len(table)} videos have scores ({num_before} had them before), "
-        f"{len(errors)} could not be scored"
+    columns = {
+        name: table[name].drop_null().to_pylist() for name in ("total", *dimension_names(table))
+    }
+    return {
+        "file": str(out),
+        "num_videos": len(table),
+        "num_scored": len(table) - len(errors),
+        "num_scored_before": num_before,
+        "num_failed": len(errors),
+        "means": {name: fmean(values) for name, values in columns.items() if values},
+    }
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    """Return the same for people."""
+    counts = (
+        f"{found['num_scored']} of {found['num_videos']} videos have scores "
+        f"({found['num_scored_before']} had them before), {found['num_failed']} could not be scored"
     )
-    for name in ("total", *dimension_names(table)):
-        if values := table[name].drop_null().to_pylist():
-            print(f"  {name:<40} mean {fmean(values):+.4f}")
-    print(out)
-    return num_scored
+    means = (f"  {name:<40} mean {mean:+.4f}" for name, mean in found["means"].items())
+    return "\n".join([counts, *means, found["file"]])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Without a terminal, such as in a pipe, it prints once.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
+from jobs.results import add_json, as_strict_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("videorl top", __doc__)
     parser.add_argument("run", type=Path, help="a run folder")
     parser.add_argument("--once", action="store_true", help="print once and leave")
-    parser.add_argument("--json", action="store_true", help="print a JSON object once and leave")
+    add_json(parser)
     command.add_option(parser, "--interval", 2.0, "seconds between two looks, at least 0.1")
     options = parser.parse_args(argv)
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     reader = RunReader(options.run.absolute())
     if options.json:
-        print(json.dumps(_look(reader).to_json(), indent=2))
+        print(as_strict_json(_look(reader).to_json()))
         return 0
     console = Console()
     if options.once or not sys.stdout.isatty():
@@ -88,9 +88,10 @@ def _shown(run: Top) -> RenderableType:
         if seconds:
             listed = "  ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())
             parts.append(Text.assemble((f"{title}, per step  ", "bold"), listed))
-    if run.lost:
-        listed = "  ".join(f"{name} {count:.0f}" for name, count in run.lost.items())
-        parts.append(Text.assemble(("lost lately  ", "bold"), listed))
+    for title, counts in (("lost lately", run.lost), ("so far", run.lost_so_far)):
+        if counts:
+            listed = "  ".join(f"{name} {count:.0f}" for name, count in counts.items())
+            parts.append(Text.assemble((f"{title}  ", "bold"), listed))
     return Group(*parts)
 
 

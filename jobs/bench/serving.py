@@ -4,11 +4,11 @@
     python -m jobs.bench.serving --recipe my_recipe.yaml --reward video_reward --clients 8
 
 Both ways do the same work, one after the other: the direct one in this process, the served one for
-`--clients` at once on a server that this starts. A direct score decodes an mp4 file and calls the
-model; a direct video is sampled, decoded and encoded. Stand-ins for large reward models, which
-only wait `--waits-s` for every clip, show from which cost per clip on HTTP is hidden by a model on
-a GPU. Below each ratio is the processor time of an item, part by part: unlike rates, it says the
-same on a machine that does other work.
+`--clients` at once on a server that this starts, scores also with several clips in a request. A
+direct score decodes an mp4 file and calls the model; a direct video is sampled, decoded and
+encoded. Stand-ins for large reward models, which only wait `--waits-s` for every clip, show from
+which cost per clip on HTTP is hidden by a model on a GPU. Below each ratio is the processor time of
+an item, part by part: unlike rates, it says the same on a machine that does other work.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import command
 from jobs.bench.measuring import add_json, keep_priority, show, write_json
+from videorl.serving.limits import MAX_UPLOADS
 
 if TYPE_CHECKING:
     from videorl.config import Recipe, RewardConfig
@@ -102,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             direct[reward.key] = _direct_scores(reward, path, options.scores)
         with _server(recipe, rewards, Path(folder, "served")) as url:
             served = _served(url, content, [reward.key for reward in rewards], options)
+    for reward in rewards:
+        direct[_together(reward.key)] = direct[reward.key]
     found = {name: _compared(direct[name], served[name]) for name in direct}
     for name, numbers in found.items():
         show(numbers, name if name == "videos" else f"scores of {name}")
@@ -121,8 +124,14 @@ def _compared(direct: Measured, served: Measured) -> dict[str, float]:
     }
 
 
-def _rate(count: int, work: Callable[[int], object], clients: int = 1) -> Measured:
-    """Measure how often per second `work` is done, after once as a warm-up."""
+def _together(model: str) -> str:
+    return f"{model}, {MAX_UPLOADS} in a request"
+
+
+def _rate(
+    count: int, work: Callable[[int], object], clients: int = 1, *, items: int = 1
+) -> Measured:
+    """Measure how many items a second are done, `items` by each call, after one as a warm-up."""
     from jobs.bench.processor_time import by_part
 
     with ThreadPoolExecutor(clients) as threads:
@@ -132,8 +141,9 @@ def _rate(count: int, work: Callable[[int], object], clients: int = 1) -> Measur
         for _ in threads.map(work, range(1, count + 1)):
             pass
         seconds, after = time.perf_counter() - started, by_part()
-    parts = {part: 1000 * (after[part] - before[part]) / count for part in after}
-    return Measured(count / seconds, parts)
+    done = count * items
+    parts = {part: 1000 * (after[part] - before[part]) / done for part in after}
+    return Measured(done / seconds, parts)
 
 
 def _direct_videos(recipe: Recipe, count: int) -> tuple[Measured, bytes]:
@@ -193,16 +203,24 @@ def _served(
             fields = {"prompt": PROMPT, "seed": seed}
             client.post("/v1/videos/sync", json=fields).raise_for_status()
 
-        def score(model: str) -> Callable[[int], object]:
+        def score(model: str, count: int = 1) -> Callable[[int], object]:
             def work(_: int) -> None:
-                data, files = {"prompt": PROMPT, "models": model}, {"video": content}
-                client.post("/v1/rewards", data=data, files=files).raise_for_status()
+                data = {"prompt": PROMPT, "models": model}
+                files = [("video", ("clip.mp4", content))] * count
+                answer = client.post("/v1/rewards", data=data, files=files).raise_for_status()
+                assert "error" not in answer.text, answer.text
 
             return work
 
         found = {"videos": _rate(options.videos, video, options.clients)}
         for model in models:
             found[model] = _rate(options.scores, score(model), options.clients)
+            found[_together(model)] = _rate(
+                -(-options.scores // MAX_UPLOADS),
+                score(model, MAX_UPLOADS),
+                options.clients,
+                items=MAX_UPLOADS,
+            )
         return found
 
 

@@ -16,11 +16,12 @@ def cluster() -> Iterator[None]:
     import os
 
     from actors.cluster import connect
+    from actors.naming import job_metadata
 
     os.environ["PYTHONPATH"] = str(ROOT)
     # Ray's metrics, of which a test waits for several.
     os.environ.setdefault("RAY_metrics_report_interval_ms", "3000")
-    with connect("local", num_cpus=8):
+    with connect("local", num_cpus=8, metadata=job_metadata(ROOT / "runs/of_tests")):
         yield
 
 

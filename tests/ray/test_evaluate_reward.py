@@ -68,8 +68,13 @@ def test_a_benchmark_is_scored_once_and_judged(
     clips = ["--sanity", str(tmp_path / "data/videos"), "--out", str(tmp_path / "sanity")]
     for number, text in enumerate(TEXTS):
         (tmp_path / f"data/videos/{number}.txt").write_text(text)
-    assert evaluate_reward.main([*clips, "--model", "moving_shapes", "rewards.0.num_cpus=0.5"]) == 0
+    asked = [*clips, "--model", "moving_shapes", "rewards.0.num_cpus=0.5"]
+    assert evaluate_reward.main([*asked, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert re.search(r"videos: (\d+)/\1  .*(/s|s each), all done", printed.err)
+    assert evaluate_reward.main(asked) == 0
     assert "moving_shapes  TA  text_alignment" in capsys.readouterr().out
+    assert json.loads(printed.out) == json.loads((tmp_path / "sanity/sanity.json").read_text())
     found = json.loads((tmp_path / "sanity/sanity.json").read_text())["results"]
     assert {(one["num_clips"], one["num_skipped"]) for one in found} == {(3, 1)}
     assert "sees it" in {one["verdict"] for one in found}

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 import ray
 import ray._private.worker
-from ray.util.state import list_actors
+from ray.util.state import list_actors, list_jobs
 
 from actors.assembly import work_seconds
 from actors.monitoring.sink import ray_metrics
@@ -30,6 +30,7 @@ from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run
 from jobs.bench.stand_ins import Pace, SleepingReward
 from tests.loop_runs import MemorySink
 from tests.prometheus import MONITORING, Prometheus, needs_prometheus, prometheus, wait_for
+from videorl import __version__
 from videorl.config import Recipe
 from videorl.errors import WeightMismatchError
 from videorl.loop import train
@@ -235,6 +236,16 @@ def check_values(server: Prometheus, rows: MemorySink, began: float) -> None:
     assert {labels["stage"] for labels, _ in sampling} == {"sample", "score"}
     reasons = server.query(f"sum by (reason) (ray_videorl_candidates_dropped_total{own})")
     assert [labels["reason"] for labels, _ in reasons] == ["score_not_finite"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_list_of_jobs_says_which_run_a_driver_makes() -> None:
+    job = ray.get_runtime_context().get_job_id()
+    jobs: Any = list_jobs(ray.get_runtime_context().gcs_address, detail=True)
+    (found,) = [found for found in jobs if found.job_id == job]
+    assert found.metadata["job_name"] == "of_tests"
+    assert found.metadata["run"].endswith("runs/of_tests")
+    assert found.metadata["videorl"] == __version__
 
 
 @pytest.mark.usefixtures("cluster")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -111,11 +112,18 @@ def test_the_command_is_killed_goes_on_and_takes_what_is_new(tmp_path: Path) -> 
     killed.wait(10)
 
     again = subprocess.run(
-        run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [*run, "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert again.returncode == 0, again.stderr
-    assert "4 of 6 videos have scores" in again.stdout
-    assert "2 could not be scored" in again.stdout
+    said = json.loads(again.stdout)
+    assert (said["num_scored"], said["num_videos"], said["num_failed"]) == (4, 6, 2)
+    assert "2.mp4" in again.stderr
     rows = pq.read_table(out).to_pylist()
     assert [row["video"] for row in rows] == [f"{n}.mp4" for n in range(6)]
     for n, row in enumerate(rows):

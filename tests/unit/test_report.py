@@ -163,6 +163,14 @@ def test_nothing_is_asked_of_the_network_and_all_text_is_escaped(tmp_path: Path)
     assert page.text.count(EVIL) == 1  # the prompt; in the config its quotes are escaped
 
 
+def test_of_a_prompt_of_100_kb_the_beginning_is_shown(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [])
+    add_videos(folder, [entry(prompt="ball " * 20_000)])
+    text = report(folder).text
+    assert "ball … (100000 characters)" in text
+    assert text.count("ball") < 1000
+
+
 def test_videos_are_embedded_whole_and_tiny_ones_are_not_blurred(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", [])
     add_videos(folder, [entry()])

@@ -14,12 +14,17 @@ from videorl.report.contents import VideoPair
 from videorl.report.plots import Line, line_plot
 from videorl.report.style import CSS, SCRIPT
 from videorl.report.verdicts import label
-from videorl.report.video_cells import TINY_PX, video_cell, width_px
+from videorl.report.video_cells import TINY_PX, clipped, video_cell, width_px
 
 OWN_CSS = """
-td.run { text-align: left; color: var(--soft); }
+td.run, th.run { text-align: left; }
+td.run { color: var(--soft); white-space: normal; overflow-wrap: anywhere; min-width: 170px; }
+th { vertical-align: bottom; overflow-wrap: anywhere; min-width: 64px; }
+th.than { min-width: 170px; }
 .curves img { width: 100%; border: 1px solid var(--rule); border-radius: 8px; display: block; }
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: 14px; }
+.curves { display: grid;
+  grid-template-columns: repeat(auto-fill, minmax(min(480px, 100%), 1fr)); gap: 14px;
+}
 .sides.many { grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); }
 .videos.rows { grid-template-columns: 1fr; }
 """
@@ -68,11 +73,12 @@ def _scores(comparison: Comparison) -> str:
     rows = [_metric_rows(metric, comparison.runs, max(ends, default=0) or 1.0) for metric in scores]
     unseen = [metric for metric in comparison.metrics if metric.kind == "unseen"]
     if unseen:
-        rows.append('<tr class="group"><td colspan="7">unseen: measured, never optimised</td></tr>')
+        rows.append('<tr class="group"><td colspan="8">unseen: measured, never optimised</td></tr>')
     rows += [_metric_rows(metric, comparison.runs, None) for metric in unseen]
-    heads = ("", "run", *SCORES)
     first = escape(comparison.runs[0].label)
-    head = "".join(f"<th>{name}</th>" for name in heads) + f"<th>less {first}, 95 % interval</th>"
+    named = "".join(f"<th>{name}</th>" for name in SCORES)
+    than = f'<th class="than">less {first}, 95 % interval</th><th></th>'
+    head = f'<th></th><th class="run">run</th>{named}{than}'
     how = "unpaired where marked" if is_unpaired else "the same prompts and seeds"
     return (
         f"<h2>Held-out prompts</h2><p class='soft'>Means over prompts; differences: {how}.</p>"
@@ -95,7 +101,7 @@ def _metric_rows(metric: Metric, runs: Sequence[ComparedRun], reach: float | Non
         rows.append(
             f'<tr class="{"total" if metric.kind == "total" else ""}"><td>{escape(name)}</td>'
             f'<td class="run">{escape(run.label)}</td>{"".join(f"<td>{cell}</td>" for cell in own)}'
-            f'<td class="{tone}">{against} {bar}</td></tr>'
+            f'<td class="{tone}">{against}</td><td>{bar}</td></tr>'
         )
         name = ""
     return "".join(rows)
@@ -138,7 +144,8 @@ def _video_row(
         for run, pair in zip(runs, pairs, strict=True)
     ]
     return (
-        f'<div class="pair"><p>{escape(key[0])}</p><div class="sides many">{"".join(cells)}</div>'
+        f'<div class="pair"><p>{escape(clipped(key[0]))}</p>'
+        f'<div class="sides many">{"".join(cells)}</div>'
         f"<small>seed {key[1]}</small></div>"
     )
 

@@ -82,8 +82,8 @@ def sample_and_score(
     generator = InParts(generator, recipe.candidates_per_request())
     missing = [request for request in requests if request.prompt.index not in found]
     num_done = len(found)
-    with progress(f"held-out prompts, version {version.step}", len(requests)) as reach:
-        reach(num_done)
+    label = f"held-out prompts, version {version.step}"
+    with progress(label, len(requests), num_done) as reach:
         failed: list[Exception] = []
         for request, future in _finished(
             missing, generator, scorer, lambda: bool(failed) or should_stop()

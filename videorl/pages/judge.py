@@ -23,11 +23,14 @@ from videorl.judging.assignment import Assignment
 from videorl.judging.questions import A, B, seen_as
 from videorl.judging.study import Study, StudyPair
 from videorl.pages.frame import address, build, layout
+from videorl.report.video_cells import clipped
 
 logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 _SIDES = {"left": A, "right": B}
+_QUOTED = 300
+"""Characters of a prompt that a question quotes at most: above it stands whole."""
 _UNKNOWN = (
     "This link has no token of the study, or an unknown one: ask whoever runs the study for your "
     "own link."
@@ -110,9 +113,13 @@ def _ask_name() -> None:
         except ConfigError as error:
             ui.notify(str(error), type="warning")
 
-    with ui.row().classes("items-center"):
+    ui.label(
+        "You will see two videos of a text, and say which is better. Your name keeps your answers "
+        "apart from those of others, and lets you go on later."
+    ).classes("soft")
+    with ui.row().style("align-items: center"):
         field = ui.input("your name").on("keydown.enter", begin).props("autofocus")
-        ui.button("begin", on_click=begin)
+        ui.button("begin", on_click=begin).props("no-caps")
 
 
 class Judging:
@@ -177,19 +184,18 @@ class Judging:
         self._questions, self._buttons = [], {}
         for number, question in enumerate(self._study.asks.questions):
             with ui.element("div").classes("question card") as row:
-                ui.label(question.about(pair.prompt)).classes("asked")
+                ui.label(question.about(clipped(pair.prompt, _QUOTED))).classes("asked")
                 for choice in self._study.asks.choices:
                     choose = partial(self._answer, self._choose, number, choice.value)
                     button = ui.button(f"{choice.key} {choice.text}", on_click=choose)
                     button.props(f"flat dense no-caps data-key={choice.key}").classes("choice")
                     self._buttons[question.name, choice.value] = button
             self._questions.append(row)
-        with ui.row().classes("items-center"):
+        with ui.element("div").classes("controls"):
             self._save = ui.button("save and go on", on_click=partial(self._answer, self._finish))
-            self._save.classes("save")
-            ui.button("back", on_click=partial(self._answer, self._back)).props("flat").classes(
-                "back"
-            )
+            self._save.classes("save").props("no-caps")
+            back = ui.button("back", on_click=partial(self._answer, self._back))
+            back.props("flat no-caps").classes("back")
             keys = f"1–{len(self._study.asks.choices)} answer"
             text = f"{keys} · Backspace question before · Enter save · space pause · r replay"
             ui.label(text).classes("soft small")

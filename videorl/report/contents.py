@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from videorl.errors import RunFolderError
-from videorl.files import parse_yaml
+from videorl.files import read_json, read_yaml
 from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
 from videorl.run.run_id import read_run_id
@@ -72,9 +69,8 @@ def read_run(run_dir: Path) -> RunContents:
     folder = RunFolder(run_dir)
     if not folder.config.is_file():
         raise RunFolderError(f"{run_dir} is not a run folder: it has no {folder.config.name}")
-    config = folder.config.read_text(encoding="utf-8")
     try:
-        recipe = parse_yaml(config)
+        config, recipe = folder.config.read_text(encoding="utf-8"), read_yaml(folder.config)
         rows = read_metrics(folder.metrics) if folder.metrics.exists() else []
         summary = _read_json(folder.summary, {})
         videos = _read_json(folder.evaluation / "videos.json", [])
@@ -91,12 +87,12 @@ def read_run(run_dir: Path) -> RunContents:
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
             run_id=read_run_id(run_dir),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{run_dir} holds a file that cannot be read: {error}") from error
 
 
 def _read_json(path: Path, otherwise: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
+    return read_json(path) if path.exists() else otherwise
 
 
 def _video_pair(evaluation: Path, entry: dict[str, Any]) -> VideoPair:

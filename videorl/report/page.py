@@ -19,7 +19,7 @@ from videorl.report.verdicts import (
     label,
     verdict_list,
 )
-from videorl.report.video_cells import TINY_PX, video_cell, width_px
+from videorl.report.video_cells import TINY_PX, clipped, video_cell, width_px
 from videorl.run.progress import duration
 from videorl.run.stages import stage_rows
 
@@ -76,6 +76,8 @@ OTHER = ("Other", "Metrics whose prefix this report does not know, under their o
 PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness", "spread", "work")
 """Prefixes without which the rest of a name says too little: `steps`, `dropped_group_lost`."""
 
+FIRST_FACTS = ("steps", "id", "took", "startup", "steps learned", "seed")
+"""Facts that everybody asks for; others are one click away."""
 IN_HEADING = ("recipe", "num_steps")
 """Facts of the summary that the heading shows anyway."""
 
@@ -108,8 +110,15 @@ def _header(run: RunContents) -> str:
     of = f" of {run.num_steps}" if run.num_steps else ""
     facts = [("steps", f"{done}{of}"), *([("id", run.run_id)] if run.run_id else [])]
     facts += [_fact(name, value) for name, value in _flat(run.summary) if name not in IN_HEADING]
+    first = [fact for fact in facts if fact[0] in FIRST_FACTS]
+    more = [fact for fact in facts if fact[0] not in FIRST_FACTS]
+    rest = f"<details><summary>more</summary>{_facts(more)}</details>" if more else ""
+    return f"<h1>{escape(run.name)}</h1>{_facts(first)}{rest}"
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
     listed = "".join(f"<li>{escape(name)} <b>{escape(text)}</b></li>" for name, text in facts)
-    return f'<h1>{escape(run.name)}</h1><ul class="facts">{listed}</ul>'
+    return f'<ul class="facts">{listed}</ul>'
 
 
 def _changes(run: RunContents) -> str:
@@ -186,7 +195,7 @@ def _pair(pair: VideoPair) -> str:
     if pair.before_score is not None and pair.after_score is not None:
         change = f" · {signed(pair.after_score - pair.before_score)}"
     return (
-        f'<div class="pair"><p>{escape(pair.prompt)}</p><div class="sides">'
+        f'<div class="pair"><p>{escape(clipped(pair.prompt))}</p><div class="sides">'
         f"{video_cell('before', pair.before, pair.before_score)}"
         f"{video_cell('after', pair.after, pair.after_score)}</div>"
         f"<small>seed {pair.seed}{change}</small></div>"

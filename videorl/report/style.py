@@ -29,13 +29,14 @@ small { font-size: 12.5px; }
 .lead { font-size: 17px; margin: 18px 0 0; }
 .note {
   background: var(--warm); border: 1px solid var(--warm-rule); border-radius: 8px;
-  padding: 10px 14px; max-width: none;
+  padding: 10px 14px; max-width: none; overflow-wrap: anywhere;
 }
 .facts {
   display: flex; flex-wrap: wrap; gap: 4px 22px; padding: 0; margin: 8px 0 0; list-style: none;
 }
 .facts li { color: var(--soft); font-size: 13.5px; overflow-wrap: anywhere; }
 .facts b { color: var(--ink); font-weight: 560; font-variant-numeric: tabular-nums; }
+details { margin-top: 6px; } summary { color: var(--soft); font-size: 13.5px; cursor: pointer; }
 .verdicts {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 10px;
   padding: 0; margin: 14px 0 24px; list-style: none;
@@ -60,7 +61,9 @@ tr.total td { font-weight: 620; }
 tr.group td { color: var(--soft); font-size: 13px; padding-top: 18px; }
 td { white-space: nowrap; }
 td.up { color: var(--good); } td.down { color: var(--bad); }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px; }
+.charts { display: grid;
+  grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)); gap: 14px;
+}
 figure { margin: 0; }
 .chart {
   background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
@@ -91,7 +94,9 @@ text.cursor-text {
   font-size: 11.5px;
 }
 .empty { color: var(--soft); text-align: center; padding: 30px 0; }
-.videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(354px, 1fr)); gap: 14px; }
+.videos { display: grid;
+  grid-template-columns: repeat(auto-fill, minmax(min(354px, 100%), 1fr)); gap: 14px;
+}
 .videos.wide { grid-template-columns: 1fr; }
 .pair {
   background: var(--card); border: 1px solid var(--rule); border-radius: 8px;

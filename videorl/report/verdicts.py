@@ -77,16 +77,17 @@ def evaluation_table(evaluation: Mapping[str, Any]) -> str:
         rows.append(
             f'<tr class="{"total" if name == "total" else ""}"><td>{escape(label(name))}</td>'
             f"<td>{fixed(row['before'])}</td><td>{fixed(row['after'])}</td>"
-            f'<td class="{tone}">{signed(mean)}</td><td>{signed(low)} to {signed(high)} '
-            f"{interval_bar(low, mean, high, reach)}</td></tr>"
+            f'<td class="{tone}">{signed(mean)}</td><td>{signed(low)} to {signed(high)}</td>'
+            f"<td>{interval_bar(low, mean, high, reach)}</td></tr>"
         )
-    rows.append('<tr class="group"><td colspan="5">unseen: measured, never optimised</td></tr>')
+    rows.append('<tr class="group"><td colspan="6">unseen: measured, never optimised</td></tr>')
     rows += [
         f"<tr><td>{escape(label(name))}</td><td>{number(row['before'])}</td>"
-        f"<td>{number(row['after'])}</td><td>{percent(row['relative'])}</td><td></td></tr>"
+        f"<td>{number(row['after'])}</td><td>{percent(row['relative'])}</td><td></td><td></td></tr>"
         for name, row in evaluation["unseen"].items()
     ]
-    head = "<tr><th></th><th>before</th><th>after</th><th>change</th><th>95 % interval</th></tr>"
+    names = ("", "before", "after", "change", "95 % interval", "")
+    head = f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
 
 

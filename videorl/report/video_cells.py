@@ -1,4 +1,4 @@
-"""A video inside of a self-contained page, with what it is and its score below."""
+"""A video inside of a self-contained page, with what it is and its score; and its prompt."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from videorl.report.charts import fixed
 
 TINY_PX = 128
 """Videos up to this wide are enlarged pixel by pixel, without blur."""
+
+LONGEST = 2000
+"""Characters of a text that a page shows."""
+
+
+def clipped(text: str, longest: int = LONGEST) -> str:
+    """Return a text, or the beginning of one that is too long to show, with its length."""
+    if len(text) <= longest:
+        return text
+    return f"{text[:longest]}… ({len(text)} characters)"
 
 
 def video_cell(name: str, path: Path | None, score: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from videorl.files import parse_yaml
+from videorl.files import read_json, read_yaml
 from videorl.run.folder import RunFolder
 from videorl.run.lock import is_held
 from videorl.run.run_id import read_run_id
@@ -64,7 +61,7 @@ def overview(root: Path, bytes_on_disk: int | None = None) -> RunOverview:
     size = _size(root) if bytes_on_disk is None else bytes_on_disk
     try:
         return _overview(root, size)
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return _damaged(root, size, (str(error).splitlines() or [type(error).__name__])[0])
 
 
@@ -92,11 +89,11 @@ def _overview(root: Path, size: int) -> RunOverview:
     folder = RunFolder(root)
     if not folder.config.is_file():
         raise ValueError("it has metrics but no config.yaml, which every run writes first")
-    config = parse_yaml(folder.config.read_text(encoding="utf-8"))
+    config = read_yaml(folder.config)
     if not isinstance(config, dict):
         raise ValueError(f"config.yaml holds no recipe but {str(config)[:40]!r}")
     row = (read_last_metrics(folder.metrics) if folder.metrics.exists() else None) or {}
-    summary = json.loads(folder.summary.read_text("utf-8")) if folder.summary.exists() else {}
+    summary = read_json(folder.summary) if folder.summary.exists() else {}
     num_steps = _whole(config.get("num_steps"))
     evaluation = _mapping(_mapping(summary).get("evaluation"))
     total = _mapping(evaluation.get("total"))

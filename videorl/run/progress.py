@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,6 +20,8 @@ NOT_FINITE = "·"
 SPARKLINE_WIDTH = 24
 ETA_WINDOW = 10
 """Steps whose median time predicts the rest; the first step, which warms up, soon drops out."""
+PACE_WINDOW = 200
+"""Reports of some work whose mean rate predicts the rest: what follows may be slower."""
 NUM_LINES = 20
 """Lines of a log that follow one piece of work."""
 
@@ -152,6 +155,31 @@ class ProgressSink:
         return Group(head, shown, Text(facts[-1], style="dim"))
 
 
+class _Pace:
+    """How fast some work goes on, and when it is done.
+
+    Args:
+        total: Units of it.
+        done: Those that were done before.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self._total = total
+        self._reports = deque([(time.perf_counter(), done)], maxlen=PACE_WINDOW)
+
+    def __call__(self, done: int) -> str:
+        """Return the rate of late, and the rest of the time at that rate."""
+        self._reports.append((time.perf_counter(), done))
+        (began, before), (now, _) = self._reports[0], self._reports[-1]
+        seconds, made = now - began, done - before
+        if made <= 0 or seconds <= 0:
+            return ""
+        rate = made / seconds
+        shown = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
+        left = self._total - done
+        return f"{shown}, ETA {duration(left / rate)}" if left > 0 else f"{shown}, all done"
+
+
 class Reach(Protocol):
     """Shows how far some work is."""
 
@@ -161,44 +189,50 @@ class Reach(Protocol):
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Reach]:
-    """Yield what shows how much of `total` is done: a bar with ETA, or a line per 5 % in a log."""
+def progress(label: str, total: int, done: int = 0) -> Iterator[Reach]:
+    """Yield what shows how much of some work is done, how fast it goes on, and how long it takes.
+
+    On a terminal that is a bar, in a log a line per 5 %.
+
+    Args:
+        label: What is counted.
+        total: Units of work.
+        done: Those that were done before: they do not count for the rate.
+    """
+    pace = _Pace(total, done)
     if sys.stderr.isatty():
-        yield from _bar(label, total)
+        yield from _bar(label, total, done, pace)
         return
-    last = 0
+    last = done
 
     def reach(done: int, value: float | None = None, /) -> None:
         nonlocal last
+        at_pace = pace(done)
         if last * NUM_LINES // total < done * NUM_LINES // total:
-            print(f"{label}: {done}/{total} {_shown(value)}".rstrip(), file=sys.stderr, flush=True)
+            facts = filter(None, (f"{done}/{total}", _shown(value), at_pace))
+            print(f"{label}: {'  '.join(facts)}", file=sys.stderr, flush=True)
         last = done
 
-    print(f"{label}: 0/{total}", file=sys.stderr, flush=True)
+    print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
     yield reach
 
 
-def _bar(label: str, total: int) -> Iterator[Reach]:
+def _bar(label: str, total: int, done: int, pace: _Pace) -> Iterator[Reach]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
         TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[value]}"),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, value="")
-        yield lambda done, value=None: bar.update(task, completed=done, value=_shown(value))
+        task = bar.add_task(label, total=total, completed=done, value="", pace="")
+        yield lambda done, value=None: bar.update(
+            task, completed=done, value=_shown(value), pace=pace(done)
+        )
 
 
 def _shown(value: float | None) -> str:

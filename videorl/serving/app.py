@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from videorl.serving.bodies import read_body, read_form
 from videorl.serving.engine import Engine
 from videorl.serving.errors import RequestError
 from videorl.serving.guards import Guard, broken, refusal
-from videorl.serving.limits import ServingLimits
+from videorl.serving.limits import MAX_UPLOADS, ServingLimits
 from videorl.serving.openapi import (
     BODY,
     DELETED,
@@ -38,8 +38,9 @@ from videorl.serving.openapi import (
 )
 from videorl.serving.requests import Offer, invalid, read_fields
 from videorl.serving.results import COMPLETED, FAILED, Record, Results
-from videorl.serving.scores import answer_of, read_upload
+from videorl.serving.scores import SEVERAL, list_of, read_uploads, scores_of
 from videorl.serving.work import Replicas, Work
+from videorl.types import Score
 
 logger = logging.getLogger(__name__)
 
@@ -227,17 +228,30 @@ def _add_results(app: FastAPI, work: Work, results: Results) -> None:
 def _add_rewards(app: FastAPI, work: Work, offer: Offer) -> None:
     @app.post(
         "/v1/rewards",
-        summary="Score a video",
+        summary="Score a video, or several",
         responses={**SCORES, **ERRORS},
         openapi_extra=UPLOAD,
     )
     async def rewards(request: Request) -> dict[str, Any]:
         with work.taking_upload():
-            fields = await read_form(request)
-            upload, prompt, models = read_upload(fields, offer)
-            scores = await work.score(await upload.read(), prompt, models)
-        found = {name: answer_of(score) for name, score in scores.items()}
-        return {"object": "reward.scores", "prompt": prompt, "scores": found}
+            fields = await read_form(request, several=SEVERAL, max_files=MAX_UPLOADS)
+            uploads, models = read_uploads(fields, offer)
+            asked = [(await upload.read(), prompt) for upload, prompt in uploads]
+            if len(asked) == 1:
+                ((content, prompt),) = asked
+                return scores_of(prompt, await work.score(content, prompt, models))
+            found = await asyncio.gather(*(_score(work, *each, models) for each in asked))
+        return list_of([prompt for _, prompt in asked], found)
+
+
+async def _score(
+    work: Work, content: bytes, prompt: str, models: Sequence[str]
+) -> dict[str, Score] | RequestError:
+    """Return the scores of a video of several, or why it has none."""
+    try:
+        return await work.score(content, prompt, models)
+    except RequestError as error:
+        return error
 
 
 def _found(results: Results, video_id: str) -> Record:

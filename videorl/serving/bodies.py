@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any, cast
 
 from python_multipart.multipart import parse_options_header
@@ -34,11 +35,18 @@ async def read_body(request: Request) -> dict[str, Any]:
     return fields
 
 
-async def read_form(request: Request) -> dict[str, Any]:
+async def read_form(
+    request: Request, *, several: Collection[str] = (), max_files: int = 1
+) -> dict[str, Any]:
     """Return the fields of a form: texts and `UploadFile`s; `a[b]=c` is `{"a": {"b": "c"}}`.
 
+    Args:
+        request: Has the form.
+        several: Fields that may be given more than once; their values are lists.
+        max_files: Files that it may have.
+
     Raises:
-        RequestError: It is no form, is damaged, not in UTF-8, or has a field twice.
+        RequestError: It is no form, is damaged, not in UTF-8, or has another field twice.
     """
     kind, parameters = _content_type(request)
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
@@ -54,9 +62,12 @@ async def read_form(request: Request) -> dict[str, Any]:
             status=415,
             code="unsupported_charset",
         )
-    form = await request.form(max_files=1, max_fields=MAX_FIELDS)
+    form = await request.form(max_files=max_files, max_fields=MAX_FIELDS)
     fields: dict[str, Any] = {}
     for key, value in form.multi_items():
+        if key in several:
+            fields.setdefault(key, []).append(value)
+            continue
         name, *inner = re.findall(r"^[^\[\]]+|(?<=\[)[^\[\]]*(?=\])", key) or [key]
         place = fields
         for part in inner:

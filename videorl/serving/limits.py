@@ -11,6 +11,8 @@ from videorl.settings.bounds import above
 MIB = 2**20
 MAX_PROMPT = 10_000
 """Characters of a prompt. No text encoder of ours reads as many."""
+MAX_UPLOADS = 8
+"""Videos of a request for scores: what a reward model gets at once."""
 MAX_BODY = MIB
 """Bytes of a request without an upload."""
 
@@ -22,7 +24,7 @@ class ServingLimits:
     max_queued: int = 64
     """Requests that wait for a replica, of videos and of every reward model each; more get 429."""
     max_upload_mib: float = 64
-    """Size of an uploaded video."""
+    """Size of the uploaded videos of a request."""
     upload_s: float = 60
     """Seconds in which the body of a request must have come."""
     decode_s: float = 30

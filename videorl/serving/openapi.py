@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from videorl.serving.limits import MAX_PROMPT
+from videorl.serving.limits import MAX_PROMPT, MAX_UPLOADS
 from videorl.serving.requests import FIELDS
 from videorl.serving.results import Status
 
@@ -76,12 +76,21 @@ VIDEOS = _json(
     )
 )
 DELETED = _json(_object(id=_TEXT, object={"const": "video.deleted"}, deleted={"const": True}))
+_SCORES = _object(
+    object={"const": "reward.scores"},
+    prompt=_TEXT,
+    scores={"type": "object", "additionalProperties": _SCORE},
+)
+_UNSCORED = _object(
+    object={"const": "reward.error"}, prompt=_TEXT, error=_ERROR["properties"]["error"]
+)
 SCORES = _json(
-    _object(
-        object={"const": "reward.scores"},
-        prompt=_TEXT,
-        scores={"type": "object", "additionalProperties": _SCORE},
-    )
+    {
+        "anyOf": [
+            _SCORES,
+            _object(object={"const": "list"}, data=_list({"anyOf": [_SCORES, _UNSCORED]})),
+        ]
+    }
 )
 MP4: dict[int | str, Any] = {200: {"content": {"video/mp4": {}}}}
 FOUND = may(401, 403, 404, 409, 422)
@@ -116,8 +125,19 @@ _FORM = {
     "type": "object",
     "required": ["video", "prompt"],
     "properties": {
-        "video": {"type": "string", "format": "binary"},
-        "prompt": {"type": "string", "minLength": 1, "maxLength": MAX_PROMPT},
+        "video": {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "minItems": 1,
+            "maxItems": MAX_UPLOADS,
+        },
+        "prompt": {
+            "type": "array",
+            "description": "of each video, or one for all",
+            "items": {"type": "string", "minLength": 1, "maxLength": MAX_PROMPT},
+            "minItems": 1,
+            "maxItems": MAX_UPLOADS,
+        },
         "models": {"type": "string", "description": "names with commas between; default: all"},
     },
     "additionalProperties": False,

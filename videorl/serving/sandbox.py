@@ -13,6 +13,7 @@ import ctypes
 import gc
 import json
 import os
+import platform
 import resource
 import select
 import signal
@@ -21,9 +22,10 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
-from videorl.serving.system_calls import can_forbid, forbid
+from videorl.serving.system_calls import can_forbid, filter_of, forbid
 
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446
 """Landlock's system calls, with the same numbers on every architecture."""
@@ -38,9 +40,13 @@ _FILE_RIGHTS = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}
 """Version of Landlock -> all that it can forbid with files; the last since version 5."""
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@cache
 def landlock_version() -> int:
     """Return the kernel's version of Landlock; 0 = it has none."""
-    return max(0, ctypes.CDLL(None).syscall(_CREATE_RULESET, None, 0, 1))
+    return max(0, _LIBC.syscall(_CREATE_RULESET, None, 0, 1))
 
 
 def give_up_rights(memory_bytes: int, seconds: int) -> None:
@@ -67,7 +73,7 @@ def give_up_rights(memory_bytes: int, seconds: int) -> None:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _LIBC
     _checked(libc.prctl(_DUMPABLE, 1, 0, 0, 0))  # which setresuid undoes; opens /proc/self/fd
     _checked(libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0))
     _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
@@ -115,6 +121,9 @@ class _Forks:
 
     def __init__(self, mib: float, seconds: float) -> None:
         self._mib, self._seconds = mib, seconds
+        landlock_version()  # known here, it costs no fork anything; so does the filter
+        if can_forbid():
+            filter_of(platform.machine())
         self._ends: dict[int, float] = {}
         """Process, as a file descriptor that cannot come to mean another -> when it must end."""
 

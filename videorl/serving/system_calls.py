@@ -12,6 +12,7 @@ import ctypes
 import errno
 import platform
 import struct
+from functools import cache
 
 _SET_SECCOMP, _FILTER = 22, 2
 """Of prctl."""
@@ -51,6 +52,15 @@ _MACHINES = {"x86_64": (0xC000003E, 56), "aarch64": (0xC00000B7, 220)}
 """Machine -> its AUDIT_ARCH, and its number of `clone`."""
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class _Program(ctypes.Structure):
+    """What the kernel takes."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
 def can_forbid() -> bool:
     """Tell whether the calls of this machine are known."""
     return platform.machine() in _MACHINES
@@ -62,20 +72,16 @@ def forbid() -> None:
     Raises:
         OSError: The kernel refuses.
     """
-    code = _program(platform.machine())
+    code = filter_of(platform.machine())
     buffer = ctypes.create_string_buffer(code, len(code))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    program = Program(len(code) // 8, ctypes.addressof(buffer))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0):
+    program = _Program(len(code) // 8, ctypes.addressof(buffer))
+    if _LIBC.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0):
         number = ctypes.get_errno()
         raise OSError(number, f"seccomp: {errno.errorcode.get(number, number)}")
 
 
-def _program(machine: str) -> bytes:
+@cache
+def filter_of(machine: str) -> bytes:
     """Return the filter: architecture, the other ABI, `clone`, then number by number."""
     architecture, clone = _MACHINES[machine]
     numbers = sorted({*sum(_FORBIDDEN[machine].values(), ()), *_SINCE_424})

@@ -34,6 +34,10 @@ HEADLINES = (
 _POOL = ("workers", "busy", "starting", "pending", "queued", "replaced", "fenced", "retried")
 
 
+_LOST_SO_FAR = ("/lost", "_lost", "generator/uncompiled", "_repeated_for_speed")
+"""Ends of the names of such counters; those of single steps have `dropped_` in them."""
+
+
 @dataclass(frozen=True)
 class Value:
     """A metric over the run."""
@@ -75,6 +79,8 @@ class Top:
     """Stage of the workers -> seconds of all of them per step, likewise."""
     lost: dict[str, float]
     """What was dropped or gave no pair -> how many, in the newest steps."""
+    lost_so_far: dict[str, float]
+    """What is counted over the whole run, or since its driver was started, and is not 0."""
     bytes_published: float | None
     """Of the newest version."""
     alerts: list[Alert]
@@ -110,6 +116,11 @@ def top(run: RunState, folder: RunFolder, now: float | None = None) -> Top:
         seconds=_per_step(rows[-WINDOW:], "time/"),
         work=_per_step(rows[-WINDOW:], "work/"),
         lost=_lost(rows[-WINDOW:]),
+        lost_so_far={
+            name: value
+            for name, value in newest.items()
+            if value and name.endswith(_LOST_SO_FAR) and "/dropped_" not in name
+        },
         bytes_published=newest.get("weights/bytes"),
         alerts=alerts(run, now),
     )

@@ -88,6 +88,8 @@ def change_what_was_chosen(page: Any) -> None:
 @needs_chromium
 def test_two_people_judge_blind_and_a_killed_server_loses_nothing(tmp_path: Path) -> None:
     folders, out = two_folders(tmp_path, 4), tmp_path / "study"
+    for folder in folders:  # 100 kB
+        (folder / "3.txt").write_text("ball <3> " * 12_000)
     words = [*folders, "--mode", "overall", "--out", out, "--answers-per-pair", "2"]
     with opened_browser() as page:
         with judged(*words, "--annotators", "anna", "ben") as (url, server):

@@ -39,7 +39,8 @@ def runs(tmp_path: Path) -> Path:
 def test_states_steps_and_rewards(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken, done, half = listed(runs, capsys)
     assert broken["state"] == "damaged"
-    assert "config" in str(broken["folder"]) or broken["problem"]
+    problem = "config.yaml is no YAML: did not find expected node content in line 2"
+    assert broken["problem"] == problem
     assert (done["state"], done["step"], done["num_steps"]) == ("finished", 3, 3)
     assert (done["reward"], done["before"], done["after"]) == (0.5, -1.0, 0.25)
     assert (half["state"], half["step"], half["after"]) == ("stopped", 2, None)

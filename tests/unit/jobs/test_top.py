@@ -37,6 +37,9 @@ def run_of(root: Path, rows: int = 5) -> Path:
             "unseen/sharpness": 5.0,
             "learn/loss": float("nan") if step == 4 else 0.6875,
             "candidates/dropped_score_not_finite": float(step % 2),
+            "candidates/dropped_request_lost": 0.0,
+            "fixed_prompts/lost": float(step // 2),
+            "tracker/wandb_lost": 0.0,
             "pool/generator_workers": 2.0,
             "pool/generator_pending": 1.0,
             "pool/generator_fenced": 1.0,
@@ -74,6 +77,7 @@ def test_a_run_that_works(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found.seconds == {"wait": 1.0, "other": 1.0} and found.work == {"sample": 3.0}
     assert found.lost == {"candidates/dropped_score_not_finite": 2.0}
+    assert found.lost_so_far == {"fixed_prompts/lost": 2.0}, "a total, not added up"
     assert found.bytes_published == 8.0e6
     assert [alert.title for alert in found.alerts] == ["Work is lost in the last 5 steps"]
 
@@ -91,7 +95,14 @@ def test_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     root = run_of(tmp_path / "first")
     assert main([str(root), "--once"]) == 0
     shown = capsys.readouterr().out
-    for text in ("first", "stopped", "step 5/6", "2.0 s per step", "weights 8.0 MB", "quality"):
+    for text in (
+        "first",
+        "stopped",
+        "step 5/6",
+        "2.0 s per step",
+        "weights 8.0 MB",
+        "prompts/lost 2",
+    ):
         assert text in shown
     assert main([str(root), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -52,7 +52,7 @@ def test_the_index_is_finished_with_its_files_before_the_process_ends(tmp_path: 
         "    if most > 4: time.sleep(0.5); print('read', flush=True)\n"
         "    return 9\n"
         "Index.refresh = refresh\n"
-        "WatchedRun(Path(sys.argv[1]), '/files').refresh()\n"
+        "WatchedRun(Path(sys.argv[1]), '/files', 'run').refresh()\n"
     )
     words = [sys.executable, "-c", code, str(archive)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)

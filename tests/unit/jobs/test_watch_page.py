@@ -19,6 +19,7 @@ from tests.watched_runs import make_run, write_step
 from videorl.errors import ConfigError, RunFolderError, VideorlError
 from videorl.pages.frame import serve
 from videorl.pages.watch.app import watch_app
+from videorl.pages.watch.run_page import TABS
 
 PREFIX = "/lab/watch"
 
@@ -174,6 +175,20 @@ def see_the_other_tabs(page: Any, url: str, root: Path) -> None:
     page.wait_for_selector("text=best_vs_worst")
 
 
+def see_that_all_fits_a_phone(page: Any, url: str) -> None:
+    """Nothing reaches beyond a narrow screen but what can be scrolled by itself."""
+    page.set_viewport_size({"width": 400, "height": 900})
+    for tab in (*TABS, ""):
+        page.goto(f"{url}run/first?tab={tab}" if tab else url)
+        page.wait_for_selector("#app .q-tab-panel" if tab else "#app table.runs")
+        page.wait_for_timeout(300)  # until the tab is filled
+        beyond = page.evaluate("""[...document.querySelectorAll('#app .card')].filter(
+            card => card.getBoundingClientRect().right > 400).map(card => card.className)""")
+        assert beyond == [], tab
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, tab
+    page.set_viewport_size({"width": 1280, "height": 720})
+
+
 def see_what_is_damaged(page: Any, url: str, root: Path) -> None:
     """It is named, and costs nothing else."""
     (root / "deep/second/archive/pairs/step-000000.parquet").write_bytes(b"PAR1")
@@ -228,6 +243,7 @@ def test_a_person_watches_a_run_that_is_writing(server: str, root: Path) -> None
         see_candidates_play(page)
         turn_pages_and_filter(page, root)
         see_the_other_tabs(page, f"{server}{PREFIX}/", root)
+        see_that_all_fits_a_phone(page, f"{server}{PREFIX}/")
         see_what_is_damaged(page, f"{server}{PREFIX}/", root)
         see_nothing_run_that_a_run_says(page, f"{server}{PREFIX}/", root)
         see_a_page_without_scripts(page.context.browser, f"{server}{PREFIX}/")

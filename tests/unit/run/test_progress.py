@@ -110,15 +110,32 @@ def test_rich_is_imported_only_for_a_terminal() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
-def test_work_in_a_log_gets_a_line_per_twentieth_with_its_value(
+def test_work_in_a_log_gets_a_line_per_twentieth_with_its_value_and_pace(
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with progress("clips", 200) as reach:
-        for done in (5, 9, 10, 100):  # a resumed run jumps
+    seconds = iter([0.0, 4.0, 5.0, 50.0, 100.0])
+    monkeypatch.setattr("videorl.run.progress.time.perf_counter", lambda: next(seconds))
+    with progress("clips", 200, 5) as reach:  # a resumed run: only what is new has a rate
+        for done in (9, 10, 105):
             reach(done)
         reach(200, 0.125)
-    shown = capsys.readouterr().err.splitlines()
-    assert shown == ["clips: 0/200", "clips: 10/200", "clips: 100/200", "clips: 200/200 0.1250"]
+    assert capsys.readouterr().err.splitlines() == [
+        "clips: 5/200",
+        "clips: 10/200  1/s, ETA 3 min 10 s",
+        "clips: 105/200  2/s, ETA 48 s",
+        "clips: 200/200  0.1250  1.95/s, all done",
+    ]
+
+
+def test_slow_work_has_its_seconds_per_unit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter([0.0, 250.0])
+    monkeypatch.setattr("videorl.run.progress.time.perf_counter", lambda: next(seconds))
+    with progress("videos", 100) as reach:
+        reach(5)
+    assert capsys.readouterr().err.splitlines()[-1] == "videos: 5/100  50 s each, ETA 1 h 19 min"
 
 
 def test_work_on_a_terminal_gets_a_bar(
@@ -128,4 +145,4 @@ def test_work_on_a_terminal_gets_a_bar(
     with progress("clips", 4) as reach:
         reach(4, 0.125)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
-    assert "4/4 0.1250 ETA" in shown
+    assert re.search(r"4/4 0\.1250 .*(/s|s each), all done", shown)

@@ -89,6 +89,31 @@ def test_uploads_that_cannot_be_scored(
     assert error(client.post("/v1/rewards", data=data, files=files)) == said
 
 
+def test_several_uploads_of_a_request_are_scored_each_by_itself(
+    client: TestClient, mp4: bytes
+) -> None:
+    alone = client.post("/v1/rewards", files={"video": mp4}, data={"prompt": TEXT}).json()
+    files = [("video", ("a.mp4", each)) for each in (mp4, b"corrupt" * 100, mp4)]
+    answer = client.post("/v1/rewards", files=files, data={"prompt": TEXT})
+    first, damaged, last = answer.json()["data"]
+    assert (answer.status_code, first, last) == (200, alone, alone)
+    assert (damaged["object"], damaged["error"]["code"]) == ("reward.error", "video_unreadable")
+    own = [TEXT, "no such thing", TEXT]
+    data = client.post("/v1/rewards", files=files[::2] + files[:1], data={"prompt": own}).json()[
+        "data"
+    ]
+    assert [each["prompt"] for each in data] == own
+    assert data[1]["error"]["code"] == "unscorable" and data[2] == alone
+
+
+def test_of_several_uploads_prompts_and_number_must_fit(client: TestClient, mp4: bytes) -> None:
+    files = [("video", ("a.mp4", mp4))] * 3
+    answer = client.post("/v1/rewards", files=files, data={"prompt": [TEXT, TEXT]})
+    assert error(answer) == (422, None)
+    assert "a prompt per video or one for all, got 2 for 3 videos" in answer.text
+    assert client.post("/v1/rewards", files=files * 3, data={"prompt": TEXT}).status_code == 400
+
+
 def test_old_results_are_deleted_although_nobody_asks(engine: LocalEngine, tmp_path: Path) -> None:
     limits = SMALL.__class__(**{**vars(SMALL), "keep_s": 0.2})
     with TestClient(local_app(engine, OFFER, tmp_path, limits), headers=HEADERS) as client:

@@ -57,7 +57,8 @@ def _register(root: Path) -> None:
             if name in found:
                 files = "/files" if name == "." else f"/files/{quote(name)}"
                 # Another browser may have opened it meanwhile.
-                watched.setdefault(name, WatchedRun(found[name], files))
+                called = root.name if name == "." else name
+                watched.setdefault(name, WatchedRun(found[name], files, called))
         return watched.get(name)
 
     @ui.page("/", response_timeout=RESPONSE_S)

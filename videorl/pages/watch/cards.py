@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from videorl.report.charts import number, signed
+from videorl.report.video_cells import clipped
 from videorl.watch.alerts import Alert
 from videorl.watch.fixed_prompts import Strip
 from videorl.watch.groups import CandidateView, GroupView
@@ -22,17 +23,6 @@ WORDS = {
     "prompt_rejected": "dropped: the encoder refused the prompt",
 }
 """Outcome of a prompt -> what it means; another one is shown as it is."""
-
-
-LONGEST = 2000
-"""Characters of a text that are shown."""
-
-
-def clipped(text: str) -> str:
-    """Return a text, or the beginning of one that is too long to show."""
-    if len(text) <= LONGEST:
-        return text
-    return f"{text[:LONGEST]}… ({len(text)} characters)"
 
 
 def alert_cards(found: Sequence[Alert]) -> str:
@@ -157,7 +147,8 @@ def strip_rows(strips: list[Strip], files: str) -> str:
             f"seed {strip.seed}</span></th>{cells}</tr>"
         )
     return (
-        '<div class="scroll card"><table class="strips"><tr><th></th>'
+        '<div class="scroll card"><table class="strips" '
+        f'style="--frames: {len(strips[0].frames)}"><tr><th></th>'
         f"{steps}</tr>{''.join(rows)}</table></div>"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -15,7 +16,10 @@ FIRST_CHOICE = ("reward/total", "unseen/dynamic_degree", "pairs/margin", "learn/
 """Shown beside the reward's dimensions until somebody chooses."""
 SOFT, ACCENT, BAD = "#8a8f98", "#4b8fd6", "#d0634f"
 """Colours that can be read on light and dark ground."""
-_POOLS = ("#4b8fd6", "#57a773", "#c58b3b", "#9b7bd0", "#4aa9a5", "#b0698f")
+PALETTE = ("#4b8fd6", "#c58b3b", "#57a773", "#9b7bd0", "#4aa9a5", "#b0698f")
+"""Of lines that stand for pools or runs, likewise."""
+_STYLES = {"workers": (2.4, "solid"), "starting": (1.2, "dotted"), "queued": (1.2, "dashed")}
+"""Of a pool's lines: width in pixels, and kind. The ready workers stand out."""
 
 
 PICTURE_POINTS = 120
@@ -105,7 +109,10 @@ class Curves:
                     ui.html(picture, sanitize=False)
                 self._cells[name] = cell
             if not self._cells:
-                ui.label("No metric yet: a run writes the first ones when its first step ends.")
+                text = "No metric yet: a run writes the first ones when its first step ends."
+                ui.label(text if not self._run.metrics() else "No metric is chosen.").classes(
+                    "soft"
+                )
         if is_alive:
             self.come_alive()
 
@@ -173,6 +180,12 @@ def base_options(title: str) -> dict[str, Any]:
     }
 
 
+def legend(*, lines: bool) -> dict[str, Any]:
+    """Return the options of a legend; that of lines shows their kind, without a symbol on it."""
+    shown = {"itemStyle": {"opacity": 0}, "itemWidth": 28} if lines else {}
+    return {"type": "scroll", "left": 130, "top": 0, "textStyle": {"color": SOFT}, **shown}
+
+
 def draw_timeline(run: RunContents) -> None:
     """Draw pool sizes and faults over the steps, with the swaps of the reference as lines."""
     found = timeline(run)
@@ -183,19 +196,7 @@ def draw_timeline(run: RunContents) -> None:
         "lineStyle": {"color": SOFT, "type": "dotted"},
         "data": [{"xAxis": step} for step in found.swaps],
     }
-    pools = [
-        {
-            "type": "line",
-            "step": "end",
-            "showSymbol": False,
-            "name": name,
-            "data": series,
-            "color": _POOLS[place % len(_POOLS)],
-            # Starting and queued are 0 most of the time: the ready workers stand out.
-            "lineStyle": {"width": 2.2 if name.endswith("workers") else 1},
-        }
-        for place, (name, series) in enumerate(found.pools.items())
-    ]
+    pools = _pool_lines(found.pools)
     faults = [
         {"type": "scatter", "name": name, "data": series, "symbolSize": 9}
         for name, series in found.faults.items()
@@ -207,15 +208,38 @@ def draw_timeline(run: RunContents) -> None:
             ui.label(f"{title}: none so far.").classes("soft")
             continue
         options = base_options(title)
-        options["legend"] = {"type": "scroll", "left": 130, "top": 0, "textStyle": {"color": SOFT}}
+        names = [line["name"] for line in series]  # without the swaps, of which a sentence tells
+        options["legend"] = {**legend(lines=series is pools), "data": names}
         options["xAxis"] |= reach
         options["yAxis"] |= {"minInterval": 1, "min": 0}
         holder = {"type": "line", "name": "reference swapped", "data": [], "color": SOFT}
         options["series"] = [*series, {**holder, "markLine": mark}]
         ui.echart(options).classes("timeline card")
-    for sentence in found.ending:
-        ui.label(sentence).classes("soft small")
+    if found.ending:
+        ui.label(" · ".join(found.ending)).classes("soft small")
     swaps = ", ".join(map(str, found.swaps)) or "none yet"
     ui.label(f"The reference became the policy after steps: {swaps} (dotted lines).").classes(
         "soft small"
     )
+
+
+def _pool_lines(pools: Mapping[str, Series]) -> list[dict[str, Any]]:
+    """Return a colour per pool and a kind of line per state; a state that never was is left out."""
+    names = list(dict.fromkeys(name.rpartition(" ")[0] for name in pools))
+    lines: list[dict[str, Any]] = []
+    for name, series in pools.items():
+        pool, _, what = name.rpartition(" ")
+        width, kind = _STYLES[what]
+        if what == "workers" or any(value for _, value in series):
+            lines.append(
+                {
+                    "type": "line",
+                    "step": "end",
+                    "showSymbol": False,
+                    "name": name,
+                    "data": series,
+                    "color": PALETTE[names.index(pool) % len(PALETTE)],
+                    "lineStyle": {"width": width, "type": kind},
+                }
+            )
+    return lines

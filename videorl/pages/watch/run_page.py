@@ -13,13 +13,14 @@ from nicegui import ui
 
 from videorl.errors import RunFolderError
 from videorl.pages.frame import address, first_paint, layout
-from videorl.pages.watch.cards import alert_cards, clipped, strip_rows, video
+from videorl.pages.watch.cards import alert_cards, strip_rows, video
 from videorl.pages.watch.curves import Curves, draw_timeline
 from videorl.pages.watch.gallery import Gallery
 from videorl.pages.watch.watched import WatchedRun
 from videorl.report.charts import fixed, signed
 from videorl.report.contents import RunContents
 from videorl.report.verdicts import evaluation_table
+from videorl.report.video_cells import clipped
 from videorl.run.progress import duration
 from videorl.watch.alerts import Alert, alerts
 from videorl.watch.fixed_prompts import read_strips
@@ -45,13 +46,13 @@ async def show_run(watched: WatchedRun, tab: str, back: str = "") -> None:
     try:
         state, settings = await asyncio.to_thread(_read, watched)
     except RunFolderError as error:
-        with layout(watched.root.name, back=back):
+        with layout(watched.name, back=back):
             ui.label(str(error)).classes("note")
         return
-    with layout(state.contents.name, back=back):
+    with layout(watched.name, back=back):
         page = RunPage(watched, state, settings, tab if tab in TABS else TABS[0])
         await page.open()
-    first_paint(state.contents.name, page.html())
+    first_paint(watched.name, page.html())
 
 
 def _read(watched: WatchedRun) -> tuple[RunState, dict[str, Any]]:
@@ -78,7 +79,9 @@ class RunPage:
         self._is_first = True
         # A name will do, as its docstring says.
         self._tabs = ui.tabs(value=tab, on_change=self._switch)  # pyright: ignore[reportArgumentType]
-        self._tabs.props("align=left dense no-caps inline-label").classes("run-tabs")
+        self._tabs.props(
+            "align=left dense no-caps inline-label outside-arrows mobile-arrows"
+        ).classes("run-tabs")
         with self._tabs:
             for name in TABS:
                 ui.tab(name)
@@ -202,7 +205,7 @@ class RunPage:
                 "ends, if its recipe has an evaluation."
             ).classes("soft")
             return
-        ui.html(_scores(contents), sanitize=False)
+        ui.html(_scores(contents), sanitize=False).classes("full-width")
         ui.html(_pairs(contents, self._watched), sanitize=False).classes("pairs")
 
     def _draw_settings(self) -> None:

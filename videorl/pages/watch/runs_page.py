@@ -10,15 +10,17 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from videorl.files.content import bytes_in_words
 from videorl.pages.frame import address, first_paint, layout
-from videorl.pages.watch.cards import clipped
-from videorl.pages.watch.curves import SOFT, base_options
+from videorl.pages.watch.curves import PALETTE, base_options, legend
 from videorl.report.charts import fixed
+from videorl.report.video_cells import clipped
 from videorl.run.overview import RunOverview
 from videorl.watch.all_runs import METRIC, RunsReader
 
 LOOK_S = 10.0
 """How often the page looks at the runs."""
+COLUMNS = ("run", "state", "step", "reward", "held-out", "disk")
 WAITING = '<p class="soft">looking at the runs …</p>'
 
 
@@ -56,9 +58,7 @@ async def show_runs(root: Path, reader: RunsReader) -> None:
 def _table(found: Mapping[str, RunOverview]) -> str:
     if not found:
         return "<p>No run is here yet: <code>videorl train RECIPE</code> makes one.</p>"
-    head = "".join(
-        f"<th>{name}</th>" for name in ("run", "state", "step", "reward", "held-out", "disk")
-    )
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     rows, runs = [], address("/run")
     for name, facts in found.items():
         link = f'<a href="{runs}/{quote(name)}">{escape(name)}</a>'
@@ -75,11 +75,18 @@ def _table(found: Mapping[str, RunOverview]) -> str:
             f"{facts.step}{of}",
             "" if facts.reward is None else fixed(facts.reward),
             held_out,
-            f"{facts.bytes_on_disk / 1e6:.1f} MB",
+            bytes_in_words(facts.bytes_on_disk),
         )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        named = zip(COLUMNS, cells, strict=True)
+        rows.append(f"<tr>{''.join(_cell(name, cell) for name, cell in named)}</tr>")
     table = f'<table class="runs"><tr>{head}</tr>{"".join(rows)}</table>'
     return f'<div class="card scroll">{table}</div>'
+
+
+def _cell(name: str, content: str) -> str:
+    """Return a cell; its name is shown where there is no room for a table."""
+    told = "" if name in ("run", "state") else f' data-name="{name}"'
+    return f"<td{told}>{content}</td>"
 
 
 def _overlay(curves: Mapping[str, list[tuple[int, float | None]]]) -> dict[str, object]:
@@ -87,5 +94,5 @@ def _overlay(curves: Mapping[str, list[tuple[int, float | None]]]) -> dict[str, 
         {"type": "line", "name": name, "data": series, "showSymbol": False, "sampling": "lttb"}
         for name, series in curves.items()
     ]
-    legend = {"type": "scroll", "left": 130, "top": 0, "textStyle": {"color": SOFT}}
-    return {**base_options(METRIC), "legend": legend, "series": lines}
+    shared = {**base_options(METRIC), "color": list(PALETTE), "legend": legend(lines=True)}
+    return {**shared, "series": lines}

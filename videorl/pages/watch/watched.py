@@ -20,10 +20,12 @@ class WatchedRun:
     Args:
         root: The folder.
         files: Quoted path of its files on this server, such as `/files/my_run`.
+        name: What it is called: the folder's name, or its path below that of all runs.
     """
 
-    def __init__(self, root: Path, files: str) -> None:
+    def __init__(self, root: Path, files: str, name: str) -> None:
         self.root = root
+        self.name = name
         self.files = files
         self.reader = RunReader(root)
         self.archive = self.reader.folder.archive
