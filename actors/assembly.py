@@ -27,6 +27,7 @@ from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, start_scorer
 from actors.store.archive import RayArchive
 from actors.store.kept_latents import KeepingScorer
+from actors.store.video_files import EncodingScorer
 from actors.store.weights import create_weight_store
 from videorl.config import Recipe
 from videorl.data.prompts import open_prompts
@@ -63,7 +64,7 @@ class Assembly:
     def watched(self, sink: MetricSink) -> PoolSizesSink:
         """Return a sink that adds pools, faults and the work of all workers to each step."""
         faults = {GENERATORS_UNCOMPILED: self.generator.num_uncompiled}
-        work = partial(work_seconds, self.generator, self.scorer, self.archive)
+        work = partial(work_seconds, self.generator, self.scorer)
         return PoolSizesSink(sink, self.pools, faults, work)
 
 
@@ -122,7 +123,7 @@ def assemble(
         parts = Parts(
             prompts,
             generator,
-            KeepingScorer(scorer, select),
+            KeepingScorer(EncodingScorer(scorer, scorer.files, select, recipe.archive), select),
             select,
             learner,
             reference,
@@ -137,14 +138,12 @@ def assemble(
         yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
 
 
-def work_seconds(
-    generator: RayGenerator, scorer: RayScorer, archive: RayArchive
-) -> dict[str, float]:
+def work_seconds(generator: RayGenerator, scorer: RayScorer) -> dict[str, float]:
     """Return the seconds that all workers have spent in each stage of their work so far."""
     sampling = {
         name.removesuffix("_s"): stage.seconds for name, stage in generator.stages().items()
     }
-    return {**sampling, "score": scorer.score_s, "encode_mp4": archive.encode_s}
+    return {**sampling, "score": scorer.score_s, "encode_mp4": scorer.files.encode_s}
 
 
 def _may_start_late(recipe: Recipe, folder: RunFolder, placement: Placement) -> bool:

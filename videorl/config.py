@@ -123,6 +123,19 @@ class ArchiveConfig:
     timeout_s: float = 1800.0
     """A writer that takes longer for a step is replaced; if the next does too, the run ends."""
 
+    def keeps(self, *, is_learned: bool) -> KeptMedia:
+        """Return what is kept of a candidate, by whether it is learned from."""
+        is_kept = self.videos == "all" or is_learned
+        return KeptMedia(is_kept and self.videos != "none", is_kept and self.latents)
+
+
+@dataclass(frozen=True)
+class KeptMedia:
+    """What the archive keeps of a candidate."""
+
+    video: bool
+    latents: bool
+
 
 @dataclass
 class EvaluationConfig:

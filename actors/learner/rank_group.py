@@ -69,6 +69,7 @@ class RankGroup:
         deadlines: How long ranks may take.
         places: Says who has what, for those who wait for the ranks to be placed.
         run: Name of the run, by which Ray Train's own pages list it.
+        replays: Whether a group that dies at work may be replaced; costs what commands name.
     """
 
     def __init__(
@@ -80,9 +81,12 @@ class RankGroup:
         deadlines: Deadlines,
         places: Callable[[], str],
         run: str = "learner",
+        *,
+        replays: bool = True,
     ) -> None:
         options = named(beside_driver(), run, "learner-commands")
-        self._log = start_actor(CommandLog, options, max_failures, deadlines)
+        log: Any = ray.remote(CommandLog)
+        self._log = log.options(**options).remote(max_failures, deadlines, replays=replays)
         self._places = places
         settings = RankSettings(make, resources.num_cpus, self._log)
         self._make_trainer = partial(_make_trainer, settings, run_dir, resources, run)

@@ -16,6 +16,8 @@ from actors.pool.pool import ElasticPool
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer
 from actors.store.archive import RayArchive
+from actors.store.kept_latents import KeepingScorer
+from actors.store.video_files import EncodingScorer
 from actors.store.weights import create_weight_store
 from jobs.bench.stand_ins import (
     Pace,
@@ -113,7 +115,9 @@ def stand_in_run(
         stack.callback(reference.close)
         prompts = PromptStream(load_prompts(recipe.prompts.source, "train")[:64], recipe.seed)
         rule = recipe.example_source()
-        parts = Parts(prompts, generator, scorer, rule, learner, reference, archive, sink)
+        encoding = EncodingScorer(scorer, scorer.files, rule, recipe.archive)
+        keeping = KeepingScorer(encoding, rule)
+        parts = Parts(prompts, generator, keeping, rule, learner, reference, archive, sink)
         pools = {"generator": generator.pool, "reward": scorer.pools[0]}
         yield StandInRun(parts, Progress(0, [version]), generator, scorer, learner, pools)
 

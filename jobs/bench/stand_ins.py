@@ -26,6 +26,7 @@ from ray.actor import ActorHandle
 from actors.naming import named, shown_by_name
 from actors.placement import beside_driver, start_actor
 from actors.processes.worker_process import own_node
+from actors.store.handles import to_learn_from
 from actors.store.media import fetch
 from videorl.futures import completed
 from videorl.types import (
@@ -236,7 +237,8 @@ class SleepingLearner:
 
     def step(self, step: int, examples: Sequence[TrainingExample]) -> LearnerOutput:
         """Take a step in the process."""
-        return ray.get(self.rank.step.remote(self.weight_store, step, tuple(examples)))
+        lean = tuple(map(to_learn_from, examples))
+        return ray.get(self.rank.step.remote(self.weight_store, step, lean))
 
     def update_reference(self, version: WeightVersion) -> None:
         """Do nothing."""

@@ -146,7 +146,7 @@ def running(folder: RunFolder, recipe: Recipe, trigger: Path) -> Iterator[tuple[
     ):
         began = time.time()
         both: Any = fan_out([metrics, cast(RunSink, rows)])
-        work = partial(work_seconds, run.generator, run.scorer, cast(RayArchive, run.parts.archive))
+        work = partial(work_seconds, run.generator, run.scorer)
         sink = PoolSizesSink(both, run.pools, work=work)
         learner: Any = Learning(run.learner, trigger)
         parts = replace(run.parts, learner=learner, sink=sink)
