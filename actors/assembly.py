@@ -26,7 +26,7 @@ from actors.processes.policy_loading import loader, sharing_loader
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, start_scorer
 from actors.store.archive import RayArchive
-from actors.store.kept_latents import KeepingScorer
+from actors.store.kept_latents import Keepers, KeepingScorer
 from actors.store.video_files import EncodingScorer
 from actors.store.weights import create_weight_store
 from videorl.config import Recipe
@@ -96,7 +96,11 @@ def assemble(
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
     run = run_name(recipe)
     first = first if _may_start_late(recipe, folder, placement) else None
+    keepers = Keepers(recipe.cluster.keep_latents_on, run)
+    if not recipe.cluster.can_grow:
+        keepers.check()
     with ExitStack() as stack:
+        stack.callback(keepers.close)
         store = create_weight_store(recipe.versions_sampled, run)
         resources = resources_for(placement.learner, recipe.learner)
         places = Places(placement)
@@ -120,10 +124,11 @@ def assemble(
             reference.restore(restored.loop_state["reference"])
         archive.truncate(progress.step)
         select = recipe.example_source()
+        encoding = EncodingScorer(scorer, scorer.files, select, recipe.archive)
         parts = Parts(
             prompts,
             generator,
-            KeepingScorer(EncodingScorer(scorer, scorer.files, select, recipe.archive), select),
+            KeepingScorer(encoding, select, keepers),
             select,
             learner,
             reference,

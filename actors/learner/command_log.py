@@ -37,13 +37,11 @@ class CommandLog:
         max_failures: After so many failures of the group without a command finished for the first
             time in between, everybody who waits gets `LearnerFailedError`; -1 = no limit.
         deadlines: Ranks that take longer are killed, which counts as a failure.
-        replays: Keep commands for a group that starts again; if not, one that has begun to work
-            cannot be replaced.
     """
 
-    def __init__(self, max_failures: int, deadlines: Deadlines, *, replays: bool = True) -> None:
+    def __init__(self, max_failures: int, deadlines: Deadlines) -> None:
         self._max_failures = max_failures
-        self._replays = replays
+        self._replays = True
         self._clock = RankClock(deadlines)
         self._processes: dict[int, Any] = {}
         """Rank -> the actor that it runs in."""
@@ -70,6 +68,10 @@ class CommandLog:
         self._answered: set[int] = set()
         """Indices of commands that were finished once and can still be replayed."""
         self._changed = asyncio.Condition()
+
+    async def keep_none(self) -> None:
+        """Keep no commands for a group that starts again: those that all ranks are past go."""
+        self._replays = False
 
     async def append(self, index: int, command: Command) -> None:
         """Add a command (driver)."""

@@ -60,11 +60,9 @@ class RayLearner:
         make = partial(make_policy_rank, recipe, run_dir, weight_store)
         failures, deadlines = recipe.learner.max_failures, policy_deadlines(recipe)
         run = run_name(recipe)
-        # Without checkpoints, latents of all steps so far would have to be kept.
-        replays = recipe.checkpoint.interval > 0
-        self._ranks = RankGroup(
-            make, run_dir, resources, failures, deadlines, places, run, replays=replays
-        )
+        self._ranks = RankGroup(make, run_dir, resources, failures, deadlines, places, run)
+        if not recipe.checkpoint.interval:  # or the latents of all steps would have to be kept
+            self._ranks.keep_no_commands()
         self._newest: WeightVersion | None = None
         self._num_parameters = 0
 

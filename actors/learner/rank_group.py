@@ -69,7 +69,6 @@ class RankGroup:
         deadlines: How long ranks may take.
         places: Says who has what, for those who wait for the ranks to be placed.
         run: Name of the run, by which Ray Train's own pages list it.
-        replays: Whether a group that dies at work may be replaced; costs what commands name.
     """
 
     def __init__(
@@ -81,12 +80,9 @@ class RankGroup:
         deadlines: Deadlines,
         places: Callable[[], str],
         run: str = "learner",
-        *,
-        replays: bool = True,
     ) -> None:
         options = named(beside_driver(), run, "learner-commands")
-        log: Any = ray.remote(CommandLog)
-        self._log = log.options(**options).remote(max_failures, deadlines, replays=replays)
+        self._log = start_actor(CommandLog, options, max_failures, deadlines)
         self._places = places
         settings = RankSettings(make, resources.num_cpus, self._log)
         self._make_trainer = partial(_make_trainer, settings, run_dir, resources, run)
@@ -94,6 +90,10 @@ class RankGroup:
         self._error: BaseException | None = None
         self._savers = ThreadPoolExecutor(1, "await-checkpoint")
         self._next = 0
+
+    def keep_no_commands(self) -> None:
+        """Let go of what is done: a group that dies after that cannot be replaced."""
+        ray.get(self._log.keep_none.remote())
 
     def begin(self) -> None:
         """Start the group without waiting for it."""

@@ -29,13 +29,16 @@ def found() -> dict[str, Any]:
 
 
 def test_the_doctor_compares_all_nodes(found: dict[str, Any]) -> None:
-    assert found["doctor"]["versions"] == ["ok", "2 nodes have the same Python and packages"]
+    assert found["doctor"]["versions"] == ["ok", "4 nodes have the same Python and packages"]
     status, said = found["doctor"]["workers"]
-    assert status == "broken" and "wanted, 5 and 0 there: " in said
+    assert status == "broken" and "wanted, 7 and 0 there: " in said
     assert "no node is large enough for one worker of: learner" in said
 
 
 def test_a_lost_node_takes_along_only_what_nobody_will_learn_from(found: dict[str, Any]) -> None:
     # The middle one of three is in no pair, so nobody copied it.
     assert found["kept"] == [0.0, "MediaLostError", 2.0]
+    (first, one), (second, other) = found["resources"]
+    assert first == second == "stays" and one != other, "the nodes take turns"
+    assert found["torch"] == [False, False], "bytes are moved"
     assert found["too_late"] == "MediaLostError", "lost before the copy: to be sampled again"

@@ -13,6 +13,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectFetchTimedOutError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    OutOfMemoryError,
+)
 
 from actors.learner.command_log import CommandLog
 from actors.learner.commands import Restored, Save, Step
@@ -21,12 +30,14 @@ from actors.placement import start_actor
 from actors.reward import RayScorer
 from actors.store.archive import RayArchive
 from actors.store.handles import to_learn_from
+from actors.store.kept_latents import Keepers
 from actors.store.video_files import ENCODING, EncodingScorer
 from jobs.bench.driver_probe import store_bytes
 from tests.fakes import FakeReward, group_of
 from tests.ray.roles import LIMITS, OPTIONS
 from videorl.config import ArchiveConfig, Recipe, RewardConfig
 from videorl.data.video_io import encode_mp4
+from videorl.errors import MediaLostError, PoolLostError, ResourceError
 from videorl.selection import best_vs_worst
 from videorl.types import (
     CandidateGroup,
@@ -184,7 +195,9 @@ def test_a_video_that_cannot_be_encoded_is_left_out_and_its_step_is_archived(
 def test_commands_hold_the_latents_of_pairs_since_the_last_checkpoint(replays: bool) -> None:
     """Each step has a pair: 2 MiB of latents, and videos that no command holds."""
     options = {**OPTIONS, "max_concurrency": 9}
-    log: Any = ray.remote(CommandLog).options(**options).remote(5, DEADLINES, replays=replays)
+    log: Any = start_actor(CommandLog, options, 5, DEADLINES)
+    if not replays:
+        ray.get(log.keep_none.remote())
     before = quiet()
     ray.get([log.starting.remote(1), log.restored.remote(Restored(0, (VERSION,), None))])
 
@@ -209,3 +222,50 @@ def learned_of(group: CandidateGroup) -> Any:
     chosen, rejected = (ScoredCandidate(one, Score({}, 0.0)) for one in group.candidates)
     pair = PreferencePair(group.prompt, group.prompt_embeds, chosen, rejected, 1.0)
     return (to_learn_from(pair),)
+
+
+class Tired:
+    """A keeper that fails as often as it is told, and then copies."""
+
+    def __init__(self, errors: list[Exception]) -> None:
+        self.errors = errors
+
+    def keep(self, refs: list[ObjectRef]) -> tuple[Any, ...]:
+        """Fail, or copy."""
+        if self.errors:
+            raise self.errors.pop(0)
+        return True, *ray.get(refs)
+
+
+class TiredKeepers(Keepers):
+    """Its keeper fails at first; no pauses."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__(pause_s=0.0)
+        self.errors = list(errors)
+
+    def _started(self, node: str) -> ActorHandle:
+        return start_actor(Tired, OPTIONS, self.errors)
+
+
+def test_pressure_is_waited_for_and_what_is_lost_is_sampled_again() -> None:
+    latents = ray.put(np.arange(9))
+    full = [OutOfMemoryError("the node has no memory"), ObjectStoreFullError("full")]
+    slow = [GetTimeoutError("slow"), ObjectFetchTimedOutError("00", b"", "")]
+    keepers = TiredKeepers(*full, *slow)
+    (copy,) = keepers.copies([latents]).result(60)
+    assert copy != latents and ray.get(copy)[-1] == 8
+    keepers.close()
+    keepers = TiredKeepers(ObjectLostError("00", b"", ""))
+    with pytest.raises(MediaLostError, match="gone from the object store"):
+        keepers.copies([latents]).result(60)
+    keepers.close()
+    keepers = TiredKeepers(*full * 9)
+    with pytest.raises(PoolLostError, match="12 times in a row; the last time: .*full"):
+        keepers.copies([latents]).result(60)
+    keepers.close()
+
+
+def test_a_resource_that_no_node_has_is_refused_at_once() -> None:
+    with pytest.raises(ResourceError, match="cluster.keep_latents_on=safe: no node"):
+        Keepers("safe").check()

@@ -24,7 +24,6 @@ from actors.monitoring.sink import ray_metrics
 from actors.naming import named
 from actors.placement import start_actor
 from actors.pool.metrics import PoolSizesSink
-from actors.store.archive import RayArchive
 from actors.store.weights import WeightStore
 from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run
 from jobs.bench.stand_ins import Pace, SleepingReward
