@@ -261,11 +261,11 @@ def test_pressure_is_waited_for_and_what_is_lost_is_sampled_again() -> None:
         keepers.copies([latents]).result(60)
     keepers.close()
     keepers = TiredKeepers(*full * 9)
-    with pytest.raises(PoolLostError, match="12 times in a row; the last time: .*full"):
+    with pytest.raises(PoolLostError, match=r"12 times in a row; the last time: .*full"):
         keepers.copies([latents]).result(60)
     keepers.close()
 
 
 def test_a_resource_that_no_node_has_is_refused_at_once() -> None:
-    with pytest.raises(ResourceError, match="cluster.keep_latents_on=safe: no node"):
+    with pytest.raises(ResourceError, match=r"cluster.keep_latents_on=safe: no node"):
         Keepers("safe").check()
