@@ -74,12 +74,12 @@ def main() -> None:
     """Ask the doctor; score one group before its node is lost, and another after that."""
     prepare_environment()
     cluster: Any = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": LEAST}
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "resources": {"stays": 1}, "_system_config": LEAST},
     )
     node = cluster.add_node(num_cpus=4, resources={"away": 1})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, resources={"stays": 1})
     findings = doctor(cluster.address)
+    cluster.add_node(num_cpus=1, resources={"stays": 1})
     ray.init(address=cluster.address)
     scorer = LocalScorer({"one": FakeReward()}, [RewardConfig(name="one")], lambda video: {})
     keepers = Keepers("stays")
