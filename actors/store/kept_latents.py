@@ -30,7 +30,7 @@ _AT_ONCE = 4
 """Groups that a keeper copies at once; others wait."""
 _FETCH_S = 300.0
 _TRIES, _LONGEST_PAUSE_S = 12, 120.0
-"""Pauses are 1, 2, 4, … s: together about a quarter of an hour."""
+"""Pauses are 1, 2, 4, … s: together about ten minutes."""
 
 
 @shown_by_name
