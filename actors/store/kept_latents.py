@@ -197,7 +197,7 @@ def with_copies(group: ScoredGroup, copy_of: dict[Media, Media]) -> ScoredGroup:
 
 def _copied(keeper: ActorHandle, media: Sequence[ObjectRef]) -> Future[list[ObjectRef]]:
     # The first result says that the copies are made; they are never opened here.
-    refs: list[Any] = keeper.keep.options(num_returns=1 + len(media)).remote(list(media))
+    refs: Any = keeper.keep.options(num_returns=1 + len(media)).remote(list(media))
     made, *copies = refs
     return mapped(made.future(), lambda _: copies)
 

@@ -8,6 +8,7 @@ too small for these.
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -155,11 +156,11 @@ def beside_driver_bytes() -> int:
 def two_nodes(store_bytes: int) -> Iterator[str]:
     """Be connected to a cluster whose second node has the media; give the id of the first."""
     prepare_environment()
-    head = {"num_cpus": 2, "object_store_memory": 256 * 2**20}
+    head = {"num_cpus": 2, "object_store_memory": 256 * 2**20, "include_dashboard": False}
     cluster: Any = Cluster(initialize_head=True, head_node_args=head)
     try:
         cluster.add_node(num_cpus=2, resources={_WORK: 1}, object_store_memory=store_bytes)
-        ray.init(address=cluster.address, log_to_driver=True, logging_level="WARNING")
+        ray.init(address=cluster.address, log_to_driver=True, logging_level=logging.WARNING)
         yield ray.get_runtime_context().get_node_id()
     finally:
         ray.shutdown()
