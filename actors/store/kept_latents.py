@@ -19,7 +19,7 @@ from actors.naming import named, shown_by_name
 from actors.placement import start_actor
 from actors.pool.outcomes import as_own_error, cause_of, first_line
 from actors.store.handles import changed_group
-from videorl.errors import PoolLostError, ResourceError
+from videorl.errors import PoolLostError, ResourceError, WorkLostError
 from videorl.futures import completed, mapped, recovered, then
 from videorl.protocols import Scorer, SelectionRule
 from videorl.types import Candidate, CandidateGroup, Media, ScoredGroup
@@ -57,7 +57,7 @@ class Keepers:
         self._pause_s = pause_s
         self._keepers: dict[str, ActorHandle] = {}
         self._turn = 0
-        self._several = False
+        self._several = self._is_closed = False
         # Groups are scored on threads of several pools.
         self._lock = threading.Lock()
 
@@ -92,6 +92,8 @@ class Keepers:
 
         def failed(error: Exception) -> Future[list[ObjectRef]]:
             cause = cause_of(error)
+            if self._is_closed:
+                raise WorkLostError("latents are not copied any more: the run ends") from error
             if isinstance(cause, ObjectLostError) and not isinstance(
                 cause, ObjectFetchTimedOutError
             ):
@@ -114,6 +116,7 @@ class Keepers:
 
     def close(self) -> None:
         """Stop the keepers; their copies stay."""
+        self._is_closed = True
         for keeper in self.started():
             ray.kill(keeper, no_restart=True)
 
