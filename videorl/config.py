@@ -103,8 +103,8 @@ class CheckpointConfig:
     """When to save, and how many checkpoints to keep."""
 
     interval: int = 10
-    """Steps; one is also written when a run ends or is stopped. With 0, on a cluster, nothing is kept
-    to replace a learner that is lost: the run ends then."""
+    """Steps; one is also written when a run ends or is stopped. With 0 nothing is kept to replace a
+    learner that is lost, which then ends a run on a cluster."""
     keep: int = 2
     location: str = ""
     """A folder or URI (`s3://bucket/run`, `gs://bucket/run`) that every learner rank can reach;
