@@ -26,7 +26,8 @@ from actors.processes.policy_loading import loader, sharing_loader
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, start_scorer
 from actors.store.archive import RayArchive
-from actors.store.kept_latents import KeepingScorer
+from actors.store.kept_latents import Keepers, KeepingScorer
+from actors.store.video_files import EncodingScorer
 from actors.store.weights import create_weight_store
 from videorl.config import Recipe
 from videorl.data.prompts import open_prompts
@@ -63,7 +64,7 @@ class Assembly:
     def watched(self, sink: MetricSink) -> PoolSizesSink:
         """Return a sink that adds pools, faults and the work of all workers to each step."""
         faults = {GENERATORS_UNCOMPILED: self.generator.num_uncompiled}
-        work = partial(work_seconds, self.generator, self.scorer, self.archive)
+        work = partial(work_seconds, self.generator, self.scorer)
         return PoolSizesSink(sink, self.pools, faults, work)
 
 
@@ -95,7 +96,11 @@ def assemble(
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
     run = run_name(recipe)
     first = first if _may_start_late(recipe, folder, placement) else None
+    keepers = Keepers(recipe.cluster.keep_latents_on, run)
+    if not recipe.cluster.can_grow:
+        keepers.check()
     with ExitStack() as stack:
+        stack.callback(keepers.close)
         store = create_weight_store(recipe.versions_sampled, run)
         resources = resources_for(placement.learner, recipe.learner)
         places = Places(placement)
@@ -119,10 +124,11 @@ def assemble(
             reference.restore(restored.loop_state["reference"])
         archive.truncate(progress.step)
         select = recipe.example_source()
+        encoding = EncodingScorer(scorer, scorer.files, select, recipe.archive)
         parts = Parts(
             prompts,
             generator,
-            KeepingScorer(scorer, select),
+            KeepingScorer(encoding, select, keepers),
             select,
             learner,
             reference,
@@ -137,14 +143,12 @@ def assemble(
         yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
 
 
-def work_seconds(
-    generator: RayGenerator, scorer: RayScorer, archive: RayArchive
-) -> dict[str, float]:
+def work_seconds(generator: RayGenerator, scorer: RayScorer) -> dict[str, float]:
     """Return the seconds that all workers have spent in each stage of their work so far."""
     sampling = {
         name.removesuffix("_s"): stage.seconds for name, stage in generator.stages().items()
     }
-    return {**sampling, "score": scorer.score_s, "encode_mp4": archive.encode_s}
+    return {**sampling, "score": scorer.score_s, "encode_mp4": scorer.files.encode_s}
 
 
 def _may_start_late(recipe: Recipe, folder: RunFolder, placement: Placement) -> bool:

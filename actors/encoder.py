@@ -19,6 +19,7 @@ from actors.pool.outcomes import as_own_error, cause_of
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.worker_process import own_node, prepare_process
+from actors.store.media import Packed, pack
 from videorl.errors import MediaLostError
 from videorl.futures import mapped
 from videorl.sampling.embeddings import EmbeddingCache
@@ -27,7 +28,6 @@ from videorl.settings.workers import EncoderConfig
 if TYPE_CHECKING:
     import torch
 
-    from videorl.embedding import Embedding
     from videorl.protocols import Policy
     from videorl.types import Condition
 
@@ -58,8 +58,8 @@ class Encoder:
             self._policy = self._load(prepare_process(self._num_cpus))
         return own_node()
 
-    def encode(self, prompt: Condition) -> tuple[int, Embedding]:
-        """Return the number of tokens L, and the embedding.
+    def encode(self, prompt: Condition) -> tuple[int, Packed]:
+        """Return the number of tokens L, and the packed embedding.
 
         Args:
             prompt: A text, perhaps with a picture.
@@ -69,7 +69,7 @@ class Encoder:
         """
         assert self._policy is not None, "the pool waits for ready()"
         (embedding,) = self._policy.encode([prompt])
-        return embedding.num_tokens, embedding
+        return embedding.num_tokens, pack(embedding)
 
 
 class RayEncoder:
@@ -153,5 +153,5 @@ class RayEncoder:
         return mapped(self.pool.submit(call), embedding)
 
 
-def _copy(embedding: Embedding) -> tuple[bool, Embedding]:
+def _copy(embedding: Packed) -> tuple[bool, Packed]:
     return True, embedding

@@ -22,7 +22,7 @@ from videorl.config import PolicyConfig, Recipe
 from videorl.errors import WorkLostError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import NOTHING_SHARED, sample_and_score, shared_prompts
-from videorl.evaluation.kept_groups import KeptGroups, path_of
+from videorl.evaluation.kept_groups import KeptGroups, Save, path_of
 from videorl.policies import load_policy
 from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
@@ -32,8 +32,9 @@ from videorl.weights import digest
 
 logger = logging.getLogger(__name__)
 
-Kept = Callable[[str, WeightVersion], KeptGroups]
-"""Takes `before` or `after` and the weights; returns the groups of that evaluation so far."""
+Kept = Callable[[str, WeightVersion, Save], KeptGroups]
+"""Takes `before` or `after`, the weights, and what writes videos; returns the groups of that
+evaluation so far."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def evaluate(
     if not is_writable:
         logger.warning("%s is read-only: what is sampled is not kept", folder.root)
 
-    def kept(name: str, version: WeightVersion) -> KeptGroups:
+    def kept(name: str, version: WeightVersion, save: Save) -> KeptGroups:
         return KeptGroups(path_of(folder.evaluation, recipe, version) if is_writable else None)
 
     found = compare(recipe, folder, kept, should_stop)
@@ -117,7 +118,7 @@ def compare(
                 scorer,
                 samples=samples,
                 should_stop=should_stop,
-                kept=kept(name, version),
+                kept=kept(name, version, scorer.files.save),
             )
             if groups is None:
                 return None

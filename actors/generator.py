@@ -20,6 +20,7 @@ from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.followers import Followers, Sharing
 from actors.processes.worker_process import own_node, prepare_process
+from actors.store.media import Packed, pack, unpack
 from actors.store.weights import publish, pull
 from videorl.errors import MediaLostError
 from videorl.futures import gathered, mapped, recovered, then
@@ -112,28 +113,28 @@ class GeneratorWorker:
         return version
 
     def generate(
-        self, request: SampleRequest, prompt_embeds: Embedding, negative_prompt_embeds: Embedding
+        self, request: SampleRequest, prompt_embeds: Packed, negative_prompt_embeds: Packed
     ) -> tuple[Any, ...]:
-        """Return `Sampled`, then the latents of every seed, then the videos of every seed.
+        """Return `Sampled`, then the packed latents of every seed, then the videos of every seed.
 
         Raises:
             WeightMismatchError: The live parameters are not the published ones after loading.
         """
         sampler, loading = self._loaded(request.version)
-        embeds = prompt_embeds, negative_prompt_embeds
+        embeds = unpack(prompt_embeds), unpack(negative_prompt_embeds)
         together = self._all_processes(request, *embeds)
         latents, videos, timings = sampler.sample(request, *embeds, together)
         assert sampler.version is not None
         followers = self._followers
         is_uncompiled = num_failures() > 0 or (followers is not None and followers.is_uncompiled)
         answer = Sampled(sampler.version, loading | timings, unusable(videos), is_uncompiled)
-        return answer, *latents, *videos
+        return answer, *map(pack, latents), *videos
 
     def canary(
         self,
         request: SampleRequest,
-        prompt_embeds: Embedding,
-        negative_prompt_embeds: Embedding,
+        prompt_embeds: Packed,
+        negative_prompt_embeds: Packed,
         wanted_BCTHW: Tensor,
         tolerance: float,
     ) -> float:
@@ -144,7 +145,7 @@ class GeneratorWorker:
                 the published ones after loading.
         """
         sampler, _ = self._loaded(request.version)
-        embeds = prompt_embeds, negative_prompt_embeds
+        embeds = unpack(prompt_embeds), unpack(negative_prompt_embeds)
         with self._all_processes(request, *embeds):
             found_BCTHW = sampler.latents(request, *embeds).cpu()
         return compare(found_BCTHW, wanted_BCTHW, request.version, tolerance)

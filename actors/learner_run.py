@@ -24,7 +24,6 @@ from actors.pool.limits import encoder_limits
 from actors.pool.places import Places
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
-from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.data.pair_encoding import Part
 from videorl.data.preference_videos import has_videos
@@ -71,7 +70,7 @@ def run_learner_only(
         facts: dict[str, Any] = {"num_steps": recipe.num_steps}
         if recipe.evaluation.source:
             stages.begin("starting workers, and evaluating base and aligned policy")
-            kept = partial(kept_groups, recipe, folder, save=save_videos)
+            kept = partial(kept_groups, recipe, folder)
             found = compare(recipe, folder, kept, should_stop)
             if found is None:
                 return False

@@ -15,7 +15,6 @@ from actors.monitoring.sink import ray_metrics
 from actors.pool.control import controlled
 from actors.rehearsal import rehearse
 from actors.reward import RayScorer
-from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.errors import StoppedError
 from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts, open_fixed_prompts
@@ -93,7 +92,9 @@ def _fixed_prompts(
 ) -> FixedPrompts | NoFixedPrompts:
     # Not by the scorer of the parts, which keeps the latents of what is learned from.
     workers, step = (assembly.generator, assembly.scorer), assembly.progress.step
-    return open_fixed_prompts(recipe, folder.root, step, workers, save_videos, sinks.videos)
+    return open_fixed_prompts(
+        recipe, folder.root, step, workers, assembly.scorer.files.save, sinks.videos
+    )
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class _Evaluation:
             return True
         samples = recipe.evaluation.best_of if name == "before" else recipe.evaluation.samples
         self.stages.begin(_EVALUATING[name], recipe.evaluation.num_prompts * samples, "video")
-        kept = kept_groups(recipe, folder, name, version, save_videos)
+        kept = kept_groups(recipe, folder, name, version, scorer.files.save)
         groups = sample_and_score(
             recipe,
             version,

@@ -104,8 +104,11 @@ def beside_driver() -> dict[str, Any]:
 
 def start_actor(kind: type, options: Mapping[str, Any], *arguments: Any) -> ActorHandle:
     """Start an actor of a plain class and return at once."""
-    remote: Any = ray.remote(kind)
-    return remote.options(**options).remote(*arguments)
+    # Ray takes its groups of threads with the class, and all else later too.
+    of_class = {name: value for name, value in options.items() if name == "concurrency_groups"}
+    remote: Any = ray.remote(**of_class)(kind) if of_class else ray.remote(kind)
+    later = {name: value for name, value in options.items() if name not in of_class}
+    return remote.options(**later).remote(*arguments)
 
 
 def live_nodes() -> list[Node]:

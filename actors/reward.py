@@ -22,6 +22,7 @@ from actors.pool.limits import reward_limits
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.worker_process import hide_gpus, own_node, prepare_process
+from actors.store.video_files import ENCODING, ScoredThere, VideoFiles
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip
 from videorl.errors import WorkLostError
@@ -38,6 +39,9 @@ from videorl.rewards.scoring import (
     score_group,
 )
 from videorl.types import CandidateGroup, ScoredGroup, Video
+
+_ENCODERS = 2
+"""Videos that a worker encodes at once, a thread each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,14 @@ class RewardWorker:
         results = checked_scores(self._model, videos, [prompt] * len(videos))
         unseen = [{} if self._unseen is None else self._unseen(video) for video in videos]
         return Scored(results, unseen, time.perf_counter() - started)
+
+    def encode(self, video: Video) -> tuple[float, bytes]:
+        """Return the seconds that it took to encode a video, and the mp4 file."""
+        from videorl.data.video_io import encode_mp4
+
+        started = time.perf_counter()
+        encoded = encode_mp4(video)
+        return time.perf_counter() - started, encoded
 
     def score_clips(self, clips: Sequence[Clip]) -> list[Result]:
         """Score video files; a clip that holds a file's bytes is written to a temporary file."""
@@ -158,27 +170,34 @@ class RayScorer:
                 zip(rewards, options, limits, strict=True)
             )
         ]
+        self.files = VideoFiles(self.pools[0])
+        """Encodes videos, on the first model's workers."""
 
     def submit(self, group: CandidateGroup) -> Future[ScoredGroup]:
         """Score one group with every model.
 
         The future fails with `MediaLostError` if a video is gone, and as those of `ElasticPool`.
         """
+        return mapped(self.score(group), lambda found: found[0])
+
+    def score(self, group: CandidateGroup) -> Future[ScoredThere]:
+        """Do the same, and tell who of the first model's workers has the pixels."""
         if not group.candidates:
-            return completed(lambda: nothing_to_score(group))
+            return completed(lambda: (nothing_to_score(group), None))
         videos = [candidate.video for candidate in group.candidates]
         kind = f"{len(videos)} videos"
 
         def call(worker: ActorHandle) -> list[ObjectRef]:
             return [worker.score.remote(group.prompt.text, *videos)]
 
-        def combined(replies: list[Reply]) -> ScoredGroup:
+        def combined(replies: list[Reply]) -> ScoredThere:
             self.score_s += sum(reply.value.seconds for reply in replies)
             results = {
                 reward.key: reply.value.results
                 for reward, reply in zip(self._rewards, replies, strict=True)
             }
-            return score_group(group, results, self._rewards, replies[0].value.unseen)
+            scored = score_group(group, results, self._rewards, replies[0].value.unseen)
+            return scored, replies[0].worker
 
         behind = group.is_behind
         scored = [pool.submit(call, kind, is_behind=behind) for pool in self.pools]
@@ -246,7 +265,8 @@ def _creator(
     run: str,
 ) -> Callable[[int], ActorHandle]:
     # A thread for each request that it is given; their networks take turns.
-    options = {**options, "max_concurrency": 1 + reward.prefetch}
+    threads = {"max_concurrency": 1 + reward.prefetch, "concurrency_groups": {ENCODING: _ENCODERS}}
+    options = {**options, **threads}
     return lambda number: start_actor(
         RewardWorker, named(options, run, f"{reward.key}-{number}"), reward, load, unseen
     )

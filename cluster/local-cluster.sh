@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Start Ray on this machine, submit one training job to it, and stop that Ray when the job has ended.
 # Usage: cluster/local-cluster.sh [RECIPE] [key=value ...]
+# There is one node, so the driver runs on the head. On several, --entrypoint-resources chooses its node:
+# cluster/README.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"

@@ -2,7 +2,9 @@
 # Several Ray nodes on this machine, each with an address of its own, that can be cut off and killed.
 #
 #   sudo cluster/local-nodes.sh up 3                 node 0 is the head; all joined by a bridge
-#   sudo cluster/local-nodes.sh run 0 COMMAND ...    as on that node (drivers belong on one)
+#   sudo cluster/local-nodes.sh run 0 COMMAND ...    as on that node (drivers belong on one:
+#                                                    the driver runs where the command does, and a
+#                                                    submitted job where --entrypoint-resources says)
 #   sudo cluster/local-nodes.sh cut 2                pull its network cable; `heal 2` plugs it in
 #   sudo cluster/local-nodes.sh kill 2               kill -9 everything on it; `start 2` begins anew
 #   sudo cluster/local-nodes.sh down

@@ -103,7 +103,8 @@ class CheckpointConfig:
     """When to save, and how many checkpoints to keep."""
 
     interval: int = 10
-    """Steps; one is also written when a run ends or is stopped."""
+    """Steps; one is also written when a run ends or is stopped. With 0 nothing is kept to replace a
+    learner that is lost, which then ends a run on a cluster."""
     keep: int = 2
     location: str = ""
     """A folder or URI (`s3://bucket/run`, `gs://bucket/run`) that every learner rank can reach;
@@ -126,6 +127,19 @@ class ArchiveConfig:
     """Keep the latents of archived candidates too, so that pairs can be trained on again."""
     timeout_s: float = 1800.0
     """A writer that takes longer for a step is replaced; if the next does too, the run ends."""
+
+    def keeps(self, *, is_learned: bool) -> KeptMedia:
+        """Return what is kept of a candidate, by whether it is learned from."""
+        is_kept = self.videos == "all" or is_learned
+        return KeptMedia(is_kept and self.videos != "none", is_kept and self.latents)
+
+
+@dataclass(frozen=True)
+class KeptMedia:
+    """What the archive keeps of a candidate."""
+
+    video: bool
+    latents: bool
 
 
 @dataclass

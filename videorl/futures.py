@@ -68,6 +68,8 @@ def recovered(source: Future[First], repair: Callable[[Exception], Future[First]
 def gathered(sources: Sequence[Future[First]]) -> Future[list[First]]:
     """Return all results in order once the last is there, or the first error in that order."""
     result: Future[list[First]] = Future()
+    if not sources:
+        result.set_result([])
     lock, num_missing = threading.Lock(), len(sources)
 
     def source_done(_: Future[First]) -> None:

@@ -89,7 +89,10 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One sampled video. `latents` is [C, T, H, W] before decoding, `video` a `Video`."""
+    """One sampled video. `latents` is [C, T, H, W] before decoding, `video` a `Video`.
+
+    On a cluster both are handles, and None as soon as nobody needs them any more.
+    """
 
     round: int
     prompt: Prompt

@@ -3,7 +3,8 @@
 Learner ranks pull command after command. If their group dies, Ray Train starts it again; it
 restores the newest checkpoint and pulls the later commands once more: the same examples with the
 same seeds, hence the same weights. The driver notices only the delay. A kept command holds handles
-of its media, so these stay in the object store.
+of the latents and embeddings that it is about, so these stay in the object store. Where there are
+no checkpoints, a command goes as soon as all ranks are past it.
 """
 
 from __future__ import annotations
@@ -40,10 +41,13 @@ class CommandLog:
 
     def __init__(self, max_failures: int, deadlines: Deadlines) -> None:
         self._max_failures = max_failures
+        self._replays = True
         self._clock = RankClock(deadlines)
         self._processes: dict[int, Any] = {}
         """Rank -> the actor that it runs in."""
         self._joins = 0
+        self._asked: dict[int, int] = {}
+        """Rank -> the newest command that it has asked for."""
         self._tickets: dict[int, int] = {}
         """Rank -> what `joined` told the process that has this rank now."""
         self._saving: dict[int, float] = {}
@@ -65,6 +69,10 @@ class CommandLog:
         """Indices of commands that were finished once and can still be replayed."""
         self._changed = asyncio.Condition()
 
+    async def keep_none(self) -> None:
+        """Keep no commands for a group that starts again: those that all ranks are past go."""
+        self._replays = False
+
     async def append(self, index: int, command: Command) -> None:
         """Add a command (driver)."""
         async with self._changed:
@@ -83,6 +91,8 @@ class CommandLog:
         async with self._changed:
             if ticket == self._tickets.get(rank, 0):
                 self._clock.is_idle(rank)
+                self._asked[rank] = index
+                self._let_go()
             await self._changed.wait_for(lambda: index in self._commands)
             if ticket == self._tickets.get(rank, 0):
                 self._clock.begins(rank, self._commands[index], time.monotonic())
@@ -96,6 +106,7 @@ class CommandLog:
             self._joins += 1
             self._tickets = {n: one for n, one in self._tickets.items() if n < num_ranks}
             self._tickets[rank] = self._joins
+            self._asked = {n: index for n, index in self._asked.items() if n < num_ranks}
             self._clock.starts(rank, num_ranks, time.monotonic())
             self._watch()
             return self._joins
@@ -120,8 +131,7 @@ class CommandLog:
             elif restored.index < self._first:
                 raise LearnerFailedError(
                     f"the learner restored a checkpoint that ends before command {restored.index},"
-                    f" but commands before {self._first} are no longer kept; stop the run and start"
-                    " it again"
+                    f" but commands before {self._first} are no longer kept; {self._advice()}"
                 )
             else:
                 logger.warning(
@@ -217,10 +227,27 @@ class CommandLog:
             self._results[index] = result
             self._attempts, self._attempt_failed = 1, False
         if isinstance(self._commands.get(index), Save) and not isinstance(result, Exception):
-            self._first = index + 1
-            for covered in [number for number in self._commands if number <= index]:
-                del self._commands[covered]
-            self._answered = {number for number in self._answered if number > index}
+            self._forget(index)
+
+    def _let_go(self) -> None:
+        """Forget what all ranks are past, if nobody will ask for it again."""
+        past = min([*self._asked.values(), *self._saving]) - 1
+        if not self._replays and len(self._asked) >= self._num_ranks and past in self._answered:
+            self._forget(past)
+
+    def _forget(self, index: int) -> None:
+        """Forget commands up to `index`, and the media that they name."""
+        self._first = index + 1
+        self._commands = {n: command for n, command in self._commands.items() if n > index}
+        self._answered = {number for number in self._answered if number > index}
+
+    def _advice(self) -> str:
+        if self._replays:
+            return "stop the run and start it again"
+        return (
+            "with checkpoint.interval=0 a learner that was lost cannot be replaced: the run has to "
+            "begin anew, with checkpoint.interval above 0"
+        )
 
     def _failures(self) -> int:
         """Return how many attempts ended without progress; the running one may have failed too."""

@@ -23,6 +23,7 @@ from actors.learner.deadlines import policy_deadlines
 from actors.learner.policy_rank import make_policy_rank
 from actors.learner.rank_group import LearnerResources, RankGroup
 from actors.naming import run_name
+from actors.store.handles import to_learn_from
 from videorl.config import Recipe
 from videorl.types import (
     LearnerOutput,
@@ -60,6 +61,8 @@ class RayLearner:
         failures, deadlines = recipe.learner.max_failures, policy_deadlines(recipe)
         run = run_name(recipe)
         self._ranks = RankGroup(make, run_dir, resources, failures, deadlines, places, run)
+        if not recipe.checkpoint.interval:  # or the latents of all steps would have to be kept
+            self._ranks.keep_no_commands()
         self._newest: WeightVersion | None = None
         self._num_parameters = 0
 
@@ -81,7 +84,7 @@ class RayLearner:
 
     def step(self, step: int, examples: Sequence[TrainingExample | PromptExample]) -> LearnerOutput:
         """Apply one optimizer step on all ranks; the new weights are in the weight store."""
-        output: LearnerOutput = self._ranks.call(Step(step, tuple(examples)))
+        output: LearnerOutput = self._ranks.call(Step(step, tuple(map(to_learn_from, examples))))
         self._newest = output.version
         return output
 
@@ -108,7 +111,7 @@ class RayLearner:
 
     def rehearse_step(self, examples: Sequence[TrainingExample | PromptExample]) -> float:
         """Go forward and backward on all ranks; return the peak of rank 0's GPU in GiB."""
-        return self._ranks.rehearse(RehearseStep(tuple(examples)))
+        return self._ranks.rehearse(RehearseStep(tuple(map(to_learn_from, examples))))
 
     def rehearse_checkpoint(self) -> float:
         """Write, read and remove a checkpoint; return the peak of rank 0's GPU in GiB."""

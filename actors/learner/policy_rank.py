@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray.actor import ActorHandle
 
@@ -26,6 +25,7 @@ from actors.learner.commands import (
     UpdateReference,
 )
 from actors.learner.rank_worker import is_first
+from actors.store.media import opened
 from actors.store.weights import publish
 from videorl.config import Recipe
 from videorl.errors import RehearsalError
@@ -49,7 +49,7 @@ def make_policy_rank(
             micro_batch_size=recipe.learner.videos_at_once,
         ),
         device=device,
-        fetch=ray.get,
+        fetch=opened,
         in_shards=recipe.learner.zero_stage == 3,
     )
     return PolicyRank(learner, weight_store)

@@ -91,6 +91,10 @@ class RankGroup:
         self._savers = ThreadPoolExecutor(1, "await-checkpoint")
         self._next = 0
 
+    def keep_no_commands(self) -> None:
+        """Let go of what is done: a group that dies after that cannot be replaced."""
+        ray.get(self._log.keep_none.remote())
+
     def begin(self) -> None:
         """Start the group without waiting for it."""
         self._thread.start()

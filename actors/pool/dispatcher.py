@@ -250,7 +250,7 @@ class Dispatcher:
         if error is None:
             self._counts.completed += 1
             self._durations.add(lease.kind, took_s)
-            lease.finish(Reply(done.result(), tuple(refs[1:])))
+            lease.finish(Reply(done.result(), tuple(refs[1:]), worker.handle))
         elif outcome is Outcome.GIVE_UP:
             lease.finish(error=as_own_error(error))
         else:

@@ -71,6 +71,8 @@ class Reply:
     """What the worker returned: small, and on the driver already."""
     media: tuple[ObjectRef, ...]
     """The further results: objects owned by the driver, wherever they lie."""
+    worker: ActorHandle | None = None
+    """Who answered; it may be gone by now."""
 
 
 @dataclass(eq=False)

@@ -52,10 +52,13 @@ def probe() -> Probe:
 
 def store_bytes() -> int:
     """Return how many bytes lie in the object stores of all nodes."""
+    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    return sum(node_store(node).object_store_bytes_used for node in alive)
+
+
+def node_store(node_id: str) -> Any:
+    """Return what a node says of its object store (Ray's `ObjectStoreStats`)."""
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == node_id)
     # Not public: the public ways go through the dashboard, which takes longer than a step.
-    stats = [
-        node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-    return sum(node.store_stats.object_store_bytes_used for node in stats)
+    address, port = node["NodeManagerAddress"], node["NodeManagerPort"]
+    return node_stats(address, port, include_memory_info=False).store_stats

@@ -3,6 +3,7 @@
     python -m jobs.bench.orchestration scale     # 16 to 1,000 generators: throughput, driver, store
     python -m jobs.bench.orchestration overlap   # what sampling ahead gains, per mix of stages
     python -m jobs.bench.orchestration growth    # 1, 4, 2 generators by `videorl scale`, and a plot
+    python -m jobs.bench.orchestration head      # bytes through the driver's node, and its memory
 
 Real are the loop, the pools and their actors, the reward workers' processes, the weight store, the
 archive's tables and 4 MiB of latents per candidate in Ray's object store.
@@ -37,6 +38,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_option(parser, "--store-mib", 6144, "scale: size of Ray's object store")
     command.add_option(parser, "--steps", 10, "overlap: steps measured")
     command.add_option(parser, "--seconds", 30.0, "growth: seconds for each size")
+    command.add_option(
+        parser, "--generators", 256, "head: generators, which share --shared processes"
+    )
+    command.add_option(parser, "--prompts", 64, "head: prompts of a step")
+    command.add_option(parser, "--head-steps", 200, "head: steps measured")
+    command.add_option(parser, "--request-s", 60.0, "head: seconds of a request")
+    text = (
+        "head: divide the bytes of media by this; 0 = by as little as fits into half of the memory"
+    )
+    command.add_option(parser, "--fraction", 0, text)
     parser.add_argument("--svg", type=Path, help="growth: draw the plot into this file")
     return parser
 
@@ -95,7 +106,23 @@ def growth(options: argparse.Namespace) -> Iterator[tuple[str, Numbers]]:
         yield f"{phase['generators']} generators", phase
 
 
-BENCHMARKS = {"scale": scale, "overlap": overlap, "growth": growth}
+def head(options: argparse.Namespace) -> Iterator[tuple[str, Numbers]]:
+    """Yield the numbers of one wide run."""
+    from dataclasses import replace
+
+    from jobs.bench.thin_head import Load, smallest_fraction, thin_head
+    from videorl.run.object_store import free_memory_bytes
+
+    counts = (options.generators, options.shared)
+    load = Load(*counts, 4, options.prompts, options.head_steps, options.request_s)
+    fraction = options.fraction or smallest_fraction(load, free_memory_bytes())
+    if fraction > 1:
+        print(f"media have 1/{fraction} of the bytes of 81×480×832", flush=True)
+    name = f"{load.num_workers} generators, {load.per_round} prompts a step"
+    yield name, thin_head(replace(load, fraction=fraction))
+
+
+BENCHMARKS = {"scale": scale, "overlap": overlap, "growth": growth, "head": head}
 
 
 if __name__ == "__main__":

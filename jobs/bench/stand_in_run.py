@@ -16,12 +16,15 @@ from actors.pool.pool import ElasticPool
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer
 from actors.store.archive import RayArchive
+from actors.store.kept_latents import Keepers, KeepingScorer
+from actors.store.video_files import EncodingScorer
 from actors.store.weights import create_weight_store
 from jobs.bench.stand_ins import (
     Pace,
     SleepingLearner,
     SleepingReward,
     StandInText,
+    Work,
     generator_processes,
     shared_processes,
 )
@@ -77,6 +80,7 @@ def stand_in_run(
     pace: Pace,
     num_shared: int = 0,
     reward: RewardModel | None = None,
+    work: Work | None = None,
 ) -> Iterator[StandInRun]:
     """Start every part; they end with the block.
 
@@ -87,23 +91,26 @@ def stand_in_run(
         pace: How long each stage takes.
         num_shared: Processes that the generators share; 0 = each has its own.
         reward: Scores; None = a `SleepingReward`.
+        work: How large media are and where they are made; None = as `Work()`, and a learner beside
+            the driver.
     """
     with ExitStack() as stack:
         run = run_name(recipe)
         store = create_weight_store(recipe.rollouts.max_staleness + 1, run)
-        learner = SleepingLearner(pace, store)
+        learner = SleepingLearner(pace, store, work.options if work else None)
+        work = work or Work()
         stack.callback(learner.close)
         version, _ = learner.start()
-        encoder = RayEncoder(_text, {"num_cpus": 0}, run=run)
+        encoder = RayEncoder(_text, dict(work.options), run=run)
         stack.callback(encoder.close)
         create = (
-            shared_processes(pace, store, num_shared)
+            shared_processes(pace, store, num_shared, work)
             if num_shared
-            else generator_processes(pace, store, run)
+            else generator_processes(pace, store, run, work)
         )
         generator = RayGenerator(create, encoder, "", generator_limits(recipe.generators))
         stack.callback(generator.close)
-        scorer = _scorer(recipe, reward or SleepingReward(pace))
+        scorer = _scorer(recipe, reward or SleepingReward(pace), work)
         stack.callback(scorer.close)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
@@ -113,7 +120,11 @@ def stand_in_run(
         stack.callback(reference.close)
         prompts = PromptStream(load_prompts(recipe.prompts.source, "train")[:64], recipe.seed)
         rule = recipe.example_source()
-        parts = Parts(prompts, generator, scorer, rule, learner, reference, archive, sink)
+        encoding = EncodingScorer(scorer, scorer.files, rule, recipe.archive)
+        keepers = Keepers(recipe.cluster.keep_latents_on, run)
+        stack.callback(keepers.close)
+        keeping = KeepingScorer(encoding, rule, keepers)
+        parts = Parts(prompts, generator, keeping, rule, learner, reference, archive, sink)
         pools = {"generator": generator.pool, "reward": scorer.pools[0]}
         yield StandInRun(parts, Progress(0, [version]), generator, scorer, learner, pools)
 
@@ -122,9 +133,9 @@ def _text(device: Any) -> Any:
     return StandInText()
 
 
-def _scorer(recipe: Recipe, reward: RewardModel) -> RayScorer:
+def _scorer(recipe: Recipe, reward: RewardModel, work: Work) -> RayScorer:
     limits = [reward_limits(reward) for reward in recipe.rewards]
-    options = [{"num_cpus": 0}] * len(limits)
+    options = [dict(work.options)] * len(limits)
     run = run_name(recipe)
     return RayScorer(recipe.rewards, options, limits, None, lambda _: reward, run)
 

@@ -26,6 +26,7 @@ from ray.actor import ActorHandle
 from actors.naming import named, shown_by_name
 from actors.placement import beside_driver, start_actor
 from actors.processes.worker_process import own_node
+from actors.store.handles import to_learn_from
 from actors.store.media import fetch
 from videorl.futures import completed
 from videorl.types import (
@@ -84,6 +85,18 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """How large the media are, and where they are made."""
+
+    latent_bytes: int = LATENT_BYTES
+    """Of a candidate."""
+    frame_shape: tuple[int, int, int, int] = _FRAME_SHAPE
+    """[F, H, W, 3] of a video."""
+    options: Mapping[str, Any] = field(default_factory=lambda: {"num_cpus": 0})
+    """Ray options of generators, encoder and reward workers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Slept:
     """Stands for `actors.generator.Sampled`, without its imports."""
 
@@ -100,13 +113,15 @@ class SleepingGenerator:
     Args:
         pace: How long a request takes.
         weight_store: Where it pulls weights, as real generators do. It cannot check them.
+        work: What it makes.
     """
 
-    def __init__(self, pace: Pace, weight_store: ActorHandle) -> None:
+    def __init__(self, pace: Pace, weight_store: ActorHandle, work: Work) -> None:
         self._pace = pace
+        self._work = work
         self._weight_store: Any = weight_store
         self._version: WeightVersion | None = None
-        self._latents = np.zeros(LATENT_BYTES // 2, np.float16)
+        self._latents = np.zeros(work.latent_bytes // 2, np.float16)
         self._threads = ThreadPoolExecutor(1)
 
     async def ready(self) -> str:
@@ -126,28 +141,30 @@ class SleepingGenerator:
         else:
             await asyncio.sleep(seconds)
         latents = [self._latents] * len(request.seeds)
-        videos = [_video(seed) for seed in request.seeds]
+        videos = [_video(seed, self._work.frame_shape) for seed in request.seeds]
         return Slept(request.version, {"sample_s": seconds}), *latents, *videos
 
 
-def _video(seed: int) -> Video:
+def _video(seed: int, shape_FHW3: tuple[int, int, int, int]) -> Video:
     """Return noise that differs from seed to seed, so that no two scores tie."""
-    pixels = np.random.default_rng(seed).bytes(_FRAME_SHAPE[1] * _FRAME_SHAPE[2] * 3)
-    frame = np.frombuffer(pixels, np.uint8).reshape(1, *_FRAME_SHAPE[1:])
-    return Video(np.repeat(frame, _FRAME_SHAPE[0], axis=0), fps=8.0)
+    num_frames, height, width, _ = shape_FHW3
+    pixels = np.random.default_rng(seed).bytes(height * width * 3)
+    frame = np.frombuffer(pixels, np.uint8).reshape(1, height, width, 3)
+    return Video(np.repeat(frame, num_frames, axis=0), fps=8.0)
 
 
 def generator_processes(
-    pace: Pace, weight_store: ActorHandle, run: str = ""
+    pace: Pace, weight_store: ActorHandle, run: str = "", work: Work | None = None
 ) -> Callable[[int], ActorHandle]:
     """Return a function for a pool: every generator is a process, as real ones are."""
+    arguments = (pace, weight_store, work := work or Work())
     return lambda number: start_actor(
-        SleepingGenerator, named({"num_cpus": 0}, run, f"generator-{number}"), pace, weight_store
+        SleepingGenerator, named(work.options, run, f"generator-{number}"), *arguments
     )
 
 
 def shared_processes(
-    pace: Pace, weight_store: ActorHandle, num_processes: int
+    pace: Pace, weight_store: ActorHandle, num_processes: int, work: Work | None = None
 ) -> Callable[[int], ActorHandle]:
     """Return a function for a pool: generators take turns in a few processes.
 
@@ -155,8 +172,9 @@ def shared_processes(
     workers of one process have equal handles, so that releasing one ends them all: only pools of a
     fixed size may use it.
     """
+    work = work or Work()
     hosts = [
-        start_actor(SleepingGenerator, {"num_cpus": 0}, pace, weight_store)
+        start_actor(SleepingGenerator, work.options, pace, weight_store, work)
         for _ in range(num_processes)
     ]
     return lambda number: hosts[number % num_processes]
@@ -219,15 +237,17 @@ class SleepingRank:
 
 @dataclass
 class SleepingLearner:
-    """Implements `videorl.protocols.Learner` on a `SleepingRank` beside the driver."""
+    """Implements `videorl.protocols.Learner` on a `SleepingRank`."""
 
     pace: Pace
     weight_store: ActorHandle
+    where: Mapping[str, Any] | None = None
+    """Ray options of the process; None = beside the driver."""
     rank: Any = field(init=False)
 
     def __post_init__(self) -> None:
         """Start the process."""
-        options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
+        options = {**(self.where or beside_driver()), "max_restarts": -1, "max_task_retries": -1}
         self.rank = start_actor(SleepingRank, options, self.pace)
 
     def start(self) -> tuple[WeightVersion, None]:
@@ -236,7 +256,8 @@ class SleepingLearner:
 
     def step(self, step: int, examples: Sequence[TrainingExample]) -> LearnerOutput:
         """Take a step in the process."""
-        return ray.get(self.rank.step.remote(self.weight_store, step, tuple(examples)))
+        lean = tuple(map(to_learn_from, examples))
+        return ray.get(self.rank.step.remote(self.weight_store, step, lean))
 
     def update_reference(self, version: WeightVersion) -> None:
         """Do nothing."""

@@ -12,10 +12,11 @@ from typing import Any
 import ray
 import torch
 from ray.cluster_utils import Cluster
+from ray.experimental import get_object_locations
 
 from actors.cluster import prepare_environment
-from actors.store.kept_latents import KeepingScorer
-from actors.store.media import fetch
+from actors.store.kept_latents import Keepers, KeepingScorer
+from actors.store.media import Packed, fetch, pack
 from tests.fakes import FakeReward, grey, group_of
 from videorl.config import RewardConfig
 from videorl.errors import MediaLostError
@@ -27,9 +28,9 @@ SIZE = 100_000
 
 
 @ray.remote(num_cpus=1, resources={"away": 0.1}, max_retries=0)
-def sampled(value: float) -> torch.Tensor:
-    """Return latents that lie on the other node."""
-    return torch.full((SIZE,), value)
+def sampled(value: float) -> Packed:
+    """Return latents that lie on the node that leaves."""
+    return pack(torch.full((SIZE,), value))
 
 
 def outcome(ref: Any) -> float | str:
@@ -38,6 +39,23 @@ def outcome(ref: Any) -> float | str:
         return float(fetch([ref])[0][-1])
     except MediaLostError as error:
         return type(error).__name__
+
+
+def where(ref: Any) -> list[str]:
+    """Return which resources the nodes have on which an object lies."""
+    places = get_object_locations([ref])[ref]["node_ids"]
+    found = [node for node in ray.nodes() if node["NodeID"] in places]
+    names = {"stays", "away"}
+    return sorted(name for node in found for name in names & node["Resources"].keys()) + [
+        node["NodeID"] for node in found
+    ]
+
+
+def has_torch(keeper: Any) -> bool:
+    """Tell whether the process has loaded torch."""
+    import sys
+
+    return "torch" in sys.modules
 
 
 LEAST = {"health_check_period_ms": 1000, "health_check_failure_threshold": 6}
@@ -56,13 +74,17 @@ def main() -> None:
     """Ask the doctor; score one group before its node is lost, and another after that."""
     prepare_environment()
     cluster: Any = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": LEAST}
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "resources": {"stays": 1}, "_system_config": LEAST},
     )
     node = cluster.add_node(num_cpus=4, resources={"away": 1})
     findings = doctor(cluster.address)
+    cluster.add_node(num_cpus=1, resources={"stays": 1})
     ray.init(address=cluster.address)
     scorer = LocalScorer({"one": FakeReward()}, [RewardConfig(name="one")], lambda video: {})
-    keeping = KeepingScorer(scorer, best_vs_worst)
+    keepers = Keepers("stays")
+    keepers.check()
+    keeping = KeepingScorer(scorer, best_vs_worst, keepers)
     refs = [sampled.remote(float(index)) for index in range(6)]
     ray.wait(refs, num_returns=6, fetch_local=False)
     group = group_of([grey(level) for level in (1, 2, 3)])
@@ -70,12 +92,17 @@ def main() -> None:
     def holding(latents: list[Any]) -> Any:
         candidates = zip(group.candidates, latents, strict=True)
         made = tuple(replace(one, latents=ref) for one, ref in candidates)
-        return replace(group, candidates=made, prompt_embeds=ray.put(torch.zeros(SIZE)))
+        return replace(group, candidates=made, prompt_embeds=ray.put(pack(torch.zeros(SIZE))))
 
     kept = keeping.submit(holding(refs[:3])).result(60)
+    again = keeping.submit(holding(refs[:3])).result(60)
+    keeping_nodes = [where(group.candidates[0].candidate.latents) for group in (kept, again)]
+    del again
     cluster.remove_node(node, allow_graceful=False)
     found: dict[str, Any] = {
         "doctor": findings,
+        "resources": keeping_nodes,
+        "torch": ray.get([one.__ray_call__.remote(has_torch) for one in keepers.started()]),
         "kept": [outcome(one.candidate.latents) for one in kept.candidates],
     }
     try:

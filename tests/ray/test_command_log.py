@@ -155,6 +155,35 @@ def test_a_checkpoint_older_than_the_oldest_command_is_an_error() -> None:
     with_log()(story)
 
 
+def test_without_checkpoints_a_command_goes_when_all_ranks_are_past_it() -> None:
+    async def story(log: CommandLog) -> None:
+        await log.keep_none()
+        for rank in (0, 1):
+            await log.joined(rank, 2, None)
+        await log.starting(2)
+        await log.restored(at(0))
+        await log.append(0, Save({}))  # written in the background while others follow
+        saved = asyncio.ensure_future(log.result(0))
+        for index in (1, 2):
+            await log.append(index, Step(index, ()))
+            await log.command(index, 0, 1)
+            await log.answer(index, "output")
+            assert await log.result(index) == "output"
+        assert await log.command(1, 1, 2) == Step(1, ()), "the other rank is behind"
+        await log.command(2, 1, 2)
+        await log.answer(0, None)
+        assert await saved is None
+        await log.append(3, Step(3, ()))
+        await log.command(3, 0, 1)
+        assert await log.command(2, 1, 2) == Step(2, ())
+        await log.command(3, 1, 2)
+        assert await is_waiting(log.command(2, 0, 0)), "all are past it"
+        with pytest.raises(LearnerFailedError, match=r"begin anew, with checkpoint.interval above"):
+            await start(log, 0)
+
+    with_log()(story)
+
+
 def test_failures_are_counted_per_start_and_not_per_rank() -> None:
     async def story(log: CommandLog) -> None:
         await start(log)

@@ -15,6 +15,7 @@ from ray.exceptions import ObjectLostError
 
 from actors.encoder import RayEncoder
 from actors.generator import RayGenerator, generator_creator
+from actors.store.media import opened
 from actors.store.weights import create_weight_store, publish
 from tests.fakes import FakePolicy, published, request_of
 from tests.ray.roles import LIMITS, first_time
@@ -48,7 +49,7 @@ class LosingEncoder(RayEncoder):
 
 
 def embedding_of(reference: Any) -> torch.Tensor:
-    embedding: Any = ray.get(reference)
+    (embedding,) = opened([reference])
     return embedding["prompt_embeds"]
 
 

@@ -145,7 +145,7 @@ def assert_as_expected(generator: RayGenerator) -> list[CandidateGroup]:
     """Check that `generator` gives exactly what a local one does."""
     groups = [future.result(60) for future in [generator.submit(one) for one in requests()]]
     for group, wanted in zip(groups, expected(), strict=True):
-        found: Any = ray.get(group.prompt_embeds)
+        (found,) = fetch([group.prompt_embeds])
         assert torch.equal(found["prompt_embeds"], wanted.prompt_embeds["prompt_embeds"])
         for one, same in zip(group.candidates, wanted.candidates, strict=True):
             assert (one.id, one.seed, one.version) == (same.id, same.seed, same.version)
@@ -222,7 +222,7 @@ class SamplingLearner:
         """Sample in this process."""
         policy = FakePolicy()
         policy.load_weights(dict(VERSIONS)[request.version])
-        prompt_embeds, negative_embeds_LD = ray.get([embeds, negative_embeds])
+        prompt_embeds, negative_embeds_LD = fetch([embeds, negative_embeds])
         return policy.sample(prompt_embeds, negative_embeds_LD, request.seeds)
 
 

@@ -38,4 +38,7 @@ def test_the_doctor_compares_all_nodes(found: dict[str, Any]) -> None:
 def test_a_lost_node_takes_along_only_what_nobody_will_learn_from(found: dict[str, Any]) -> None:
     # The middle one of three is in no pair, so nobody copied it.
     assert found["kept"] == [0.0, "MediaLostError", 2.0]
+    (first, one), (second, other) = found["resources"]
+    assert first == second == "stays" and one != other, "the nodes take turns"
+    assert found["torch"] == [False, False], "bytes are moved"
     assert found["too_late"] == "MediaLostError", "lost before the copy: to be sampled again"

@@ -24,7 +24,6 @@ from actors.monitoring.sink import ray_metrics
 from actors.naming import named
 from actors.placement import start_actor
 from actors.pool.metrics import PoolSizesSink
-from actors.store.archive import RayArchive
 from actors.store.weights import WeightStore
 from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run
 from jobs.bench.stand_ins import Pace, SleepingReward
@@ -147,7 +146,7 @@ def running(folder: RunFolder, recipe: Recipe, trigger: Path) -> Iterator[tuple[
     ):
         began = time.time()
         both: Any = fan_out([metrics, cast(RunSink, rows)])
-        work = partial(work_seconds, run.generator, run.scorer, cast(RayArchive, run.parts.archive))
+        work = partial(work_seconds, run.generator, run.scorer)
         sink = PoolSizesSink(both, run.pools, work=work)
         learner: Any = Learning(run.learner, trigger)
         parts = replace(run.parts, learner=learner, sink=sink)

@@ -17,7 +17,8 @@ import pytest
 from actors.pool.limits import reward_limits
 from actors.pool.metrics import PoolSizesSink
 from jobs.bench.driver_probe import Probe, probe, store_bytes
-from jobs.bench.growth import Moment, Resize, phases, plot
+from jobs.bench.growth import Moment as PoolMoment
+from jobs.bench.growth import Resize, phases, plot
 from jobs.bench.overlap import overlap
 from jobs.bench.scale import Load, measure
 from jobs.bench.soak_run import Sample, growths, live_actors, soak
@@ -28,6 +29,8 @@ from jobs.bench.stand_in_run import (
     wait_for_workers,
 )
 from jobs.bench.stand_ins import LATENT_BYTES, Pace
+from jobs.bench.thin_head import Load as HeadLoad
+from jobs.bench.thin_head import Moment, numbers, smallest_fraction
 from videorl.config import Recipe, RewardConfig
 from videorl.futures import once
 from videorl.loop import train
@@ -169,9 +172,27 @@ def test_a_leak_is_told_from_a_warm_up() -> None:
     assert found["memory_bytes"]["is_steady"]
 
 
+def test_numbers_of_the_head_are_those_of_the_measured_steps() -> None:
+    load = HeadLoad(num_workers=4, num_shared=1, per_round=4, steps=5, fraction=4)
+    assert (load.warm_up, load.video_bytes()) == (2, 81 * 240 * 416 * 3)
+    moments = [
+        Moment(10.0 * n, (100 + n) * 2**20, 50 * 2**20, n * 2**20, 0, 4 * n, 38.0 * n)
+        for n in range(8)
+    ]
+    found = numbers(load, moments, [2**20] * 8)
+    assert found["wall, s"] == 50.0
+    assert found["pixels per step, MiB"] == pytest.approx(8 * 81 * 240 * 416 * 3 / 2**20)
+    assert found["into the head's store per step, MiB"] == 1.0
+    assert found["driver, MiB, first and last fifth"] == [102.0, 107.0]
+    assert found["share of the ideal throughput"] == pytest.approx(0.95)
+    whole = HeadLoad()
+    assert smallest_fraction(whole, 2.01 * whole.store_bytes()) == 1
+    assert smallest_fraction(whole, 1.99 * whole.store_bytes()) == 2
+
+
 def test_phases_of_a_resized_pool_and_their_plot() -> None:
     moments = [
-        Moment(float(at), 1 if at < 12 else 3, at if at < 12 else 3 * at) for at in range(21)
+        PoolMoment(float(at), 1 if at < 12 else 3, at if at < 12 else 3 * at) for at in range(21)
     ]
     resizes = [Resize(0.0, 1), Resize(10.0, 3)]
     first, second = phases(moments, resizes, rate=1.0)

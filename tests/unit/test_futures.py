@@ -87,3 +87,7 @@ def test_a_kept_future_lets_go_of_what_was_joined_to_it(name: str, fails: bool) 
         kept.set_result(1)
     gc.collect()
     assert held() is None
+
+
+def test_nothing_is_gathered_at_once() -> None:
+    assert gathered([]).result(timeout=0) == []

@@ -33,7 +33,7 @@ from videorl.data.video_io import encode_mp4
 from videorl.errors import ArchiveError, WorkLostError
 from videorl.files import superseded
 from videorl.files.steps import step_name, steps_of
-from videorl.types import Media, StepRecord, Video
+from videorl.types import Media, StepRecord
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class Archive:
     """Keep latents too: of every candidate if `keep_videos` is `all`, else of those in pairs."""
     fetch: Callable[[list[Media]], list[Any]] = list
     """Opens media handles, only those that are kept; the identity where media are values."""
-    encode: Callable[[Video], bytes] = encode_mp4
-    """Makes an mp4 file of a video."""
+    encode: Callable[[Any], bytes] = encode_mp4
+    """Makes an mp4 file of what `fetch` opens: of a `Video`, or what was made of it elsewhere."""
 
     def write(self, record: StepRecord) -> None:
         """Keep one step; writing a step again replaces it.
@@ -108,7 +108,7 @@ class Archive:
             try:
                 if self.keep_latents:
                     latents[candidate.id] = self.fetch([candidate.latents])[0]
-                if self.keep_videos != "none":
+                if self.keep_videos != "none" and candidate.video is not None:
                     encoded = self.encode(self.fetch([candidate.video])[0])
                     (partial / "videos" / f"{candidate.id}.mp4").write_bytes(encoded)
                     videos[candidate.id] = f"videos/{step_name(record.step)}/{candidate.id}.mp4"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from videorl.errors import VideoError
+from videorl.files import write_bytes
 from videorl.types import Video
 from videorl.videos.opening import open_frames
 
@@ -63,12 +63,7 @@ def encode_mp4(video: Video) -> bytes:
 
 def write_mp4(path: Path, video: Video) -> None:
     """Write `encode_mp4(video)` to `path`, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(encode_mp4(video))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_bytes(path, encode_mp4(video))
 
 
 def read_video(path: Path) -> Video:

@@ -39,6 +39,17 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path`, or leave it as it was and nothing beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_durably(path: Path, text: str, mode: int = 0o666) -> None:
     """Replace `path` atomically, on disk when this returns, also if the machine then stops.
 

@@ -68,6 +68,9 @@ class ClusterConfig:
 
     can_grow: bool = False
     """An autoscaler adds nodes on demand: start even if the nodes of now are too few."""
+    keep_latents_on: str = ""
+    """A custom Ray resource: latents that will be learned from are copied to the nodes that have
+    it, in turn, which should be nodes that stay; empty = to the driver's node."""
 
 
 @dataclass
