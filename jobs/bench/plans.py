@@ -146,8 +146,6 @@ def _placed() -> Iterator[str]:
         recipe = load_recipe(name)
         if name.startswith("moving_shapes"):
             continue
-        if name.startswith("open_sora"):
-            continue  # its folder is put together by the user: there is no configuration to read
         card = find_card("h200-141gb" if name in LARGE else "h100-80gb")
         before, now = (make_plan(each, card) for each in (_plain(recipe), recipe))
         generator = now.needs.roles.get("generator")
