@@ -121,7 +121,7 @@ def test_what_only_a_gpu_is_asked_for_is_printed_and_written(
     def noted(call: str, answer: Any = None) -> None:
         monkeypatch.setattr(torch.cuda, call, lambda: asked.append(call) or answer)
 
-    noted("is_available", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     noted("get_device_name", "a card")
     for call in ("empty_cache", "synchronize", "reset_peak_memory_stats"):
         noted(call)
@@ -144,7 +144,7 @@ def test_what_only_a_gpu_is_asked_for_is_printed_and_written(
     (row,) = found["rows"]
     assert row["peak_gib"] == 8 and row["teraflops"] == 2 * 64**3 / 1e12
     planned = found["planned_gib"]
-    assert 8 < planned[name] < planned["CogVideoX-2B 49x480x720 DPO, both videos"] < 20
+    assert 5 < planned[name] < planned["CogVideoX-2B 49x480x720 DPO, both videos"] < 25
     assert f"{name}: {8 / planned[name]:.2f} of the {planned[name]:.1f} GiB of the plan" in printed
 
 
