@@ -18,6 +18,7 @@ SHIPPED_REWARD = "moving_shapes_reward"
 SETTINGS: dict[str, object] = {
     "num_steps": 2,
     "policy.lora.rank": 4,
+    "policy.compile": "none",  # takes longer than the run; tests/contracts/test_acceleration.py
     "sampling.num_frames": 9,
     "sampling.height": 32,
     "sampling.width": 32,
@@ -34,6 +35,7 @@ SETTINGS: dict[str, object] = {
     "generators.num_gpus": "null",
     "encoder.num_gpus": "null",
     "learner.num_workers": 1,
+    "learner.context_parallel": 1,
     "learner.num_gpus": "null",
     "evaluation.source": "",
 }

@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("python -m jobs.bench.gpu", __doc__)
     command.add_option(parser, "--minutes", 8.0, "when they are over, nothing further is begun")
     parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU: a trial")
+    text = "of torch.compile; default: inductor, with --tiny eager"
+    parser.add_argument("--compiler", metavar="NAME", help=text)
     parser.add_argument("--out", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(argv)
     if options.out:
@@ -70,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("there is no CUDA device here: --tiny tries everything out on the CPU")
     device = torch.device("cpu" if options.tiny else "cuda")
     # A CPU without bfloat16 is slow in it.
-    scale = Scale(options.tiny, device, torch.float32 if options.tiny else torch.bfloat16)
+    dtype = torch.float32 if options.tiny else torch.bfloat16
+    compiler = options.compiler or ("eager" if options.tiny else "inductor")
+    scale = Scale(options.tiny, device, dtype, compiler)
     found = measure_all(scale, time.monotonic() + 60 * options.minutes)
     write_json(options.out, found)
     return int(bool(found["failed"]))
@@ -150,7 +154,7 @@ def accelerated(scale: Scale) -> dict[str, Callable[[], Work]]:
     from jobs.bench import real_models as real
     from videorl.policies.attention import installed
 
-    compiled = {"policy.compile": "eager" if scale.is_tiny else "inductor"}
+    compiled = {"policy.compile": scale.compiler}
     kernels = ["_native_math"] if scale.is_tiny else [n for n in installed() if n in _KERNELS]
     found: dict[str, Callable[[], Work]] = {}
     for family in FAMILIES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -279,6 +280,58 @@ def test_blocks_are_compiled_once_for_all_versions(load: Callable[..., Any]) -> 
     assert difference(sample(compiled), sample(stock)) < 1e-5
     assert graphs["unique_graphs"] == first, "weights are no part of them"
     assert compiling.num_failures() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not which("g++"), reason="inductor compiles C++ here")
+@pytest.mark.parametrize("family", ["cogvideox", "wan"], indirect=True)
+def test_inductor_changes_samples_loss_and_gradient_by_rounding_and_outlives_weight_loads(
+    load: Callable[..., Any],
+) -> None:
+    torch.compiler.reset()
+    stats: Any = importlib.import_module("torch._dynamo.utils").counters
+    stats.clear()
+    before = compiling.num_failures()
+    stock, compiled = (load(compile=name, trainable=True) for name in ("none", "inductor"))
+    for policy in (stock, compiled):
+        policy.trainable_module().enable_gradient_checkpointing()
+    versions = [weights(stock, seed=step) for step in range(2)]
+    graphs: list[int] = []
+    for published in versions:
+        outputs: list[list[Tensor]] = []
+        for policy in (stock, compiled):
+            policy.load_weights(published)
+            policy.trainable_module().zero_grad()
+            x_t = sample(policy)
+            predicted = policy.predict(sample(stock), TIMES, [RED, BLUE], "policy")
+            predicted.square().mean().backward()
+            trained = policy.trainable_module().parameters()
+            gradients = [one.grad.flatten() for one in trained if one.grad is not None]
+            outputs.append([x_t, predicted.detach(), torch.cat(gradients)])
+        for found, wanted in zip(outputs[1], outputs[0], strict=True):
+            assert difference(found, wanted) < 1e-5
+        graphs.append(stats["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0, "of the second version nothing was compiled"
+    assert stats["inductor"], "it is inductor that compiled"
+    assert compiling.num_failures() == before
+
+
+def test_without_a_c_compiler_inductor_gives_up_loudly(
+    load: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings: Any = importlib.import_module("torch._inductor.config")
+    monkeypatch.setattr(compiling, "_failures", [])
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before is not
+    torch.compiler.reset()
+    policy = load(compile="inductor")
+    with settings.patch({"cpp.cxx": (None, "no_such_compiler"), "fx_graph_cache": False}):
+        found = sample(policy)
+    assert torch.equal(found, sample(load()))
+    assert compiling.num_failures(policy.networks()) == 1
+    assert "policy.compile=inductor failed, so this" in caplog.text
 
 
 def test_blocks_that_do_not_compile_run_as_they_are_and_are_counted(

@@ -72,7 +72,14 @@ def check_sharing_of(recipe: Recipe, configs: Configs | None = None) -> None:
         logger.warning("whether processes can share videos is not checked: %s", error)
         return
     for setting, degree in settings.items():
-        check_sharing(recipe.policy.family, parts, recipe.sampling, degree, setting)
+        check_sharing(
+            recipe.policy.family,
+            parts,
+            recipe.sampling,
+            degree,
+            setting,
+            by_ring=recipe.policy.context_parallel == "ring",
+        )
 
 
 def peaks(recipe: Recipe) -> str:

@@ -209,7 +209,8 @@ class PolicyCounts:
     def _shared_by(self, degree: int, whole: Counted, num_videos: int = 1) -> Counted:
         """Return what each of `degree` processes needs that share the videos that `whole` counts.
 
-        The hidden states that go into the first block are whole in each.
+        The hidden states that go into the first block are whole in each. In a ring, so are the keys
+        and values of the block at hand.
         """
         if degree == 1:
             return whole
@@ -217,7 +218,8 @@ class PolicyCounts:
         _, frames, height, width = latent_shape(self.recipe, self.configs)
         tokens = num_tokens(transformer, (frames, height, width))
         inner = transformer["num_attention_heads"] * transformer["attention_head_dim"]
-        kept = num_videos * tokens * inner * self.dtype.itemsize * (1 - 1 / degree)
+        tensors = 3 if self.recipe.policy.context_parallel == "ring" else 1
+        kept = tensors * num_videos * tokens * inner * self.dtype.itemsize * (1 - 1 / degree)
         return Counted(whole.num_bytes / degree + kept, whole.flops / degree)
 
     @property

@@ -1,7 +1,10 @@
-"""Several processes share every video: context parallel as diffusers has it (Ulysses).
+"""Several processes share every video: context parallel as diffusers has it (Ulysses or ring).
 
-Each process holds all weights, and a share of the tokens of each video; inside attention it has all
-tokens, but a share of the heads (arXiv 2309.14509). What goes into the transformer and what comes
+Each process holds all weights, and a share of the tokens of each video. Inside attention it has all
+tokens, but a share of the heads (Ulysses, arXiv 2309.14509); or it keeps its queries with all heads
+and meets one share of the keys and values after the other, whose results are put together by the
+normalisers of their softmax (ring, arXiv 2310.01889; diffusers gathers keys and values first, so
+that each process holds those of a layer whole). What goes into the transformer and what comes
 out of it is whole, and the same in every process of a group. So is the gradient that comes in; each
 process then finds a part of the gradient of every weight, and the *sum* of the parts over the group
 is the gradient that one process alone finds.
@@ -22,6 +25,10 @@ from videorl.errors import ConfigError
 from videorl.policies import load_family
 from videorl.policies.experts import models_of
 from videorl.policies.family import Family, latent_size
+from videorl.policies.ring import prepare_ring
+
+_NAMED = 12
+"""Possible numbers of processes that an error names."""
 
 
 def check_sharing(
@@ -30,6 +37,8 @@ def check_sharing(
     sampling: SamplingConfig,
     degree: int,
     setting: str,
+    *,
+    by_ring: bool = False,
 ) -> None:
     """Check that so many processes can share a video, before any weights are read.
 
@@ -39,6 +48,7 @@ def check_sharing(
         sampling: The size of the videos.
         degree: Processes that share a video, >= 1.
         setting: Where the degree was set, for errors.
+        by_ring: `policy.context_parallel` is `ring`.
 
     Raises:
         ConfigError: The family cannot be shared, or `degree` does not divide heads or tokens.
@@ -53,9 +63,15 @@ def check_sharing(
             "fits, and the family no `context_parallel_plan` (docs/extending.md); set "
             f"{setting}=1"
         )
+    if by_ring and not getattr(family, "shares_by_ring", False):
+        raise ConfigError(
+            f"policy.context_parallel must be ulysses for policy.family={family_name}, got ring: "
+            "its attention is not shared as diffusers' ring attention needs it"
+        )
     transformer = configs["transformer"]
     tokens = num_tokens(transformer, latent_size(family, configs["vae"], sampling))
-    if problem := problem_of_degree(degree, transformer["num_attention_heads"], tokens):
+    heads = None if by_ring else transformer["num_attention_heads"]
+    if problem := problem_of_degree(degree, heads, tokens):
         raise ConfigError(f"{setting}={degree} {problem}")
 
 
@@ -70,15 +86,23 @@ def num_tokens(transformer: Mapping[str, Any], latents: tuple[int, int, int]) ->
     return math.ceil(latents[0] / patch[0]) * (latents[1] // patch[1]) * (latents[2] // patch[2])
 
 
-def problem_of_degree(degree: int, num_heads: int, tokens: int) -> str | None:
-    """Return why so many processes cannot share a video, and how many can; None if they can."""
-    if num_heads % degree == 0 and tokens % degree == 0:
+def problem_of_degree(degree: int, num_heads: int | None, tokens: int) -> str | None:
+    """Return why so many processes cannot share a video, and how many can; None if they can.
+
+    Args:
+        degree: Number of processes.
+        num_heads: Heads of attention; None = they are not divided, as in a ring.
+        tokens: Of a video.
+    """
+    common = tokens if num_heads is None else math.gcd(num_heads, tokens)
+    if common % degree == 0:
         return None
-    common = math.gcd(num_heads, tokens)
-    possible = ", ".join(str(count) for count in range(1, common + 1) if common % count == 0)
+    divisors = [count for count in range(1, common + 1) if common % count == 0]
+    possible = ", ".join(str(count) for count in divisors[:_NAMED])
+    more = " ..." if len(divisors) > _NAMED else ""
+    heads = "" if num_heads is None else f"the {num_heads} heads of the transformer and "
     return (
-        f"must divide the {num_heads} heads of the transformer and the {tokens} tokens of a video "
-        f"of this size: one of {possible}"
+        f"must divide {heads}the {tokens} tokens of a video of this size: one of {possible}{more}"
     )
 
 
@@ -95,7 +119,7 @@ def share_videos(policy: Any, config: PolicyConfig, degree: int) -> None:
 
     Raises:
         ConfigError: The number of ranks is no multiple of `degree`, or the attention back end
-            cannot be shared.
+            cannot be shared, or not in this way on this device.
     """
     if degree == 1:
         return
@@ -112,19 +136,26 @@ def share_videos(policy: Any, config: PolicyConfig, degree: int) -> None:
     networks = {
         id(model): model for each in policy.networks() for model in models_of(each).values()
     }.values()
+    way = config.context_parallel
+    degrees = {"ring": 1, "ulysses": 1} | {way: degree}
+    device = next(policy.trainable_module().parameters()).device
     mesh = init_device_mesh(
-        next(policy.trainable_module().parameters()).device.type,
-        (num_ranks // degree, 1, degree),
-        mesh_dim_names=("data", "ring", "ulysses"),
+        device.type,
+        (num_ranks // degree, *degrees.values()),
+        mesh_dim_names=("data", *degrees),
     )
-    parallel = ContextParallelConfig(ulysses_degree=degree, mesh=mesh)
+    parallel = ContextParallelConfig(
+        ring_degree=degrees["ring"], ulysses_degree=degrees["ulysses"], mesh=mesh
+    )
     for network in networks:
-        plan = _plan(family, network, mesh["ulysses"].get_group())
+        plan = _plan(family, network, mesh[way].get_group())
         try:
             with _some_accelerator():
                 network.enable_parallelism(config=parallel, cp_plan=plan)
         except ValueError as error:  # names the attention back ends that can
             raise ConfigError(f"{degree} processes cannot share a video: {error}") from error
+    if way == "ring":
+        prepare_ring(config, parallel, device)
 
 
 def _has_plan(family: Family) -> bool:

@@ -35,6 +35,7 @@ class Wan(PlainFamily):
     vae_dtype = torch.float32
     """As diffusers advises for Wan."""
     guides_in_one_call = False
+    shares_by_ring = True
     checkpointed_above = 500_000_000
     """The published ones have 1.3 billion parameters and more."""
 

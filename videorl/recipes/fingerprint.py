@@ -30,7 +30,7 @@ class RunRecipe(Protocol):
 
 _MAY_CHANGE_ON_RESUME = (
     r"num_steps|run_dir|rehearsal|policy\.(gradient_checkpointing|frozen_device)"
-    r"|policy\.(idle_expert|compile)|sampling\.(batch_size|guidance_in_one_batch)"
+    r"|policy\.(idle_expert|compile|context_parallel)|sampling\.(batch_size|guidance_in_one_batch)"
     r"|rewards\.\d+\.(num_workers|max_workers|num_cpus|num_gpus|max_retries|worker_timeout_s)"
     r"|rewards\.\d+\.(idle_release_s|start_timeout_s|patience_s|decode_threads|prefetch)"
     r"|rewards\.\d+\.runtime_env\..*"

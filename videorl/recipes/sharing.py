@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from videorl.config import Recipe
-from videorl.settings.bounds import Problem, at_least
+from videorl.settings.bounds import Problem, at_least, one_of
+
+CONTEXT_PARALLEL = ("ulysses", "ring")
+"""Of `policy.context_parallel`."""
+RING_BACKENDS = ("_flash_3_hub", "_native_cudnn", "_native_flash", "flash", "flash_hub")
+"""Back ends of attention that hand out the logarithm of the softmax's normaliser, by which partial
+results are put together, and have a gradient; by diffusers' names, compared in a test. PyTorch's
+own choice (`auto`) does not hand it out, SageAttention has no gradient."""
 
 
 def sharing_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -17,6 +24,16 @@ def sharing_problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("learner.context_parallel", learner.context_parallel, 1)
     yield at_least("generators.context_parallel", generators.context_parallel, 1)
     degree = max(learner.context_parallel, generators.context_parallel)
+    policy = recipe.policy
+    yield one_of("policy.context_parallel", policy.context_parallel, CONTEXT_PARALLEL)
+    is_ring = degree > 1 and policy.context_parallel == "ring"
+    if is_ring and policy.attention_backend not in RING_BACKENDS:
+        yield (
+            f"policy.attention_backend must be one of {', '.join(RING_BACKENDS)} where processes "
+            "share videos by policy.context_parallel=ring, which needs the normaliser of each "
+            f"part's softmax, got {policy.attention_backend}; or set policy.context_parallel="
+            "ulysses"
+        )
     if degree > 1 and recipe.sampling.step_cache != "none":
         yield (
             "sampling.step_cache must be none where processes share videos (context_parallel="

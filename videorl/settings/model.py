@@ -49,6 +49,12 @@ class PolicyConfig:
     """What computes the transformer's attention in learner and generators: a back end by diffusers'
     name (`flash`, `_native_cudnn`, `sage`, ...); auto = PyTorch's own. For Wan; equal up to
     rounding, but for quantised ones such as `sage`."""
+    context_parallel: str = "ulysses"
+    """How processes that share a video attend, where `context_parallel` of learner or generators is
+    above 1. `ulysses` = to all tokens with a share of the heads (arXiv 2309.14509), so that their
+    number divides heads and tokens; `ring` = with all heads to one share of the tokens after the
+    other (arXiv 2310.01889), so that it divides the tokens alone: for Wan, with an
+    `attention_backend` that hands out its normaliser. Equal up to rounding."""
     experts: str = "both"
     """Of Wan 2.2 A14B, which transformers are trained: `high` = that of high noise alone, `low` =
     the other alone, each on the times that it computes at; `both` = on all times."""

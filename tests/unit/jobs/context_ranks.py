@@ -3,6 +3,8 @@
 Usage: `python -m tests.unit.jobs.context_ranks FOLDER`. It writes `FOLDER/found.json`: case ->
 degree -> the numbers of `jobs.bench.context_parallel.differences`; and `learner`: degree -> the
 metrics of two steps of a DeepSpeed learner, those of `LocalEngine`, and how far the weights differ.
+`refused` is what ring attention says where its kernel is missing, as on every CPU; `wan_ring` is
+diffusers' ring attention with PyTorch's own flash kernel for CPUs in the place of that for GPUs.
 It imports the models once and forks, which pytest cannot do after it has gone backward.
 """
 
@@ -25,6 +27,7 @@ from tests.families.ltx_video import save_tiny_ltx_video
 from tests.groups import random_pair
 from tests.tiny import save_tiny_cogvideox, tiny_policy, tiny_sampling
 from videorl.config import Recipe
+from videorl.errors import ConfigError
 from videorl.learning.build import build_learner
 from videorl.learning.engines.deepspeed import DeepSpeedEngine
 from videorl.learning.engines.local import LocalEngine
@@ -49,7 +52,17 @@ def recipes(folder: Path) -> dict[str, Recipe]:
     for path, is_5b in ((rotary, True), (absolute, False)):
         save_tiny_cogvideox(path, is_5b=is_5b, num_attention_heads=4, num_layers=2)
     ltx_video = save_tiny_ltx_video(folder / "ltx_video", heads=4, num_layers=2)
+    three_heads = folder / "three_heads"  # which neither two nor four processes can divide
+    save_checkpoint(
+        build_components(0, width=96, layers=2, vae_width=16, text_width=16),
+        three_heads,
+        torch.float32,
+    )
+    ring = replace(
+        tiny_policy(three_heads), context_parallel="ring", attention_backend="_native_flash"
+    )
     return {
+        "wan_ring": _recipe(ring, checkpointing=True),
         "ltx_video_lora": _recipe(tiny_policy(ltx_video, "ltx_video")),
         "wan_lora": _recipe(tiny_policy(wan)),
         "wan_full": _recipe(tiny_policy(wan, rank=0), checkpointing=True),
@@ -71,7 +84,8 @@ def run(rank: int, folder: Path, cases: dict[str, Recipe]) -> None:
     distributed.init_process_group(
         "gloo", f"file://{folder}/rendezvous", rank=rank, world_size=NUM_RANKS
     )
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"refused": refusal(cases["wan_ring"])}
+    kernels = flash_kernels_for_cpus()
     for name, recipe in cases.items():
         alone = measure(recipe, noisy_policy(recipe, CPU), CPU, memory=False) if not rank else None
         for degree in DEGREES:
@@ -86,10 +100,39 @@ def run(rank: int, folder: Path, cases: dict[str, Recipe]) -> None:
     found["learner"] = {
         degree: learn(cases["wan_lora"], folder / str(degree), rank, degree) for degree in DEGREES
     }
+    del kernels  # were registered as long as this lived
     if rank == 0:
         (folder / "found.json").write_text(json.dumps(found))
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+def refusal(recipe: Recipe) -> str:
+    """Return why videos cannot be shared in a ring here; empty = they can."""
+    try:
+        share_videos(noisy_policy(recipe, CPU), recipe.policy, 2)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def flash_kernels_for_cpus() -> torch.library.Library:
+    """Give the operators behind `_native_flash`, which exist for GPUs alone, kernels for CPUs."""
+    library, cpu = torch.library.Library("aten", "IMPL"), torch.ops.aten
+    none = torch.zeros((), dtype=torch.int64)
+
+    def forward(*qkv: Any, scale: float | None = None, **_: Any) -> tuple[Any, ...]:
+        out, lse = cpu._scaled_dot_product_flash_attention_for_cpu(*qkv[:3], scale=scale)
+        return out, lse, none, none, 0, 0, none, none, none
+
+    def backward(*given: Any, scale: float | None = None, **_: Any) -> Any:
+        gradient = cpu._scaled_dot_product_flash_attention_for_cpu_backward
+        return gradient(*given[:6], 0.0, False, scale=scale)
+
+    name = "_scaled_dot_product_flash_attention"
+    library.impl(name, forward, "CPU")
+    library.impl(f"{name}_backward", backward, "CPU")
+    return library
 
 
 def learn(recipe: Recipe, folder: Path, rank: int, degree: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
-CASES = ("wan_lora", "wan_full", "rotary_lora", "absolute_full", "ltx_video_lora")
+CASES = ("wan_lora", "wan_full", "rotary_lora", "absolute_full", "ltx_video_lora", "wan_ring")
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +45,11 @@ def test_a_learner_takes_the_steps_of_one_process(degree: str, found: dict[str, 
             assert one[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
     assert learner["expected"][1]["learn/loss"] != learner["expected"][0]["learn/loss"]
     assert learner["weights"] < 1e-6, "two steps of AdamW are as large as 2e-5"
+
+
+def test_a_ring_without_its_kernel_is_refused(found: dict[str, Any]) -> None:
+    assert found["refused"].startswith(
+        "policy.context_parallel=ring cannot be computed with policy.attention_backend="
+        "_native_flash on cpu here (NotImplementedError: Could not run"
+    )
+    assert found["refused"].endswith("take another back end, or policy.context_parallel=ulysses")

@@ -14,6 +14,7 @@ import torch
 from jobs.bench import gpu, real_configs
 from jobs.bench.real_models import Scale, dpo_step, policy
 from tests.unit.test_house import ROOT, arrows, modules
+from videorl.policies import attention
 from videorl.rewards.checkpoints import empty_parameters
 from videorl.rewards.vision_reward.cogvlm2_video import CogVLM2Video
 
@@ -108,3 +109,56 @@ def test_the_configurations_are_those_of_the_published_models() -> None:
     assert (size(score), size(vision)) == (8_271_704_309, 12_507_530_496)
     wanted = (2_208_987_136, 1_418_996_800, 1_693_783_872)
     assert (size(reward), size(wan), size(cogvideox)) == wanted
+
+
+def test_what_only_a_gpu_is_asked_for_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The way through `main` on a GPU; the card answers, and what it computes is a stand-in."""
+    name = "CogVideoX-2B 49x480x720 DPO, one video at a time"
+    asked: list[str] = []
+
+    def noted(call: str, answer: Any = None) -> None:
+        monkeypatch.setattr(torch.cuda, call, lambda: asked.append(call) or answer)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    noted("get_device_name", "a card")
+    for call in ("empty_cache", "synchronize", "reset_peak_memory_stats"):
+        noted(call)
+    noted("max_memory_allocated", 8 * gpu.GIB)
+    monkeypatch.setattr(gpu, "FAMILIES", {"cogvideox": "CogVideoX-2B"})
+    monkeypatch.setattr(gpu, "matrix_rate", lambda device, size: float(size))
+
+    def work() -> None:
+        asked.append("work")
+        torch.mm(torch.ones(64, 64), torch.ones(64, 64))
+
+    monkeypatch.setattr(gpu, "measurements", lambda scale: {name: lambda: work})
+    assert gpu.main(["--out", str(tmp_path / "gpu.json")]) == 0
+    assert asked[-8:] == [
+        *("get_device_name", "empty_cache", "work", "synchronize", "reset_peak_memory_stats"),
+        *("work", "synchronize", "max_memory_allocated"),
+    ]
+    found, printed = json.loads((tmp_path / "gpu.json").read_text()), capsys.readouterr().out
+    assert found["device"] == "a card" and found["matrix_teraflops_per_s"] == 8192
+    (row,) = found["rows"]
+    assert row["peak_gib"] == 8 and row["teraflops"] == 2 * 64**3 / 1e12
+    planned = found["planned_gib"]
+    assert 5 < planned[name] < planned["CogVideoX-2B 49x480x720 DPO, both videos"] < 25
+    assert f"{name}: {8 / planned[name]:.2f} of the {planned[name]:.1f} GiB of the plan" in printed
+
+
+def test_kernels_that_are_installed_are_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "installed", lambda: ["flash", "native", "_native_cudnn"])
+    found = gpu.measurements(Scale(False, torch.device("cuda"), torch.bfloat16))
+    name = "Wan-1.3B 81x480x832"
+    assert {
+        f"{name}, a few solver steps, compiled",
+        f"{name}, a few solver steps, flash",
+        f"{name} DPO, both videos, _native_cudnn",
+        f"{name}, a few solver steps, merged LoRA",
+        f"{name}, a few solver steps, merged, one batch, compiled",
+    } <= found.keys()
+    assert not [title for title in found if title.endswith(", native")]
+    changes = found[f"{name}, a few solver steps, compiled"].args[-1]  # pyright: ignore
+    assert changes == {"policy.compile": "inductor"}

@@ -253,5 +253,5 @@ def test_shipped_variants_resolve_to_the_settings_that_they_spelled_out() -> Non
     assert (rwr.num_steps, rwr.optimizer.learning_rate, rwr.reference.interval) == (60, 1e-3, 10)
     large = load_recipe("cogvideox_5b")
     assert (large.policy.path, large.policy.family) == ("THUDM/CogVideoX-5b", "cogvideox")
-    assert (large.generators.max_workers, large.generators.num_gpus) == (4, 1)
+    assert (large.generators.max_workers, large.generators.num_gpus) == (5, 1)
     assert large.rewards == load_recipe("cogvideox_2b").rewards

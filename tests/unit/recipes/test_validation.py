@@ -144,6 +144,10 @@ from videorl.recipes.validation import validate
             "policy.lora.rank=0 sampling.merge_lora=true",
             "sampling.merge_lora must be false where policy.lora.rank is 0",
         ),
+        (
+            "policy.context_parallel=star",
+            "policy.context_parallel must be one of ulysses, ring, got star",
+        ),
         ("learner.context_parallel=0", "learner.context_parallel must be >= 1, got 0"),
         (
             "learner.context_parallel=2",
@@ -247,6 +251,11 @@ def test_all_problems_are_reported_at_once() -> None:
         (
             ["generators.context_parallel=2", "generators.num_gpus=0.5"],
             "generators.num_gpus must be null, 0 or 1 where processes share videos",
+        ),
+        (
+            ["generators.context_parallel=2", "policy.context_parallel=ring"],
+            "policy.attention_backend must be one of _flash_3_hub, _native_cudnn, _native_flash, "
+            "flash, flash_hub where processes share videos by policy.context_parallel=ring",
         ),
         (
             ["objective.name=refl"],
