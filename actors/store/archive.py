@@ -42,7 +42,15 @@ class ArchiveWriter:
         from videorl.data.archive import Archive
 
         self._encode_s = 0.0
-        self._archive = Archive(directory, config.videos, config.latents, fetch, self._encode)
+        self._archive = Archive(
+            directory,
+            config.videos,
+            config.latents,
+            fetch,
+            self._encode,
+            every=config.every,
+            keep_gb=config.keep_gb,
+        )
 
     def write(self, record: StepRecord) -> float:
         """Write one step; media that were lost with their node are left out.
