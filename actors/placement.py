@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol
 
 import ray
@@ -104,8 +105,16 @@ def beside_driver() -> dict[str, Any]:
 
 def start_actor(kind: type, options: Mapping[str, Any], *arguments: Any) -> ActorHandle:
     """Start an actor of a plain class and return at once."""
-    remote: Any = ray.remote(kind)
-    return remote.options(**options).remote(*arguments)
+    return _remote(kind).options(**options).remote(*arguments)
+
+
+@cache
+def _remote(kind: type) -> Any:
+    """Return the actor class, the same each time.
+
+    Ray's head keeps the code of every one that a job makes, 10 to 20 kB, until the job ends.
+    """
+    return ray.remote(kind)
 
 
 def live_nodes() -> list[Node]:

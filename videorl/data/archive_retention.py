@@ -2,7 +2,7 @@
 
 Rows stay, of all tables; a candidate's video and latents become null, as where they were never
 kept. A step's go together, so that no pair is left with one of its two videos. The rows change
-first: an interruption leaves videos that no row names, which are deleted the next time.
+first: an interruption leaves videos that no row names, which the next writer deletes.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Retention:
         if not self._most_bytes:
             return
         if self._bytes is None:
+            _delete_unnamed(self._directory)
             self._bytes = _all_bytes(self._directory)
         else:
             self._bytes[step] = _video_bytes(self._directory, step) + _latent_bytes(
@@ -127,6 +128,20 @@ def _count(directory: Path, counts: dict[str, int], end: int) -> None:
     before = removed(directory)
     summed = {name: before.get(name, 0) + count for name, count in counts.items()}
     write_json(directory / FILE, {**summed, "end": max(end, before.get("end", 0))})
+
+
+def _delete_unnamed(directory: Path) -> None:
+    """Delete the videos of steps of which no row names any: an interruption left them."""
+    layout = read_layout(directory)
+    named: set[int] = set()
+    for span in layout.spans:
+        file = span.path(directory, "candidates")
+        for batch in rows_of([file], CANDIDATES, ds.field("video").is_valid(), ["step"]):
+            named.update(batch.column(0).to_pylist())
+    for folder in (directory / "videos").glob("step-*"):
+        step = step_of(folder.name)
+        if step is not None and layout.has(step) and step not in named:
+            shutil.rmtree(folder)
 
 
 def _all_bytes(directory: Path) -> dict[int, int]:

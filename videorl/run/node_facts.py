@@ -82,6 +82,20 @@ def facts_here(run_dir: str, models: Mapping[str, str]) -> NodeFacts:
     )
 
 
+def versions_here() -> tuple[str, dict[str, str]]:
+    """Return this machine's name, and the versions that its processes need to understand others'.
+
+    Of Python the first two numbers, of PyTorch without how it was built (`+cu126`): a head without
+    GPUs may have another build.
+    """
+    import videorl
+
+    python = ".".join(platform.python_version_tuple()[:2])
+    torch = _version("torch").partition("+")[0]
+    versions = {"python": python, "ray": _version("ray"), "torch": torch}
+    return platform.node(), {**versions, _OWN: videorl.__version__}
+
+
 def _free_gb(folder: Path) -> float:
     """Return the free space of the disk that a folder is on, or would be."""
     existing = folder.absolute()

@@ -221,9 +221,9 @@ def test_a_run_that_went_back_merges_again(tmp_path: Path) -> None:
 def test_a_step_of_a_partition_may_be_written_again(tmp_path: Path) -> None:
     archive = archive_of(tmp_path)
     write(archive, range(FULL))
-    write(archive, range(1, 2))
+    archive.write(record(1, []))
     assert check(tmp_path, FULL) == []
-    assert read_layout(tmp_path).span(1) in (Span(1, 1), Span(0, 2))
+    assert set(read_table(tmp_path, "candidates")["step"].to_pylist()) == {0, 2}
 
 
 def test_an_archive_of_an_older_version_is_merged_as_its_run_goes_on(tmp_path: Path) -> None:
@@ -243,12 +243,12 @@ def test_files_that_are_damaged_or_incomplete_are_left_as_they_are(
     (tmp_path / "scores/step-000001.parquet").unlink()
     write(archive, range(FULL - 1, FULL + SIZE - 1))
     assert len(read_layout(tmp_path).spans) == FULL + SIZE - 1
-    damaged = tmp_path / "pairs/step-000004.parquet"
+    damaged = tmp_path / "pairs/step-000003.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-20])
     write(archive, range(FULL + SIZE - 1, FULL + 2 * SIZE))
     assert caplog.text.count("could not be merged") == 1
-    assert [span for span in read_layout(tmp_path).spans if span.is_partition] == [Span(6, 7)]
-    with pytest.raises(ArchiveError, match="step-000004"):
+    assert [span for span in read_layout(tmp_path).spans if span.is_partition] == [Span(4, 5)]
+    with pytest.raises(ArchiveError, match="step-000003"):
         read_table(tmp_path, "pairs")
 
 
