@@ -77,6 +77,7 @@ def stand_in_run(
     pace: Pace,
     num_shared: int = 0,
     reward: RewardModel | None = None,
+    step: int = 0,
 ) -> Iterator[StandInRun]:
     """Start every part; they end with the block.
 
@@ -87,13 +88,15 @@ def stand_in_run(
         pace: How long each stage takes.
         num_shared: Processes that the generators share; 0 = each has its own.
         reward: Scores; None = a `SleepingReward`.
+        step: Where the run goes on; its archive is cut back to it. Only the version of this step is
+            published again, so that `rollouts.max_staleness` must be 0 where it is not the first.
     """
     with ExitStack() as stack:
         run = run_name(recipe)
         store = create_weight_store(recipe.rollouts.max_staleness + 1, run)
         learner = SleepingLearner(pace, store)
         stack.callback(learner.close)
-        version, _ = learner.start()
+        version, _ = learner.start(step)
         encoder = RayEncoder(_text, {"num_cpus": 0}, run=run)
         stack.callback(encoder.close)
         create = (
@@ -107,6 +110,7 @@ def stand_in_run(
         stack.callback(scorer.close)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
+        archive.truncate(step)
         for pool in (generator.pool, *scorer.pools):
             pool.wait_until_serving(600.0)
         reference = RayReferenceUpdater(learner, recipe.reference.interval, version, run)
@@ -115,7 +119,7 @@ def stand_in_run(
         rule = recipe.example_source()
         parts = Parts(prompts, generator, scorer, rule, learner, reference, archive, sink)
         pools = {"generator": generator.pool, "reward": scorer.pools[0]}
-        yield StandInRun(parts, Progress(0, [version]), generator, scorer, learner, pools)
+        yield StandInRun(parts, Progress(step, [version]), generator, scorer, learner, pools)
 
 
 def _text(device: Any) -> Any:

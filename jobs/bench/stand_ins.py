@@ -230,9 +230,9 @@ class SleepingLearner:
         options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
         self.rank = start_actor(SleepingRank, options, self.pace)
 
-    def start(self) -> tuple[WeightVersion, None]:
-        """Publish version 0."""
-        return ray.get(self.rank.publish.remote(self.weight_store, 0)), None
+    def start(self, step: int = 0) -> tuple[WeightVersion, None]:
+        """Publish the version of a step."""
+        return ray.get(self.rank.publish.remote(self.weight_store, step)), None
 
     def step(self, step: int, examples: Sequence[TrainingExample]) -> LearnerOutput:
         """Take a step in the process."""
