@@ -1,6 +1,7 @@
 """The month in small: 5,000 steps on stand-ins with restarts and faults, on a quick clock.
 
     python -m jobs.bench.month --steps 5000 --lives 10
+    python -m jobs.bench.month --archive                # the archive alone, without Ray
 
 No part computes for long, so that a step takes a fraction of a second, and everything around it is
 the real thing: loop, pools, archive writer with its mp4 files, checkpoints' notes, Ray. The driver
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_option(parser, "--every", 20.0, "seconds between two faults")
     command.add_option(parser, "--look", 250, "steps between two looks at what may grow")
     command.add_option(parser, "--seed", 0, "of the faults' order and victims")
+    parser.add_argument("--archive", action="store_true", help="the archive alone, without Ray")
     add_json(parser)
     options = parser.parse_args(argv)
 
-    from actors.cluster import connect
-    from jobs.bench.month_run import month
+    from jobs.bench.month_run import archive_month, month
 
-    keep_priority()
-    with tempfile.TemporaryDirectory() as root, connect("local", num_cpus=4):
-        found = month(
-            Path(root) / "month",
-            options.steps,
-            options.lives,
-            options.every,
-            options.look,
-            options.seed,
-        )
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "month"
+        sizes = root, options.steps, options.lives
+        if options.archive:
+            found = archive_month(*sizes, options.look)
+        else:
+            from actors.cluster import connect
+
+            keep_priority()
+            stack.enter_context(connect("local", num_cpus=4))
+            found = month(*sizes, options.every, options.look, options.seed)
     show(found)
     write_json(options.json, found)
     return 0 if is_clean(found) else BAD

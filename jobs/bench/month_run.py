@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from ray.experimental.internal_kv import (
     _internal_kv_list,  # pyright: ignore[reportPrivateUsage]
@@ -17,19 +18,32 @@ from ray.experimental.internal_kv import (
 from jobs.bench.driver_probe import probe
 from jobs.bench.soak_run import Faults, Watch
 from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run
-from jobs.bench.stand_ins import Pace
+from jobs.bench.stand_ins import Pace, version_of
 from videorl.config import Recipe
-from videorl.data.archive import check
+from videorl.data.archive import Archive, check
 from videorl.data.archive_retention import removed
+from videorl.files import superseded
 from videorl.loop import train
 from videorl.run.background import repeating
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.folder import RunFolder, open_run
+from videorl.selection import best_vs_worst
+from videorl.types import (
+    Candidate,
+    Prompt,
+    PromptOutcome,
+    Score,
+    ScoredCandidate,
+    ScoredGroup,
+    StepRecord,
+    Video,
+)
 
 logger = logging.getLogger(__name__)
 
 BACK = 3
 """So many steps after a checkpoint each life of the driver ends; the next does them again."""
+AS_IT_SHOULD_BE = "as it should be"
 _EVERY = 10
 """Steps between two checkpoints."""
 
@@ -138,7 +152,7 @@ def month(
         "starts": lives,
         "faults": faults,
         "groups lost": watch.lost,
-        "archive": check(root / "archive", num_steps)[:5] or "as it should be",
+        "archive": check(root / "archive", num_steps)[:5] or AS_IT_SHOULD_BE,
         "removed": removed(root / "archive"),
         "moments": [asdict(moment) for moment in moments],
     }
@@ -161,11 +175,79 @@ def _live(
     return dict(faults.done)
 
 
+def archive_month(
+    root: Path, num_steps: int, lives: int, look_every: int, keep_gb: float = 0.02
+) -> dict[str, Any]:
+    """Write the archive of a month alone, without Ray; return how it grew, as `month` does."""
+    place, moments, made = root / "archive", list[dict[str, int]](), 0
+    for life in range(lives):
+        # Each life but the last ends some steps after the checkpoint that the next goes on from.
+        first, goal = (num_steps * number // lives for number in (life, life + 1))
+        archive = Archive(place, "pairs", keep_latents=False, encode=_encoded, keep_gb=keep_gb)
+        archive.truncate(first)
+        for step in range(first, min(goal + BACK, num_steps)):
+            archive.write(_record(step))
+            made += 1
+            if (step + 1) % look_every == 0:
+                memory = psutil.Process().memory_info()
+                size = {"step": step + 1, "driver_bytes": memory.rss - memory.shared}
+                files = {"driver_files": psutil.Process().num_fds(), **files_of(root)}
+                moments.append(size | files)
+                logger.warning("%s", moments[-1])
+        superseded.drop(root, min(goal + BACK, num_steps))
+    return {
+        "steps": num_steps,
+        "steps made": made,
+        "starts": lives,
+        "groups lost": 0,
+        "archive": check(place, num_steps)[:5] or AS_IT_SHOULD_BE,
+        "removed": removed(place),
+        "moments": moments,
+    }
+
+
+def _encoded(video: Video) -> bytes:
+    return video.frames.tobytes()[:20_000]
+
+
+def _record(step: int) -> StepRecord:
+    """Return a step of 8 prompts with 4 candidates each, and their pairs."""
+    version, groups = version_of(step), list[ScoredGroup]()
+    for place in range(8):
+        prompt = Prompt(8 * step + place, f"a prompt of some length, number {8 * step + place}")
+        frames = np.random.default_rng(8 * step + place).bytes(9 * 32 * 32 * 3)
+        video = Video(np.frombuffer(frames, np.uint8).reshape(9, 32, 32, 3), 8.0)
+        scored = tuple(
+            ScoredCandidate(
+                Candidate(step, prompt, number, number, version, None, video),
+                Score({"motion": float(number), "quality": number / 3}, 4 * number / 3),
+                {"sharpness": 0.5},
+            )
+            for number in range(4)
+        )
+        groups.append(ScoredGroup(prompt, None, scored, {}))
+    pairs = tuple(pair for group in groups for pair in best_vs_worst(group))
+    outcomes = tuple(PromptOutcome(group.prompt, "trained") for group in groups)
+    after = version_of(step + 1)
+    return StepRecord(step, outcomes, tuple(groups), pairs, version, after, version_of(0))
+
+
+def files_of(root: Path) -> dict[str, int]:
+    """Return how many files a run folder has, and their bytes."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    tables = [path for path in files if path.suffix == ".parquet"]
+    videos = [path for path in files if path.suffix == ".mp4"]
+    return {
+        "files": len(files),
+        "tables": len(tables),
+        "table_bytes": _size(tables),
+        "media_bytes": _size(videos),
+    }
+
+
 def look(step: int, root: Path) -> Moment:
     """Measure everything that may grow."""
     found, gcs = probe(), _gcs()
-    files = [path for path in root.rglob("*") if path.is_file()]
-    tables = [path for path in files if path.suffix == ".parquet"]
     return Moment(
         step=step,
         driver_bytes=found.memory_bytes,
@@ -175,10 +257,7 @@ def look(step: int, root: Path) -> Moment:
         classes=num_classes(),
         store_bytes=found.store_bytes,
         references=found.num_references,
-        files=len(files),
-        tables=len(tables),
-        table_bytes=_size(tables),
-        media_bytes=_size([path for path in files if path.suffix == ".mp4"]),
+        **files_of(root),
     )
 
 
