@@ -13,12 +13,13 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from actors.cluster import prepare_environment
+import videorl
+from actors.cluster import check_versions, prepare_environment
 from actors.store.kept_latents import KeepingScorer
 from actors.store.media import fetch
 from tests.fakes import FakeReward, grey, group_of
 from videorl.config import RewardConfig
-from videorl.errors import MediaLostError
+from videorl.errors import MediaLostError, ResourceError
 from videorl.sampling.local import LocalScorer
 from videorl.selection import best_vs_worst
 
@@ -52,6 +53,23 @@ def doctor(address: str) -> dict[str, list[str]]:
     return {finding.name: [finding.status, finding.found] for finding in findings}
 
 
+def compared() -> list[str]:
+    """Return what the check of versions says of these nodes, then of a driver of another version.
+
+    Empty texts stand for nothing.
+    """
+    said: list[str] = []
+    for version in (videorl.__version__, "0.0.1-other"):
+        before, videorl.__version__ = videorl.__version__, version
+        try:
+            check_versions()
+            said.append("")
+        except ResourceError as error:
+            said.append(str(error))
+        videorl.__version__ = before
+    return said
+
+
 def main() -> None:
     """Ask the doctor; score one group before its node is lost, and another after that."""
     prepare_environment()
@@ -61,6 +79,7 @@ def main() -> None:
     node = cluster.add_node(num_cpus=4, resources={"away": 1})
     findings = doctor(cluster.address)
     ray.init(address=cluster.address)
+    versions = compared()
     scorer = LocalScorer({"one": FakeReward()}, [RewardConfig(name="one")], lambda video: {})
     keeping = KeepingScorer(scorer, best_vs_worst)
     refs = [sampled.remote(float(index)) for index in range(6)]
@@ -76,6 +95,7 @@ def main() -> None:
     cluster.remove_node(node, allow_graceful=False)
     found: dict[str, Any] = {
         "doctor": findings,
+        "versions": versions,
         "kept": [outcome(one.candidate.latents) for one in kept.candidates],
     }
     try:
