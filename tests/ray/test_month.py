@@ -22,7 +22,8 @@ def test_an_archive_of_many_lives_stays_small(tmp_path: Path) -> None:
     assert [len(span.steps) for span in read_layout(tmp_path / "archive").spans] == [100, *[1] * 12]
     assert found["removed"]["videos"] == 16 * found["removed"]["end"] > 0
     media = [moment["media_bytes"] for moment in found["moments"]]
-    assert max(media) <= 0.004e9
+    superseded = BACK * 16 * 20_000  # videos of the steps that are done again, until a checkpoint
+    assert max(media) <= 0.004e9 + superseded
     assert not (tmp_path / "superseded").exists()
 
 

@@ -92,7 +92,9 @@ def test_more_than_the_cluster_has_is_refused_before_anything_starts(
 def test_a_worker_larger_than_any_node_is_refused(role: str, changes: dict[str, object]) -> None:
     nodes = [Node(8, 1), Node(8, 1), Node(8, 1)]
     placement = place(recipe(**changes), nodes)
-    with pytest.raises(ResourceError, match=rf"no node is large enough for one worker of: {role}\."):
+    with pytest.raises(
+        ResourceError, match=rf"no node is large enough for one worker of: {role}\."
+    ):
         check_feasible(placement, nodes, can_grow=False)
 
 

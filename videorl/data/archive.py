@@ -11,9 +11,9 @@
 
 A step is first written to a hidden folder, so that a full disk leaves the archive as it was, and
 then renamed into place, the candidates file last. Older steps are merged, a hundred into a file
-`steps-000000-000099.parquet` of each table (`videorl.data.archive_compaction`). Each table is a
-plain folder that any Parquet reader opens; while steps are merged it may see them twice, which
-`read` does not. Files of a step that has no candidates file are leftovers, which `read` ignores.
+`steps-000000-000099.parquet` (`videorl.data.archive_compaction`). Each table is a plain folder that
+any Parquet reader opens; while steps are merged it may see them twice, which `read` does not.
+Files of a step that has no candidates file are leftovers, which `read` ignores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from videorl.data.archive_compaction import STEPS_PER_FILE, split, tidy
-from videorl.data.archive_layout import Layout, files_of, read_layout, settled
+from videorl.data.archive_layout import Layout, Span, files_of, read_layout, settled
 from videorl.data.archive_tables import SCHEMAS, step_tables, table_path
 from videorl.data.archive_upkeep import Upkeep
 from videorl.data.video_io import encode_mp4
@@ -63,12 +63,12 @@ class Archive:
     """GB (10⁹ bytes) of videos and latents that are kept; 0 = all."""
     steps_per_file: int = STEPS_PER_FILE
     """Steps that are merged into a file of each table."""
-    _upkeep: Upkeep = field(init=False)
+    _upkeep: Upkeep = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Look at nothing yet."""
-        upkeep = Upkeep(self.directory, self.steps_per_file, self.keep_gb * 1e9)
-        object.__setattr__(self, "_upkeep", upkeep)
+        made = Upkeep(self.directory, self.steps_per_file, self.keep_gb * 1e9)
+        object.__setattr__(self, "_upkeep", made)
 
     def write(self, record: StepRecord) -> None:
         """Keep one step; writing a step again replaces it.
@@ -105,7 +105,7 @@ class Archive:
         tidy(self.directory)
         for span in reversed(read_layout(self.directory).spans):
             if span.is_partition and span.last >= step:
-                split(self.directory, span, step)
+                self._split(span, step)
         self._upkeep.forget()
         written = steps_of(self.directory.glob("*/step-*"))
         committed = read_layout(self.directory)
@@ -125,8 +125,9 @@ class Archive:
         latents: dict[str, Any] = {}
         for scored in (scored for group in record.groups for scored in group.candidates):
             candidate = scored.candidate
-            is_wanted = self.keep_videos == "all" or candidate.id in learned
-            if record.step % self.every or not is_wanted:
+            if record.step % self.every or (
+                self.keep_videos != "all" and candidate.id not in learned
+            ):
                 continue
             try:
                 if self.keep_latents:
@@ -144,7 +145,7 @@ class Archive:
 
     def _commit(self, partial: Path, step: int) -> None:
         if (span := read_layout(self.directory).span(step)).is_partition:
-            split(self.directory, span, step)
+            self._split(span, step)
         self._remove(step)
         videos = self.directory / "videos" / step_name(step)
         videos.parent.mkdir(exist_ok=True)
@@ -154,6 +155,13 @@ class Archive:
             target = table_path(self.directory, name, step)
             target.parent.mkdir(exist_ok=True)
             os.replace(partial / f"{name}.parquet", target)
+
+    def _split(self, span: Span, step: int) -> None:
+        try:
+            split(self.directory, span, step)
+        except pa.ArrowException as error:
+            file = self.directory / f"*/{span.name}.parquet"
+            raise ArchiveError(f"{file} is damaged, put back a copy of it: {error}") from error
 
     def _is_being_moved(self, step: int) -> bool:
         """Return whether a truncation was interrupted after it had moved a step's first file."""

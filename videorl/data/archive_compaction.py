@@ -135,16 +135,22 @@ def tidy(directory: Path) -> None:
 def signs_of(directory: Path, span: Span) -> dict[int, Sign]:
     """Return step -> what changes when a step is written again, though not when it is merged.
 
+    Of a damaged partition it is what changes when its file is replaced.
+
     Raises:
-        OSError: The file is not there, or cannot be read.
-        pyarrow.ArrowException: It is damaged.
+        FileNotFoundError: The file is not there.
     """
     file = span.path(directory, "candidates")
     facts = file.stat()
     own = facts.st_ino, facts.st_mtime_ns
     if not span.is_partition:
         return {span.first: own}
-    kept = (pq.read_metadata(file).metadata or {}).get(_SIGNS, b"{}")
+    try:
+        kept = (pq.read_metadata(file).metadata or {}).get(_SIGNS, b"{}")
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException):
+        kept = b"{}"
     known = {int(step): (sign[0], sign[1]) for step, sign in json.loads(kept).items()}
     return {step: known.get(step, own) for step in span.steps}
 

@@ -134,7 +134,7 @@ def files_of(directory: Path, table: str) -> set[Span]:
     try:
         with os.scandir(directory / table) as entries:
             spans = [span_of(entry.name) for entry in entries]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
     return {span for span in spans if span}
 

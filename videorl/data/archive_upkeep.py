@@ -59,6 +59,7 @@ class Upkeep:
         try:
             tidy(self._directory)  # what was left by a writer that was killed and started again
             merge(self._directory, spans)
-        except pa.ArrowException:
-            self._left_out.update(spans)  # damaged: readers name them
+        except (OSError, pa.ArrowException) as error:
+            if not isinstance(error, OSError) or error.errno is None:  # no fault of the disk
+                self._left_out.update(spans)  # damaged: readers name them
             raise

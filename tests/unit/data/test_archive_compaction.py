@@ -303,6 +303,28 @@ def test_the_index_follows_without_reading_merged_steps_again(
     assert fresh.num_steps() == FULL
 
 
+@pytest.mark.parametrize("table", ["candidates", "pairs"])
+def test_a_damaged_partition_is_named_and_costs_its_steps_alone(tmp_path: Path, table: str) -> None:
+    archive = archive_of(tmp_path)
+    write(archive, range(FULL))
+    file = tmp_path / table / "steps-000000-000001.parquet"
+    content = file.read_bytes()
+    file.write_bytes(content[:-20])
+    index = Index(tmp_path)
+    index.refresh()
+    assert list(index.problems) == [str(file)]
+    assert index.count(Filter(first_step=2)) == 2
+    with pytest.raises(ArchiveError, match="steps-000000-000001"):
+        read_table(tmp_path, table)
+    with pytest.raises(ArchiveError, match=r"steps-000000-000001.parquet is damaged, put back"):
+        archive.truncate(1)
+    assert committed_steps(tmp_path) == [0, 1, 2], "nothing was moved"
+    file.write_bytes(content)
+    index.refresh()
+    assert not index.problems
+    assert index.count(Filter()) == 2 * FULL
+
+
 def test_readers_that_look_while_steps_are_merged_see_each_step_once(tmp_path: Path) -> None:
     archive = archive_of(tmp_path, steps_per_file=2)
     write(archive, range(10))
