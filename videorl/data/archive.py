@@ -32,7 +32,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from videorl.data.archive_compaction import STEPS_PER_FILE, split, tidy
-from videorl.data.archive_layout import Layout, Span, files_of, read_layout, settled
+from videorl.data.archive_layout import Layout, files_of, read_layout, settled
 from videorl.data.archive_tables import SCHEMAS, step_tables, table_path
 from videorl.data.archive_upkeep import Upkeep
 from videorl.data.video_io import encode_mp4
@@ -105,7 +105,7 @@ class Archive:
         tidy(self.directory)
         for span in reversed(read_layout(self.directory).spans):
             if span.is_partition and span.last >= step:
-                self._split(span, step)
+                split(self.directory, span, step)
         self._upkeep.forget()
         written = steps_of(self.directory.glob("*/step-*"))
         committed = read_layout(self.directory)
@@ -145,7 +145,7 @@ class Archive:
 
     def _commit(self, partial: Path, step: int) -> None:
         if (span := read_layout(self.directory).span(step)).is_partition:
-            self._split(span, step)
+            split(self.directory, span, step)
         self._remove(step)
         videos = self.directory / "videos" / step_name(step)
         videos.parent.mkdir(exist_ok=True)
@@ -155,13 +155,6 @@ class Archive:
             target = table_path(self.directory, name, step)
             target.parent.mkdir(exist_ok=True)
             os.replace(partial / f"{name}.parquet", target)
-
-    def _split(self, span: Span, step: int) -> None:
-        try:
-            split(self.directory, span, step)
-        except pa.ArrowException as error:
-            file = self.directory / f"*/{span.name}.parquet"
-            raise ArchiveError(f"{file} is damaged, put back a copy of it: {error}") from error
 
     def _is_being_moved(self, step: int) -> bool:
         """Return whether a truncation was interrupted after it had moved a step's first file."""

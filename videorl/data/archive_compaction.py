@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from videorl.data.archive_layout import Layout, Span, files_of, read_layout
 from videorl.data.archive_tables import SCHEMAS
+from videorl.errors import ArchiveError
 from videorl.files import sync_folder
 
 logger = logging.getLogger(__name__)
@@ -101,8 +102,16 @@ def split(directory: Path, span: Span, step: int) -> None:
 
     Raises:
         OSError: They could not be written; nothing has changed then.
-        pyarrow.ArrowException: A file is damaged; likewise.
+        ArchiveError: A file is damaged; likewise.
     """
+    try:
+        _take_apart(directory, span, step)
+    except pa.ArrowException as error:
+        file = directory / f"*/{span.name}.parquet"
+        raise ArchiveError(f"{file} is damaged, put back a copy of it: {error}") from error
+
+
+def _take_apart(directory: Path, span: Span, step: int) -> None:
     for number in range(max(step, span.first), span.last + 1):
         _replace(directory, Span(number, number), [span], {})
     if span.first < step:
