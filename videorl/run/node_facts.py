@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -88,12 +89,11 @@ def versions_here() -> tuple[str, dict[str, str]]:
     Of Python the first two numbers, of PyTorch without how it was built (`+cu126`): a head without
     GPUs may have another build.
     """
-    import videorl
-
     python = ".".join(platform.python_version_tuple()[:2])
     torch = _version("torch").partition("+")[0]
     versions = {"python": python, "ray": _version("ray"), "torch": torch}
-    return platform.node(), {**versions, _OWN: videorl.__version__}
+    own = str(sys.modules[_OWN].__version__)  # of the code that runs here, installed or sent along
+    return platform.node(), {**versions, _OWN: own}
 
 
 def _free_gb(folder: Path) -> float:
