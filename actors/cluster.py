@@ -8,18 +8,19 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from videorl.errors import ResourceError, UnreachableError
-from videorl.run.node_facts import NodeFacts, facts_here
+from videorl.run.node_facts import NodeFacts, facts_here, versions_here
 
 _PACKAGES = ("videorl", "actors")
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
@@ -39,6 +40,11 @@ _ENVIRONMENT = {
 }
 
 
+_ANSWER_S = 60.0
+"""How long a node may take to start a process that tells its versions."""
+_SHOWN = 4
+
+logger = logging.getLogger(__name__)
 _TOKEN_LOGGER = logging.getLogger("ray._private.authentication.authentication_token_setup")
 
 
@@ -132,6 +138,63 @@ def facts_of_nodes(run_dir: str, models: Mapping[str, str]) -> list[NodeFacts]:
         replace(facts, resources=alive[node])
         for node, facts in zip(order, ray.get(refs), strict=True)
     ]
+
+
+def check_versions() -> None:
+    """Refuse a connected cluster whose nodes have other versions than the driver.
+
+    A node that is too busy to answer is left out, with a warning, and so are nodes that an
+    autoscaler adds later.
+
+    Raises:
+        ResourceError: A node has other versions, or cannot run this code at all.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(versions_here)
+    asked: dict[Any, str] = {}
+    for node in nodes.keys() - {here}:
+        place = NodeAffinitySchedulingStrategy(node, soft=False)
+        asked[task.options(scheduling_strategy=place).remote()] = nodes[node]
+    if not asked:
+        return
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    answers: list[tuple[str, Mapping[str, str]]] = []
+    for ref in done:
+        try:
+            answers.append((asked[ref], ray.get(ref)[1]))
+        except RayError as error:
+            raise ResourceError(
+                f"node {asked[ref]} cannot run this version's code: {str(error).splitlines()[-1]}; "
+                "install the same Python and packages there"
+            ) from error
+    for ref in late:
+        ray.cancel(ref)
+        logger.warning("node %s did not tell its versions within %.0f s", asked[ref], _ANSWER_S)
+    if found := differing_versions(*versions_here(), answers):
+        raise ResourceError(found)
+
+
+def differing_versions(
+    driver: str, wanted: Mapping[str, str], nodes: Sequence[tuple[str, Mapping[str, str]]]
+) -> str:
+    """Return which nodes have other versions than the driver's, as a sentence; empty if none.
+
+    Args:
+        driver: Name of its machine.
+        wanted: Package -> version there.
+        nodes: Names and versions of the others.
+    """
+    found = [
+        f"{package} {versions.get(package, 'missing')} on node {name}, but {version} on the "
+        f"driver's, {driver}"
+        for name, versions in nodes
+        for package, version in wanted.items()
+        if versions.get(package) != version
+    ]
+    listed = "; ".join(found[:_SHOWN])
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"nodes have different versions: {listed}{more}. Install the same" if found else ""
 
 
 def _why_not(error: Exception, address: str) -> ResourceError:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol
 
 import ray
@@ -105,10 +106,20 @@ def beside_driver() -> dict[str, Any]:
 def start_actor(kind: type, options: Mapping[str, Any], *arguments: Any) -> ActorHandle:
     """Start an actor of a plain class and return at once."""
     # Ray takes its groups of threads with the class, and all else later too.
-    of_class = {name: value for name, value in options.items() if name == "concurrency_groups"}
-    remote: Any = ray.remote(**of_class)(kind) if of_class else ray.remote(kind)
-    later = {name: value for name, value in options.items() if name not in of_class}
-    return remote.options(**later).remote(*arguments)
+    groups = options.get("concurrency_groups", {})
+    later = {name: value for name, value in options.items() if name != "concurrency_groups"}
+    return _remote(kind, tuple(groups.items())).options(**later).remote(*arguments)
+
+
+@cache
+def _remote(kind: type, concurrency_groups: tuple[tuple[str, int], ...]) -> Any:
+    """Return the actor class, the same each time.
+
+    Ray's head keeps the code of every one that a job makes, 10 to 20 kB, until the job ends.
+    """
+    if not concurrency_groups:
+        return ray.remote(kind)
+    return ray.remote(concurrency_groups=dict(concurrency_groups))(kind)
 
 
 def live_nodes() -> list[Node]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from actors.cluster import connect
+from actors.cluster import check_versions, connect
 from actors.learner.rank_group import resources_for
 from actors.learner.reward_rank import RayRewardTrainer
 from actors.monitoring.sink import ray_metrics
@@ -24,6 +24,7 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
     learner = recipe.learner
     num_cpus = learner.num_workers * learner.num_cpus
     with connect(address, num_cpus=num_cpus, metadata=job_metadata(folder.root)):
+        check_versions()
         nodes = live_nodes()
         placement = place_learner(learner, nodes)
         check_feasible(placement, nodes, can_grow=False)

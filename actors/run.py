@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from threading import Thread
 
-from actors.cluster import connect
+from actors.cluster import check_versions, connect
 from actors.naming import job_metadata
 from actors.placement import live_nodes
 from videorl.config import Recipe
@@ -45,6 +45,7 @@ def run(
     store_bytes = object_store_bytes(recipe, free_memory_bytes())
     connected = connect(address, object_store_bytes=store_bytes, metadata=job_metadata(folder.root))
     with connected, stop_on_signal() as should_stop:
+        check_versions()
         from actors.compute_type import computing_devices, learner_memory_gib
         from actors.learner_run import run_learner_only
         from actors.online_run import run_online

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -155,7 +156,8 @@ def check_room(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     if free > total:
         return [Finding("room", "ok", found)]
     fix = (
-        "set run_dir to a larger disk, archive.videos=none, checkpoint.keep=1, or a lower num_steps"
+        "set run_dir to a larger disk, archive.keep_gb, archive.videos=none, checkpoint.keep=1, or "
+        "a lower num_steps"
     )
     return [Finding("room", "broken", found, fix)]
 
@@ -216,14 +218,16 @@ def archive_gb(recipe: Recipe) -> float:
     """Return about how much the archive of a whole run takes."""
     if not recipe.learns_online:
         return 0.0
-    groups = recipe.num_steps * recipe.prompts.per_round
+    num_steps = math.ceil(recipe.num_steps / recipe.archive.every)
+    groups = num_steps * recipe.prompts.per_round
     sampled = recipe.prompts.candidates_per_prompt
     num_videos = {"all": sampled, "pairs": 2, "none": 0}[recipe.archive.videos] * groups
     size = num_videos * recipe.video_pixels * _BYTES_PER_PIXEL
     if recipe.archive.latents:
         # 16 channels in float32, of 4 frames and 8 x 8 pixels: Wan 2.1 and CogVideoX.
-        size += sampled * groups * recipe.video_pixels / (4 * 8 * 8) * 16 * 4
-    return size / 1e9
+        num_latents = (sampled if recipe.archive.videos == "all" else 2) * groups
+        size += num_latents * recipe.video_pixels / (4 * 8 * 8) * 16 * 4
+    return min(size / 1e9, recipe.archive.keep_gb or math.inf)
 
 
 def checkpoints_gb(recipe: Recipe, *, on_gpu: bool) -> float:

@@ -125,12 +125,17 @@ class ArchiveConfig:
     """`all`, `pairs` (only those that were learned from) or `none`; as mp4."""
     latents: bool = False
     """Keep the latents of archived candidates too, so that pairs can be trained on again."""
+    every: int = 1
+    """Keep videos and latents of every so many steps only; rows are kept of all."""
+    keep_gb: float = 0.0
+    """GB that videos and latents may take; beyond it those of the oldest steps are deleted, and
+    rows stay. 0 = no limit."""
     timeout_s: float = 1800.0
     """A writer that takes longer for a step is replaced; if the next does too, the run ends."""
 
-    def keeps(self, *, is_learned: bool) -> KeptMedia:
-        """Return what is kept of a candidate, by whether it is learned from."""
-        is_kept = self.videos == "all" or is_learned
+    def keeps(self, step: int, *, is_learned: bool) -> KeptMedia:
+        """Return what is kept of a candidate of a step, by whether it is learned from."""
+        is_kept = step % self.every == 0 and (self.videos == "all" or is_learned)
         return KeptMedia(is_kept and self.videos != "none", is_kept and self.latents)
 
 

@@ -153,7 +153,10 @@ def local_parts(
     curriculum = CurriculumReference(recipe.reference.interval, version)
     if state is not None:
         curriculum.restore(state["reference"])
-    archive = Archive(folder.archive, recipe.archive.videos, recipe.archive.latents)
+    kept = recipe.archive
+    archive = Archive(
+        folder.archive, kept.videos, kept.latents, every=kept.every, keep_gb=kept.keep_gb
+    )
     archive.truncate(version.step)
     generator, scorer, _ = local_pools(recipe, learner.published)
     parts = Parts(

@@ -43,7 +43,15 @@ class ArchiveWriter:
     def __init__(self, directory: Path, config: ArchiveConfig) -> None:
         from videorl.data.archive import Archive
 
-        self._archive = Archive(directory, config.videos, config.latents, fetch, encode=bytes)
+        self._archive = Archive(
+            directory,
+            config.videos,
+            config.latents,
+            fetch,
+            encode=bytes,
+            every=config.every,
+            keep_gb=config.keep_gb,
+        )
 
     def write(self, record: StepRecord) -> None:
         """Write one step, whose videos are mp4 files; what was lost with its node is left out."""

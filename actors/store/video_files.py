@@ -132,7 +132,7 @@ class EncodingScorer:
 
         def trimmed(candidate: Candidate) -> Candidate:
             is_learned = candidate.id in learned
-            keeps = self._config.keeps(is_learned=is_learned)
+            keeps = self._config.keeps(candidate.round, is_learned=is_learned)
             file = self._files.submit(candidate.video, worker) if keeps.video else None
             latents = candidate.latents if is_learned or keeps.latents else None
             return replace(candidate, video=file, latents=latents)

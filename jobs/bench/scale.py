@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from actors.cluster import connect
 from jobs.bench.driver_probe import Probe, probe
 from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run, wait_for_workers
-from jobs.bench.stand_ins import Pace
+from jobs.bench.stand_ins import Pace, Work
 from videorl.loop import train
 from videorl.run.background import repeating
 from videorl.run.folder import open_run
@@ -112,7 +112,9 @@ def measure(load: Load) -> dict[str, Any]:
         recipe, started = load.recipe(folder), time.monotonic()
         with (
             open_run(recipe) as run,
-            stand_in_run(recipe, run, clock, load.pace(), load.num_shared) as parts,
+            stand_in_run(
+                recipe, run, clock, load.pace(), work=Work(num_shared=load.num_shared)
+            ) as parts,
         ):
             clock.generator = parts.generator
             wait_for_workers(parts.generator.pool, load.num_workers, 900.0)

@@ -78,9 +78,9 @@ def stand_in_run(
     folder: RunFolder,
     sink: MetricSink,
     pace: Pace,
-    num_shared: int = 0,
     reward: RewardModel | None = None,
     work: Work | None = None,
+    step: int = 0,
 ) -> Iterator[StandInRun]:
     """Start every part; they end with the block.
 
@@ -89,23 +89,23 @@ def stand_in_run(
         folder: Its archive is written.
         sink: Gets the metrics of every step.
         pace: How long each stage takes.
-        num_shared: Processes that the generators share; 0 = each has its own.
         reward: Scores; None = a `SleepingReward`.
-        work: How large media are and where they are made; None = as `Work()`, and a learner beside
-            the driver.
+        work: How large media are and where they are made; None = as `Work()`.
+        step: Where the run goes on; its archive is cut back to it. Only the version of this step is
+            published again, so that `rollouts.max_staleness` must be 0 where it is not the first.
     """
     with ExitStack() as stack:
         run = run_name(recipe)
         store = create_weight_store(recipe.rollouts.max_staleness + 1, run)
-        learner = SleepingLearner(pace, store, work.options if work else None)
         work = work or Work()
+        learner = SleepingLearner(pace, store, work.learner_options)
         stack.callback(learner.close)
-        version, _ = learner.start()
+        version, _ = learner.start(step)
         encoder = RayEncoder(_text, dict(work.options), run=run)
         stack.callback(encoder.close)
         create = (
-            shared_processes(pace, store, num_shared, work)
-            if num_shared
+            shared_processes(pace, store, work.num_shared, work)
+            if work.num_shared
             else generator_processes(pace, store, run, work)
         )
         generator = RayGenerator(create, encoder, "", generator_limits(recipe.generators))
@@ -114,6 +114,7 @@ def stand_in_run(
         stack.callback(scorer.close)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
+        archive.truncate(step)
         for pool in (generator.pool, *scorer.pools):
             pool.wait_until_serving(600.0)
         reference = RayReferenceUpdater(learner, recipe.reference.interval, version, run)
@@ -126,7 +127,7 @@ def stand_in_run(
         keeping = KeepingScorer(encoding, rule, keepers)
         parts = Parts(prompts, generator, keeping, rule, learner, reference, archive, sink)
         pools = {"generator": generator.pool, "reward": scorer.pools[0]}
-        yield StandInRun(parts, Progress(0, [version]), generator, scorer, learner, pools)
+        yield StandInRun(parts, Progress(step, [version]), generator, scorer, learner, pools)
 
 
 def _text(device: Any) -> Any:

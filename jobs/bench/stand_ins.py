@@ -94,6 +94,10 @@ class Work:
     """[F, H, W, 3] of a video."""
     options: Mapping[str, Any] = field(default_factory=lambda: {"num_cpus": 0})
     """Ray options of generators, encoder and reward workers."""
+    learner_options: Mapping[str, Any] | None = None
+    """Those of the learner; None = beside the driver."""
+    num_shared: int = 0
+    """Processes that the generators share; 0 = each has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +254,9 @@ class SleepingLearner:
         options = {**(self.where or beside_driver()), "max_restarts": -1, "max_task_retries": -1}
         self.rank = start_actor(SleepingRank, options, self.pace)
 
-    def start(self) -> tuple[WeightVersion, None]:
-        """Publish version 0."""
-        return ray.get(self.rank.publish.remote(self.weight_store, 0)), None
+    def start(self, step: int = 0) -> tuple[WeightVersion, None]:
+        """Publish the version of a step."""
+        return ray.get(self.rank.publish.remote(self.weight_store, step)), None
 
     def step(self, step: int, examples: Sequence[TrainingExample]) -> LearnerOutput:
         """Take a step in the process."""

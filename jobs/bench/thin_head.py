@@ -71,7 +71,8 @@ class Load:
         side = math.sqrt(self.fraction)
         frame = (round(_HEIGHT / side / 2) * 2, round(_WIDTH / side / 2) * 2)
         options = {"num_cpus": 0, "resources": {_WORK: 0.001}}
-        return Work(_LATENT_BYTES // self.fraction, (_FRAMES, *frame, 3), options)
+        shape = (_FRAMES, *frame, 3)
+        return Work(_LATENT_BYTES // self.fraction, shape, options, options, self.num_shared)
 
     def video_bytes(self) -> int:
         """Return the bytes of a video's pixels."""
@@ -185,7 +186,7 @@ def thin_head(load: Load) -> dict[str, Any]:
         pace = Pace(load.generate_s, spread=_SPREAD, stagger=load.num_workers)
         with (
             open_run(recipe) as run,
-            stand_in_run(recipe, run, watch, pace, load.num_shared, work=load.work()) as parts,
+            stand_in_run(recipe, run, watch, pace, work=load.work()) as parts,
         ):
             watch.generator = parts.generator
             wait_for_workers(parts.generator.pool, load.num_workers, 900.0)

@@ -77,7 +77,7 @@ def round_s(num_generators: int, size: int | str, options: argparse.Namespace) -
     """Return seconds per round: a mean, since rounds that are sampled together end together."""
     from jobs.bench.overlap import Clock
     from jobs.bench.stand_in_run import stand_in_recipe, stand_in_run, wait_for_workers
-    from jobs.bench.stand_ins import Pace
+    from jobs.bench.stand_ins import Pace, Work
     from videorl.loop import train
     from videorl.run.folder import open_run
 
@@ -94,7 +94,10 @@ def round_s(num_generators: int, size: int | str, options: argparse.Namespace) -
             generators__max_workers=num_generators,
             generators__candidates_per_request=size,
         )
-        with open_run(recipe) as run, stand_in_run(recipe, run, clock, pace, _PROCESSES) as parts:
+        with (
+            open_run(recipe) as run,
+            stand_in_run(recipe, run, clock, pace, work=Work(num_shared=_PROCESSES)) as parts,
+        ):
             wait_for_workers(parts.generator.pool, num_generators, 300.0)
             train(recipe, parts.parts, parts.progress, lambda: False)
     first, last = clock.times[_WARM_UP - 1], clock.times[_WARM_UP + options.rounds - 1]

@@ -14,12 +14,13 @@ import torch
 from ray.cluster_utils import Cluster
 from ray.experimental import get_object_locations
 
-from actors.cluster import prepare_environment
+import videorl
+from actors.cluster import check_versions, prepare_environment
 from actors.store.kept_latents import Keepers, KeepingScorer
 from actors.store.media import Packed, fetch, pack
 from tests.fakes import FakeReward, grey, group_of
 from videorl.config import RewardConfig
-from videorl.errors import MediaLostError
+from videorl.errors import MediaLostError, ResourceError
 from videorl.sampling.local import LocalScorer
 from videorl.selection import best_vs_worst
 
@@ -70,6 +71,23 @@ def doctor(address: str) -> dict[str, list[str]]:
     return {finding.name: [finding.status, finding.found] for finding in findings}
 
 
+def compared() -> list[str]:
+    """Return what the check of versions says of these nodes, then of a driver of another version.
+
+    Empty texts stand for nothing.
+    """
+    said: list[str] = []
+    for version in (videorl.__version__, "0.0.1-other"):
+        before, videorl.__version__ = videorl.__version__, version
+        try:
+            check_versions()
+            said.append("")
+        except ResourceError as error:
+            said.append(str(error))
+        videorl.__version__ = before
+    return said
+
+
 def main() -> None:
     """Ask the doctor; score one group before its node is lost, and another after that."""
     prepare_environment()
@@ -81,6 +99,7 @@ def main() -> None:
     findings = doctor(cluster.address)
     cluster.add_node(num_cpus=1, resources={"stays": 1})
     ray.init(address=cluster.address)
+    versions = compared()
     scorer = LocalScorer({"one": FakeReward()}, [RewardConfig(name="one")], lambda video: {})
     keepers = Keepers("stays")
     keepers.check()
@@ -103,6 +122,7 @@ def main() -> None:
         "doctor": findings,
         "resources": keeping_nodes,
         "torch": ray.get([one.__ray_call__.remote(has_torch) for one in keepers.started()]),
+        "versions": versions,
         "kept": [outcome(one.candidate.latents) for one in kept.candidates],
     }
     try:

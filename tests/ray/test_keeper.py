@@ -35,6 +35,13 @@ def test_the_doctor_compares_all_nodes(found: dict[str, Any]) -> None:
     assert "no node is large enough for one worker of: learner" in said
 
 
+def test_a_run_starts_on_nodes_of_its_own_version_only(found: dict[str, Any]) -> None:
+    same, other = found["versions"]
+    assert same == ""
+    assert "videorl 0.1.0 on node" in other
+    assert "but 0.0.1-other on the driver's" in other
+
+
 def test_a_lost_node_takes_along_only_what_nobody_will_learn_from(found: dict[str, Any]) -> None:
     # The middle one of three is in no pair, so nobody copied it.
     assert found["kept"] == [0.0, "MediaLostError", 2.0]

@@ -19,7 +19,7 @@ from actors.pool.state import PoolStats
 from videorl.config import Recipe, RewardConfig
 from videorl.errors import ResourceError
 from videorl.recipes.reading import RECIPES, load_recipe
-from videorl.settings.workers import GeneratorsConfig, LearnerConfig
+from videorl.settings.workers import EncoderConfig, GeneratorsConfig, LearnerConfig
 
 pytestmark = pytest.mark.ray
 
@@ -80,10 +80,21 @@ def test_more_than_the_cluster_has_is_refused_before_anything_starts(
     assert "waiting for the autoscaler" in caplog.text
 
 
-def test_a_worker_larger_than_any_node_is_refused() -> None:
-    nodes = [Node(8, 1), Node(8, 1)]
-    placement = place(recipe(learner=LearnerConfig(num_gpus=2)), nodes)
-    with pytest.raises(ResourceError, match="no node is large enough for one worker of: learner"):
+@pytest.mark.parametrize(
+    ("role", "changes"),
+    [
+        ("learner", {"learner": LearnerConfig(num_gpus=2)}),
+        ("encoder", {"encoder": EncoderConfig(num_gpus=2)}),
+        ("generators", {"generators": GeneratorsConfig(num_gpus=2)}),
+        ("reward moving_shapes", {"rewards": [RewardConfig(name="moving_shapes", num_gpus=2)]}),
+    ],
+)
+def test_a_worker_larger_than_any_node_is_refused(role: str, changes: dict[str, object]) -> None:
+    nodes = [Node(8, 1), Node(8, 1), Node(8, 1)]
+    placement = place(recipe(**changes), nodes)
+    with pytest.raises(
+        ResourceError, match=rf"no node is large enough for one worker of: {role}\."
+    ):
         check_feasible(placement, nodes, can_grow=False)
 
 

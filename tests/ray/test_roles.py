@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 import ray
 from ray import ObjectRef
+from ray.experimental.internal_kv import (
+    _internal_kv_list,  # pyright: ignore[reportPrivateUsage]
+)
 
 from actors.placement import start_actor
 from actors.pool.limits import reward_limits
@@ -219,3 +222,20 @@ def test_a_reference_updater_that_dies_is_followed_by_one_that_knows_as_much() -
     updater.close()
     assert state == {"history": [[0, "v0"], [2, "v2"], [4, "v4"], [6, "v6"]]}
     assert learner.swaps == [2, 4, 6], "no swap was forgotten, and made again"
+
+
+def test_an_actor_class_is_exported_once_however_often_it_is_started(tmp_path: Path) -> None:
+    """Ray's head keeps what is exported until the job ends: a month of restarts would fill it."""
+
+    def exported() -> int:
+        return len(_internal_kv_list("ActorClass", namespace=b"fun"))
+
+    def start() -> None:
+        RayArchive(tmp_path, ArchiveConfig(videos="none")).close()
+
+    start()
+    before = exported()
+    assert before > 0
+    for _ in range(4):
+        start()
+    assert exported() == before

@@ -28,7 +28,7 @@ from jobs.bench.stand_in_run import (
     stand_in_run,
     wait_for_workers,
 )
-from jobs.bench.stand_ins import LATENT_BYTES, Pace
+from jobs.bench.stand_ins import LATENT_BYTES, Pace, Work
 from jobs.bench.thin_head import Load as HeadLoad
 from jobs.bench.thin_head import Moment, numbers, smallest_fraction
 from videorl.config import Recipe, RewardConfig
@@ -95,7 +95,10 @@ def test_split_prompts_use_every_generator(tmp_path: Path) -> None:
     )
     split = copy.deepcopy(whole)
     split.generators.candidates_per_request = "auto"
-    with open_run(whole) as folder, stand_in_run(whole, folder, Rows(), Pace(2.0), 4) as run:
+    with (
+        open_run(whole) as folder,
+        stand_in_run(whole, folder, Rows(), Pace(2.0), work=Work(num_shared=4)) as run,
+    ):
         wait_for_workers(run.generator.pool, 64, 60.0)
         expected, most_of_whole = sampled(whole, run)
         found, most_of_split = sampled(split, run)

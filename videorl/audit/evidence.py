@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from videorl.config import Recipe
-from videorl.data.archive import committed_steps, missing_tables, read_table
+from videorl.data.archive import committed_steps, read_table
+from videorl.data.archive_layout import Layout, check_there, settled
 from videorl.data.archive_tables import SCHEMAS
 from videorl.data.prompts import Prompts, open_prompts
 from videorl.errors import ArchiveError, CheckpointError, RunFolderError
@@ -165,7 +167,7 @@ def _newest_checkpoint(recipe: Recipe, folder: RunFolder) -> Mapping[str, Any] |
 def _tables(folder: RunFolder, cursor: int) -> tuple[dict[str, list[Row]], list[Contradiction]]:
     """Return the rows of every table, and the files that are missing."""
     archive = folder.archive
-    missing = {step: missing_tables(archive, step) for step in range(cursor)}
+    missing = _missing_tables(archive, range(cursor))
     if {"prompts", "steps"} <= set(missing.get(0, ())) and "candidates" not in missing[0]:
         raise ArchiveError(
             f"{archive} has no `prompts` and `steps` tables: it was written by a version of "
@@ -181,6 +183,22 @@ def _tables(folder: RunFolder, cursor: int) -> tuple[dict[str, list[Row]], list[
         for step, names in missing.items()
         for name in names
     ]
+
+
+def _missing_tables(directory: Path, steps: Iterable[int]) -> dict[int, list[str]]:
+    """Return, for each of some steps, the names of the tables that it does not have."""
+    wanted = list(steps)
+
+    def look(layout: Layout) -> dict[int, list[str]]:
+        spans = layout.spans_of(wanted)
+        missing = {
+            span: [name for name in SCHEMAS if not span.path(directory, name).exists()]
+            for span in spans
+        }
+        check_there(directory, [span for span in spans if layout.has(span.first)])
+        return {step: missing[layout.span(step)] for step in wanted}
+
+    return settled(directory, look)
 
 
 def _metrics(folder: RunFolder, cursor: int) -> tuple[list[Row], list[Contradiction]]:

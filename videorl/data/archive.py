@@ -7,10 +7,13 @@
     archive/prompts/step-000012.parquet       one row per prompt: trained on, or dropped and why
     archive/steps/step-000012.parquet         one row: the versions that sampled and came out
     archive/videos/step-000012/<candidate_id>.mp4
+    archive/removed.json                      what `archive.keep_gb` has deleted so far
 
 A step is first written to a hidden folder, so that a full disk leaves the archive as it was, and
-then renamed into place, the candidates file last. Each table is a plain folder that any Parquet
-reader opens. Files of a step that has no candidates file are leftovers, which `read` ignores.
+then renamed into place, the candidates file last. Older steps are merged, a hundred into a file
+`steps-000000-000099.parquet` (`videorl.data.archive_compaction`). Each table is a plain folder that
+any Parquet reader opens; while steps are merged it may see them twice, which `read` does not.
+Files of a step that has no candidates file are leftovers, which `read` ignores.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from videorl.data.archive_compaction import STEPS_PER_FILE, split, tidy
+from videorl.data.archive_layout import Layout, files_of, read_layout, settled
 from videorl.data.archive_tables import SCHEMAS, step_tables, table_path
+from videorl.data.archive_upkeep import Upkeep
 from videorl.data.video_io import encode_mp4
 from videorl.errors import ArchiveError, WorkLostError
 from videorl.files import superseded
@@ -51,6 +57,18 @@ class Archive:
     """Opens media handles, only those that are kept; the identity where media are values."""
     encode: Callable[[Any], bytes] = encode_mp4
     """Makes an mp4 file of what `fetch` opens: of a `Video`, or what was made of it elsewhere."""
+    every: int = 1
+    """Keep videos and latents of every so many steps only, from step 0 on."""
+    keep_gb: float = 0.0
+    """GB (10⁹ bytes) of videos and latents that are kept; 0 = all."""
+    steps_per_file: int = STEPS_PER_FILE
+    """Steps that are merged into a file of each table."""
+    _upkeep: Upkeep = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Look at nothing yet."""
+        made = Upkeep(self.directory, self.steps_per_file, self.keep_gb * 1e9)
+        object.__setattr__(self, "_upkeep", made)
 
     def write(self, record: StepRecord) -> None:
         """Keep one step; writing a step again replaces it.
@@ -74,6 +92,7 @@ class Archive:
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        self._upkeep.after(step)
 
     def flush(self) -> None:
         """Do nothing: `write` returns only when its step is on disk."""
@@ -83,15 +102,18 @@ class Archive:
 
         Whole steps go to `superseded/` beside the archive.
         """
-        for leftover in self.directory.glob(".partial-step-*"):
-            shutil.rmtree(leftover)
+        tidy(self.directory)
+        for span in reversed(read_layout(self.directory).spans):
+            if span.is_partition and span.last >= step:
+                split(self.directory, span, step)
+        self._upkeep.forget()
         written = steps_of(self.directory.glob("*/step-*"))
-        committed = set(committed_steps(self.directory))
+        committed = read_layout(self.directory)
         # From the last step down: interrupted at any point, what is left has no hole.
         for number in sorted(written, reverse=True):
-            if number >= step and (number in committed or self._is_being_moved(number)):
+            if number >= step and (committed.has(number) or self._is_being_moved(number)):
                 self._supersede(number)
-            elif number >= step or number not in committed:
+            elif number >= step or not committed.has(number):
                 self._remove(number)
 
     def _stage(self, partial: Path, record: StepRecord) -> None:
@@ -103,7 +125,9 @@ class Archive:
         latents: dict[str, Any] = {}
         for scored in (scored for group in record.groups for scored in group.candidates):
             candidate = scored.candidate
-            if self.keep_videos != "all" and candidate.id not in learned:
+            if record.step % self.every or (
+                self.keep_videos != "all" and candidate.id not in learned
+            ):
                 continue
             try:
                 if self.keep_latents:
@@ -120,6 +144,8 @@ class Archive:
             _to_disk(path)
 
     def _commit(self, partial: Path, step: int) -> None:
+        if (span := read_layout(self.directory).span(step)).is_partition:
+            split(self.directory, span, step)
         self._remove(step)
         videos = self.directory / "videos" / step_name(step)
         videos.parent.mkdir(exist_ok=True)
@@ -155,12 +181,7 @@ class Archive:
 
 def committed_steps(directory: Path) -> list[int]:
     """Return the steps that are wholly in the archive, in order."""
-    return sorted(steps_of(directory.glob("candidates/step-*.parquet")))
-
-
-def missing_tables(directory: Path, step: int) -> list[str]:
-    """Return the names of the tables that a step does not have."""
-    return [name for name in SCHEMAS if not table_path(directory, name, step).exists()]
+    return read_layout(directory).steps()
 
 
 def read_table(
@@ -177,20 +198,36 @@ def read_table(
         directory: The archive folder.
         name: A key of `archive_tables.SCHEMAS`.
         columns: Columns to read, all by default; latents may be large.
-        steps: Steps to read, all committed steps by default.
+        steps: Steps to read, in rising order; all committed steps by default.
 
     Raises:
         ArchiveError: A file of a committed step is missing or damaged.
     """
-    chosen = committed_steps(directory) if steps is None else steps
-    paths = [table_path(directory, name, step) for step in chosen]
+    return settled(directory, lambda layout: _read(directory, name, columns, steps, layout))
+
+
+def _read(
+    directory: Path,
+    name: str,
+    columns: list[str] | None,
+    steps: Sequence[int] | None,
+    layout: Layout,
+) -> pa.Table:
+    spans = layout.spans if steps is None else layout.spans_of(steps)
+    paths = [span.path(directory, name) for span in spans]
     if missing := [path for path in paths if not path.exists()]:
         raise ArchiveError(f"{missing[0]} is missing ({len(missing)} such files)")
     if not paths:
         empty = SCHEMAS[name].empty_table()
         return empty if columns is None else empty.select(columns)
+    wanted: Any = None
+    if steps is not None and any(span.is_partition for span in spans):
+        # The bounds are what groups of rows are left out by.
+        wanted = (ds.field("step") >= min(steps)) & (ds.field("step") <= max(steps))
+        wanted &= ds.field("step").isin(list(steps))
     try:
-        return ds.dataset(paths, schema=SCHEMAS[name], format="parquet").to_table(columns=columns)
+        dataset = ds.dataset(paths, schema=SCHEMAS[name], format="parquet")
+        return dataset.to_table(columns=columns, filter=wanted)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ArchiveError(f"a {name} file of {directory} cannot be read: {error}") from error
 
@@ -218,15 +255,17 @@ def video_path(directory: Path, recorded: str) -> Path:
 
 def check(directory: Path, num_steps: int) -> list[str]:
     """Return what is wrong with the archive of a run of `num_steps` steps; empty if nothing is."""
-    steps = committed_steps(directory)
+    layout = read_layout(directory)
+    steps = layout.steps()
     holes = sorted(set(range(num_steps)) - set(steps))
     beyond = [step for step in steps if step >= num_steps]
     problems = [f"step {step} is missing" for step in holes]
     problems += [f"step {step} is beyond the last one, {num_steps - 1}" for step in beyond]
     for name in SCHEMAS:
-        lost = [step for step in steps if not table_path(directory, name, step).exists()]
+        there = files_of(directory, name)
+        lost = [step for span in layout.spans if span not in there for step in span.steps]
         problems += [f"step {step} has no {name} file" for step in lost]
-        stray = steps_of(directory.glob(f"{name}/step-*")) - set(steps)
+        stray = sorted(step for span in there for step in span.steps if not layout.has(step))
         problems += [f"step {step} was not committed, but has a {name} file" for step in stray]
     if any("has no" in problem for problem in problems):
         return problems

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from videorl.data.archive_layout import read_layout
 from videorl.data.clip_rows import ClipRow, read_clip_rows
 from videorl.data.parquet_rows import parquet_schema
 from videorl.data.tables import PARQUET, READERS
@@ -117,7 +118,7 @@ def _warn_of_repeats(count: int) -> None:
 
 def _archive_in(folder: Path) -> Path | None:
     for path in (folder, folder / "archive"):
-        if any(path.glob("candidates/step-*.parquet")):
+        if read_layout(path).spans:
             return path
     return None
 

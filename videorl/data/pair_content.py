@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from videorl.data.archive_layout import files_of
 from videorl.data.preference_videos import has_videos, video_files
 from videorl.data.preferences import parquet_files
 from videorl.files.content import Content, content_of_files
@@ -24,7 +25,7 @@ def table_content(path: Path, *, fresh: bool = False) -> Content | None:
     """
     if (path / "pairs").is_dir():
         tables = ("pairs", "candidates")
-        found = [file for name in tables for file in path.glob(f"{name}/step-*.parquet")]
+        found = [span.path(path, name) for name in tables for span in files_of(path, name)]
         files = {file.relative_to(path).as_posix(): file for file in found}
     elif path.is_file():
         files = {"table": path}

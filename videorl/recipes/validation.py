@@ -86,6 +86,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield one_of("checkpoint.sharded", recipe.checkpoint.sharded, ("auto", True, False))
     yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
+    yield at_least("archive.every", recipe.archive.every, 1)
+    yield at_least("archive.keep_gb", recipe.archive.keep_gb, 0)
     yield above("archive.timeout_s", recipe.archive.timeout_s, 0)
     yield from metrics_problems(recipe.metrics)
     yield from fixed_prompts_problems(

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from videorl.config import CheckpointConfig
+from videorl.data.archive_layout import files_of
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import superseded, write_json
 from videorl.run.changes import going_on_from
@@ -186,8 +187,7 @@ def _read(root: Path) -> dict[str, Any]:
 
 def _reached(root: Path) -> int:
     """Return the number of steps that the archive or the metrics of a run have."""
-    archived = [path.stem for path in root.glob("archive/candidates/step-*.parquet")]
-    found = [1 + int(name.removeprefix("step-")) for name in archived]
+    found = [1 + span.last for span in files_of(root / "archive", "candidates")]
     metrics = root / "metrics.jsonl"
     for line in metrics.read_text().splitlines() if metrics.exists() else ():
         with suppress(ValueError, KeyError, TypeError):  # torn by a crash

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -80,6 +81,19 @@ def facts_here(run_dir: str, models: Mapping[str, str]) -> NodeFacts:
         gpus_here(),
         _free_gb(Path(HF_HUB_CACHE)),
     )
+
+
+def versions_here() -> tuple[str, dict[str, str]]:
+    """Return this machine's name, and the versions that its processes need to understand others'.
+
+    Of Python the first two numbers, of PyTorch without how it was built (`+cu126`): a head without
+    GPUs may have another build.
+    """
+    python = ".".join(platform.python_version_tuple()[:2])
+    torch = _version("torch").partition("+")[0]
+    versions = {"python": python, "ray": _version("ray"), "torch": torch}
+    own = str(sys.modules[_OWN].__version__)  # of the code that runs here, installed or sent along
+    return platform.node(), {**versions, _OWN: own}
 
 
 def _free_gb(folder: Path) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from videorl.data.archive_tables import table_path
+from videorl.data.archive_layout import Layout, check_there, settled
 from videorl.watch.index import Index, Key
 from videorl.watch.parquet import connect, load
 
@@ -64,7 +64,7 @@ _COLUMNS = {
 
 def read_groups(directory: Path, index: Index, keys: Sequence[Key]) -> list[GroupView]:
     """Return groups in the order of their keys; what damaged files hold is missing from them."""
-    rows = _rows(directory, keys)
+    rows = settled(directory, lambda layout: _rows(directory, keys, layout))
     facts = index.facts(list(keys))
     made: list[GroupView] = []
     for key in keys:
@@ -91,15 +91,24 @@ def read_groups(directory: Path, index: Index, keys: Sequence[Key]) -> list[Grou
     return made
 
 
-def _rows(directory: Path, keys: Sequence[Key]) -> dict[str, dict[Key, list[dict[str, Any]]]]:
-    """Return table -> group -> its rows."""
+_Rows = dict[str, dict[Key, list[dict[str, Any]]]]
+"""Table -> group -> its rows."""
+
+
+def _rows(directory: Path, keys: Sequence[Key], layout: Layout) -> _Rows:
+    """Return the rows of groups.
+
+    Raises:
+        ArchiveError: The run moved some of them meanwhile.
+    """
     steps = sorted({key.step for key in keys})
+    spans = layout.spans_of(steps)
     wanted = ", ".join(f"({key.step}, {key.prompt_index})" for key in keys) or "(-1, -1)"
-    rows: dict[str, dict[Key, list[dict[str, Any]]]] = {}
+    rows: _Rows = {}
     with connect() as connection:
         for name, columns in _COLUMNS.items():
-            files = [table_path(directory, name, step) for step in steps]
-            load(connection, name, columns, files)  # what is lost, the index has noted
+            files = [span.path(directory, name) for span in spans]
+            load(connection, name, columns, files, steps)  # what is lost, the index has noted
             joined = (
                 "SELECT s.*, c.prompt_index FROM staged_scores s "
                 "JOIN staged_candidates c USING (step, candidate_id)"
@@ -114,6 +123,7 @@ def _rows(directory: Path, keys: Sequence[Key]) -> dict[str, dict[Key, list[dict
             for values in cursor.fetchall():
                 row = dict(zip(names, values, strict=True))
                 rows[name].setdefault(Key(row["step"], row["prompt_index"]), []).append(row)
+    check_there(directory, [span for span in spans if layout.has(span.first)])
     return rows
 
 

@@ -6,15 +6,14 @@ videos stay in the files, and are read for the groups of a page alone (`videorl.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videorl.data.archive_tables import table_path
-from videorl.files.steps import step_of
+from videorl.data.archive_compaction import Sign, signs_of
+from videorl.data.archive_layout import Layout, Span, check_there, read_layout, settled, span_of
 from videorl.watch.filters import ORDERS, Filter
 from videorl.watch.parquet import connect, load
 from videorl.watch.run_state import sign_of
@@ -90,7 +89,10 @@ class Index:
         self._directory = directory
         self._database = connect()
         self._database.execute(_TABLES)
-        self._known: dict[int, tuple[int, int]] = {}
+        self._known: dict[int, Sign] = {}
+        """Step -> its sign when it was read."""
+        self._signs: dict[Span, tuple[Sign | None, dict[int, Sign]]] = {}
+        """Partition -> the sign of its file, and those of its steps."""
         self._writing = threading.Lock()
         self.problems: dict[str, str] = {}
         """File -> why its rows are missing; replaced when it changes."""
@@ -115,7 +117,7 @@ class Index:
             if seen and seen == self._seen and not mended:
                 return 0
             there = self._committed()
-            again = {step_of(Path(file).name) for file in mended}
+            again = {step for file in mended for step in _steps_of(file)}
             stale = [
                 step
                 for step, sign in self._known.items()
@@ -186,21 +188,22 @@ class Index:
     def _ask(self, query: str, given: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
         return self._database.cursor().execute(query, given or {}).fetchall()
 
-    def _committed(self) -> dict[int, tuple[int, int]]:
-        """Return step -> what changes when its candidates file, which commits it, is replaced."""
-        found: dict[int, tuple[int, int]] = {}
-        try:
-            entries = list(os.scandir(self._directory / "candidates"))
-        except FileNotFoundError:
-            return found
-        for entry in entries:
-            step = step_of(entry.name)
-            if step is not None and entry.name == table_path(Path(), "", step).name:
-                try:
-                    facts = entry.stat()
-                except FileNotFoundError:
-                    continue  # it was just superseded
-                found[step] = facts.st_ino, facts.st_mtime_ns
+    def _committed(self) -> dict[int, Sign]:
+        """Return step -> what changes when it is written again, though not when it is merged."""
+        found: dict[int, Sign] = {}
+        known, self._signs = self._signs, {}
+        for span in read_layout(self._directory).spans:
+            try:
+                if not span.is_partition:
+                    found |= signs_of(self._directory, span)
+                    continue
+                sign = sign_of(span.path(self._directory, "candidates"))
+                if span not in known or known[span][0] != sign:
+                    known[span] = sign, signs_of(self._directory, span)
+                self._signs[span] = known[span]
+                found |= known[span][1]
+            except FileNotFoundError:
+                continue  # it was just moved, which the next refresh sees
         return found
 
     def _forget(self, steps: list[int]) -> None:
@@ -213,23 +216,46 @@ class Index:
             self._database.cursor().execute(gone, [steps])
         gone = set(steps)
         self.problems = {
-            file: why for file, why in self.problems.items() if step_of(Path(file).name) not in gone
+            file: why for file, why in self.problems.items() if gone.isdisjoint(_steps_of(file))
         }
         self._damaged = {file: self._damaged[file] for file in self.problems}
         self.version += 1
 
     def _read(self, steps: list[int]) -> None:
         cursor = self._database.cursor()
-        for name, columns in _COLUMNS.items():
-            files = [table_path(self._directory, name, step) for step in steps]
-            signs = {str(file): sign_of(file) for file in files}
-            found = load(cursor, name, columns, files)
-            self._damaged |= {file: signs[file] for file in found}
-            self.problems = self.problems | found
+        lost = settled(self._directory, lambda layout: self._stage(cursor, steps, layout))
+        self._damaged |= lost[0]
+        self.problems = self.problems | lost[1]
         cursor.begin()
         cursor.execute(_GROUPS)
         cursor.execute(_SPANS)
         cursor.commit()
+
+    def _stage(
+        self, cursor: Any, steps: list[int], layout: Layout
+    ) -> tuple[dict[str, Sign | None], dict[str, str]]:
+        """Load the rows of steps; return the signs of damaged files, and what is wrong with them.
+
+        Raises:
+            ArchiveError: The run moved some of the rows meanwhile.
+        """
+        spans = layout.spans_of(sorted(steps))
+        damaged: dict[str, Sign | None] = {}
+        problems: dict[str, str] = {}
+        for name, columns in _COLUMNS.items():
+            files = [span.path(self._directory, name) for span in spans]
+            signs = {str(file): sign_of(file) for file in files}
+            found = load(cursor, name, columns, files, steps)
+            damaged |= {file: signs[file] for file in found}
+            problems |= found
+        check_there(self._directory, [span for span in spans if layout.has(span.first)])
+        return damaged, problems
+
+
+def _steps_of(file: str) -> range:
+    """Return the steps that a file of the archive has."""
+    span = span_of(Path(file).name)
+    return span.steps if span else range(0)
 
 
 def _settled(folder: Path) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import duckdb
@@ -35,6 +35,7 @@ def load(
     name: str,
     columns: Sequence[str],
     files: Sequence[Path],
+    steps: Collection[int],
 ) -> dict[str, str]:
     """Make a temporary table `staged_NAME` with columns of an archive's table; return what is lost.
 
@@ -46,6 +47,7 @@ def load(
         name: A key of `archive_tables.SCHEMAS`.
         columns: Some of its columns.
         files: Those that are not there count as empty.
+        steps: Rows of others, which the files may have too, are left out.
 
     Returns:
         File -> why it cannot be read. Its rows are missing, those of all others are not.
@@ -57,10 +59,10 @@ def load(
     )
     connection.execute(f"CREATE OR REPLACE TEMP TABLE staged_{name} ({made})")
     present = [str(file) for file in files if file.exists()]
-    if not present:
+    if not present or not steps:
         return {}
     try:
-        _insert(connection, name, columns, present)
+        _insert(connection, name, columns, present, steps)
         return {}
     except duckdb.Error as error:
         if len(present) == 1:
@@ -68,14 +70,18 @@ def load(
     lost: dict[str, str] = {}
     for file in present:
         try:
-            _insert(connection, name, columns, [file])
+            _insert(connection, name, columns, [file], steps)
         except duckdb.Error as error:
             lost[file] = str(error).splitlines()[0]
     return lost
 
 
 def _insert(
-    connection: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str], files: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    columns: Sequence[str],
+    files: Sequence[str],
+    steps: Collection[int],
 ) -> None:
     """Add rows of files; all or none.
 
@@ -87,8 +93,10 @@ def _insert(
     connection.execute(
         f"INSERT INTO staged_{name} BY NAME SELECT {listed} FROM ("
         "SELECT * FROM read_parquet(?, union_by_name = true, hive_partitioning = false) "
-        f"UNION ALL BY NAME (SELECT * FROM staged_{name} LIMIT 0))",
-        [[literal(file) for file in files]],
+        f"UNION ALL BY NAME (SELECT * FROM staged_{name} LIMIT 0)) "
+        # By the bounds, row groups of a partition are left out unread.
+        "WHERE step BETWEEN ? AND ? AND list_contains(?, step)",
+        [[literal(file) for file in files], min(steps), max(steps), list(steps)],
     )
 
 

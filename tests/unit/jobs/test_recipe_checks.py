@@ -148,7 +148,11 @@ def test_the_archive_of_latents_and_videos_by_hand(recipe: Recipe) -> None:
     pixels = 9 * 32 * 32
     assert archive_gb(recipe) == pytest.approx(40 * pixels * 0.1 / 1e9)
     recipe.archive.videos, recipe.archive.latents = "none", True
-    assert archive_gb(recipe) == pytest.approx(10 * 2 * 4 * pixels / 256 * 64 / 1e9)
+    assert archive_gb(recipe) == pytest.approx(10 * 2 * 2 * pixels / 256 * 64 / 1e9)
+    recipe.archive.every = 4  # steps 0, 4 and 8
+    assert archive_gb(recipe) == pytest.approx(3 * 2 * 2 * pixels / 256 * 64 / 1e9)
+    recipe.archive.keep_gb = 1e-6
+    assert archive_gb(recipe) == 1e-6
 
 
 def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(

@@ -110,6 +110,8 @@ from videorl.recipes.validation import validate
         ("learner.worker_timeout_s=0", "learner.worker_timeout_s must be > 0, got 0"),
         ("checkpoint.timeout_s=0", "checkpoint.timeout_s must be > 0, got 0"),
         ("archive.timeout_s=0", "archive.timeout_s must be > 0, got 0"),
+        ("archive.every=0", "archive.every must be >= 1, got 0"),
+        ("archive.keep_gb=-1", "archive.keep_gb must be >= 0, got -1"),
         ("generators.num_gpus=1.5", "generators.num_gpus must be a whole number, or a share"),
         ("rewards.0.label=encoder", "rewards.0.label must not be encoder"),
         ("rollouts.max_staleness=-1", "rollouts.max_staleness must be >= 0, got -1"),
