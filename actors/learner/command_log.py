@@ -101,10 +101,16 @@ class CommandLog:
             return self._joins
 
     async def starting(self, num_ranks: int) -> None:
-        """Report that the group starts (rank 0), before it does anything that can fail."""
+        """Report that the group starts (rank 0), before it does anything that can fail.
+
+        A group of another size than the last, of which no rank reported an error, follows nodes
+        that came or went: that is no failure, however often it happens.
+        """
         async with self._changed:
+            is_resized = self._attempts > 0 and num_ranks != self._num_ranks
+            if not is_resized or self._attempt_failed:
+                self._attempts += 1
             self._num_ranks = num_ranks
-            self._attempts += 1
             self._attempt_failed = False
             self._changed.notify_all()
 

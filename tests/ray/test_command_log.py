@@ -371,6 +371,24 @@ def test_a_learner_that_samples_in_its_steps_has_the_time_for_it() -> None:
     assert policy_deadlines(recipe).of(Step(0, ())) == pytest.approx(wanted)
 
 
+def test_resizes_are_no_failures_however_many_but_errors_of_resized_groups_are() -> None:
+    async def story(log: CommandLog) -> None:
+        await start(log)
+        waiting = asyncio.ensure_future(log.result(0))
+        await log.append(0, Step(0, ()))
+        for number in range(8):
+            await log.starting(2 - number % 2)
+            await log.restored(at(0))
+        assert await is_waiting(asyncio.shield(waiting))
+        for number in range(3):
+            await log.failed("out of memory")
+            await log.starting(1 + number % 2)
+        with pytest.raises(LearnerFailedError, match="3 times in a row.*out of memory"):
+            await waiting
+
+    with_log(max_failures=2)(story)
+
+
 def test_a_rehearsal_is_not_replayed() -> None:
     async def story(log: CommandLog) -> None:
         await start(log)

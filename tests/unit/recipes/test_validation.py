@@ -111,6 +111,12 @@ from videorl.recipes.validation import validate
         ("checkpoint.timeout_s=0", "checkpoint.timeout_s must be > 0, got 0"),
         ("archive.timeout_s=0", "archive.timeout_s must be > 0, got 0"),
         ("generators.num_gpus=1.5", "generators.num_gpus must be a whole number, or a share"),
+        (
+            "generators.resources.sampling=0",
+            "generators.resources.sampling must be > 0, got 0",
+        ),
+        ("encoder.resources.text=-1", "encoder.resources.text must be > 0, got -1"),
+        ("rewards.0.resources.scoring=0", "rewards.0.resources.scoring must be > 0, got 0"),
         ("rewards.0.label=encoder", "rewards.0.label must not be encoder"),
         ("rollouts.max_staleness=-1", "rollouts.max_staleness must be >= 0, got -1"),
         ("rollouts.canary_interval=-1", "rollouts.canary_interval must be >= 0, got -1"),
