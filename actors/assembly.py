@@ -25,6 +25,7 @@ from actors.processes.followers import Sharing
 from actors.processes.policy_loading import loader, sharing_loader
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, start_scorer
+from actors.seats.booking import Booking, book
 from actors.store.archive import RayArchive
 from actors.store.kept_latents import KeepingScorer
 from actors.store.weights import create_weight_store
@@ -96,14 +97,15 @@ def assemble(
     run = run_name(recipe)
     first = first if _may_start_late(recipe, folder, placement) else None
     with ExitStack() as stack:
-        store = create_weight_store(recipe.versions_sampled, run)
-        resources = resources_for(placement.learner, recipe.learner)
         places = Places(placement)
+        booking = stack.enter_context(book(recipe, placement, places))
+        store = create_weight_store(recipe.versions_sampled, run)
+        resources = resources_for(placement.learner, recipe.learner, booking)
         learner = RayLearner(recipe, folder.root, store, resources, places)
         stack.callback(learner.close)
         if first is None:
             learner.begin()
-        generator, scorer = start_pools(recipe, placement, store, stack)
+        generator, scorer = start_pools(recipe, placement, booking, store, stack)
         places.pools = pools_by_role(placement, generator, scorer)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
@@ -221,22 +223,25 @@ def pools_by_role(
 
 
 def start_pools(
-    recipe: Recipe, placement: Placement, store: Any, stack: ExitStack
+    recipe: Recipe, placement: Placement, booking: Booking, store: Any, stack: ExitStack
 ) -> tuple[RayGenerator, RayScorer]:
-    """Start encoder, generators and reward workers; `stack` stops them."""
+    """Start encoder, generators and reward workers in the run's places; `stack` stops them."""
     run, load_text = run_name(recipe), loader(recipe, "text_encoder")
     limits = encoder_limits(recipe.encoder)
-    encoder = RayEncoder(load_text, placement.encoder.options(), limits, run)
+    encoder = RayEncoder(
+        load_text, placement.encoder.options(), limits, run, booking.seats(placement.encoder)
+    )
     stack.callback(encoder.close)
     followers = sharing_loader(recipe, "transformer")
     sharing = Sharing(recipe.generators.context_parallel, followers)
     load = sharing_loader(recipe, "transformer", "vae")
-    create_worker = generator_creator(load, store, placement.generators.options(), sharing, run)
+    options, seats = placement.generators.options(), booking.seats(placement.generators)
+    create_worker = generator_creator(load, store, options, sharing, run, seats)
     limits = generator_limits(recipe.generators)
-    generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits)
+    generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits, seats)
     stack.callback(generator.close)
-    scorer = start_scorer(
-        recipe.rewards, placement.rewards, UnseenMetrics(tuple(recipe.metrics.unseen)), run
-    )
+    unseen = UnseenMetrics(tuple(recipe.metrics.unseen))
+    kept = [booking.seats(role) for role in placement.rewards]
+    scorer = start_scorer(recipe.rewards, placement.rewards, unseen, run, kept)
     stack.callback(scorer.close)
     return generator, scorer

@@ -24,6 +24,7 @@ from actors.pool.limits import encoder_limits
 from actors.pool.places import Places
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
+from actors.seats.booking import book
 from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
@@ -100,18 +101,20 @@ def _train(
     nodes = live_nodes()
     placement = place_learner_and_encoder(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
-    resources = resources_for(placement.learner, recipe.learner)
     is_offline = bool(recipe.offline.archive)
     if is_offline and has_videos(Path(recipe.offline.archive)):
         _encode_archive(recipe, folder, placement.encoder)
-    load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
-    encoder = RayEncoder(load, placement.encoder.options(), limits, run_name(recipe))
-    places = Places(placement, {"encoder": encoder.pool})
-    with closing(encoder):
-        learn = _from_pairs if is_offline else _from_prompts
-        start = partial(RayLearner, run_dir=folder.root, weight_store=None)
-        start = partial(start, resources=resources, places=places)
-        return learn(recipe, folder, start, encoder.encode_here, should_stop, sinks)
+    places = Places(placement)
+    with book(recipe, placement, places) as booking:
+        resources = resources_for(placement.learner, recipe.learner, booking)
+        load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
+        options, seats = placement.encoder.options(), booking.seats(placement.encoder)
+        with closing(RayEncoder(load, options, limits, run_name(recipe), seats)) as encoder:
+            places.pools = {"encoder": encoder.pool}
+            learn = _from_pairs if is_offline else _from_prompts
+            start = partial(RayLearner, run_dir=folder.root, weight_store=None)
+            start = partial(start, resources=resources, places=places)
+            return learn(recipe, folder, start, encoder.encode_here, should_stop, sinks)
 
 
 def _from_prompts(

@@ -22,6 +22,7 @@ from actors.pool.limits import reward_limits
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.worker_process import hide_gpus, own_node, prepare_process
+from actors.seats.seats import Seats
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip
 from videorl.errors import WorkLostError
@@ -133,6 +134,8 @@ class RayScorer:
         unseen: Measures what no reward sees, in the first model's pool; None = nothing does.
         load: Builds a model from its section of the recipe.
         run: Name of the run, for `actors.naming.named`.
+        seats: Where the workers of each model go, in the order of `rewards`; None = where Ray puts
+            them.
     """
 
     def __init__(
@@ -143,19 +146,22 @@ class RayScorer:
         unseen: Callable[[Video], Mapping[str, float]] | None,
         load: Callable[[RewardConfig], RewardModel] = load_reward,
         run: str = "",
+        seats: Sequence[Seats] | None = None,
     ) -> None:
         check_rewards(rewards)
         self._rewards = rewards
+        seats = seats or [Seats() for _ in rewards]
         self.score_s = 0.0
         """Seconds that workers spent on groups so far."""
         self.pools = [
             ElasticPool(
                 f"reward {reward.key}",
-                _creator(reward, worker_options, load, unseen if index == 0 else None, run),
+                _creator(reward, worker_options, load, unseen if index == 0 else None, run, where),
                 pool_limits,
+                where,
             )
-            for index, (reward, worker_options, pool_limits) in enumerate(
-                zip(rewards, options, limits, strict=True)
+            for index, (reward, worker_options, pool_limits, where) in enumerate(
+                zip(rewards, options, limits, seats, strict=True)
             )
         ]
 
@@ -205,6 +211,7 @@ def start_scorer(
     roles: Sequence[Role],
     unseen: Callable[[Video], Mapping[str, float]] | None,
     run: str = "",
+    seats: Sequence[Seats] | None = None,
 ) -> RayScorer:
     """Start the workers of every model.
 
@@ -213,6 +220,7 @@ def start_scorer(
         roles: The resources of each model's workers, in the order of `rewards`.
         unseen: Measures what no reward sees; None = nothing does.
         run: Name of the run, for `actors.naming.named`.
+        seats: Where the workers of each model go; None = where Ray puts them.
     """
     environments = [public_runtime_env(reward.runtime_env) for reward in rewards]
     options = [
@@ -220,7 +228,7 @@ def start_scorer(
         for role, environment in zip(roles, environments, strict=True)
     ]
     limits = [reward_limits(reward) for reward in rewards]
-    return RayScorer(rewards, options, limits, unseen, run=run)
+    return RayScorer(rewards, options, limits, unseen, run=run, seats=seats)
 
 
 def _score_clips(pool: ElasticPool, clips: Sequence[Clip]) -> Future[list[Result]]:
@@ -244,9 +252,13 @@ def _creator(
     load: Callable[[RewardConfig], RewardModel],
     unseen: Callable[[Video], Mapping[str, float]] | None,
     run: str,
+    seats: Seats,
 ) -> Callable[[int], ActorHandle]:
     # A thread for each request that it is given; their networks take turns.
     options = {**options, "max_concurrency": 1 + reward.prefetch}
-    return lambda number: start_actor(
-        RewardWorker, named(options, run, f"{reward.key}-{number}"), reward, load, unseen
-    )
+
+    def create(number: int) -> ActorHandle:
+        names = named(options | seats.options(number), run, f"{reward.key}-{number}")
+        return start_actor(RewardWorker, names, reward, load, unseen)
+
+    return create

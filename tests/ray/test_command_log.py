@@ -383,7 +383,7 @@ def test_resizes_are_no_failures_however_many_but_errors_of_resized_groups_are()
         for number in range(3):
             await log.failed("out of memory")
             await log.starting(1 + number % 2)
-        with pytest.raises(LearnerFailedError, match="3 times in a row.*out of memory"):
+        with pytest.raises(LearnerFailedError, match=r"3 times in a row.*out of memory"):
             await waiting
 
     with_log(max_failures=2)(story)

@@ -57,7 +57,7 @@ def test_several_ranks_get_whole_gpus_and_too_few_are_refused() -> None:
             place(two_ranks, [Node(8, gpus)])
     assert place(two_ranks, [Node(8, 0)]).learner.num_gpus == 0
     assert place_learner(LearnerConfig(num_workers=2), [Node(8, 2)]).learner.num_gpus == 1
-    with pytest.raises(ResourceError, match="2 learner ranks .* 2 GPUs, but 1 are left"):
+    with pytest.raises(ResourceError, match=r"2 learner ranks .* 2 GPUs, but 1 are left"):
         place_learner(LearnerConfig(num_workers=2), [Node(8, 1)])
 
 
