@@ -70,7 +70,11 @@ class Assembly:
 
 @contextmanager
 def assemble(
-    recipe: Recipe, folder: RunFolder, sink: MetricSink, first: First | None = None
+    recipe: Recipe,
+    folder: RunFolder,
+    sink: MetricSink,
+    first: First | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Assembly]:
     """Start every part, restore the newest checkpoint, and cut the archive back to it.
 
@@ -80,6 +84,7 @@ def assemble(
         sink: Of its metrics.
         first: Done while the learner starts, then last of all, if it may; None = all at once. It
             returns whether to go on.
+        should_stop: Asked while the run waits for places on the cluster.
 
     Raises:
         ResourceError: The cluster can never hold the recipe's workers.
@@ -87,7 +92,7 @@ def assemble(
         LearnerFailedError: The learner cannot start.
         WeightMismatchError: The learner starts from other weights than generators do.
         RunFolderError: There is no checkpoint any more of what the run has done.
-        StoppedError: `first` says to stop.
+        StoppedError: `first` or `should_stop` says to stop.
     """
     started = time.perf_counter()
     prompts = open_prompts(recipe.prompts, recipe.seed)
@@ -98,7 +103,7 @@ def assemble(
     first = first if _may_start_late(recipe, folder, placement) else None
     with ExitStack() as stack:
         places = Places(placement)
-        booking = stack.enter_context(book(recipe, placement, places))
+        booking = stack.enter_context(book(recipe, placement, places, should_stop))
         store = create_weight_store(recipe.versions_sampled, run)
         resources = resources_for(placement.learner, recipe.learner, booking)
         learner = RayLearner(recipe, folder.root, store, resources, places)

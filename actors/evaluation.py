@@ -100,7 +100,7 @@ def compare(
     found: list[list[ScoredGroup]] = []
     with ExitStack() as stack:
         places = Places(placement)
-        booking = stack.enter_context(book(recipe, placement, places))
+        booking = stack.enter_context(book(recipe, placement, places, should_stop))
         store = create_weight_store(2, run_name(recipe))
         generator, scorer = start_pools(recipe, placement, booking, store, stack)
         # Without a share: the pools may have taken every core, and would be waited for for ever.

@@ -16,6 +16,7 @@ import torch
 from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
+from actors.learner.notices import Notices
 from actors.learner.rank_group import resources_for
 from actors.monitoring.sink import ray_metrics
 from actors.naming import run_name
@@ -105,7 +106,7 @@ def _train(
     if is_offline and has_videos(Path(recipe.offline.archive)):
         _encode_archive(recipe, folder, placement.encoder)
     places = Places(placement)
-    with book(recipe, placement, places) as booking:
+    with book(recipe, placement, places, should_stop) as booking:
         resources = resources_for(placement.learner, recipe.learner, booking)
         load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
         options, seats = placement.encoder.options(), booking.seats(placement.encoder)
@@ -129,7 +130,9 @@ def _from_prompts(
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = start(recipe)
     with ray_metrics(recipe, folder) as metrics:
-        around = Around(devices=cluster_devices(), opened=sinks, also=[metrics])
+        around = Around(
+            devices=cluster_devices(), opened=sinks, also=[metrics], is_warned=Notices(learner)
+        )
         return run_learner(recipe, folder, learner, prompts, should_stop, around)
 
 
@@ -154,7 +157,7 @@ def _from_pairs(
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
     with ray_metrics(recipe, folder) as metrics:
-        around = Around(check, cluster_devices(), sinks, [metrics])
+        around = Around(check, cluster_devices(), sinks, [metrics], Notices(learner))
         return run_learner(recipe, folder, learner, pairs, should_stop, around)
 
 

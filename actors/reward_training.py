@@ -35,7 +35,12 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
             open_sinks(recipe, folder) as sinks,
             ray_metrics(recipe, folder) as metrics,
             booked(
-                placement, run_name(recipe), places, can_grow=False, is_elastic=is_elastic
+                placement,
+                run_name(recipe),
+                places,
+                should_stop,
+                can_grow=False,
+                is_elastic=is_elastic,
             ) as booking,
             closing(
                 RayRewardTrainer(

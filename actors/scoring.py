@@ -49,7 +49,7 @@ def score_missing(
         placement = place_rewards(rewards, nodes)
         check_feasible(placement, nodes, can_grow=False)
         places = Places(placement)
-        with booked(placement, "score", places, can_grow=False) as booking:
+        with booked(placement, "score", places, should_stop, can_grow=False) as booking:
             seats = [booking.seats(role) for role in placement.rewards]
             scorer = start_scorer(rewards, placement.rewards, None, "score", seats)
             with closing(scorer):

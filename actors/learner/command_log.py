@@ -43,6 +43,8 @@ class CommandLog:
         self._clock = RankClock(deadlines)
         self._processes: dict[int, Any] = {}
         """Rank -> the actor that it runs in."""
+        self._nodes: dict[int, str] = {}
+        """Rank -> id of its node."""
         self._joins = 0
         self._tickets: dict[int, int] = {}
         """Rank -> what `joined` told the process that has this rank now."""
@@ -88,9 +90,11 @@ class CommandLog:
                 self._clock.begins(rank, self._commands[index], time.monotonic())
             return self._commands[index]
 
-    async def joined(self, rank: int, num_ranks: int, process: Any) -> int:
+    async def joined(self, rank: int, num_ranks: int, process: Any, node: str = "") -> int:
         """Report that a rank begins to load (every rank, first of all); return its ticket."""
         async with self._changed:
+            self._nodes = {n: one for n, one in self._nodes.items() if n < num_ranks}
+            self._nodes[rank] = node
             self._processes = {n: one for n, one in self._processes.items() if n < num_ranks}
             self._processes[rank] = process
             self._joins += 1
@@ -207,6 +211,10 @@ class CommandLog:
     async def num_ranks(self) -> int:
         """Return the number of ranks of the group that started last."""
         return self._num_ranks
+
+    async def nodes(self) -> frozenset[str]:
+        """Return the ids of the nodes that ranks are on."""
+        return frozenset(self._nodes.values())
 
     async def starts(self) -> int:
         """Return how often a group has started."""

@@ -152,6 +152,11 @@ class RankGroup:
         count: Any = ray.get(self._log.num_ranks.remote())
         return count
 
+    def nodes(self) -> frozenset[str]:
+        """Return the ids of the nodes that ranks are on."""
+        found: Any = ray.get(self._log.nodes.remote())
+        return found
+
     def starts(self) -> int:
         """Return how often the worker group has started."""
         count: Any = ray.get(self._log.starts.remote())
@@ -218,6 +223,8 @@ def _make_trainer(
     per_worker = {"CPU": resources.num_cpus, **resources.custom}
     if resources.num_gpus:
         per_worker["GPU"] = resources.num_gpus
+    # Declared for users' callbacks only, but it takes those of its own kind too.
+    callbacks: list[Any] = [Seating(resources.seat)] if resources.seat else []
     return (SeatedTrainer if resources.seat else TorchTrainer)(
         lambda: run_rank(settings),
         torch_config=TorchConfig(backend="nccl" if resources.num_gpus else "gloo"),
@@ -235,7 +242,7 @@ def _make_trainer(
             name=run,
             storage_path=str(run_dir / "ray_train"),
             failure_config=FailureConfig(max_failures=-1),
-            callbacks=[Seating(resources.seat)] if resources.seat else [],
+            callbacks=callbacks,
             # Its warnings are about retries on a busy machine; the command log reports restarts.
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from actors.naming import run_name
 from actors.placement import Placement, Role
 from actors.seats.room import num_that_fit
 from actors.seats.seats import Seats
-from actors.seats.turn import turn
+from actors.seats.turn import check_going, turn
 from videorl.config import Recipe
 from videorl.run.background import repeating
 
@@ -77,14 +78,18 @@ class Booking:
 
 
 def book(
-    recipe: Recipe, placement: Placement, places: Callable[[], str]
+    recipe: Recipe,
+    placement: Placement,
+    places: Callable[[], str],
+    should_stop: Callable[[], bool],
 ) -> AbstractContextManager[Booking]:
-    """Keep places for what a run needs, inside the block; wait until there are all of them."""
+    """Keep places for what a run needs, inside the block, as `booked` does."""
     learner = recipe.learner
     return booked(
         placement,
         run_name(recipe),
         places,
+        should_stop,
         can_grow=recipe.cluster.can_grow,
         is_elastic=learner.max_workers > learner.num_workers,
     )
@@ -95,6 +100,7 @@ def booked(
     placement: Placement,
     run: str,
     places: Callable[[], str],
+    should_stop: Callable[[], bool] = lambda: False,
     *,
     can_grow: bool,
     is_elastic: bool = False,
@@ -105,11 +111,16 @@ def booked(
         placement: What it needs.
         run: Its name.
         places: Says who has what, for those who wait.
+        should_stop: Asked while it waits.
         can_grow: Whether an autoscaler may add nodes.
         is_elastic: The learner follows the cluster's size, so that Ray Train places its ranks.
+
+    Raises:
+        StoppedError: `should_stop` said so.
     """
-    with turn():
-        while (groups := _taken(placement, run, places, is_elastic=is_elastic)) is None:
+    wait = partial(_wait, places=places, should_stop=should_stop)
+    with turn(should_stop):
+        while (groups := _taken(placement, run, wait, is_elastic=is_elastic)) is None:
             logger.warning("the places of this run went to others meanwhile; waiting again")
     booking = Booking(placement, groups, can_grow=can_grow)
     try:
@@ -129,7 +140,7 @@ def draining_nodes() -> frozenset[str]:
 
 
 def _taken(
-    placement: Placement, run: str, places: Callable[[], str], *, is_elastic: bool
+    placement: Placement, run: str, wait: Callable[[PlacementGroup], None], *, is_elastic: bool
 ) -> dict[str, list[PlacementGroup]] | None:
     """Take a place for each worker where all of them found room at once.
 
@@ -147,16 +158,19 @@ def _taken(
         return {}
     everything = placement_group([each for _, each in bundles], "PACK", name=_name(f"{_ALL}{run}"))
     try:
-        _wait(everything, places)
+        wait(everything)
         nodes = _nodes_of(everything)
     finally:
         remove_placement_group(everything)
     return _apart(placement, run, bundles, nodes, is_elastic=is_elastic)
 
 
-def _wait(everything: PlacementGroup, places: Callable[[], str]) -> None:
+def _wait(
+    everything: PlacementGroup, places: Callable[[], str], should_stop: Callable[[], bool]
+) -> None:
     said = time.monotonic()
     while not everything.wait(_LOOK_S):
+        check_going(should_stop)
         if (now := time.monotonic()) - said >= _REPORT_S:
             said = now
             logger.warning("waiting for places for all workers at once: %s", places())

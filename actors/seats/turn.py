@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+
+from videorl.errors import StoppedError
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +28,15 @@ class Turn:
 
 
 @contextmanager
-def turn() -> Iterator[None]:
-    """Be the only run of the cluster that takes places inside the block; wait for that."""
+def turn(should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Be the only run of the cluster that takes places inside the block; wait for that.
+
+    Raises:
+        StoppedError: `should_stop` said so first.
+    """
     said = time.monotonic()
     while (mine := _taken()) is None:
+        check_going(should_stop)
         if (now := time.monotonic()) - said >= _REPORT_S:
             said = now
             logger.warning("waiting for another run, which waits for places before this one")
@@ -38,6 +45,12 @@ def turn() -> Iterator[None]:
         yield
     finally:
         ray.kill(mine)
+
+
+def check_going(should_stop: Callable[[], bool]) -> None:
+    """Raise StoppedError if `should_stop` says so."""
+    if should_stop():
+        raise StoppedError("stopped while it waited for places on the cluster")
 
 
 def _taken() -> ActorHandle | None:

@@ -66,6 +66,12 @@ class Run:
         driver = [sys.executable, "-m", "jobs.train", "moving_shapes", *self.overrides, *others]
         return self._nodes.popen(driver, self.log).wait(300)
 
+    def beside(self, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start the command in another folder."""
+        others = [f"run_dir={folder}"]
+        driver = [sys.executable, "-m", "jobs.train", "moving_shapes", *self.overrides, *others]
+        return self._nodes.popen(driver, log)
+
     def stop(self) -> None:
         self.driver.kill()
         self.driver.wait()

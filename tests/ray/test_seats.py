@@ -21,7 +21,7 @@ from actors.seats.booking import Booking, booked
 from actors.seats.room import num_that_fit
 from actors.seats.seats import Seats
 from tests.ray.test_pool import Worker, call, wait_for
-from videorl.errors import WorkLostError
+from videorl.errors import StoppedError, WorkLostError
 
 pytestmark = pytest.mark.ray
 
@@ -103,6 +103,11 @@ def test_a_run_takes_all_its_places_or_waits_and_holds_none() -> None:
         assert free_cpus() == 3, "the second holds none of the three while it waits"
         first.look()
         assert first.seats(big.generators).is_pressed, "what idles above the minimum makes room"
+        with (
+            pytest.raises(StoppedError, match="waited for places"),
+            booked(needing(), "third", str, lambda: True, can_grow=False),
+        ):
+            pytest.fail("the second has not got its places")
     assert has_both.wait(60)
     wait_for(lambda: free_cpus() == 3)
     may_go.set()
@@ -151,5 +156,6 @@ def test_the_place_of_a_worker_that_dies_is_kept_for_the_next_whoever_waits() ->
         assert pool.submit(call("echo", "back")).result(60).value == (number + 3, "back")
         # What `videorl scale` gives up, others get.
         pool.resize(0, 1)
-        ray.kill(next(iter(pool._dispatcher.roster)).handle)
+        with pytest.raises(WorkLostError):
+            pool.submit(call("die", 0.0)).result(60)
         wait_for(lambda: len(booking.seats(placement.generators).kept) == 0)
