@@ -41,7 +41,8 @@ def change(
     loads its model is released only above the maximum. Workers above the maximum are released as
     soon as they are idle, workers above what the queue needs, now or in the next round, once they
     have idled, or waited for a place, for `limits.idle_release_s`. Those without a kept place go
-    first, and at once where places are wanting that are needed more.
+    first; where places are wanting that are needed more, as soon as they have no request, also
+    while others are queued.
 
     Args:
         roster: All workers of the pool.
@@ -63,7 +64,7 @@ def change(
                 continue
             least = limits.max_workers
             if state != "starting" and around.is_pressed and not worker.is_seated:
-                least = limits.min_workers if state == "pending" else wanted
+                least = limits.min_workers
             elif state != "starting" and now - worker.since > limits.idle_release_s:
                 least = wanted if state == "pending" else kept
             if size <= least:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from actors.naming import run_name
 from actors.placement import Placement, Role
-from actors.seats.room import num_that_fit
+from actors.seats.room import could_have, num_that_fit
 from actors.seats.seats import Seats
 from actors.seats.turn import check_going, turn
 from videorl.config import Recipe
@@ -62,7 +62,7 @@ class Booking:
         kept = [name for seats in self._seats.values() for name in seats.kept]
         kept += [self.learner.id.hex()] if self.learner else []
         is_short = any(_lacks_place(table.get(name)) for name in kept)
-        is_short = is_short or any(_waits(entry) for entry in table.values())
+        is_short = is_short or _others_could_start(table.values(), ray.cluster_resources())
         free = ray._private.state.available_resources_per_node()
         staying = [has for node, has in free.items() if node not in leaving]
         for role in self._roles:
@@ -226,6 +226,17 @@ def _lacks_place(entry: Mapping[str, Any] | None) -> bool:
     return entry is not None and entry["state"] not in ("CREATED", "REMOVED")
 
 
-def _waits(entry: Mapping[str, Any]) -> bool:
-    """Tell whether a group is that of a run which waits for all its places."""
-    return entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
+def _others_could_start(table: Collection[Mapping[str, Any]], total: Mapping[str, float]) -> bool:
+    """Tell whether a run that waits for all its places would get them if all else made room."""
+    waiting = [
+        entry["bundles"].values()
+        for entry in table
+        if entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
+    ]
+    kept = [
+        bundle
+        for entry in table
+        if entry["state"] == "CREATED"
+        for bundle in entry["bundles"].values()
+    ]
+    return any(could_have(bundles, kept, total) for bundles in waiting)

@@ -18,7 +18,7 @@ from actors.placement import Placement, Role, start_actor
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits
 from actors.seats.booking import Booking, booked
-from actors.seats.room import num_that_fit
+from actors.seats.room import could_have, num_that_fit
 from actors.seats.seats import Seats
 from tests.ray.test_pool import Worker, call, wait_for
 from videorl.errors import StoppedError, WorkLostError
@@ -70,6 +70,14 @@ def test_room_is_counted_node_by_node() -> None:
     assert num_that_fit({}, nodes) == math.inf
 
 
+def test_only_who_could_have_its_places_presses() -> None:
+    total, kept = {"CPU": 8.0, "GPU": 2.0}, [{"CPU": 1.0, "GPU": 1.0}, {"CPU": 2.0}]
+    assert could_have([{"CPU": 2.0}, {"CPU": 3.0, "GPU": 1.0}], kept, total)
+    assert not could_have([{"CPU": 2.0}, {"CPU": 3.5}], kept, total)
+    assert not could_have([{"GPU": 1.0}, {"GPU": 0.5}], kept, total)
+    assert not could_have([{"sampling": 1.0}], kept, total)
+
+
 def test_workers_that_were_started_count_before_ray_s_sums_know_of_them() -> None:
     seats, told = Seats(), list[float]()
     seats.watched_by(lambda: told.append(seats.num_free()))
@@ -102,7 +110,7 @@ def test_a_run_takes_all_its_places_or_waits_and_holds_none() -> None:
         time.sleep(2.0)
         assert free_cpus() == 3, "the second holds none of the three while it waits"
         first.look()
-        assert first.seats(big.generators).is_pressed, "what idles above the minimum makes room"
+        assert not first.seats(big.generators).is_pressed, "no making room would help it"
         with (
             pytest.raises(StoppedError, match="waited for places"),
             booked(needing(), "third", str, lambda: True, can_grow=False),
