@@ -132,7 +132,7 @@ class Dispatcher:
         queued = len(self.queue) + (num_ahead(self.roster) if self.limits.ahead else 0)
         self._rhythm.note(queued + self.roster.count("busy"), now)
         needed = self._rhythm.needed(self.limits.idle_release_s, now)
-        around = Around(self.draining, needed, self._seats.is_pressed)
+        around = Around(self.draining, needed, self._seats.is_pressed, self._seats.num_kept_free())
         wanted = change(self.roster, queued, self.limits, now, around)
         for worker in wanted.released:
             self._leave(worker)

@@ -27,6 +27,8 @@ class Around:
     """Workers that the next round will need."""
     is_pressed: bool = False
     """Places are wanting that are needed more than idle workers."""
+    num_seats: int = 0
+    """Kept places that nobody sits on."""
 
 
 QUIET = Around()
@@ -64,7 +66,8 @@ def change(
                 continue
             least = limits.max_workers
             if state != "starting" and around.is_pressed and not worker.is_seated:
-                least = limits.min_workers
+                # Who would find a kept place free moves there, as its own place is wanted.
+                least = max(0, limits.min_workers - around.num_seats)
             elif state != "starting" and now - worker.since > limits.idle_release_s:
                 least = wanted if state == "pending" else kept
             if size <= least:

@@ -44,6 +44,11 @@ class Seats:
         with self._lock:
             return self._num_free()
 
+    def num_kept_free(self) -> int:
+        """Return how many kept places nobody sits on."""
+        with self._lock:
+            return len(self._free())
+
     @property
     def is_pressed(self) -> bool:
         """Whether places that are needed more are wanting: idle workers without a kept place go."""

@@ -74,6 +74,15 @@ def test_who_presses_gets_the_places_of_idle_workers_that_are_not_kept() -> None
     assert [one.number for one in quiet.released] == [1, 0], "those without a kept place first"
 
 
+def test_a_worker_moves_to_its_kept_place_when_its_own_is_wanted() -> None:
+    """Its kept place was on a node that left; both together could keep the learner out for ever."""
+    workers = [worker(0, "idle")]
+    pressed = Around(is_pressed=True, num_seats=1)
+    moved = change(Roster(workers), 0, LIMITS, 100.0, pressed)
+    assert ([one.number for one in moved.released], moved.num_starts) == ([0], 1)
+    assert not change(Roster(workers), 0, LIMITS, 100.0, Around(is_pressed=True)).released
+
+
 def test_the_rhythm_of_rounds_is_learned_and_forgotten() -> None:
     rhythm = Rhythm()
     now = 0.0
