@@ -164,6 +164,5 @@ def test_the_place_of_a_worker_that_dies_is_kept_for_the_next_whoever_waits() ->
         assert pool.submit(call("echo", "back")).result(60).value == (number + 3, "back")
         # What `videorl scale` gives up, others get.
         pool.resize(0, 1)
-        with pytest.raises(WorkLostError):
-            pool.submit(call("die", 0.0)).result(60)
-        wait_for(lambda: len(booking.seats(placement.generators).kept) == 0)
+        pool.submit(call("die", 0.0))  # its repeats wait for a place, like the others
+        wait_for(lambda: len(booking.seats(placement.generators).kept) == 0, 60)
