@@ -25,6 +25,7 @@ from actors.processes.followers import Sharing
 from actors.processes.policy_loading import loader, sharing_loader
 from actors.reference import RayReferenceUpdater
 from actors.reward import RayScorer, start_scorer
+from actors.seats.booking import Booking, book
 from actors.store.archive import RayArchive
 from actors.store.kept_latents import Keepers, KeepingScorer
 from actors.store.video_files import EncodingScorer
@@ -70,7 +71,11 @@ class Assembly:
 
 @contextmanager
 def assemble(
-    recipe: Recipe, folder: RunFolder, sink: MetricSink, first: First | None = None
+    recipe: Recipe,
+    folder: RunFolder,
+    sink: MetricSink,
+    first: First | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Assembly]:
     """Start every part, restore the newest checkpoint, and cut the archive back to it.
 
@@ -80,6 +85,7 @@ def assemble(
         sink: Of its metrics.
         first: Done while the learner starts, then last of all, if it may; None = all at once. It
             returns whether to go on.
+        should_stop: Asked while the run waits for places on the cluster.
 
     Raises:
         ResourceError: The cluster can never hold the recipe's workers.
@@ -87,7 +93,7 @@ def assemble(
         LearnerFailedError: The learner cannot start.
         WeightMismatchError: The learner starts from other weights than generators do.
         RunFolderError: There is no checkpoint any more of what the run has done.
-        StoppedError: `first` says to stop.
+        StoppedError: `first` or `should_stop` says to stop.
     """
     started = time.perf_counter()
     prompts = open_prompts(recipe.prompts, recipe.seed)
@@ -96,19 +102,18 @@ def assemble(
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
     run = run_name(recipe)
     first = first if _may_start_late(recipe, folder, placement) else None
-    keepers = Keepers(recipe.cluster.keep_latents_on, run)
-    if not recipe.cluster.can_grow:
-        keepers.check()
+    keepers = _keepers(recipe, run)
     with ExitStack() as stack:
         stack.callback(keepers.close)
-        store = create_weight_store(recipe.versions_sampled, run)
-        resources = resources_for(placement.learner, recipe.learner)
         places = Places(placement)
+        booking = stack.enter_context(book(recipe, placement, places, should_stop))
+        store = create_weight_store(recipe.versions_sampled, run)
+        resources = resources_for(placement.learner, recipe.learner, booking)
         learner = RayLearner(recipe, folder.root, store, resources, places)
         stack.callback(learner.close)
         if first is None:
             learner.begin()
-        generator, scorer = start_pools(recipe, placement, store, stack)
+        generator, scorer = start_pools(recipe, placement, booking, store, stack)
         places.pools = pools_by_role(placement, generator, scorer)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
@@ -141,6 +146,14 @@ def assemble(
         names = ("generator", "encoder", *(reward.key for reward in recipe.rewards))
         pools = dict(zip(names, all_pools(generator, scorer), strict=True))
         yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
+
+
+def _keepers(recipe: Recipe, run: str) -> Keepers:
+    """Return what keeps latents; refuse nodes for it that the cluster does not have."""
+    keepers = Keepers(recipe.cluster.keep_latents_on, run)
+    if not recipe.cluster.can_grow:
+        keepers.check()
+    return keepers
 
 
 def work_seconds(generator: RayGenerator, scorer: RayScorer) -> dict[str, float]:
@@ -225,22 +238,25 @@ def pools_by_role(
 
 
 def start_pools(
-    recipe: Recipe, placement: Placement, store: Any, stack: ExitStack
+    recipe: Recipe, placement: Placement, booking: Booking, store: Any, stack: ExitStack
 ) -> tuple[RayGenerator, RayScorer]:
-    """Start encoder, generators and reward workers; `stack` stops them."""
+    """Start encoder, generators and reward workers in the run's places; `stack` stops them."""
     run, load_text = run_name(recipe), loader(recipe, "text_encoder")
     limits = encoder_limits(recipe.encoder)
-    encoder = RayEncoder(load_text, placement.encoder.options(), limits, run)
+    encoder = RayEncoder(
+        load_text, placement.encoder.options(), limits, run, booking.seats(placement.encoder)
+    )
     stack.callback(encoder.close)
     followers = sharing_loader(recipe, "transformer")
     sharing = Sharing(recipe.generators.context_parallel, followers)
     load = sharing_loader(recipe, "transformer", "vae")
-    create_worker = generator_creator(load, store, placement.generators.options(), sharing, run)
+    options, seats = placement.generators.options(), booking.seats(placement.generators)
+    create_worker = generator_creator(load, store, options, sharing, run, seats)
     limits = generator_limits(recipe.generators)
-    generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits)
+    generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits, seats)
     stack.callback(generator.close)
-    scorer = start_scorer(
-        recipe.rewards, placement.rewards, UnseenMetrics(tuple(recipe.metrics.unseen)), run
-    )
+    unseen = UnseenMetrics(tuple(recipe.metrics.unseen))
+    kept = [booking.seats(role) for role in placement.rewards]
+    scorer = start_scorer(recipe.rewards, placement.rewards, unseen, run, kept)
     stack.callback(scorer.close)
     return generator, scorer

@@ -19,6 +19,7 @@ from actors.pool.outcomes import as_own_error, cause_of
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.worker_process import own_node, prepare_process
+from actors.seats.seats import Seats
 from actors.store.media import Packed, pack
 from videorl.errors import MediaLostError
 from videorl.futures import mapped
@@ -80,16 +81,25 @@ class RayEncoder:
         options: Ray options of each worker (`num_cpus`, `num_gpus`).
         limits: Sizes and timeouts of the pool; None = those of the default settings.
         run: Name of the run, for `actors.naming.named`.
+        seats: Where they go; None = where Ray puts them.
     """
 
     def __init__(
-        self, load: Load, options: dict[str, Any], limits: Limits | None = None, run: str = ""
+        self,
+        load: Load,
+        options: dict[str, Any],
+        limits: Limits | None = None,
+        run: str = "",
+        seats: Seats | None = None,
     ) -> None:
+        seats = seats or Seats()
+
         def create(number: int) -> ActorHandle:
-            names = named(options, run, f"encoder-{number}")
+            names = named(options | seats.options(number), run, f"encoder-{number}")
             return start_actor(Encoder, names, load, options["num_cpus"])
 
-        self.pool = ElasticPool("encoder", create, limits or encoder_limits(EncoderConfig()))
+        limits = limits or encoder_limits(EncoderConfig())
+        self.pool = ElasticPool("encoder", create, limits, seats)
         self._embeddings: EmbeddingCache[Future[ObjectRef]] = EmbeddingCache(self._send)
         # The driver's own thread asks for prompts, those of pools for what was lost.
         self._lock = threading.RLock()

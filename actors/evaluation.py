@@ -17,6 +17,7 @@ from actors.compute_type import computing_devices
 from actors.naming import run_name
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.pool.places import Places
+from actors.seats.booking import book
 from actors.store.weights import create_weight_store, publish
 from videorl.config import PolicyConfig, Recipe
 from videorl.errors import WorkLostError
@@ -99,13 +100,15 @@ def compare(
     placement = comparison_placement(recipe, live_nodes())
     found: list[list[ScoredGroup]] = []
     with ExitStack() as stack:
+        places = Places(placement)
+        booking = stack.enter_context(book(recipe, placement, places, should_stop))
         store = create_weight_store(2, run_name(recipe))
-        generator, scorer = start_pools(recipe, placement, store, stack)
+        generator, scorer = start_pools(recipe, placement, booking, store, stack)
         # Without a share: the pools may have taken every core, and would be waited for for ever.
         base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))
         publish(store, aligned, weights)
-        pools = pools_by_role(placement, generator, scorer)
-        wait_until_serving(pools.values(), Places(placement, pools))
+        places.pools = pools_by_role(placement, generator, scorer)
+        wait_until_serving(places.pools.values(), places)
         evaluation = recipe.evaluation
         for name, version, samples in (
             ("before", base, evaluation.best_of),

@@ -20,6 +20,7 @@ from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.followers import Followers, Sharing
 from actors.processes.worker_process import own_node, prepare_process
+from actors.seats.seats import Seats
 from actors.store.media import Packed, pack, unpack
 from actors.store.weights import publish, pull
 from videorl.errors import MediaLostError
@@ -183,6 +184,7 @@ def generator_creator(
     options: dict[str, Any],
     sharing: Sharing | None = None,
     run: str = "",
+    seats: Seats | None = None,
 ) -> Callable[[int], ActorHandle]:
     """Return what an `ElasticPool` calls to start a generator.
 
@@ -192,11 +194,16 @@ def generator_creator(
         options: Ray options of each worker (`num_cpus`, `num_gpus`).
         sharing: The processes of a worker that share every video; None = it is one process.
         run: Name of the run, for `actors.naming.named`.
+        seats: Where they go, as the pool is told; None = where Ray puts them.
     """
     arguments = (load, weight_store, options["num_cpus"], sharing or Sharing())
-    return lambda number: start_actor(
-        GeneratorWorker, named(options, run, f"generator-{number}"), *arguments
-    )
+    where = seats or Seats()
+
+    def create(number: int) -> ActorHandle:
+        names = named(options | where.options(number), run, f"generator-{number}")
+        return start_actor(GeneratorWorker, names, *arguments)
+
+    return create
 
 
 class RayGenerator:
@@ -207,6 +214,7 @@ class RayGenerator:
         encoder: Encodes each prompt once, for all generators.
         negative_prompt: Text that guidance steers away from.
         limits: Sizes and timeouts of the pool.
+        seats: Where its workers go; None = where Ray puts them.
     """
 
     def __init__(
@@ -215,8 +223,9 @@ class RayGenerator:
         encoder: RayEncoder,
         negative_prompt: str,
         limits: Limits,
+        seats: Seats | None = None,
     ) -> None:
-        self.pool = ElasticPool("generator", create_worker, limits)
+        self.pool = ElasticPool("generator", create_worker, limits, seats)
         self.encoder = encoder
         self._negative_prompt = negative_prompt
         self._stages: dict[str, StageTime] = {}

@@ -16,6 +16,7 @@ import torch
 from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
+from actors.learner.notices import Notices
 from actors.learner.rank_group import resources_for
 from actors.monitoring.sink import ray_metrics
 from actors.naming import run_name
@@ -24,6 +25,7 @@ from actors.pool.limits import encoder_limits
 from actors.pool.places import Places
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
+from actors.seats.booking import book
 from videorl.config import Recipe
 from videorl.data.pair_encoding import Part
 from videorl.data.preference_videos import has_videos
@@ -101,18 +103,20 @@ def _train(
     nodes = live_nodes()
     placement = place_learner_and_encoder(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
-    resources = resources_for(placement.learner, recipe.learner)
     is_offline = bool(recipe.offline.archive)
     if is_offline and has_videos(Path(recipe.offline.archive)):
         encode_archive(recipe, folder, partial(_encode_parts, placement.encoder))
-    load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
-    encoder = RayEncoder(load, placement.encoder.options(), limits, run_name(recipe))
-    places = Places(placement, {"encoder": encoder.pool})
-    with closing(encoder):
-        learn = _from_pairs if is_offline else _from_prompts
-        start = partial(RayLearner, run_dir=folder.root, weight_store=None)
-        start = partial(start, resources=resources, places=places)
-        return learn(recipe, folder, start, encoder.encode_here, should_stop, sinks)
+    places = Places(placement)
+    with book(recipe, placement, places, should_stop) as booking:
+        resources = resources_for(placement.learner, recipe.learner, booking)
+        load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
+        options, seats = placement.encoder.options(), booking.seats(placement.encoder)
+        with closing(RayEncoder(load, options, limits, run_name(recipe), seats)) as encoder:
+            places.pools = {"encoder": encoder.pool}
+            learn = _from_pairs if is_offline else _from_prompts
+            start = partial(RayLearner, run_dir=folder.root, weight_store=None)
+            start = partial(start, resources=resources, places=places)
+            return learn(recipe, folder, start, encoder.encode_here, should_stop, sinks)
 
 
 def _from_prompts(
@@ -127,7 +131,9 @@ def _from_prompts(
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = start(recipe)
     with ray_metrics(recipe, folder) as metrics:
-        around = Around(devices=cluster_devices(), opened=sinks, also=[metrics])
+        around = Around(
+            devices=cluster_devices(), opened=sinks, also=[metrics], is_warned=Notices(learner)
+        )
         return run_learner(recipe, folder, learner, prompts, should_stop, around)
 
 
@@ -152,7 +158,7 @@ def _from_pairs(
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
     with ray_metrics(recipe, folder) as metrics:
-        around = Around(check, cluster_devices(), sinks, [metrics])
+        around = Around(check, cluster_devices(), sinks, [metrics], Notices(learner))
         return run_learner(recipe, folder, learner, pairs, should_stop, around)
 
 

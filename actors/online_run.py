@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.assembly import Assembly, assemble
 from actors.generator import RayGenerator
+from actors.learner.notices import Notices
 from actors.monitoring.sink import ray_metrics
 from actors.pool.control import controlled
 from actors.rehearsal import rehearse
@@ -61,7 +62,7 @@ def _run(
     should_stop, stages = evaluation.should_stop, evaluation.stages
     first = evaluation.first if evaluation.is_due else None
     with (
-        assemble(recipe, folder, sinks, first) as assembly,
+        assemble(recipe, folder, sinks, first, should_stop) as assembly,
         controlled(folder, assembly.pools),
         closing(_fixed_prompts(recipe, folder, sinks, assembly)) as fixed,
     ):
@@ -74,7 +75,8 @@ def _run(
         with ray_metrics(recipe, folder, assembly.pools) as metrics:
             metrics.truncate(assembly.progress.step)
             sink = assembly.watched(fan_out([sinks, metrics]))
-            parts = replace(assembly.parts, sink=sink, fixed=fixed)
+            notices = Notices(assembly.learner)
+            parts = replace(assembly.parts, sink=sink, fixed=fixed, is_warned=notices)
             progress = train(recipe, parts, assembly.progress, should_stop)
         write_report(folder.root)
         if progress.step < recipe.num_steps:

@@ -50,7 +50,13 @@ class Role:
 
     def options(self) -> dict[str, Any]:
         """Return the Ray options of a worker."""
-        return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        options: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        return options | ({"resources": dict(self.custom)} if self.custom else {})
+
+    def bundle(self) -> dict[str, float]:
+        """Return all that a worker takes, by Ray's names."""
+        amounts = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
+        return {name: float(amount) for name, amount in amounts.items() if amount > 0}
 
     def __str__(self) -> str:
         """Return e.g. `generators x 2 with 1 CPU and 0.5 GPU each`."""
@@ -66,6 +72,7 @@ class _Needed(Protocol):
 
     num_cpus: float
     num_gpus: float | None
+    resources: dict[str, float]
 
 
 _NOBODY = Role("nobody", 0, 0.0, 0.0)
@@ -137,7 +144,11 @@ def place(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     """Return what every role needs; GPUs that the recipe leaves open are shared out.
 
     A worker whose `num_gpus` is null gets one GPU. If there are fewer GPUs than such workers, they
-    share GPUs: 3 workers on 1 GPU get 0.33 each.
+    share GPUs: 3 workers on 1 GPU get 0.33 each. The learner's ranks get whole GPUs, except where
+    the cluster has only one and there is one rank, which shares it with the others.
+
+    Raises:
+        ResourceError: Several ranks would have to share GPUs, or leave none to the others.
     """
     degree = recipe.generators.context_parallel
     needs: list[tuple[str, int, _Needed]] = [
@@ -147,7 +158,6 @@ def place(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
         *_reward_needs(recipe.rewards),
     ]
     learner, encoder, generators, *rewards = _shared_out(needs, nodes)
-    learner = replace(learner, custom=recipe.learner.resources)
     return Placement(encoder, _joined(generators, degree), tuple(rewards), learner)
 
 
@@ -179,14 +189,13 @@ def place_learner_and_encoder(recipe: Recipe, nodes: Sequence[Node]) -> Placemen
         ("encoder", recipe.encoder.num_workers, recipe.encoder),
     ]
     learner, encoder = _shared_out(needs, nodes)
-    learner = replace(learner, custom=recipe.learner.resources)
     return Placement(encoder, _NOBODY, (), learner)
 
 
 def place_learner(learner: LearnerConfig, nodes: Sequence[Node]) -> Placement:
     """Return what learner ranks alone need, as `place` does."""
     (role,) = _shared_out([("learner", learner.num_workers, learner)], nodes)
-    return Placement(_NOBODY, _NOBODY, (), replace(role, custom=learner.resources))
+    return Placement(_NOBODY, _NOBODY, (), role)
 
 
 def _reward_needs(rewards: Sequence[RewardConfig]) -> list[tuple[str, int, _Needed]]:
@@ -195,13 +204,42 @@ def _reward_needs(rewards: Sequence[RewardConfig]) -> list[tuple[str, int, _Need
 
 def _shared_out(needs: Sequence[tuple[str, int, _Needed]], nodes: Sequence[Node]) -> list[Role]:
     """Return a role for each (name, number of workers, what each of them needs)."""
-    num_open = sum(count for _, count, needed in needs if needed.num_gpus is None)
-    claimed = sum(count * (needed.num_gpus or 0.0) for _, count, needed in needs)
-    share = _share(num_open, math.floor(sum(node.gpus for node in nodes) - claimed))
+    left = math.floor(
+        sum(node.gpus for node in nodes)
+        - sum(count * (needed.num_gpus or 0.0) for _, count, needed in needs)
+    )
+    still_open = {name: count for name, count, needed in needs if needed.num_gpus is None}
+    shares: dict[str, float] = {}
+    if left > 0 and (num_ranks := still_open.get("learner", 0)):
+        num_others = sum(still_open.values()) - num_ranks
+        if (num_ranks, left) != (1, 1) or not num_others:
+            _check_whole(num_ranks, num_others, left)
+            shares["learner"] = 1.0
+            left -= still_open.pop("learner")
+    share = _share(sum(still_open.values()), left)
+    shares |= dict.fromkeys(still_open, share)
     return [
-        Role(name, count, needed.num_cpus, share if needed.num_gpus is None else needed.num_gpus)
+        Role(
+            name,
+            count,
+            needed.num_cpus,
+            shares[name] if needed.num_gpus is None else needed.num_gpus,
+            needed.resources,
+        )
         for name, count, needed in needs
     ]
+
+
+def _check_whole(num_ranks: int, num_others: int, num_gpus: int) -> None:
+    """Check that every rank can have a GPU of its own, and somebody else at least one."""
+    wanted = num_ranks + (num_others > 0)
+    if num_gpus < wanted:
+        others = ", and those that share GPUs at least one" if num_others else ""
+        raise ResourceError(
+            f"{num_ranks} learner ranks need a whole GPU each, as nccl takes each GPU once{others}:"
+            f" {wanted} GPUs, but {num_gpus} are left to share out. Ask for fewer ranks "
+            "(learner.num_workers), or state num_gpus for every role (0 = on the CPU)"
+        )
 
 
 def _share(num_workers: int, num_gpus: int) -> float:

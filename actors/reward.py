@@ -22,6 +22,7 @@ from actors.pool.limits import reward_limits
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Reply
 from actors.processes.worker_process import hide_gpus, own_node, prepare_process
+from actors.seats.seats import Seats
 from actors.store.video_files import ENCODING, ScoredThere, VideoFiles
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip
@@ -145,6 +146,8 @@ class RayScorer:
         unseen: Measures what no reward sees, in the first model's pool; None = nothing does.
         load: Builds a model from its section of the recipe.
         run: Name of the run, for `actors.naming.named`.
+        seats: Where the workers of each model go, in the order of `rewards`; None = where Ray puts
+            them.
     """
 
     def __init__(
@@ -155,19 +158,22 @@ class RayScorer:
         unseen: Callable[[Video], Mapping[str, float]] | None,
         load: Callable[[RewardConfig], RewardModel] = load_reward,
         run: str = "",
+        seats: Sequence[Seats] | None = None,
     ) -> None:
         check_rewards(rewards)
         self._rewards = rewards
+        seats = seats or [Seats() for _ in rewards]
         self.score_s = 0.0
         """Seconds that workers spent on groups so far."""
         self.pools = [
             ElasticPool(
                 f"reward {reward.key}",
-                _creator(reward, worker_options, load, unseen if index == 0 else None, run),
+                _creator(reward, worker_options, load, unseen if index == 0 else None, run, where),
                 pool_limits,
+                where,
             )
-            for index, (reward, worker_options, pool_limits) in enumerate(
-                zip(rewards, options, limits, strict=True)
+            for index, (reward, worker_options, pool_limits, where) in enumerate(
+                zip(rewards, options, limits, seats, strict=True)
             )
         ]
         self.files = VideoFiles(self.pools[0])
@@ -224,6 +230,7 @@ def start_scorer(
     roles: Sequence[Role],
     unseen: Callable[[Video], Mapping[str, float]] | None,
     run: str = "",
+    seats: Sequence[Seats] | None = None,
 ) -> RayScorer:
     """Start the workers of every model.
 
@@ -232,6 +239,7 @@ def start_scorer(
         roles: The resources of each model's workers, in the order of `rewards`.
         unseen: Measures what no reward sees; None = nothing does.
         run: Name of the run, for `actors.naming.named`.
+        seats: Where the workers of each model go; None = where Ray puts them.
     """
     environments = [public_runtime_env(reward.runtime_env) for reward in rewards]
     options = [
@@ -239,7 +247,7 @@ def start_scorer(
         for role, environment in zip(roles, environments, strict=True)
     ]
     limits = [reward_limits(reward) for reward in rewards]
-    return RayScorer(rewards, options, limits, unseen, run=run)
+    return RayScorer(rewards, options, limits, unseen, run=run, seats=seats)
 
 
 def _score_clips(pool: ElasticPool, clips: Sequence[Clip]) -> Future[list[Result]]:
@@ -263,10 +271,14 @@ def _creator(
     load: Callable[[RewardConfig], RewardModel],
     unseen: Callable[[Video], Mapping[str, float]] | None,
     run: str,
+    seats: Seats,
 ) -> Callable[[int], ActorHandle]:
     # A thread for each request that it is given; their networks take turns.
     threads = {"max_concurrency": 1 + reward.prefetch, "concurrency_groups": {ENCODING: _ENCODERS}}
     options = {**options, **threads}
-    return lambda number: start_actor(
-        RewardWorker, named(options, run, f"{reward.key}-{number}"), reward, load, unseen
-    )
+
+    def create(number: int) -> ActorHandle:
+        names = named(options | seats.options(number), run, f"{reward.key}-{number}")
+        return start_actor(RewardWorker, names, reward, load, unseen)
+
+    return create

@@ -8,9 +8,10 @@ from actors.cluster import check_versions, connect
 from actors.learner.rank_group import resources_for
 from actors.learner.reward_rank import RayRewardTrainer
 from actors.monitoring.sink import ray_metrics
-from actors.naming import job_metadata
+from actors.naming import job_metadata, run_name
 from actors.placement import check_feasible, live_nodes, place_learner
 from actors.pool.places import Places
+from actors.seats.booking import booked
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.fit import fit, outcome
 from videorl.run.checkpoint_note import CheckpointNote
@@ -28,13 +29,29 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
         nodes = live_nodes()
         placement = place_learner(learner, nodes)
         check_feasible(placement, nodes, can_grow=False)
-        resources = resources_for(placement.learner, learner)
+        places = Places(placement)
+        is_elastic = learner.max_workers > learner.num_workers
         with (
             # Inside: connecting replaces the handler of SIGTERM by one that exits at once.
             stop_on_signal() as should_stop,
             open_sinks(recipe, folder) as sinks,
             ray_metrics(recipe, folder) as metrics,
-            closing(RayRewardTrainer(recipe, folder.root, resources, Places(placement))) as trainer,
+            booked(
+                placement,
+                run_name(recipe),
+                places,
+                should_stop,
+                can_grow=False,
+                is_elastic=is_elastic,
+            ) as booking,
+            closing(
+                RayRewardTrainer(
+                    recipe,
+                    folder.root,
+                    resources_for(placement.learner, learner, booking),
+                    places,
+                )
+            ) as trainer,
         ):
             note = CheckpointNote(folder.root, recipe.checkpoint)
             sink = fan_out([sinks, metrics])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
 from itertools import islice
 
 from actors.cluster import connect
 from actors.placement import check_feasible, live_nodes, place_rewards, wait_until_serving
 from actors.pool.places import Places
 from actors.reward import RayScorer, start_scorer
+from actors.seats.booking import booked
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, ClipSource
 from videorl.data.score_table import ScoreTable
@@ -41,32 +43,45 @@ def score_missing(
         ResourceError: The cluster does not answer, or can never hold the workers.
         PoolFailedError: The workers of a model cannot start.
     """
-    missing = set(source.keys) - table.scored
     num_cpus = sum(reward.num_workers * reward.num_cpus for reward in rewards)
     with connect(address, num_cpus=num_cpus), stop_on_signal() as should_stop:
         nodes = live_nodes()
         placement = place_rewards(rewards, nodes)
         check_feasible(placement, nodes, can_grow=False)
-        scorer = start_scorer(rewards, placement.rewards, None, "score")
-        try:
-            pools = {role.name: p for role, p in zip(placement.rewards, scorer.pools, strict=True)}
-            wait_until_serving(scorer.pools, Places(placement, pools))
-            batches = score_clips(
-                source.read(missing),
-                scorer,
-                batch_size=batch_size,
-                max_batches=2 * max(reward.most_workers for reward in rewards),
-                should_stop=should_stop,
-            )
-            num_done = 0
-            with progress("videos", len(missing)) as reach:
-                for clips, results in batches:
-                    table.add(clips, results)
-                    num_done += len(clips)
-                    reach(num_done)
-        finally:
-            scorer.close()
+        places = Places(placement)
+        with booked(placement, "score", places, should_stop, can_grow=False) as booking:
+            seats = [booking.seats(role) for role in placement.rewards]
+            scorer = start_scorer(rewards, placement.rewards, None, "score", seats)
+            with closing(scorer):
+                roles = zip(placement.rewards, scorer.pools, strict=True)
+                places.pools = {role.name: pool for role, pool in roles}
+                wait_until_serving(scorer.pools, places)
+                _score(source, rewards, scorer, table, batch_size, should_stop)
         return not should_stop()
+
+
+def _score(
+    source: ClipSource,
+    rewards: Sequence[RewardConfig],
+    scorer: RayScorer,
+    table: ScoreTable,
+    batch_size: int,
+    should_stop: Callable[[], bool],
+) -> None:
+    missing = set(source.keys) - table.scored
+    batches = score_clips(
+        source.read(missing),
+        scorer,
+        batch_size=batch_size,
+        max_batches=2 * max(reward.most_workers for reward in rewards),
+        should_stop=should_stop,
+    )
+    num_done = 0
+    with progress("videos", len(missing)) as reach:
+        for clips, results in batches:
+            table.add(clips, results)
+            num_done += len(clips)
+            reach(num_done)
 
 
 def score_clips(

@@ -19,12 +19,15 @@ _SHOWN = 3
 
 def check_fit(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Hold the plan's memory of each role against the GPUs of the nodes, or their host memory."""
-    from videorl.errors import CheckpointError, ConfigError
+    from videorl.errors import CheckpointError, ConfigError, ResourceError
     from videorl.planning.models import read_configs
     from videorl.planning.nodes import HOST, Worker, count_peaks, fit, fit_together
     from videorl.planning.rewards import itemsize
 
-    roles = _placed(recipe, nodes)
+    try:
+        roles = _placed(recipe, nodes)
+    except ResourceError as error:
+        return [Finding("fit", "broken", str(error), "see workers")]
     on_gpu = any(roles[name].num_gpus for name in ("learner", "generator") if name in roles)
     try:
         peaks = count_peaks(recipe, read_configs(recipe.policy.path), on_gpu=on_gpu)

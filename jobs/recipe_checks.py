@@ -90,12 +90,13 @@ def check_workers(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     there = [ray_node(node) for node in nodes]
     # What compares base and aligned policy at the end takes the learner's place.
     placed = place if recipe.learns_online else place_learner_and_encoder
-    placement = placed(recipe, there)
     found = (
-        f"{placement.num_cpus():g} CPUs and {placement.num_gpus():g} GPUs wanted, "
-        f"{sum(node.cpus for node in there):g} and {sum(node.gpus for node in there):g} there"
+        f"{sum(node.cpus for node in there):g} CPUs and {sum(node.gpus for node in there):g} GPUs"
+        " there"
     )
     try:
+        placement = placed(recipe, there)
+        found = f"{placement.num_cpus():g} and {placement.num_gpus():g} wanted, {found}"
         check_feasible(placement, there, can_grow=recipe.cluster.can_grow)
     except ResourceError as error:
         fix = "lower the workers' num_cpus, num_gpus and numbers, or add nodes"

@@ -50,6 +50,8 @@ class Parts:
     """Told of every checkpoint; None = the run has no folder."""
     fixed: FixedPrompts | NoFixedPrompts = field(default_factory=NoFixedPrompts)
     """Samples the same prompts again and again."""
+    is_warned: Callable[[], bool] = lambda: False
+    """Says once of each notice that the learner will lose its place: a checkpoint is begun."""
 
 
 @dataclass
@@ -89,15 +91,16 @@ def train(
         parts.note,
         recipe.checkpoint.timeout_s,
     ) as checkpoints:
-        while progress.step < recipe.num_steps and not should_stop():
+        asked = checkpoints.asking(should_stop, parts.is_warned, lambda: progress.step)
+        while progress.step < recipe.num_steps and not asked():
             step, started = progress.step, time.perf_counter()
             with checkpoints.before_errors(step):
                 checked = check_canary(recipe, parts, progress)
-                if not rollouts.wait(step, should_stop):
+                if not rollouts.wait(step, asked):
                     break
                 taken = rollouts.take(step)
                 examples = [example for group in taken.groups for example in parts.select(group)]
-            if not parts.fixed.settle(step, should_stop):
+            if not parts.fixed.settle(step, asked):
                 break
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
@@ -109,8 +112,7 @@ def train(
             record = record_step(step, taken, examples, output.version, reference, recipe.pair_rule)
             parts.archive.write(record)
             empty.add(record)
-            metrics = {**round_metrics(record, output, taken.wait_s), **checked}
-            metrics |= parts.fixed.metrics()
+            metrics = round_metrics(record, output, taken.wait_s) | checked | parts.fixed.metrics()
             times = stage_times(metrics, time.perf_counter() - started)
             parts.sink.write(step, {**metrics, **times})
             if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:

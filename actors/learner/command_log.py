@@ -45,6 +45,8 @@ class CommandLog:
         self._clock = RankClock(deadlines)
         self._processes: dict[int, Any] = {}
         """Rank -> the actor that it runs in."""
+        self._nodes: dict[int, str] = {}
+        """Rank -> id of its node."""
         self._joins = 0
         self._asked: dict[int, int] = {}
         """Rank -> the newest command that it has asked for."""
@@ -98,9 +100,11 @@ class CommandLog:
                 self._clock.begins(rank, self._commands[index], time.monotonic())
             return self._commands[index]
 
-    async def joined(self, rank: int, num_ranks: int, process: Any) -> int:
+    async def joined(self, rank: int, num_ranks: int, process: Any, node: str = "") -> int:
         """Report that a rank begins to load (every rank, first of all); return its ticket."""
         async with self._changed:
+            self._nodes = {n: one for n, one in self._nodes.items() if n < num_ranks}
+            self._nodes[rank] = node
             self._processes = {n: one for n, one in self._processes.items() if n < num_ranks}
             self._processes[rank] = process
             self._joins += 1
@@ -112,10 +116,16 @@ class CommandLog:
             return self._joins
 
     async def starting(self, num_ranks: int) -> None:
-        """Report that the group starts (rank 0), before it does anything that can fail."""
+        """Report that the group starts (rank 0), before it does anything that can fail.
+
+        A group of another size than the last, of which no rank reported an error, follows nodes
+        that came or went: that is no failure, however often it happens.
+        """
         async with self._changed:
+            is_resized = self._attempts > 0 and num_ranks != self._num_ranks
+            if not is_resized or self._attempt_failed:
+                self._attempts += 1
             self._num_ranks = num_ranks
-            self._attempts += 1
             self._attempt_failed = False
             self._changed.notify_all()
 
@@ -211,6 +221,10 @@ class CommandLog:
     async def num_ranks(self) -> int:
         """Return the number of ranks of the group that started last."""
         return self._num_ranks
+
+    async def nodes(self) -> frozenset[str]:
+        """Return the ids of the nodes that ranks are on."""
+        return frozenset(self._nodes.values())
 
     async def starts(self) -> int:
         """Return how often a group has started."""

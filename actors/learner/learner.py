@@ -126,6 +126,10 @@ class RayLearner:
         """Return how often the worker group has started."""
         return self._ranks.starts()
 
+    def nodes(self) -> frozenset[str]:
+        """Return the ids of the nodes that ranks are on."""
+        return self._ranks.nodes()
+
     def num_ranks(self) -> int:
         """Return how many ranks the running worker group has."""
         return self._ranks.num_ranks()

@@ -16,15 +16,18 @@ import ray
 import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup
 
 from actors.learner.command_log import CommandLog
 from actors.learner.commands import Command, Nothing, Rehearse, Restored, Save, Stop
 from actors.learner.deadlines import LOADING, Deadlines, Work
 from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
+from actors.learner.seated import SeatedTrainer, Seating
 from actors.naming import named
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
+from actors.seats.booking import Booking
 from videorl.errors import LearnerLostError
 from videorl.settings.workers import LearnerConfig
 
@@ -48,12 +51,25 @@ class LearnerResources:
     """Amounts of custom Ray resources, by name."""
     resize_s: float = 60.0
     """Seconds between checks whether more ranks fit; each resize costs a restart."""
+    seat: PlacementGroup | None = None
+    """A place that is kept for each rank; None = Ray Train looks for places at every start."""
 
 
-def resources_for(role: Role, learner: LearnerConfig) -> LearnerResources:
-    """Return what a learner's ranks get: `role` says what each needs, `learner` how many fit."""
+def resources_for(role: Role, learner: LearnerConfig, booking: Booking) -> LearnerResources:
+    """Return what a learner's ranks get, and where.
+
+    Args:
+        role: What each of them needs.
+        learner: How many of them there may be.
+        booking: The places of the run.
+    """
     return LearnerResources(
-        role.num_workers, role.num_cpus, role.num_gpus, learner.max_workers, role.custom
+        role.num_workers,
+        role.num_cpus,
+        role.num_gpus,
+        learner.max_workers,
+        role.custom,
+        seat=booking.learner,
     )
 
 
@@ -140,6 +156,11 @@ class RankGroup:
         count: Any = ray.get(self._log.num_ranks.remote())
         return count
 
+    def nodes(self) -> frozenset[str]:
+        """Return the ids of the nodes that ranks are on."""
+        found: Any = ray.get(self._log.nodes.remote())
+        return found
+
     def starts(self) -> int:
         """Return how often the worker group has started."""
         count: Any = ray.get(self._log.starts.remote())
@@ -206,7 +227,9 @@ def _make_trainer(
     per_worker = {"CPU": resources.num_cpus, **resources.custom}
     if resources.num_gpus:
         per_worker["GPU"] = resources.num_gpus
-    return TorchTrainer(
+    # Declared for users' callbacks only, but it takes those of its own kind too.
+    callbacks: list[Any] = [Seating(resources.seat)] if resources.seat else []
+    return (SeatedTrainer if resources.seat else TorchTrainer)(
         lambda: run_rank(settings),
         torch_config=TorchConfig(backend="nccl" if resources.num_gpus else "gloo"),
         scaling_config=ScalingConfig(
@@ -223,6 +246,7 @@ def _make_trainer(
             name=run,
             storage_path=str(run_dir / "ray_train"),
             failure_config=FailureConfig(max_failures=-1),
+            callbacks=callbacks,
             # Its warnings are about retries on a busy machine; the command log reports restarts.
             logging_config=LoggingConfig(log_level="ERROR"),
         ),

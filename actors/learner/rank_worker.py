@@ -98,8 +98,9 @@ def _start(settings: RankSettings) -> tuple[Rank, int, int]:
     torch.set_num_threads(max(1, int(settings.num_cpus)))
     context = ray.train.get_context()
     number, num_ranks = context.get_world_rank(), context.get_world_size()
-    process = ray.get_runtime_context().current_actor
-    ticket: Any = ray.get(settings.command_log.joined.remote(number, num_ranks, process))
+    here = ray.get_runtime_context()
+    joined = settings.command_log.joined.remote
+    ticket: Any = ray.get(joined(number, num_ranks, here.current_actor, here.get_node_id()))
     if is_first():
         # Of what policies say, ranks would all say the same.
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import ray._private.state
-
 from actors.pool.pool import ElasticPool
+from actors.seats.booking import draining_nodes
 from videorl.run.background import repeating
 from videorl.run.folder import RunFolder
 from videorl.run.pool_sizes import (
@@ -78,12 +77,6 @@ class PoolControl:
                 before.max_workers,
             )
             pool.resize(size.min_workers, size.max_workers)
-
-
-def draining_nodes() -> frozenset[str]:
-    """Return the ids of nodes that will end soon (`ray drain-node`, notices of spot instances)."""
-    # Not public yet; Ray Train's own preemption watcher reads the same list.
-    return frozenset(ray._private.state.state.get_draining_nodes())
 
 
 def _size(pool: ElasticPool) -> PoolSize:

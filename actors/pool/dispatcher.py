@@ -26,8 +26,9 @@ from actors.pool.outcomes import (
     hopeless,
     judge,
 )
+from actors.pool.rhythm import Rhythm
 from actors.pool.roster import Roster
-from actors.pool.scaling import change
+from actors.pool.scaling import Around, change
 from actors.pool.state import (
     Counts,
     Durations,
@@ -40,6 +41,7 @@ from actors.pool.state import (
     picture,
 )
 from actors.pool.waiting import Waiting
+from actors.seats.seats import Seats
 from videorl.errors import PoolFailedError, VideorlError, WorkLostError
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Dispatcher:
         create_worker: Starts an actor, given a number that is unique in this pool.
         limits: Sizes and timeouts.
         post: Has a function called on the pool's thread; safe to call on any thread.
+        seats: Where workers go, and how many more there is room for.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Dispatcher:
         create_worker: Callable[[int], ActorHandle],
         limits: Limits,
         post: Callable[[Callable[[], None]], None],
+        seats: Seats,
     ) -> None:
         self.limits = limits
         self.draining: frozenset[str] = frozenset()
@@ -82,6 +86,8 @@ class Dispatcher:
         self._counts = Counts()
         self._starts = Starts()
         self._durations = Durations()
+        self._rhythm = Rhythm()
+        self._seats = seats
 
     def look(self) -> None:
         """Replace workers that took too long, start and release workers, lend requests."""
@@ -123,19 +129,23 @@ class Dispatcher:
 
     def _scale(self) -> None:
         now = time.monotonic()
-        demand = len(self.queue) + (num_ahead(self.roster) if self.limits.ahead else 0)
-        wanted = change(self.roster, demand, self.limits, self.draining, now)
+        queued = len(self.queue) + (num_ahead(self.roster) if self.limits.ahead else 0)
+        self._rhythm.note(queued + self.roster.count("busy"), now)
+        needed = self._rhythm.needed(self.limits.idle_release_s, now)
+        around = Around(self.draining, needed, self._seats.is_pressed, self._seats.num_kept_free())
+        wanted = change(self.roster, queued, self.limits, now, around)
         for worker in wanted.released:
-            self._release(worker)
+            self._leave(worker)
+        self._seats.keep(self.limits.min_workers)
         if self._starts.may_start(now):
-            for _ in range(wanted.num_starts):
+            for _ in range(int(min(wanted.num_starts, self._seats.num_free()))):
                 self._start_worker()
 
     def _lend(self) -> None:
         while self.queue:
             lease = self.queue.head
             worker = self.roster.last_used(lease.avoid) or with_room(
-                self.roster, lease, self.limits.ahead, self.draining
+                self.roster, lease, self.limits.ahead
             )
             if worker is None:
                 return
@@ -185,7 +195,8 @@ class Dispatcher:
 
     def _start_worker(self) -> None:
         number = next(self._numbers)
-        worker = Worker(number, self._create_worker(number))
+        is_seated = self._seats.take(number)
+        worker = Worker(number, self._create_worker(number), is_seated=is_seated)
         self.roster.add(worker)
         # Ray's own method, which any actor answers as soon as it lives.
         worker.pending = worker.handle.__ray_ready__.remote()
@@ -195,6 +206,7 @@ class Dispatcher:
         if worker not in self.roster:
             return
         if (error := done.exception()) is None:
+            self._seats.has_come(worker.number)
             self._await_ready(worker)
         else:
             self._could_not_start(worker, error)
@@ -296,7 +308,19 @@ class Dispatcher:
             # The time of the next begins now; that of a first that hangs goes on.
             self.roster.move(worker, "busy")
 
+    def _leave(self, worker: Worker) -> None:
+        """Release a worker; what it had, as its node leaves, others begin at once."""
+        for lease in reversed(list(worker.leases)):
+            self._take_back(worker, lease)
+            others = self.roster.having("busy")
+            if not lease.future.done() and not any(lease in one.leases for one in others):
+                self._counts.retried += 1
+                lease.is_shared = False
+                self.queue.give_back(lease)
+        self._release(worker)
+
     def _release(self, worker: Worker) -> None:
         self.roster.move(worker, "gone")
+        self._seats.give_back(worker.number)
         self._counts.past_s.update(worker.seconds)
         ray.kill(worker.handle, no_restart=True)

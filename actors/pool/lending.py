@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 from actors.pool.roster import Roster
 from actors.pool.state import Durations, Lease, Worker
 
 
-def with_room(roster: Roster, lease: Lease, ahead: int, draining: Collection[str]) -> Worker | None:
+def with_room(roster: Roster, lease: Lease, ahead: int) -> Worker | None:
     """Return the worker that has worked for longest of those that may take a request ahead."""
     if not ahead:
         return None
-    rooms = (
-        worker
-        for worker in roster.having("busy")
-        if worker.node not in draining and worker.may_take(lease, ahead)
-    )
+    rooms = (worker for worker in roster.having("busy") if worker.may_take(lease, ahead))
     return next(rooms, None)
 
 

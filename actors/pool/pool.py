@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from ray import ObjectRef
 from ray.actor import ActorHandle
@@ -22,6 +23,7 @@ from ray.actor import ActorHandle
 from actors.pool.dispatcher import Dispatcher
 from actors.pool.outcomes import first_line
 from actors.pool.state import Lease, Limits, PoolStats, Reply
+from actors.seats.seats import Seats
 from videorl.errors import PoolFailedError, WorkLostError
 
 logger = logging.getLogger(__name__)
@@ -36,17 +38,24 @@ class ElasticPool:
             actor needs a method `ready()`, repeatable, that answers when it can work, with the id
             of its node.
         limits: Sizes and timeouts.
+        seats: Where its workers go; None = where Ray puts them, however many.
 
     A worker counts only after it has answered `ready()`. Workers that cannot be placed yet stay
     pending in Ray, where its autoscaler sees them as demand.
     """
 
     def __init__(
-        self, name: str, create_worker: Callable[[int], ActorHandle], limits: Limits
+        self,
+        name: str,
+        create_worker: Callable[[int], ActorHandle],
+        limits: Limits,
+        seats: Seats | None = None,
     ) -> None:
         self._name = name
+        seats = seats or Seats()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._dispatcher = Dispatcher(name, create_worker, limits, self._inbox.put)
+        self._dispatcher = Dispatcher(name, create_worker, limits, self._inbox.put, seats)
+        seats.watched_by(partial(self._inbox.put, _wake))
         self._lock = threading.RLock()
         # Held for no longer than it takes to append: Ray's own threads submit, from callbacks, and
         # the dispatcher calls Ray (to kill a worker, say) while it holds the other lock.
@@ -101,7 +110,8 @@ class ElasticPool:
     def drain(self, nodes: frozenset[str]) -> None:
         """Set which nodes will leave soon.
 
-        Workers there finish their request, get no other, and are replaced elsewhere at once.
+        Workers there end at once, and are replaced elsewhere; others get what they had, and it
+        counts as no failure. What they would still make would lie on a node that is lost.
         """
         with self._lock:
             self._dispatcher.draining = nodes

@@ -120,6 +120,8 @@ class Worker:
     so that Ray does not free them."""
     pending: ObjectRef | None = None
     """The answer that it is placed, then that it is ready, held for the same reason."""
+    is_seated: bool = False
+    """Whether it has a place that is kept for this pool."""
     has_served: bool = False
     """Whether it was ever ready."""
     node: str | None = None

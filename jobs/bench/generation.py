@@ -185,6 +185,7 @@ def run_pool(recipe: Recipe, num_prompts: int) -> list[Throughput]:
     from actors.compute_type import computing_devices
     from actors.placement import live_nodes, place, wait_until_serving
     from actors.pool.places import Places
+    from actors.seats.booking import Booking
     from actors.store.weights import create_weight_store, publish
     from videorl.policies import load_policy
     from videorl.policies.devices import compute_type
@@ -204,7 +205,9 @@ def run_pool(recipe: Recipe, num_prompts: int) -> list[Throughput]:
         version = WeightVersion(0, digest(weights))
         store, placement = create_weight_store(keep=1), place(recipe, nodes)
         publish(store, version, weights)
-        generator, _ = start_pools(recipe, placement, store, stack)
+        generator, _ = start_pools(
+            recipe, placement, Booking(placement, {}, can_grow=True), store, stack
+        )
         wait_until_serving([generator.pool], Places(placement))
         while generator.pool.stats().workers < num_workers:
             time.sleep(0.05)

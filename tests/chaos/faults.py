@@ -6,8 +6,10 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from tests.chaos.nodes import Nodes, Process
 _WAIT_S = 90.0
 REFUSED, STOPPED = 2, 130
 """Exit codes of the command."""
+STARVING = "chaos: waiting for every place"
+"""What `tests.chaos.starving` says when it does."""
 DOOMED = "chaos: media are on node "
 """What `tests.chaos.losing` says before the id of a node that it waits to lose."""
 
@@ -38,6 +42,8 @@ class World:
     driver: subprocess.Popen[bytes]
     start: Callable[[list[str]], int]
     """Runs the command with further settings, and returns its exit code."""
+    beside: Callable[[Path, Path], subprocess.Popen[bytes]]
+    """Starts the command in another run folder, with a log of its own."""
     touched: set[int] = field(default_factory=set[int])
     """Nodes that must be started anew before the next scenario."""
     said: list[str] = field(default_factory=list[str])
@@ -174,6 +180,54 @@ def move_checkpoints(world: World) -> None:
         raise AssertionError(f"a start that would begin anew ended with exit code {code}")
 
 
+def starve(class_name: str, world: World) -> None:
+    """Kill a process while others wait for any place that becomes free."""
+    found, log = world.find(class_name), world.log.with_suffix(".starving")
+    log.unlink(missing_ok=True)
+    others = world.nodes.popen([sys.executable, "-m", "tests.chaos.starving", "40"], log)
+    _await_text(log, STARVING)
+    world.strike(f"kill -9 {class_name} on node {found.node}, others wait for its place")
+    os.kill(found.pid, signal.SIGKILL)
+    world.later(40.0, others.wait)
+
+
+def resize_again_and_again(seconds: float, world: World) -> None:
+    """Change the size of the generators' pool all the time."""
+    run = world.folder / world.log.stem
+    world.strike(f"videorl scale, again and again for {seconds:.0f} s")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        most = str(world.chance.randint(1, 4))
+        command = [sys.executable, "-m", "jobs.scale", str(run), "--min", "1", "--max", most]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def start_another_run(world: World) -> None:
+    """Start a run that has no room beside this, and kill two processes while it waits."""
+    run = world.folder / "beside"
+    log = world.log.with_suffix(".beside")
+    other = world.beside(run, log)
+    try:
+        _await_text(log, "waiting for places for all workers at once")
+        kill("GeneratorWorker", world)
+        kill("RayTrainWorker", world)
+        time.sleep(20.0)
+        if other.poll() is not None or len(world.nodes.workers("Encoder")) != 1:
+            raise AssertionError(f"the other run did not wait: {log.read_text()[-500:]}")
+    finally:
+        other.kill()
+        other.wait()
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _await_text(log: Path, text: str) -> None:
+    end = time.monotonic() + _WAIT_S
+    while not log.exists() or text not in log.read_text():
+        if time.monotonic() > end:
+            raise LookupError(f"{log.name} never said {text!r}")
+        time.sleep(0.1)
+
+
 def kill_driver(world: World) -> None:
     world.strike("kill -9 the driver")
     world.driver.kill()
@@ -257,6 +311,10 @@ FAULTS: dict[str, Fault] = {
         kill_as_it_starts, "RewardWorker", 30.0
     ),
     "reward worker, whose successor hangs as it starts": partial(hang_as_it_starts, "RewardWorker"),
+    "learner rank, whose place others wait for": partial(starve, "RayTrainWorker"),
+    "drained node of the learner": partial(drain_node, "RayTrainWorker"),
+    "generators resized for 20 s": partial(resize_again_and_again, 20.0),
+    "another run without room": start_another_run,
     "learner rank that hangs": partial(hang, "RayTrainWorker"),
     "straggling generator": partial(slow_down, "GeneratorWorker", 30.0),
     "SIGTERM in a wait": stop_in_a_wait,

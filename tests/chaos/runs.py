@@ -66,6 +66,12 @@ class Run:
         driver = [sys.executable, "-m", "jobs.train", "moving_shapes", *self.overrides, *others]
         return self._nodes.popen(driver, self.log).wait(300)
 
+    def beside(self, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start the command in another folder, with so many generators that both have no room."""
+        others = [f"run_dir={folder}", "generators.min_workers=6", "generators.max_workers=6"]
+        driver = [sys.executable, "-m", "jobs.train", "moving_shapes", *self.overrides, *others]
+        return self._nodes.popen(driver, log)
+
     def stop(self) -> None:
         self.driver.kill()
         self.driver.wait()

@@ -137,7 +137,9 @@ class Stage:
         assert run is not None
         result = Result(scenario, run.max_staleness)
         chance = random.Random(scenario.number)
-        world = World(self._nodes, self._folder, run.log, chance, run.driver, run.refused)
+        world = World(
+            self._nodes, self._folder, run.log, chance, run.driver, run.refused, run.beside
+        )
         started = time.monotonic()
         try:
             self._strike_and_watch(scenario, run, world, result)

@@ -23,6 +23,7 @@ from actors.learner.commands import (
     Step,
 )
 from actors.learner.deadlines import LOADING, Deadlines, policy_deadlines
+from actors.learner.notices import Notices
 from actors.learner.policy_rank import PolicyRank
 from tests.learners import tiny_learner, tiny_pairs, tiny_recipe
 from videorl.config import PromptsConfig, Recipe
@@ -398,6 +399,58 @@ def test_a_learner_that_samples_in_its_steps_has_the_time_for_it() -> None:
     recipe.learner.worker_timeout_s = 100.0
     wanted = 100 + 100 * 8 * 3 / 4 / 30 + 100 * 2 * 45 / 180
     assert policy_deadlines(recipe).of(Step(0, ())) == pytest.approx(wanted)
+
+
+def test_a_notice_is_news_once_and_only_where_the_learner_is() -> None:
+    class Learner:
+        def nodes(self) -> frozenset[str]:
+            return frozenset({"a", "b"})
+
+    leaving: frozenset[str] = frozenset()
+    notices = Notices(Learner(), lambda: leaving)
+
+    def asked() -> bool:
+        notices._looked -= 1.0  # as if a second later
+        return notices()
+
+    assert not asked()
+    leaving = frozenset({"c"})
+    assert not asked(), "a node without a rank"
+    leaving = frozenset({"b", "c"})
+    assert not notices(), "it looks twice a second at most"
+    assert asked()
+    assert not asked()
+    leaving = frozenset({"a", "b", "c"})
+    assert asked(), "another node of the learner's"
+
+
+def test_the_log_knows_the_nodes_of_the_ranks_that_there_are() -> None:
+    async def story(log: CommandLog) -> None:
+        await log.joined(0, 2, None, "a")
+        await log.joined(1, 2, None, "b")
+        assert await log.nodes() == {"a", "b"}
+        await log.joined(0, 1, None, "c")
+        assert await log.nodes() == {"c"}
+
+    with_log()(story)
+
+
+def test_resizes_are_no_failures_however_many_but_errors_of_resized_groups_are() -> None:
+    async def story(log: CommandLog) -> None:
+        await start(log)
+        waiting = asyncio.ensure_future(log.result(0))
+        await log.append(0, Step(0, ()))
+        for number in range(8):
+            await log.starting(2 - number % 2)
+            await log.restored(at(0))
+        assert await is_waiting(asyncio.shield(waiting))
+        for number in range(3):
+            await log.failed("out of memory")
+            await log.starting(1 + number % 2)
+        with pytest.raises(LearnerFailedError, match=r"3 times in a row.*out of memory"):
+            await waiting
+
+    with_log(max_failures=2)(story)
 
 
 def test_a_rehearsal_is_not_replayed() -> None:

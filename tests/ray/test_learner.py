@@ -16,6 +16,7 @@ import pytest
 import ray
 import torch
 from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from torch import Tensor
 
 from actors.learner.learner import RayLearner
@@ -42,16 +43,21 @@ Make = Callable[..., tuple[RayLearner, ActorHandle]]
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Start learners that end with the test."""
     started: list[RayLearner] = []
+    seats: list[PlacementGroup] = []
 
     def start(recipe: Recipe, folder: Path) -> tuple[RayLearner, ActorHandle]:
         store = create_weight_store(keep=recipe.rollouts.max_staleness + 1)
-        resources = LearnerResources(recipe.learner.num_workers, 1.0, 0.0)
+        count = recipe.learner.num_workers
+        seats.append(placement_group([{"CPU": 1.0}] * count, "PACK"))
+        resources = LearnerResources(count, 1.0, 0.0, seat=seats[-1])
         started.append(RayLearner(recipe, folder, store, resources, str))
         return started[-1], store
 
     yield start
     for learner in started:
         learner.close()
+    for seat in seats:
+        remove_placement_group(seat)
 
 
 @pytest.fixture
@@ -151,9 +157,14 @@ def test_two_ranks_give_the_numbers_of_plain_pytorch_and_survive(
     learner.save({"step": 2}).result()
     found += run_steps(learner, 2, 3)
 
+    # Others wait for any place that becomes free, as generators would; the ranks' own is kept.
+    waiting = [placement_group([{"CPU": 1.0}]) for _ in range(9)]
     kill_rank()
     found += run_steps(learner, 3, 4)  # the group starts again and replays step 2
     assert learner.starts() == 2
+    assert ray.available_resources().get("CPU", 0.0) == 0.0, "there was no other place"
+    for one in waiting:
+        remove_placement_group(one)
     assert pull(store, found[2]["version"]), "generators may still need it"
     if starts_anew:
         learner.save({"step": 4}).result()

@@ -11,6 +11,7 @@ from actors.placement import (
     Node,
     check_feasible,
     place,
+    place_learner,
     place_learner_and_encoder,
     wait_until_serving,
 )
@@ -31,12 +32,45 @@ def recipe(**changes: object) -> Recipe:
     return Recipe(**{**settings, **changes})  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize(("gpus", "share"), [(0, 0.0), (1, 0.2), (2, 0.33), (4, 0.5), (5, 1.0)])
-def test_gpus_are_shared_out_where_the_recipe_leaves_them_open(gpus: float, share: float) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "learner", "share"),
+    [(0, 0.0, 0.0), (1, 0.2, 0.2), (2, 1.0, 0.25), (4, 1.0, 0.5), (5, 1.0, 1.0)],
+)
+def test_gpus_are_shared_out_where_the_recipe_leaves_them_open(
+    gpus: float, learner: float, share: float
+) -> None:
     nodes = [Node(8, gpus)]
     placement = place(recipe(), nodes)
-    assert {role.num_gpus for role in placement.roles()} == {share}
+    assert placement.learner.num_gpus == learner
+    assert {role.num_gpus for role in placement.roles()} - {learner} <= {share}
+    assert placement.generators.num_gpus == share
     check_feasible(placement, nodes, can_grow=False)
+
+
+def test_several_ranks_get_whole_gpus_and_too_few_are_refused() -> None:
+    """nccl refuses two ranks on one device, minutes later and less clearly."""
+    two_ranks = recipe(learner=LearnerConfig(num_workers=2))
+    placement = place(two_ranks, [Node(8, 4)])
+    assert (placement.learner.num_gpus, placement.generators.num_gpus) == (1.0, 0.5)
+    for gpus in (1, 2):
+        with pytest.raises(ResourceError, match=rf"2 learner ranks .*3 GPUs, but {gpus} are left"):
+            place(two_ranks, [Node(8, gpus)])
+    assert place(two_ranks, [Node(8, 0)]).learner.num_gpus == 0
+    assert place_learner(LearnerConfig(num_workers=2), [Node(8, 2)]).learner.num_gpus == 1
+    with pytest.raises(ResourceError, match=r"2 learner ranks .* 2 GPUs, but 1 are left"):
+        place_learner(LearnerConfig(num_workers=2), [Node(8, 1)])
+
+
+def test_every_role_may_ask_for_resources_of_its_own() -> None:
+    generators = GeneratorsConfig(resources={"sampling": 1.0})
+    reward = RewardConfig(name="moving_shapes", resources={"scoring": 0.5})
+    encoder = EncoderConfig(resources={"text": 1.0})
+    placement = place(
+        recipe(generators=generators, rewards=[reward], encoder=encoder), [Node(8, 0)]
+    )
+    asked = [role.options().get("resources") for role in placement.roles()]
+    assert asked == [None, {"text": 1.0}, {"sampling": 1.0}, {"scoring": 0.5}]
+    assert placement.generators.bundle() == {"CPU": 1.0, "sampling": 1.0}
 
 
 def test_stated_gpus_are_kept_and_the_rest_is_shared() -> None:

@@ -57,7 +57,7 @@ class Worker:
     def __init__(self, number: int) -> None:
         self._number = number
 
-    def ready(self) -> None:
+    def ready(self) -> str | None:
         """Be ready."""
 
     def echo(self, value: Any, seconds: float = 0.0) -> tuple[int, Any]:
@@ -107,6 +107,14 @@ class Worker:
         return os.getpid()
 
 
+class Apart(Worker):
+    """Says that it is on a node of its own."""
+
+    def ready(self) -> str:
+        """Return the node."""
+        return f"node {self._number}"
+
+
 class BrokenWorker:
     """Cannot start."""
 
@@ -150,7 +158,7 @@ def make() -> Iterator[Make]:
         def worker(number: int) -> Any:
             if isinstance(kind, partial):
                 return start_actor(Loading, {"num_cpus": 1}, *kind.args)
-            arguments = (number,) if kind is Worker else ()
+            arguments = (number,) if kind in (Worker, Apart) else ()
             return start_actor(kind, {"num_cpus": 1}, *arguments)
 
         pools.append(ElasticPool("test", worker, replace(LIMITS, **changes)))
@@ -293,6 +301,20 @@ def test_a_worker_that_hangs_is_replaced(make: Make, tmp_path: Path) -> None:
     pool = make(request_timeout_s=1.0)
     assert pool.submit(call("hang_first", tmp_path / "hung")).result(60).value == 1
     assert (pool.stats().replaced, pool.stats().fenced) == (1, 0)
+
+
+def test_what_a_worker_on_a_leaving_node_has_goes_to_another_at_once(
+    make: Make, tmp_path: Path
+) -> None:
+    pool = make(kind=Apart, max_retries=0)
+    assert pool.wait_until_serving(60)
+    request = pool.submit(call("wait_for", tmp_path / "go on"))
+    wait_for(lambda: pool.stats().busy == 1)
+    pool.drain(frozenset({"node 0"}))
+    wait_for(lambda: pool.stats().retried == 1)
+    (tmp_path / "go on").touch()
+    assert request.result(60).value == 1, "it was no failure: no retry was allowed"
+    assert (pool.stats().replaced, pool.stats().completed) == (0, 1)
 
 
 def test_a_worker_that_hangs_while_it_loads_is_replaced(make: Make, tmp_path: Path) -> None:

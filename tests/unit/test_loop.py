@@ -133,6 +133,23 @@ def test_a_run_stops_while_it_waits_for_a_round_and_goes_on_later(tmp_path: Path
     assert start(tmp_path / "run", recipe_with(1)).train() == expected
 
 
+def test_a_notice_is_followed_by_a_checkpoint_at_once_and_changes_nothing(tmp_path: Path) -> None:
+    expected = start(tmp_path / "whole", recipe_with(0, interval=0)).train()
+    run, kept = start(tmp_path / "run", recipe_with(0, interval=0)), list[list[str]]()
+    notices = [False, False, True, True, False]
+
+    def is_warned() -> bool:
+        kept.append(sorted(path.name for path in tmp_path.glob("run/*")))
+        return bool(notices) and notices.pop(0)
+
+    run = replace(run, parts=replace(run.parts, is_warned=is_warned))
+    assert run.train() == expected
+    names = {name for names in kept for name in names}
+    assert names >= {"step-000002", "step-000003"}
+    assert not kept[2], "an interval of 0 saves only at the end"
+    assert start(tmp_path / "run", recipe_with(0)).progress == expected
+
+
 def test_an_interval_of_0_saves_only_at_the_end(tmp_path: Path) -> None:
     start(tmp_path, recipe_with(0, interval=0)).train()
     assert [path.name for path in tmp_path.iterdir()] == ["step-000006"]

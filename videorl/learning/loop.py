@@ -58,6 +58,8 @@ class LearnerParts:
     reference: ReferenceUpdater
     sink: MetricSink
     note: CheckpointNote
+    is_warned: Callable[[], bool] = lambda: False
+    """As in `videorl.loop.Parts`."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Around:
     """The sinks of the run, left open; None = they are opened and closed."""
     also: Sequence[RunSink] = ()
     """Get the metrics too."""
+    is_warned: Callable[[], bool] = lambda: False
+    """As in `videorl.loop.Parts`."""
 
 
 class NoArchive:
@@ -100,7 +104,8 @@ def train_learner(
         parts.note,
         recipe.checkpoint.timeout_s,
     ) as checkpoints:
-        while step < recipe.num_steps and not should_stop():
+        asked = checkpoints.asking(should_stop, parts.is_warned, lambda: step)
+        while step < recipe.num_steps and not asked():
             started, skipped_before = time.perf_counter(), parts.examples.num_skipped
             examples = [parts.examples[step * size + index] for index in range(size)]
             output = parts.learner.step(step, examples)
@@ -154,7 +159,7 @@ def run_learner(
         every.truncate(version.step)
         rehearsal = Rehearsal(recipe, folder, around.devices)
         rehearsal.learner_alone(learner, examples, version.step)
-        parts = LearnerParts(examples, learner, reference, every, note)
+        parts = LearnerParts(examples, learner, reference, every, note, around.is_warned)
         if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
             return False
         learner.export(folder.export)

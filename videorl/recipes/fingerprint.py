@@ -33,7 +33,7 @@ _MAY_CHANGE_ON_RESUME = (
     r"|policy\.(idle_expert|compile|context_parallel)|sampling\.(batch_size|guidance_in_one_batch)"
     r"|rewards\.\d+\.(num_workers|max_workers|num_cpus|num_gpus|max_retries|worker_timeout_s)"
     r"|rewards\.\d+\.(idle_release_s|start_timeout_s|patience_s|decode_threads|prefetch)"
-    r"|rewards\.\d+\.runtime_env\..*"
+    r"|rewards\.\d+\.(runtime_env|resources)(\..*)?"
     r"|learner\.(?!updates_per_round|loss_over).*|optimizer\.fused|model\.gradient_checkpointing"
     r"|archive\.(videos|every|keep_gb|timeout_s)|labels\.keep_decoded|(evaluation|fixed_prompts)\.interval"
     r"|rollouts\.canary_.*|(generators|encoder|cluster|checkpoint|metrics)\..*"

@@ -23,15 +23,19 @@ from videorl.recipes.policy_problems import (
 )
 from videorl.recipes.secrets import places_of_passwords
 from videorl.recipes.sharing import sharing_problems
+from videorl.recipes.worker_problems import (
+    generator_problems,
+    learner_problems,
+    patience_problems,
+    worker_problems,
+)
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
 from videorl.settings.acceleration import acceleration_problems
-from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
+from videorl.settings.bounds import Problem, above, at_least, finite, one_of
 from videorl.settings.plugins import is_plugin, problem_of_function
 from videorl.settings.tracking import fixed_prompts_problems, metrics_problems
-from videorl.settings.workers import EncoderConfig, GeneratorsConfig, LearnerConfig
 
 REHEARSALS = ("auto", "always", "never")
-LOSS_OVER = ("found", "planned")
 ARCHIVED_VIDEOS = ("all", "pairs", "none")
 
 
@@ -74,9 +78,9 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("rollouts.max_staleness", recipe.rollouts.max_staleness, 0)
     yield at_least("rollouts.canary_interval", recipe.rollouts.canary_interval, 0)
     yield at_least("rollouts.canary_tolerance", recipe.rollouts.canary_tolerance, 0)
-    yield from _generators(recipe.generators)
-    yield from _workers("encoder", recipe.encoder)
-    yield from _patience("encoder", recipe.encoder)
+    yield from generator_problems(recipe.generators)
+    yield from worker_problems("encoder", recipe.encoder)
+    yield from patience_problems("encoder", recipe.encoder)
     yield from learner_problems(recipe.learner)
     yield from sharing_problems(recipe)
     yield from experts_problems(recipe)
@@ -131,12 +135,12 @@ def _reward(key: str, reward: RewardConfig) -> Iterator[Problem]:
             f"{key}.dimension_weights must not all be 0, or all candidates tie; to score without "
             f"learning from it, set {key}.weight=0"
         )
-    yield from _workers(key, reward)
+    yield from worker_problems(key, reward)
     yield at_least(f"{key}.decode_threads", reward.decode_threads, 0)
     yield at_least(f"{key}.prefetch", reward.prefetch, 0)
     if (reward.decode_threads or reward.prefetch) and reward.name == "moving_shapes":
         yield f"{key}: decode_threads and prefetch must be 0 for moving_shapes, it has no network"
-    yield from _patience(key, reward)
+    yield from patience_problems(key, reward)
     yield from _runtime_env(key, reward)
 
 
@@ -226,61 +230,6 @@ def _schedule(optimizer: OptimizerConfig) -> Iterator[Problem]:
         )
 
 
-def _generators(generators: GeneratorsConfig) -> Iterator[Problem]:
-    yield at_least("generators.min_workers", generators.min_workers, 1)
-    if generators.max_workers < generators.min_workers:
-        yield (
-            f"generators.max_workers must be >= generators.min_workers ({generators.min_workers}), "
-            f"got {generators.max_workers}"
-        )
-    yield auto_or("generators.candidates_per_request", generators.candidates_per_request, 0)
-    yield from _resources("generators", generators.num_cpus, generators.num_gpus)
-    yield from _patience("generators", generators)
-
-
-def _workers(key: str, pool: RewardConfig | EncoderConfig) -> Iterator[Problem]:
-    yield at_least(f"{key}.num_workers", pool.num_workers, 1)
-    if pool.max_workers and pool.max_workers < pool.num_workers:
-        yield (
-            f"{key}.max_workers must be 0 or >= {key}.num_workers ({pool.num_workers}), "
-            f"got {pool.max_workers}"
-        )
-    yield from _resources(key, pool.num_cpus, pool.num_gpus)
-
-
-def _patience(key: str, pool: GeneratorsConfig | RewardConfig | EncoderConfig) -> Iterator[Problem]:
-    yield at_least(f"{key}.max_retries", pool.max_retries, 0)
-    for name in ("worker_timeout_s", "idle_release_s", "start_timeout_s", "patience_s"):
-        yield above(f"{key}.{name}", getattr(pool, name), 0)
-
-
-def learner_problems(learner: LearnerConfig) -> Iterator[Problem]:
-    """Yield what is wrong with a `learner` section."""
-    yield at_least("learner.num_workers", learner.num_workers, 1)
-    if learner.max_workers and learner.max_workers < learner.num_workers:
-        yield (
-            f"learner.max_workers must be 0 or >= learner.num_workers ({learner.num_workers}), "
-            f"got {learner.max_workers}"
-        )
-    for name, amount in learner.resources.items():
-        yield above(f"learner.resources.{name}", amount, 0)
-    yield one_of("learner.zero_stage", learner.zero_stage, (0, 1, 2, 3))
-    yield from _resources("learner", learner.num_cpus, learner.num_gpus)
-    yield auto_or("learner.micro_batch_size", learner.micro_batch_size, 1)
-    yield at_least("learner.updates_per_round", learner.updates_per_round, 1)
-    yield one_of("learner.loss_over", learner.loss_over, LOSS_OVER)
-    yield at_least("learner.max_failures", learner.max_failures, -1)
-    for name in ("start_timeout_s", "worker_timeout_s"):
-        yield above(f"learner.{name}", getattr(learner, name), 0)
-
-
-def without_rounds(learner: LearnerConfig) -> Iterator[Problem]:
-    """Yield settings of a policy's learner that mean nothing where examples have labels."""
-    for name, only in (("updates_per_round", 1), ("loss_over", "found")):
-        if (got := getattr(learner, name)) != only:
-            yield f"learner.{name} must be {only}: labelled examples have no rounds, got {got}"
-
-
 def _source(key: str, prompts: PromptsConfig | EvaluationConfig) -> Iterator[Problem]:
     if is_plugin(prompts.source) and not Path(prompts.source).exists():
         yield problem_of_function(f"{key}.source", prompts.source, "the split")
@@ -300,11 +249,3 @@ def _evaluation(evaluation: EvaluationConfig) -> Iterator[Problem]:
         )
     yield at_least("evaluation.num_videos", evaluation.num_videos, 0)
     yield at_least("evaluation.seed", evaluation.seed, 0)
-
-
-def _resources(key: str, num_cpus: float, num_gpus: float | None) -> Iterator[Problem]:
-    yield at_least(f"{key}.num_cpus", num_cpus, 0)
-    if num_gpus is not None:
-        yield at_least(f"{key}.num_gpus", num_gpus, 0)
-        if num_gpus > 1 and num_gpus != int(num_gpus):
-            yield f"{key}.num_gpus must be a whole number, or a share of one GPU, got {num_gpus:g}"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from videorl.errors import ConfigError
 from videorl.recipes.overrides import Overrides
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
-from videorl.recipes.validation import learner_problems, optimizer_problems, without_rounds
+from videorl.recipes.validation import optimizer_problems
+from videorl.recipes.worker_problems import learner_problems, without_rounds
 from videorl.reward_training.config import RewardRecipe, TrainingRecipe
 from videorl.reward_training.tasks import TASKS
 from videorl.settings.bounds import Problem, above, at_least, one_of

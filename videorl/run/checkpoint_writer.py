@@ -63,6 +63,27 @@ class Checkpoints:
         state |= self._note.state() if self._note else {}
         self._pending = step, self._learner.save(state)
 
+    def asking(
+        self,
+        should_stop: Callable[[], bool],
+        is_warned: Callable[[], bool],
+        step: Callable[[], int],
+    ) -> Callable[[], bool]:
+        """Return `should_stop`, which also begins a checkpoint of `step()` after each notice.
+
+        Args:
+            should_stop: Asked several times a second, also while a round is waited for.
+            is_warned: Says once of each notice that what computes the steps will be gone soon.
+            step: Where the run stands.
+        """
+
+        def asked() -> bool:
+            if is_warned() and step() not in (self._newest, self._pending and self._pending[0]):
+                self.begin(step())
+            return should_stop()
+
+        return asked
+
     def finish(self, step: int) -> None:
         """Return when there is a checkpoint of `step`, or it could not be written."""
         self._wait()

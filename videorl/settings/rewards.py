@@ -33,6 +33,8 @@ class RewardConfig:
     num_gpus: float | None = None
     """Per worker, here and in every section; null = one, or an equal share of the cluster's GPUs
     where that has fewer than all workers together would take, or none where it has none."""
+    resources: dict[str, float] = field(default_factory=dict[str, float])
+    """Custom Ray resources that each worker takes beside CPUs and GPUs."""
     decode_threads: int = 0
     """Clips of a request that are decoded and resized at once, ahead of the network; 0 = each when
     it is its turn. Same scores."""

@@ -23,6 +23,8 @@ class GeneratorsConfig:
     `num_gpus`. Divides the heads and tokens of the model (docs/planning.md)."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
+    resources: dict[str, float] = field(default_factory=dict[str, float])
+    """Custom Ray resources that each worker takes beside CPUs and GPUs."""
     max_retries: int = 3
     """Times that one request is given to another worker before its candidates are dropped."""
     worker_timeout_s: float = 1800.0
@@ -45,6 +47,8 @@ class EncoderConfig:
     """Started while prompts queue; 0 = `num_workers`."""
     num_cpus: float = 1.0
     num_gpus: float | None = None
+    resources: dict[str, float] = field(default_factory=dict[str, float])
+    """Custom Ray resources that each worker takes beside CPUs and GPUs."""
     max_retries: int = 3
     """Times that a prompt is given to another worker before its candidates are dropped."""
     worker_timeout_s: float = 600.0

@@ -28,7 +28,7 @@ def test_a_printed_recipe_says_where_each_value_comes_from(tmp_path: Path) -> No
     path = tmp_path / "own.yaml"
     path.write_text(
         "base: moving_shapes\nname: own\noptimizer: {decay_steps: 9}\n"
-        "rewards: [{name: moving_shapes}]\nlearner: {resources: {}}\n",
+        "rewards: [{name: moving_shapes, runtime_env: {}}]\n",
     )
     overrides = ["optimizer.betas=[0.5, 0.6]", "objective.name=sft", "reference={interval: 3}"]
     text = explained(KINDS[0], path, overrides)
@@ -37,7 +37,7 @@ def test_a_printed_recipe_says_where_each_value_comes_from(tmp_path: Path) -> No
         "name: own": str(path),
         "- name: moving_shapes": str(path),
         "decay_steps: 9": str(path),
-        "resources: {}": str(path),
+        "runtime_env: {}": str(path),
         "learning_rate: 0.0014": "moving_shapes.yaml",
         "- ffn.net.2": "moving_shapes.yaml",
         "timesteps_per_pair: 4": "moving_shapes.yaml",

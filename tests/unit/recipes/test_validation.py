@@ -113,6 +113,12 @@ from videorl.recipes.validation import validate
         ("archive.every=0", "archive.every must be >= 1, got 0"),
         ("archive.keep_gb=-1", "archive.keep_gb must be >= 0, got -1"),
         ("generators.num_gpus=1.5", "generators.num_gpus must be a whole number, or a share"),
+        (
+            "generators.resources.sampling=0",
+            "generators.resources.sampling must be > 0, got 0",
+        ),
+        ("encoder.resources.text=-1", "encoder.resources.text must be > 0, got -1"),
+        ("rewards.0.resources.scoring=0", "rewards.0.resources.scoring must be > 0, got 0"),
         ("rewards.0.label=encoder", "rewards.0.label must not be encoder"),
         ("rollouts.max_staleness=-1", "rollouts.max_staleness must be >= 0, got -1"),
         ("rollouts.canary_interval=-1", "rollouts.canary_interval must be >= 0, got -1"),

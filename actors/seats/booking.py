@@ -1,0 +1,242 @@
+"""A run takes places for all that it needs at once, or waits and holds none of them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import ray
+import ray._private.state
+from ray.util import placement_group_table
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from actors.naming import run_name
+from actors.placement import Placement, Role
+from actors.seats.room import could_have, num_that_fit
+from actors.seats.seats import Seats
+from actors.seats.turn import check_going, turn
+from videorl.config import Recipe
+from videorl.run.background import repeating
+
+logger = logging.getLogger(__name__)
+
+_ALL = "videorl-all-places/"
+"""Begins the name of the group that a run waits for."""
+_LOOK_S, _REPORT_S, _SETTLE_S = 1.0, 30.0, 30.0
+
+
+class Booking:
+    """The places of a run.
+
+    Args:
+        placement: What it needs.
+        groups: Name of a role -> the group of each of its workers; the learner has one for all
+            ranks.
+        can_grow: Whether an autoscaler may add nodes: then nobody knows how much room there is.
+    """
+
+    def __init__(
+        self, placement: Placement, groups: Mapping[str, list[PlacementGroup]], *, can_grow: bool
+    ) -> None:
+        self._can_grow = can_grow
+        self.learner = next(iter(groups.get(placement.learner.name, [])), None)
+        """Of all ranks; None = their places are not kept."""
+        self._roles = [role for role in placement.roles() if role is not placement.learner]
+        self._seats = {role.name: Seats(groups.get(role.name, [])) for role in self._roles}
+
+    def seats(self, role: Role) -> Seats:
+        """Return the places of a role's pool."""
+        return self._seats.get(role.name) or Seats()
+
+    def look(self) -> None:
+        """Tell every pool how its places are, and how much room there is."""
+        table: Mapping[str, Any] = placement_group_table()
+        leaving = draining_nodes()
+        placed = {name: node for name, entry in table.items() if (node := _first_node(entry))}
+        kept = [name for seats in self._seats.values() for name in seats.kept]
+        kept += [self.learner.id.hex()] if self.learner else []
+        is_short = any(_lacks_place(table.get(name)) for name in kept)
+        is_short = is_short or _others_could_start(table.values(), ray.cluster_resources())
+        free = ray._private.state.available_resources_per_node()
+        staying = [has for node, has in free.items() if node not in leaving]
+        for role in self._roles:
+            room = math.inf if self._can_grow else num_that_fit(role.bundle(), staying)
+            self._seats[role.name].are(placed, leaving, -1.0 if is_short else room)
+
+    def close(self) -> None:
+        """Give all places back."""
+        for seats in self._seats.values():
+            seats.close()
+        if self.learner:
+            remove_placement_group(self.learner)
+
+
+def book(
+    recipe: Recipe,
+    placement: Placement,
+    places: Callable[[], str],
+    should_stop: Callable[[], bool],
+) -> AbstractContextManager[Booking]:
+    """Keep places for what a run needs, inside the block, as `booked` does."""
+    learner = recipe.learner
+    return booked(
+        placement,
+        run_name(recipe),
+        places,
+        should_stop,
+        can_grow=recipe.cluster.can_grow,
+        is_elastic=learner.max_workers > learner.num_workers,
+    )
+
+
+@contextmanager
+def booked(
+    placement: Placement,
+    run: str,
+    places: Callable[[], str],
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    can_grow: bool,
+    is_elastic: bool = False,
+) -> Iterator[Booking]:
+    """Wait until there is a place for all that a run needs, and keep them inside the block.
+
+    Args:
+        placement: What it needs.
+        run: Its name.
+        places: Says who has what, for those who wait.
+        should_stop: Asked while it waits.
+        can_grow: Whether an autoscaler may add nodes.
+        is_elastic: The learner follows the cluster's size, so that Ray Train places its ranks.
+
+    Raises:
+        StoppedError: `should_stop` said so.
+    """
+    wait = partial(_wait, places=places, should_stop=should_stop)
+    with turn(should_stop):
+        while (groups := _taken(placement, run, wait, is_elastic=is_elastic)) is None:
+            logger.warning("the places of this run went to others meanwhile; waiting again")
+    booking = Booking(placement, groups, can_grow=can_grow)
+    try:
+        booking.look()
+        with repeating(booking.look, _LOOK_S, "places"):
+            yield booking
+    finally:
+        # The cluster may be gone, which ends the run for a better reason.
+        with suppress(Exception):
+            booking.close()
+
+
+def draining_nodes() -> frozenset[str]:
+    """Return the ids of nodes that will end soon (`ray drain-node`, notices of spot instances)."""
+    # Not public yet; Ray Train's own preemption watcher reads the same list.
+    return frozenset(ray._private.state.state.get_draining_nodes())
+
+
+def _taken(
+    placement: Placement, run: str, wait: Callable[[PlacementGroup], None], *, is_elastic: bool
+) -> dict[str, list[PlacementGroup]] | None:
+    """Take a place for each worker where all of them found room at once.
+
+    A group of all places is atomic: while it waits it holds nothing, and an autoscaler sees what
+    is wanted. But Ray would move all that it lost with a node, or nothing of it, so that there is a
+    group for each worker in the end.
+    """
+    bundles = [
+        (role, role.bundle())
+        for role in placement.roles()
+        for _ in range(role.num_workers)
+        if role.bundle()
+    ]
+    if not bundles:
+        return {}
+    everything = placement_group([each for _, each in bundles], "PACK", name=_name(f"{_ALL}{run}"))
+    try:
+        wait(everything)
+        nodes = _nodes_of(everything)
+    finally:
+        remove_placement_group(everything)
+    return _apart(placement, run, bundles, nodes, is_elastic=is_elastic)
+
+
+def _wait(
+    everything: PlacementGroup, places: Callable[[], str], should_stop: Callable[[], bool]
+) -> None:
+    said = time.monotonic()
+    while not everything.wait(_LOOK_S):
+        check_going(should_stop)
+        if (now := time.monotonic()) - said >= _REPORT_S:
+            said = now
+            logger.warning("waiting for places for all workers at once: %s", places())
+
+
+def _apart(
+    placement: Placement,
+    run: str,
+    bundles: Sequence[tuple[Role, Mapping[str, float]]],
+    nodes: Sequence[str],
+    *,
+    is_elastic: bool,
+) -> dict[str, list[PlacementGroup]] | None:
+    """Return role -> its groups, once all have a place; None if that takes too long."""
+    groups: dict[str, list[PlacementGroup]] = {}
+    ranks = [dict(each) for role, each in bundles if role is placement.learner]
+    if ranks and not is_elastic:
+        groups[placement.learner.name] = [
+            placement_group(ranks, "PACK", name=_name(f"{run}/learner"))
+        ]
+    for (role, each), node in zip(bundles, nodes, strict=True):
+        if role is not placement.learner:
+            # On the node where it fitted; but if that is lost, elsewhere.
+            own = placement_group(
+                [dict(each)], "STRICT_PACK", _name(f"{run}/{role.name}"), _soft_target_node_id=node
+            )
+            groups.setdefault(role.name, []).append(own)
+    end, every = time.monotonic() + _SETTLE_S, [one for found in groups.values() for one in found]
+    if all(group.wait(max(0.1, end - time.monotonic())) for group in every):
+        return groups
+    for group in every:
+        remove_placement_group(group)
+    return None
+
+
+def _name(text: str) -> str:
+    """Return a name for a group, of which a cluster has each only once."""
+    return f"{text} {uuid4().hex[:8]}"
+
+
+def _nodes_of(group: PlacementGroup) -> list[str]:
+    table: Any = placement_group_table(group)
+    nodes = table["bundles_to_node_id"]
+    return [nodes[index] for index in sorted(nodes)]
+
+
+def _first_node(entry: Mapping[str, Any]) -> str:
+    nodes = entry["bundles_to_node_id"]
+    return next(iter(nodes.values()), "") if entry["state"] == "CREATED" else ""
+
+
+def _lacks_place(entry: Mapping[str, Any] | None) -> bool:
+    return entry is not None and entry["state"] not in ("CREATED", "REMOVED")
+
+
+def _others_could_start(table: Collection[Mapping[str, Any]], total: Mapping[str, float]) -> bool:
+    """Tell whether a run that waits for all its places would get them if all else made room."""
+    waiting = [
+        entry["bundles"].values()
+        for entry in table
+        if entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
+    ]
+    kept = [
+        bundle
+        for entry in table
+        if entry["state"] == "CREATED"
+        for bundle in entry["bundles"].values()
+    ]
+    return any(could_have(bundles, kept, total) for bundles in waiting)

@@ -1,0 +1,62 @@
+"""Runs of one cluster take their places one after the other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from videorl.errors import StoppedError
+
+logger = logging.getLogger(__name__)
+
+_NAME, _NAMESPACE = "turn", "videorl"
+_REPORT_S = 30.0
+_POLL_S = 0.5
+
+
+class Turn:
+    """An actor that there is at most one of: it lives while a run takes its places.
+
+    It ends with the driver that made it, so that no run waits for one that is dead.
+    """
+
+
+@contextmanager
+def turn(should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Be the only run of the cluster that takes places inside the block; wait for that.
+
+    Raises:
+        StoppedError: `should_stop` said so first.
+    """
+    said = time.monotonic()
+    while (mine := _taken()) is None:
+        check_going(should_stop)
+        if (now := time.monotonic()) - said >= _REPORT_S:
+            said = now
+            logger.warning("waiting for another run, which waits for places before this one")
+        time.sleep(_POLL_S)
+    try:
+        yield
+    finally:
+        ray.kill(mine)
+
+
+def check_going(should_stop: Callable[[], bool]) -> None:
+    """Raise StoppedError if `should_stop` says so."""
+    if should_stop():
+        raise StoppedError("stopped while it waited for places on the cluster")
+
+
+def _taken() -> ActorHandle | None:
+    """Return the actor if this driver could make it."""
+    remote: Any = ray.remote(Turn)
+    try:
+        return remote.options(name=_NAME, namespace=_NAMESPACE, num_cpus=0).remote()
+    except ValueError:  # another has this name
+        return None
