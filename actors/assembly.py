@@ -224,6 +224,17 @@ def start_pools(
     recipe: Recipe, placement: Placement, store: Any, stack: ExitStack
 ) -> tuple[RayGenerator, RayScorer]:
     """Start encoder, generators and reward workers; `stack` stops them."""
+    generator = start_generators(recipe, placement, store, stack)
+    unseen = UnseenMetrics(tuple(recipe.metrics.unseen))
+    scorer = start_scorer(recipe.rewards, placement.rewards, unseen, run_name(recipe))
+    stack.callback(scorer.close)
+    return generator, scorer
+
+
+def start_generators(
+    recipe: Recipe, placement: Placement, store: Any, stack: ExitStack
+) -> RayGenerator:
+    """Start encoder and generators; `stack` stops them."""
     run, load_text = run_name(recipe), loader(recipe, "text_encoder")
     limits = encoder_limits(recipe.encoder)
     encoder = RayEncoder(load_text, placement.encoder.options(), limits, run)
@@ -235,8 +246,4 @@ def start_pools(
     limits = generator_limits(recipe.generators)
     generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits)
     stack.callback(generator.close)
-    scorer = start_scorer(
-        recipe.rewards, placement.rewards, UnseenMetrics(tuple(recipe.metrics.unseen)), run
-    )
-    stack.callback(scorer.close)
-    return generator, scorer
+    return generator

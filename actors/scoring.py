@@ -41,32 +41,48 @@ def score_missing(
         ResourceError: The cluster does not answer, or can never hold the workers.
         PoolFailedError: The workers of a model cannot start.
     """
-    missing = set(source.keys) - table.scored
     num_cpus = sum(reward.num_workers * reward.num_cpus for reward in rewards)
     with connect(address, num_cpus=num_cpus), stop_on_signal() as should_stop:
-        nodes = live_nodes()
-        placement = place_rewards(rewards, nodes)
-        check_feasible(placement, nodes, can_grow=False)
-        scorer = start_scorer(rewards, placement.rewards, None, "score")
-        try:
-            pools = {role.name: p for role, p in zip(placement.rewards, scorer.pools, strict=True)}
-            wait_until_serving(scorer.pools, Places(placement, pools))
-            batches = score_clips(
-                source.read(missing),
-                scorer,
-                batch_size=batch_size,
-                max_batches=2 * max(reward.most_workers for reward in rewards),
-                should_stop=should_stop,
-            )
-            num_done = 0
-            with progress("videos", len(missing)) as reach:
-                for clips, results in batches:
-                    table.add(clips, results)
-                    num_done += len(clips)
-                    reach(num_done)
-        finally:
-            scorer.close()
+        score_on_cluster(source, rewards, table, batch_size, should_stop)
         return not should_stop()
+
+
+def score_on_cluster(
+    source: ClipSource,
+    rewards: Sequence[RewardConfig],
+    table: ScoreTable,
+    batch_size: int,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Do what `score_missing` does on the Ray that is connected.
+
+    Raises:
+        ResourceError: The cluster can never hold the workers.
+        PoolFailedError: The workers of a model cannot start.
+    """
+    missing = set(source.keys) - table.scored
+    nodes = live_nodes()
+    placement = place_rewards(rewards, nodes)
+    check_feasible(placement, nodes, can_grow=False)
+    scorer = start_scorer(rewards, placement.rewards, None, "score")
+    try:
+        pools = {role.name: p for role, p in zip(placement.rewards, scorer.pools, strict=True)}
+        wait_until_serving(scorer.pools, Places(placement, pools))
+        batches = score_clips(
+            source.read(missing),
+            scorer,
+            batch_size=batch_size,
+            max_batches=2 * max(reward.most_workers for reward in rewards),
+            should_stop=should_stop,
+        )
+        num_done = 0
+        with progress("videos", len(missing)) as reach:
+            for clips, results in batches:
+                table.add(clips, results)
+                num_done += len(clips)
+                reach(num_done)
+    finally:
+        scorer.close()
 
 
 def score_clips(

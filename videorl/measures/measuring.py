@@ -12,13 +12,16 @@ import numpy as np
 
 from videorl.data.clips import Clip, Key
 from videorl.errors import VideoError
+from videorl.evaluation.unseen import dynamic_degree, luma
 from videorl.measures.flickering import temporal_flickering
 from videorl.measures.folders import Folder, digest, opened
+from videorl.measures.motion import check_opencv, motion_magnitude
 from videorl.measures.shapes import Shape, View, check_equal, shape_of, smallest
 from videorl.measures.store import Store, Values
 from videorl.measures.video_mae import VideoMAEFeatures
 
 FLICKERING, FEATURES = "temporal flickering", "features"
+MOTION, MOVED_LIGHT = "motion magnitude", "moved light"
 _SHAPE = "shape"
 Done = Callable[[int], None]
 """Is told how many clips are done."""
@@ -44,6 +47,33 @@ class Flickering:
     def of(self, view: View) -> Values:
         """See `Measure.of`."""
         return np.array([temporal_flickering(view.parts())])
+
+
+class MotionMagnitude:
+    """Mean length of the optical flow; raises ConfigError without OpenCV."""
+
+    name = MOTION
+
+    def __init__(self) -> None:
+        check_opencv()
+        import cv2
+
+        self.settings = f"DIS medium, OpenCV {cv2.__version__}"
+
+    def of(self, view: View) -> Values:
+        """See `Measure.of`."""
+        return np.array([motion_magnitude(view.parts())])
+
+
+class MovedLight:
+    """The dynamic degree of reports, `videorl.evaluation.unseen.dynamic_degree`."""
+
+    name, settings = MOVED_LIGHT, ""
+
+    def of(self, view: View) -> Values:
+        """See `Measure.of`."""
+        luma_FHW = np.concatenate([luma(part) for part in view.parts()])
+        return np.array([dynamic_degree(luma_FHW)])
 
 
 class Features:

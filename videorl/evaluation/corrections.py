@@ -1,0 +1,63 @@
+"""What chance alone would do: p-values of paired differences, corrected for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_EXACT = 12
+"""Up to so many differences, all 2^N signs are tried."""
+_ROUNDING = 1e-12
+
+
+def flipped_signs(differences_N: npt.ArrayLike, *, num_draws: int = 10_000, seed: int = 0) -> float:
+    """Return the two-sided p-value of a mean of 0, by the randomisation test of paired differences.
+
+    If nothing differs, each prompt's difference is as likely with the other sign (Fisher 1935,
+    section 21). The p-value is the share of sign patterns whose mean is as far from 0: of all for
+    few prompts, else of random ones, with the patterns as found counted among them (Phipson and
+    Smyth 2010, equation 2), so that it is never 0.
+
+    Args:
+        differences_N: A finite difference per prompt, N > 0.
+        num_draws: Random patterns for N > 12.
+        seed: Equal arguments give equal values.
+
+    Raises:
+        ValueError: There is no difference, or one is not finite.
+    """
+    values = np.asarray(differences_N, np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"expected finite differences [N > 0], got shape {values.shape}")
+    far = abs(values.sum()) - _ROUNDING * np.abs(values).sum()
+    if values.size <= _EXACT:
+        numbers = np.arange(2**values.size)[:, None]
+        signs = 1.0 - 2.0 * ((numbers >> np.arange(values.size)) & 1)
+        return float((np.abs(signs @ values) >= far).mean())
+    generator, count = np.random.default_rng(seed), 0
+    for start in range(0, num_draws, 1000):  # in blocks, to keep the memory small
+        size = (min(1000, num_draws - start), values.size)
+        signs = generator.integers(0, 2, size) * 2.0 - 1.0
+        count += int((np.abs(signs @ values) >= far).sum())
+    return (count + 1) / (num_draws + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected after Holm (1979): the chance of any false finding stays below.
+
+    The k-th smallest of m becomes the largest of (m − j + 1) p_j for j ≤ k, and at most 1. It
+    assumes nothing of how the comparisons depend on each other.
+
+    Raises:
+        ValueError: A value is outside of [0, 1].
+    """
+    values = np.asarray(p_values, np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("expected p-values in [0, 1]")
+    order = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    found = np.empty_like(values)
+    found[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1.0)
+    return found.tolist()
