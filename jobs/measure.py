@@ -71,6 +71,7 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     from videorl.measures.folders import match, open_folders
     from videorl.measures.people import agreements, read_verdicts
     from videorl.measures.results import Report, by_path, clip_numbers, row_of, sign_of
+    from videorl.measures.seeds import over_seeds
 
     read, rewards = sources.read_policies(options), sources.read_rewards(options)
     if read is not None:
@@ -84,7 +85,8 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
         raise ConfigError(f"--reference: {reference.label} is taken; give NAME={options.reference}")
     # What is wrong with a file is said before hours of work.
     scores.read_models(options, folders, {})
-    published, verdicts = scores.published(options, folders), read_verdicts(options.answers)
+    read_verdicts(options.answers)
+    published = scores.published(options, folders)
     measures, notes = chosen_measures(options, folders, published)
     _check_number(options, [*folders, *([reference] if reference else [])], measures)
     if read is None and len(folders) > 1:
@@ -103,14 +105,23 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
             few_clips=options.few_clips,
             at_infinity=options.at_infinity,
         )
+    verdicts = agreements(read_verdicts(options.answers), by_path(folders, measured), sign_of)
     problems = [*notes, *numbers.problems, *scores.lost(measured)]
     rows = [row_of(folder, numbers.found[folder.label], measured) for folder in folders]
-    named = {name: value for name, value in sorted(vars(options).items()) if name[0] != "_"}
-    settings = {name: str(value) for name, value in named.items()}
-    said = [" ".join(note.split()) for note in (*problems, *numbers.notes)]  # a line each
-    clips = clip_numbers(folders, measured)
-    agreement = agreements(verdicts, by_path(folders, measured), sign_of)
-    return corrected(Report(rows, rates, said, settings, agreement, clips)), not problems
+    report = Report(
+        rows,
+        rates,
+        [" ".join(note.split()) for note in (*problems, *numbers.notes)],  # a line each
+        _settings(options),
+        verdicts,
+        over_seeds(rows, rates),
+        clip_numbers(folders, measured),
+    )
+    return corrected(report), not problems
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str]:
+    return {name: str(value) for name, value in sorted(vars(options).items()) if name[0] != "_"}
 
 
 def _check_number(

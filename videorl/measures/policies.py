@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "policy.json"
 """Beside the videos of a policy: all that decided them."""
-_LABEL = re.compile(r"[\w .+-]+")
+_LABEL = re.compile(r"[\w .+#-]+")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def named_policies(given: Sequence[str], recipe: Recipe) -> list[NamedPolicy]:
         label, equals, place = text.partition("=")
         if not _LABEL.fullmatch(label) or label.startswith(".") or (equals and not place):
             raise ConfigError(
-                "--policy must be NAME or NAME=PLACE, with letters, digits, spaces and .+-_ in "
+                "--policy must be NAME or NAME=PLACE, with letters, digits, spaces and .+-_# in "
                 f"the name, got {text!r}"
             )
         if label in found:

@@ -24,7 +24,7 @@ from videorl.measures.win_rates import WinRate
 
 FVD, FVD_AT_INFINITY = "FVD", "FVD at infinity"
 TOTALS = ("quality score", "semantic score", "total score")
-DIVERSITY = "diversity"
+DIVERSITY, WIN_RATE = "diversity", "win rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,23 @@ class Row:
     """Clips that lack a number."""
 
 
+@dataclass(frozen=True, slots=True)
+class OverSeeds:
+    """A number of a method; training seeds are the unit, and prompts are the same for all."""
+
+    method: str
+    measure: str
+    num_seeds: int
+    value: Interval
+    """Mean of the seeds' values, with Student's 95 % interval."""
+    difference: Interval | None = None
+    """From the first folder, likewise; of a win rate, from one half."""
+    p: float | None = None
+    """Of a difference of 0, Student's t; None for a single seed."""
+    p_holm: float | None = None
+    """The same, corrected for all methods and measures of the table."""
+
+
 @dataclass(frozen=True)
 class ClipNumbers:
     """What was measured of a clip."""
@@ -131,6 +148,7 @@ class Report:
     notes: Sequence[str] = ()
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     agreement: Sequence[Agreement] = ()
+    methods: Sequence[OverSeeds] = ()
     clips: Sequence[ClipNumbers] = ()
 
 

@@ -11,7 +11,7 @@ from videorl.evaluation.statistics import Interval
 from videorl.evaluation.text_table import text_table
 from videorl.measures.people import Agreement
 from videorl.measures.power import prompts_needed_if_any
-from videorl.measures.results import Number, Report, Row, column_of
+from videorl.measures.results import WIN_RATE, Number, OverSeeds, Report, Row, column_of
 from videorl.measures.win_rates import WinRate
 
 Cells = list[tuple[str, ...]]
@@ -24,6 +24,7 @@ WIN_HEAD = (
     "model", "dimension", "folder", "win", "tie", "loss", "win rate", "p (Holm)", "prompts",
     "needed",
 )  # fmt: skip
+SEEDS_HEAD = ("measure", "method", "mean", "difference", "p (Holm)", "seeds")
 AGREEMENT_HEAD = ("measure", "question", "without ties", "with ties", "pairs", "ties of people")
 CHANGE_HEAD = ("measure", "folder", "difference", "p (Holm)", "seen from", "prompts", "needed")
 
@@ -53,6 +54,9 @@ def all_tables(report: Report) -> list[tuple[str, Cells]]:
     if report.win_rates:
         rates = list(map(_win_cells, report.win_rates))
         found.append((f"Win rates against {first}", [WIN_HEAD, *rates]))
+    if report.methods:
+        title = "Over training seeds: mean and Student's 95 % interval"
+        found.append((title, seed_cells(report.methods)))
     if report.agreement:
         rows = list(map(_agreement_cells, report.agreement))
         found.append(("Agreement with people", [AGREEMENT_HEAD, *rows]))
@@ -61,14 +65,16 @@ def all_tables(report: Report) -> list[tuple[str, Cells]]:
 
 def format_markdown(report: Report) -> str:
     """Return the tables for a page, the best of each column bold, and the notes."""
-    blocks = [_markdown(_plain(report, "**{}**"))]
-    blocks += [_markdown(cells) for _, cells in all_tables(report)[1:]]
+    blocks = [markdown(_plain(report, "**{}**"))]
+    blocks += [markdown(cells) for _, cells in all_tables(report)[1:]]
     return "\n\n".join([*blocks, *(f"- {note}" for note in report.notes)]) + "\n"
 
 
 def format_latex(report: Report) -> str:
     """Return the tables for a paper (package booktabs), the best of each column bold."""
     blocks = [_latex(_plain(report, "\0{}\1"))]
+    if report.methods:
+        blocks.append(_latex(seed_cells(report.methods)))
     if report.win_rates:
         blocks.append(_latex([WIN_HEAD, *map(_win_cells, report.win_rates)]))
     return "\n".join([*(f"% {note}" for note in report.notes), *blocks])
@@ -158,6 +164,25 @@ def _win_cells(found: WinRate) -> tuple[str, ...]:
     return (*head, *shares, rate, _p(found.p_holm), str(found.num_prompts), needed)
 
 
+def seed_cells(methods: Sequence[OverSeeds]) -> Cells:
+    """Return a row per method and measure."""
+    cells: Cells = [SEEDS_HEAD]
+    for found in methods:
+        column = column_of(found.measure)
+        scale = 100.0 if found.measure.startswith(WIN_RATE) else column.scale
+        change = "–" if found.difference is None else _signed(found.difference, scale)
+        value = _spread(found.value, scale) if found.num_seeds > 1 else ""
+        value = value or _digits(scale * found.value.mean, scale)
+        count = str(found.num_seeds)
+        cells.append((found.measure, found.method, value, change, _p(found.p_holm), count))
+    return cells
+
+
+def _spread(found: Interval, scale: float) -> str:
+    ends = (_digits(scale * value, scale) for value in (found.mean, found.low, found.high))
+    return "{} [{}, {}]".format(*ends)
+
+
 def _agreement_cells(found: Agreement) -> tuple[str, ...]:
     shares = found.accuracy
     values = (shares.without_ties, shares.with_ties)
@@ -166,7 +191,8 @@ def _agreement_cells(found: Agreement) -> tuple[str, ...]:
     return (found.measure, found.question, *shown, *counts)
 
 
-def _markdown(cells: Cells) -> str:
+def markdown(cells: Cells) -> str:
+    """Return a table of Markdown, the first row its head."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     rule = ["---", *["---:"] * (len(cells[0]) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])
