@@ -3,15 +3,18 @@
     videorl doctor
     videorl doctor --recipe moving_shapes
     videorl doctor --recipe my_recipe.yaml run_dir=/shared/runs/first --address auto
+    videorl doctor --recipe moving_shapes_learned_reward --sanity
 
 With a recipe, its models, prompts, workers, memory and disk are compared with this machine, or with
 every node of the cluster at --address, whose versions must agree. The plan's memory of each role is
 held against the GPUs of each node. The hub is asked whether it has what the recipe names; nothing
-but small configuration files is downloaded. Exit code 1 = something is broken.
+but small configuration files is downloaded. Exit code 1 = something is broken. With --sanity its
+reward models score clips as they are and spoiled on purpose, in this process, which loads them.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import platform
@@ -42,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_option(parser, "--address", default, text)
     parser.add_argument("--recipe", help="check what this recipe needs too")
     command.add_overrides(parser, "settings of the recipe to change")
+    text = "spoil clips, and see what the recipe's rewards make of it: a folder, or Moving Shapes"
+    parser.add_argument("--sanity", nargs="?", const="moving_shapes", metavar="FOLDER", help=text)
     options = parser.parse_intermixed_args(argv)
     address = options.address
+    if options.sanity and not options.recipe:
+        parser.error("--sanity needs the rewards of a recipe: give --recipe")
     findings = [
         check_python(),
         *check_packages(),
@@ -56,10 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if options.recipe:
         findings += check_recipe(options.recipe, options.overrides, address)
+        findings += _sanity(options) if options.sanity else []
     elif options.overrides:
         parser.error("settings belong to a recipe: give --recipe")
     show(findings)
     return int(any(finding.status == "broken" for finding in findings))
+
+
+def _sanity(options: argparse.Namespace) -> list[Finding]:
+    from jobs.reward_checks import check_sanity
+    from videorl.recipes.reading import load_recipe
+
+    return check_sanity(load_recipe(options.recipe, options.overrides).rewards, options.sanity)
 
 
 def check_recipe(name: str, overrides: Sequence[str], address: str) -> list[Finding]:
