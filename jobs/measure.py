@@ -176,7 +176,9 @@ def _measured(
     used = [folder for folder in folders if folder.label in wanted]
     total = max(2 * sum(len(folder.keys) for folder in used), 1)
     with open_store(out) as store, progress("clips, opened and measured", total) as reach:
-        return measure_clips(used, wanted, store, reach, resample=options.resample)
+        return measure_clips(
+            used, wanted, store, reach, resample=options.resample, workers=options.workers
+        )
 
 
 if __name__ == "__main__":

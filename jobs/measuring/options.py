@@ -86,6 +86,7 @@ def _add_metrics(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video-mae", metavar="CHECKPOINT", help=text)
     command.add_option(parser, "--frame-step", 1, "fvd and diversity read every Nth frame")
     parser.add_argument("--device", default="", help="of networks; default: a GPU if there is one")
+    command.add_option(parser, "--workers", 1, "threads that decode and measure clips")
     text = "FVD also extrapolated to infinitely many clips"
     parser.add_argument("--at-infinity", action="store_true", help=text)
     text = "FVD also of fewer clips than it has features"
@@ -112,8 +113,9 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     has_scores = options.scores or options.reward or options.rewards
     if options.tie and not has_scores:
         parser.error("--tie has no effect without scores")
-    if options.frame_step < 1:
-        parser.error(f"--frame-step must be >= 1, got {options.frame_step}")
+    for name in ("frame_step", "workers"):
+        if (count := getattr(options, name)) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be >= 1, got {count}")
     if bool(options.baseline) != bool(options.fail_if):
         parser.error("--baseline and --fail-if go together, got only one of them")
     _check_policies(parser, options)

@@ -15,10 +15,8 @@ from videorl.measures.people import agreements, read_verdicts
 def study(folder: Path, said: dict[str, list[str]]) -> Path:
     """Write a study of a pair per key, whose answers are listed."""
     folder.mkdir()
-    pairs = tuple(
-        StudyPair(name, "p", Side(str(folder / f"{name}-a.mp4"), "x"), Side(str(folder / f"{name}-b.mp4"), "y"))
-        for name in said
-    )  # fmt: skip
+    sides = {name: [Side(str(folder / f"{name}-{x}.mp4"), x) for x in "ab"] for name in said}
+    pairs = tuple(StudyPair(name, "p", *both) for name, both in sides.items())
     made = Study("overall", 0, 3, pairs)
     write_study(folder, made)
     with Answers(folder, made) as answers:
