@@ -21,7 +21,7 @@ from videorl.errors import ConfigError
 PROG = "python -m jobs.workshop.papers"
 NUM_CLEAN = 256
 """Clean clips that FVD is measured against."""
-LESSONS = 2000
+LESSONS = 400
 """Steps in which the VideoMAE is taught."""
 FAILED = 1
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videorl.ablation.statistics import t_interval
 from videorl.comparison.runs import OWN, ComparedRun
 from videorl.comparison.scores import Kind, Metric
+from videorl.evaluation.corrections import t_interval
 from videorl.evaluation.statistics import Interval
 
 _SEED = "seed"

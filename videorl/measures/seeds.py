@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from videorl.ablation.statistics import t_interval
-from videorl.evaluation.corrections import holm, student_p
+from videorl.evaluation.corrections import holm, student_p, t_interval
 from videorl.evaluation.statistics import Interval
 from videorl.measures.results import WIN_RATE, OverSeeds, Row
 from videorl.measures.win_rates import WinRate
