@@ -94,7 +94,7 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     models = scores.read_models(options, folders, sources.scored(opened, rewards, options, out))
     rates = scores.rates(models, folders, options.tie)
     measured = _measured(options, folders, reference, measures, out)
-    scores.add_to(measured, models, folders)
+    unscored = scores.add_to(measured, models, folders)
     numbers = all_numbers(folders, measured, published, has_diversity=DIVERSITY in options.metric)
     if reference and reference.label in measured:
         add_fvd(
@@ -111,7 +111,7 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     report = Report(
         rows,
         rates,
-        [" ".join(note.split()) for note in (*problems, *numbers.notes)],  # a line each
+        [" ".join(note.split()) for note in (*problems, *numbers.notes, *unscored)],  # a line each
         _settings(options),
         verdicts,
         over_seeds(rows, rates),

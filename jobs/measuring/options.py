@@ -130,5 +130,7 @@ def _check_policies(parser: argparse.ArgumentParser, options: argparse.Namespace
     for name in ("num_prompts", "samples"):
         if (count := getattr(options, name)) is not None and count < 1:
             parser.error(f"--{name.replace('_', '-')} must be >= 1, got {count}")
+    if options.policy and options.prompts:
+        parser.error("--prompts is for folders of videos; the prompts of policies are --suite")
     if options.local and options.address:
         parser.error("--local samples in this process, so that --address has no effect")

@@ -110,18 +110,29 @@ def rates(models: Models, folders: Sequence[Folder], tie: float) -> list[WinRate
     return found
 
 
-def add_to(measured: dict[str, Measured], models: Models, folders: Sequence[Folder]) -> None:
-    """Add the scores of every clip to what was measured of it, as `MODEL DIMENSION`."""
+def add_to(measured: dict[str, Measured], models: Models, folders: Sequence[Folder]) -> list[str]:
+    """Add the scores of every clip to what was measured of it, as `MODEL DIMENSION`.
+
+    Returns:
+        A sentence per model and folder on the clips that have no score.
+    """
     import numpy as np
 
     from videorl.measures.measuring import Measured
     from videorl.types import Score
 
+    notes: list[str] = []
     for model, by_folder in models.items():
         for number, scored in by_folder.items():
-            folder = folders[number]
+            folder, without = folders[number], list[str]()
             values = measured.setdefault(folder.label, Measured()).values
             for key in folder.keys:
                 if isinstance(score := scored.of(key), Score):
                     for name, value in {**score.dimensions, "total": score.total}.items():
                         values[f"{model} {name}"][key] = np.array([value])
+                else:
+                    without.append(score)
+            if without:
+                said = f"{model} has no score of {len(without)} clips of {folder.label}"
+                notes.append(f"{said}, first: {without[0]}")
+    return notes

@@ -145,6 +145,7 @@ def test_a_run_without_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixt
         (["clips", "--suite", "x"], "--suite has no effect without --policy"),
         (["--policy", "a", "--samples", "0"], "--samples must be >= 1"),
         (["--policy", "a", "--local", "--address", "auto"], "--address has no effect"),
+        (["--policy", "a", "--prompts", "x.csv"], "--prompts is for folders of videos"),
         (["clips", "--fail-if", "FVD > 1"], "--baseline and --fail-if go together"),
         (["clips", "--metric", "diversity"], "diversity needs a checkpoint"),
     ],
