@@ -415,10 +415,10 @@ def test_people_are_joined_in(tmp_path: Path) -> None:
     place.mkdir()
     write_study(place, study)
     with Answers(place, study) as answers:
-        answers.add(Answer("1", "me", {"overall": "A"}, True, "A", 1.0, 1.0))
+        answers.add(Answer("1", "me", {"Overall": "A"}, True, "A", 1.0, 1.0))
     assert run(a, b, "--out", tmp_path / "out", "--answers", place) == 0
     (row,) = results(tmp_path / "out")["agreement"]
-    assert (row["measure"], row["question"]) == ("temporal flickering", "overall")
+    assert (row["measure"], row["question"]) == ("temporal flickering", "Overall")
     assert row["accuracy"]["without_ties"] == 1.0  # slow is the steadier
     assert "Agreement with people" in (tmp_path / "out" / "measured.html").read_text()
 

@@ -8,6 +8,7 @@ import pytest
 
 from videorl.errors import ConfigError
 from videorl.judging.answers import Answers
+from videorl.judging.questions import OVERALL
 from videorl.judging.study import Answer, Side, Study, StudyPair, write_study
 from videorl.measures.people import agreements, read_verdicts
 
@@ -22,7 +23,7 @@ def study(folder: Path, said: dict[str, list[str]]) -> Path:
     with Answers(folder, made) as answers:
         for name, choices in said.items():
             for person, choice in enumerate(choices):
-                answers.add(Answer(name, f"p{person}", {"overall": choice}, True, "A", 1.0, 1.0))
+                answers.add(Answer(name, f"p{person}", {OVERALL: choice}, True, "A", 1.0, 1.0))
     return folder
 
 
@@ -33,7 +34,7 @@ def test_measures_against_the_majority(tmp_path: Path) -> None:
     values = {"1-a": 2.0, "1-b": 1.0, "2-a": 5.0, "2-b": 1.0, "3-a": 1.0, "3-b": 1.0}
     numbers = {place.resolve() / f"{name}.mp4": {"m": v} for name, v in values.items()}
     (found,) = agreements(verdicts, numbers, lambda _: 1)
-    assert (found.measure, found.question) == ("m", "overall")
+    assert (found.measure, found.question) == ("m", OVERALL)
     assert found.accuracy.without_ties == 0.5  # right on 1, wrong on 2
     assert (found.accuracy.num_pairs, found.accuracy.num_human_ties) == (3, 1)
     (turned,) = agreements(verdicts, numbers, lambda _: -1)  # less is better
