@@ -78,14 +78,15 @@ def _scored(
 
 def _finding(name: str, seen: sanity.Finding) -> Finding:
     verdict, change = seen.verdict, seen.change
-    status = {"sees it": "ok", "prefers it": "broken"}.get(verdict, "warning")
+    is_seen, is_liked = verdict == "sees it", verdict == "prefers it"
     ends = () if change is None else (change.mean, change.low, change.high)
     numbers = " ({:+.3f} [{:+.3f}, {:+.3f}])".format(*ends) if ends else ""
     fix = ""
-    if verdict == "prefers it":
+    if is_liked:
         fix = f"a policy that learns from {seen.scored_by} is taught {seen.spoiling}: leave it out"
     elif verdict == "does not see it" and seen.about == "TA":
         fix = f"it ignores the prompt ({seen.scored_by}): give it a second reward that does not"
-    elif verdict != "sees it":
+    elif not is_seen:
         fix = f"{verdict}, on {seen.num_clips} clips: try more clips, or let another reward watch"
+    status = "ok" if is_seen else "broken" if is_liked else "warning"
     return Finding(name, status, f"{seen.about}: {seen.spoiling}: {verdict}{numbers}", fix)

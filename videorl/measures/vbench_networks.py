@@ -32,7 +32,7 @@ DINO, CLIP_B, CLIP_L = (
 )
 _FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 _PICTURE_HALF = ("vision_model.", "visual_projection.")
-_NOT_USED = ("vision_model.embeddings.position_ids", "pooler.")
+_NOT_USED = "vision_model.embeddings.position_ids"
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,13 @@ def load_dino(place: str, device: str = "") -> Network:
     Clips that are not square: transformers resizes the position embeddings to the number of
     patches, DINO's own code by a factor that is a little larger; the difference is small.
     """
-    from transformers import ViTConfig, ViTModel
+    from transformers import ViTModel
 
     folder = _folder(place)
-    config = _config(ViTConfig, folder)
-    with _empty():
-        network = ViTModel(config, add_pooling_layer=False)
-    where = _filled(network, folder, lambda name: not name.startswith(_NOT_USED), device)
+    network = _pretrained(ViTModel, folder, add_pooling_layer=False)
+    where = _device(device)
+    network.requires_grad_(False).eval().to(where)
+    config = network.config
     side = int(config.image_size)
 
     def features(pixels: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def load_clip(place: str, device: str = "") -> Network:
     where = _filled(
         network,
         folder,
-        lambda name: name.startswith(_PICTURE_HALF) and not name.startswith(_NOT_USED),
+        lambda name: name.startswith(_PICTURE_HALF) and name != _NOT_USED,
         device,
     )
     side = int(config.image_size)
@@ -204,6 +204,24 @@ def _folder(place: str) -> Path:
     from videorl.rewards.checkpoints import find_folder
 
     return find_folder(place, _FILES)
+
+
+def _pretrained(kind: Any, folder: Path, **options: Any) -> Any:
+    """Load a network by transformers, which knows older names of its weights."""
+    from safetensors import SafetensorError
+
+    try:
+        network, report = kind.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: {kind.__name__} cannot be loaded: {error}") from error
+    # transformers gives random values to weights that are not there.
+    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise CheckpointError(
+            f"{folder} lacks {len(absent)} weights of {kind.__name__}, {absent[0]} first"
+        )
+    return network
 
 
 def _config(kind: Any, folder: Path) -> Any:
