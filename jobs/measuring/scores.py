@@ -128,7 +128,9 @@ def add_to(measured: dict[str, Measured], models: Models, folders: Sequence[Fold
             values = measured.setdefault(folder.label, Measured()).values
             for key in folder.keys:
                 if isinstance(score := scored.of(key), Score):
-                    for name, value in {**score.dimensions, "total": score.total}.items():
+                    # Of a single dimension the total says the same.
+                    own = score.dimensions if len(score.dimensions) > 1 else {}
+                    for name, value in {**own, "total": score.total}.items():
                         values[f"{model} {name}"][key] = np.array([value])
                 else:
                     without.append(score)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser(PROG, __doc__)
     command.add_option(parser, "--seeds", 5, "training seeds of every method")
     command.add_option(parser, "--steps", 16, "optimizer steps")
-    command.add_option(parser, "--prompts", 16, "held-out prompts")
+    command.add_option(parser, "--prompts", 32, "held-out prompts")
     command.add_option(parser, "--samples", 2, "videos of each prompt")
     command.add_option(parser, "--out", Path("runs/papers"), "output folder")
     parser.add_argument("--report", type=Path, help="write this Markdown page, and JSON beside it")
@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.report is not None and (out / "measured" / "measured.json").exists():
         from videorl.ablation.papers_page import write_page
 
-        write_page(options.report, out / "measured" / "measured.json", there, PROG)
+        names = ("seeds", "steps", "prompts", "samples")
+        shown = " ".join([PROG, *(f"--{name} {getattr(options, name)}" for name in names)])
+        write_page(options.report, out / "measured" / "measured.json", there, shown)
         print(f"report: {options.report}")
     return code
 

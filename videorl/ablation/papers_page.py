@@ -42,8 +42,10 @@ uncertainty; it does not say which method is better for a real model, and nothin
   published weights that were not at hand, and judge pictures of the real world.
 
 **Intervals** are Student's 95 % intervals over training seeds. Differences are from the base (of
-win rates: from 50 %), seed by seed on the same prompts. *p* is Holm's over all rows of the last
-table.
+win rates: from 50 %), seed by seed on the same prompts; where all seeds are equal there is no
+interval. *p* is Holm's over all rows of the last table. Of two seeds Student's interval is 12.7
+standard errors to each side, and of win rates it may leave [0, 100]: with fewer than five seeds
+this page shows the shape of the table, and no more.
 """
 
 
@@ -107,7 +109,7 @@ def _by_method(found: Mapping[str, Any]) -> str:
                 value = row["value"]
                 reach = (value["high"] - value["low"]) / 2.0
                 text = f"{scale * value['mean']:.2f}"
-                if row["num_seeds"] > 1:
+                if row["difference"] is not None:
                     text += f" ± {scale * reach:.2f}"
                 cells[row["method"]][name] = text
     lines = ["| method | " + " | ".join(shown) + " |", "|---|" + "---:|" * len(shown)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from videorl.evaluation.corrections import holm, student_p, t_interval
 from videorl.evaluation.statistics import Interval
@@ -44,9 +45,11 @@ def over_seeds(rows: Sequence[Row], rates: Sequence[WinRate]) -> list[OverSeeds]
 
 def _of(method: str, measure: str, pairs: Sequence[tuple[float, float]]) -> OverSeeds:
     shown, changes = ([pair[side] for pair in pairs] for side in (0, 1))
-    if len(pairs) == 1:  # Student's interval of a single seed is infinite
-        alone = Interval(shown[0], shown[0], shown[0])
-        return OverSeeds(method, measure, 1, alone)
+    if len(set(changes)) < 2:
+        # Of a single seed, or of seeds that happen to be equal (win rates of few prompts are), no
+        # spread is known: an interval of no width would claim a certainty that nothing shows.
+        alone = Interval(*[fmean(shown)] * 3)
+        return OverSeeds(method, measure, len(pairs), alone)
     value, difference = t_interval(shown), t_interval(changes)
     return OverSeeds(method, measure, len(pairs), value, difference, student_p(changes))
 

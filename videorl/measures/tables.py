@@ -171,8 +171,10 @@ def seed_cells(methods: Sequence[OverSeeds]) -> Cells:
         column = column_of(found.measure)
         scale = 100.0 if found.measure.startswith(WIN_RATE) else column.scale
         change = "–" if found.difference is None else _signed(found.difference, scale)
-        value = _spread(found.value, scale) if found.num_seeds > 1 else ""
-        value = value or _digits(scale * found.value.mean, scale)
+        is_alone = found.difference is None
+        value = (
+            _digits(scale * found.value.mean, scale) if is_alone else _spread(found.value, scale)
+        )
         count = str(found.num_seeds)
         cells.append((found.measure, found.method, value, change, _p(found.p_holm), count))
     return cells

@@ -49,10 +49,8 @@ def test_page(tmp_path: Path) -> None:
     (adapter_folder(out, run) / FACTS).write_text(json.dumps(facts))
     change = Interval(-2.0, -3.0, -1.0)
     rows = [
-        OverSeeds(
-            "SFT", "FVD", 2, Interval(8.0, 6.0, 10.0), Interval(-2.0, -3.0, -1.0), 0.01, 0.02
-        ),
-        OverSeeds("SFT", "win rate, oracle total", 2, Interval(0.6, 0.55, 0.65)),
+        OverSeeds("SFT", "FVD", 2, Interval(8.0, 6.0, 10.0), change, 0.01, 0.02),
+        OverSeeds("SFT", "win rate, oracle total", 2, Interval(0.6, 0.6, 0.6)),
     ]
     found = {
         "rows": [{"label": "base", "numbers": {"FVD": {"value": 10.0}}}],
@@ -66,7 +64,7 @@ def test_page(tmp_path: Path) -> None:
     write_page(tmp_path / "page.md", out / "measured" / "measured.json", [run], "command")
     text = (tmp_path / "page.md").read_text()
     assert "| base | 10.00 | 50.00 |" in text
-    assert "| SFT | 8.00 ± 2.00 | 60.00 ± 5.00 |" in text
+    assert "| SFT | 8.00 ± 2.00 | 60.00 |" in text
     assert "| FVD | SFT | 8.00 [6.00, 10.00] | -2.00 [-3.00, -1.00] | 0.020 | 2 |" in text
     assert "Trainings: SFT 1." in text and "- a note" in text
     assert json.loads((tmp_path / "page.json").read_text())["trainings"] == [facts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_seeds_become_a_row() -> None:
     assert row.value.high - row.value.mean == pytest.approx(12.706)
     assert row.p == row.p_holm == pytest.approx(stats.ttest_1samp([-2.0, -4.0], 0).pvalue)
     assert over_seeds([base, seeds[0]], []) == []
+    (equal,) = over_seeds([base, seeds[0], replace(seeds[0], label="tuned#2")], [])
+    assert equal.value.mean == 8.0 and equal.difference is None and equal.p is None
 
 
 def test_diversity_within_a_prompt() -> None:
