@@ -92,8 +92,8 @@ class OverSeeds:
     value: Interval
     """Mean of the seeds' values, with Student's 95 % interval."""
     difference: Interval | None = None
-    """From the first folder, likewise; of a win rate, from one half. None where all seeds are equal,
-    or there is one: `value` has no width then, and that says nothing of other seeds."""
+    """From the first folder, likewise; of a win rate, from one half. None where all seeds are
+    equal, or there is one: `value` has no width then, and that says nothing of other seeds."""
     p: float | None = None
     """Of a difference of 0, Student's t; None where the seeds show no spread."""
     p_holm: float | None = None
