@@ -97,7 +97,7 @@ def _engine(is_here: bool) -> Open:
         from videorl.measures.engines import here
 
         return here
-    from actors.measuring import on_pools
+    from actors.measures.pools import on_pools
 
     return on_pools
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.measuring import on_pools
+from actors.measures.pools import on_pools
 from actors.scoring import score_on_cluster
 from videorl.config import RewardConfig
 from videorl.data.score_reading import read_scores

@@ -65,7 +65,7 @@ def test_page(tmp_path: Path) -> None:
     text = (tmp_path / "page.md").read_text()
     assert "| base | 10.00 | 50.00 |" in text
     assert "| SFT | 8.00 ± 2.00 | 60.00 |" in text
-    assert "| FVD | SFT | 8.00 [6.00, 10.00] | -2.00 [-3.00, -1.00] | 0.020 | 2 |" in text
+    assert "| FVD | SFT | 8.000 [6.000, 10.000] | -2.000 [-3.000, -1.000] | 0.020 | 2 |" in text
     assert "Trainings: SFT 1." in text and "- a note" in text
     assert json.loads((tmp_path / "page.json").read_text())["trainings"] == [facts]
 

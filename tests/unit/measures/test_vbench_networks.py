@@ -110,8 +110,8 @@ def test_subject_consistency(tmp_path: Path) -> None:
     pixels = dino_pixels(frames, SIDE_PX)
     assert pixels.shape == (5, 3, 32, int(32 * 64 / 40))  # not cut: DINO takes any shape
     expected = consistency(dino_by_hand(place, pixels))
-    assert 0.1 < expected < 0.999
-    assert found[0] == pytest.approx(expected, abs=1e-5)
+    assert expected < 0.9995  # random networks hardly tell frames apart
+    assert found[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_background_consistency(tmp_path: Path) -> None:
