@@ -53,3 +53,45 @@ def attempt(run: Run, folder: Path) -> tuple[dict[str, Any] | None, str]:
         return execute(run, folder), ""
     except Exception:  # a failed run must not end the sweep; the caller records it
         return None, traceback.format_exc()
+
+
+def train_all(runs: Sequence[Run], folder: Path, address: str | None, *, is_local: bool) -> bool:
+    """Train methods and keep their adapters; return whether all were trained.
+
+    Args:
+        runs: See `videorl.ablation.methods.method_run`.
+        folder: Gets the adapters; shared by all nodes.
+        address: Of a Ray cluster; None = see `actors.cluster.connect`.
+        is_local: Train in this process, without Ray.
+    """
+    if is_local:
+        results = [_trained(run, folder) for run in runs]
+        return not any(map(_told, results))
+    from actors.cluster import connect
+
+    with connect(address):
+        task = ray.remote(num_cpus=1, max_retries=2, max_calls=16)(_trained)
+        waiting, errors = [task.remote(run, folder) for run in runs], 0
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            errors += _told(ray.get(done[0]))
+    return not errors
+
+
+def _trained(run: Run, folder: Path) -> tuple[str, str]:
+    """Return what was trained, and "" or the traceback of its error."""
+    from videorl.ablation.methods import train_method
+
+    name = f"{run.label}, seed {run.recipe.seed}"
+    try:
+        facts = train_method(run, folder)
+        return f"{name}: {facts['cpu_seconds']:.0f} s of CPU", ""
+    except Exception:  # a failed run must not end the others
+        return name, traceback.format_exc()
+
+
+def _told(result: tuple[str, str]) -> bool:
+    """Print an outcome; return whether it is an error."""
+    name, error = result
+    print(f"{name} FAILED:\n{error}" if error else name, flush=True)
+    return bool(error)

@@ -241,6 +241,18 @@ def start_pools(
     recipe: Recipe, placement: Placement, booking: Booking, store: Any, stack: ExitStack
 ) -> tuple[RayGenerator, RayScorer]:
     """Start encoder, generators and reward workers in the run's places; `stack` stops them."""
+    generator = start_generators(recipe, placement, booking, store, stack)
+    unseen = UnseenMetrics(tuple(recipe.metrics.unseen))
+    kept = [booking.seats(role) for role in placement.rewards]
+    scorer = start_scorer(recipe.rewards, placement.rewards, unseen, run_name(recipe), kept)
+    stack.callback(scorer.close)
+    return generator, scorer
+
+
+def start_generators(
+    recipe: Recipe, placement: Placement, booking: Booking, store: Any, stack: ExitStack
+) -> RayGenerator:
+    """Start encoder and generators in the run's places; `stack` stops them."""
     run, load_text = run_name(recipe), loader(recipe, "text_encoder")
     limits = encoder_limits(recipe.encoder)
     encoder = RayEncoder(
@@ -255,8 +267,4 @@ def start_pools(
     limits = generator_limits(recipe.generators)
     generator = RayGenerator(create_worker, encoder, recipe.sampling.negative_prompt, limits, seats)
     stack.callback(generator.close)
-    unseen = UnseenMetrics(tuple(recipe.metrics.unseen))
-    kept = [booking.seats(role) for role in placement.rewards]
-    scorer = start_scorer(recipe.rewards, placement.rewards, unseen, run, kept)
-    stack.callback(scorer.close)
-    return generator, scorer
+    return generator

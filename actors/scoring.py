@@ -45,19 +45,35 @@ def score_missing(
     """
     num_cpus = sum(reward.num_workers * reward.num_cpus for reward in rewards)
     with connect(address, num_cpus=num_cpus), stop_on_signal() as should_stop:
-        nodes = live_nodes()
-        placement = place_rewards(rewards, nodes)
-        check_feasible(placement, nodes, can_grow=False)
-        places = Places(placement)
-        with booked(placement, "score", places, should_stop, can_grow=False) as booking:
-            seats = [booking.seats(role) for role in placement.rewards]
-            scorer = start_scorer(rewards, placement.rewards, None, "score", seats)
-            with closing(scorer):
-                roles = zip(placement.rewards, scorer.pools, strict=True)
-                places.pools = {role.name: pool for role, pool in roles}
-                wait_until_serving(scorer.pools, places)
-                _score(source, rewards, scorer, table, batch_size, should_stop)
+        score_on_cluster(source, rewards, table, batch_size, should_stop)
         return not should_stop()
+
+
+def score_on_cluster(
+    source: ClipSource,
+    rewards: Sequence[RewardConfig],
+    table: ScoreTable,
+    batch_size: int,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Do what `score_missing` does on the Ray that is connected.
+
+    Raises:
+        ResourceError: The cluster can never hold the workers.
+        PoolFailedError: The workers of a model cannot start.
+    """
+    nodes = live_nodes()
+    placement = place_rewards(rewards, nodes)
+    check_feasible(placement, nodes, can_grow=False)
+    places = Places(placement)
+    with booked(placement, "score", places, should_stop, can_grow=False) as booking:
+        seats = [booking.seats(role) for role in placement.rewards]
+        scorer = start_scorer(rewards, placement.rewards, None, "score", seats)
+        with closing(scorer):
+            roles = zip(placement.rewards, scorer.pools, strict=True)
+            places.pools = {role.name: pool for role, pool in roles}
+            wait_until_serving(scorer.pools, places)
+            _score(source, rewards, scorer, table, batch_size, should_stop)
 
 
 def _score(

@@ -25,7 +25,7 @@ COMMANDS = {
     "score": ("jobs.score", "score videos of a folder or a Parquet file with reward models"),
     "measure": (
         "jobs.measure",
-        "VBench, FVD and win rates of folders of videos: FOLDER FOLDER ...",
+        "VBench, FVD and win rates of policies or folders of videos",
     ),
     "audit": ("jobs.audit", "account for every prompt of a run, and look for contradictions"),
     "train_reward": (

@@ -3,11 +3,13 @@
     videorl doctor
     videorl doctor --recipe moving_shapes
     videorl doctor --recipe my_recipe.yaml run_dir=/shared/runs/first --address auto
+    videorl doctor --recipe moving_shapes_learned_reward --sanity
 
 With a recipe, its models, prompts, workers, memory and disk are compared with this machine, or with
 every node of the cluster at --address, whose versions must agree. The plan's memory of each role is
 held against the GPUs of each node. The hub is asked whether it has what the recipe names; nothing
-but small configuration files is downloaded. Exit code 1 = something is broken.
+but small configuration files is downloaded. Exit code 1 = something is broken. With --sanity its
+reward models score clips as they are and spoiled on purpose, in this process, which loads them.
 """
 
 from __future__ import annotations
@@ -46,9 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", help="check what this recipe needs too")
     command.add_overrides(parser, "settings of the recipe to change")
     add_json(parser)
+    text = "spoil clips, and see what the recipe's rewards make of it: a folder, or Moving Shapes"
+    parser.add_argument("--sanity", nargs="?", const="moving_shapes", metavar="FOLDER", help=text)
     options = parser.parse_intermixed_args(argv)
     if options.overrides and not options.recipe:
         parser.error("settings belong to a recipe: give --recipe")
+    if options.sanity and not options.recipe:
+        parser.error("--sanity needs the rewards of a recipe: give --recipe")
     with results(options) as print_result:
         findings = _findings(options)
         if options.json:
@@ -72,7 +78,15 @@ def _findings(options: argparse.Namespace) -> list[Finding]:
     ]
     if options.recipe:
         findings += check_recipe(options.recipe, options.overrides, address)
+        findings += _sanity(options) if options.sanity else []
     return findings
+
+
+def _sanity(options: argparse.Namespace) -> list[Finding]:
+    from jobs.reward_checks import check_sanity
+    from videorl.recipes.reading import load_recipe
+
+    return check_sanity(load_recipe(options.recipe, options.overrides).rewards, options.sanity)
 
 
 def check_recipe(name: str, overrides: Sequence[str], address: str) -> list[Finding]:

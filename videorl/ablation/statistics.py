@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
+from videorl.evaluation.corrections import t_interval
 from videorl.evaluation.statistics import Interval
 
 DIMENSIONS = ("visual_quality", "motion_quality", "text_alignment")
-
-_T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
-    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
-    2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""97.5 % quantile of Student's t with 1, 2, … 30 degrees of freedom."""
-
-
-def t_interval(values: Sequence[float]) -> Interval:
-    """Return the mean with its 95 % interval over seeds, by Student's t.
-
-    Not bootstrapped: percentiles of a handful of values give intervals that are far too short.
-    One value has an infinite interval. Above 31 values the quantile is that of 31.
-
-    Raises:
-        ValueError: There is no value.
-    """
-    if not values:
-        raise ValueError("expected at least one value")
-    mean = fmean(values)
-    if len(values) == 1:
-        return Interval(mean, -math.inf, math.inf)
-    quantile = _T_975[min(len(values) - 1, len(_T_975)) - 1]
-    reach = quantile * stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - reach, mean + reach)
 
 
 def gain(result: Mapping[str, Any], base: Mapping[str, Any], name: str, at: int = -1) -> float:

@@ -10,8 +10,9 @@ from typing import Any
 
 from videorl.ablation.plan import arm_run, base_run, plan
 from videorl.ablation.results import Result, Results
-from videorl.ablation.statistics import gain, t_interval
+from videorl.ablation.statistics import gain
 from videorl.ablation.studies import Arm, Study
+from videorl.evaluation.corrections import t_interval
 from videorl.evaluation.statistics import Interval
 
 _SHOWN = ("prompts.per_round", "evaluation.num_prompts", "evaluation.samples")

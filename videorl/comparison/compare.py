@@ -9,6 +9,7 @@ from typing import Any
 
 from videorl.comparison.runs import ComparedRun, differing_settings
 from videorl.comparison.scores import Difference, Kind, Measured, Metric, measure, scale_problem
+from videorl.comparison.seeds import SeedsRow, names_of, rows_of_seeds
 from videorl.evaluation.text_table import text_table
 from videorl.report.charts import fixed, number, signed
 from videorl.report.verdicts import label
@@ -16,6 +17,8 @@ from videorl.run.progress import duration
 
 SCORES = ("base", "aligned", "95 % interval", "aligned less base")
 """Columns of what a run scored by itself."""
+SEEDS = ("over training seeds", "seeds", "runs", "aligned", "aligned less base")
+"""Columns of several runs of one recipe; 95 % intervals by Student's t."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Comparison:
     """Dotted name -> label -> value, of what differs."""
     notes: Sequence[str]
     """What a reader must know before believing the numbers."""
+    seeds: Sequence[SeedsRow] = ()
+    """Of recipes of which several training seeds are compared."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `json.dump` writes."""
@@ -36,13 +41,15 @@ class Comparison:
             "notes": list(self.notes),
             "metrics": [dataclasses.asdict(metric) for metric in self.metrics],
             "settings": self.settings,
+            "seeds": [dataclasses.asdict(row) for row in self.seeds],
         }
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
     """Compare two or more runs."""
     metrics = measure(runs)
-    return Comparison(runs, metrics, differing_settings(runs), _notes(runs, metrics))
+    seeds = rows_of_seeds(runs, metrics)
+    return Comparison(runs, metrics, differing_settings(runs), _notes(runs, metrics), seeds)
 
 
 def _facts(run: ComparedRun) -> dict[str, Any]:
@@ -124,7 +131,10 @@ def format_comparison(comparison: Comparison) -> str:
     settings: list[tuple[str, ...]] = [("setting", *(run.label for run in comparison.runs))]
     for name, values in comparison.settings.items():
         settings.append((name, *(shown(values, run.label) for run in comparison.runs)))
-    blocks = [text_table(rows), text_table(cost)]
+    blocks = [text_table(rows)]
+    if comparison.seeds:
+        blocks.append(text_table([SEEDS, *map(seeds_cells, comparison.seeds)]))
+    blocks.append(text_table(cost))
     blocks.append(text_table(settings) if len(settings) > 1 else "all settings are the same")
     blocks += [f"note: {note}" for note in comparison.notes]
     return "\n\n".join(blocks)
@@ -163,6 +173,14 @@ def score_cells(measured: Measured, kind: Kind) -> tuple[str, str, str, str, str
         _difference(measured.change, kind),
         _difference(measured.against_first, kind),
     )
+
+
+def seeds_cells(row: SeedsRow) -> tuple[str, ...]:
+    """Return what `SEEDS` names, as text."""
+    show = number if row.kind == "unseen" else fixed
+    aligned = f"{show(row.aligned.mean)} [{show(row.aligned.low)}, {show(row.aligned.high)}]"
+    change = _difference(row.change and Difference(row.change, True, len(row.runs)), row.kind)
+    return (label(row.metric), str(len(row.runs)), names_of(row), aligned, change)
 
 
 def _difference(found: Difference | None, kind: Kind) -> str:

@@ -6,7 +6,15 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from videorl.comparison.compare import SCORES, Comparison, cost_cells, score_cells, shown
+from videorl.comparison.compare import (
+    SCORES,
+    SEEDS,
+    Comparison,
+    cost_cells,
+    score_cells,
+    seeds_cells,
+    shown,
+)
 from videorl.comparison.runs import ComparedRun
 from videorl.comparison.scores import Metric
 from videorl.report.charts import interval_bar, smooth
@@ -40,6 +48,7 @@ def page(comparison: Comparison, num_videos: int) -> str:
     body = [
         f"<h1>{escape(title)}</h1>{notes}",
         _scores(comparison),
+        _seeds(comparison),
         "<h2>Cost</h2>",
         _table(
             ("run", "steps", "wall time of training", "candidates"),
@@ -84,6 +93,14 @@ def _scores(comparison: Comparison) -> str:
         f"<h2>Held-out prompts</h2><p class='soft'>Means over prompts; differences: {how}.</p>"
         f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
     )
+
+
+def _seeds(comparison: Comparison) -> str:
+    if not comparison.seeds:
+        return ""
+    note = "Runs that differ in their seed alone; 95 % intervals by Student's t over seeds."
+    table = _table(SEEDS, [seeds_cells(row) for row in comparison.seeds])
+    return f"<h2>Over training seeds</h2><p class='soft'>{note}</p>{table}"
 
 
 def _metric_rows(metric: Metric, runs: Sequence[ComparedRun], reach: float | None) -> str:

@@ -50,7 +50,7 @@ def unseen_metrics(video: Video) -> dict[str, float]:
     shape = video.frames.shape
     if len(shape) != 4 or shape[3] != 3 or 0 in shape:
         raise VideoError(f"expected frames [F, H, W, 3], got {shape}")
-    luma_FHW = video.frames.astype(np.float64) @ _LUMA / 255.0
+    luma_FHW = luma(video.frames)
     return {
         "dynamic_degree": dynamic_degree(luma_FHW),
         "colour_entropy": colour_entropy(video.frames),
@@ -58,6 +58,11 @@ def unseen_metrics(video: Video) -> dict[str, float]:
         "sharpness": sharpness(luma_FHW),
         "dark_pixel_share": float((luma_FHW < DARK_LEVEL).mean()),
     }
+
+
+def luma(frames_FHW3: npt.NDArray[np.uint8]) -> Array:
+    """Return the luminance [F, H, W] of frames, in [0, 1]."""
+    return frames_FHW3.astype(np.float64) @ _LUMA / 255.0
 
 
 def dynamic_degree(luma_FHW: Array) -> float:

@@ -10,9 +10,10 @@ import numpy as np
 
 from videorl.errors import ConfigError
 from videorl.measures import frechet
+from videorl.measures.diversity import by_prompt
 from videorl.measures.folders import Folder
-from videorl.measures.measuring import FEATURES, FLICKERING, Measured
-from videorl.measures.results import FVD, FVD_AT_INFINITY, Number, means, with_totals
+from videorl.measures.measuring import FEATURES, Measured
+from videorl.measures.results import DIVERSITY, FVD, FVD_AT_INFINITY, Number, means, with_totals
 from videorl.measures.vbench import DIMENSIONS
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,38 @@ class Numbers:
     """Why a number that was asked for is not there."""
 
 
+def all_numbers(
+    folders: Sequence[Folder],
+    measured: Mapping[str, Measured],
+    published: Mapping[str, Mapping[str, float]],
+    *,
+    has_diversity: bool = False,
+) -> Numbers:
+    """Return every number of each folder but FVD: VBench first, then what else was measured.
+
+    Args:
+        folders: The first is the base.
+        measured: By label; means of every measure but features.
+        published: What the `vbench` package wrote, by label; it goes before what was measured.
+        has_diversity: Add the diversity within prompts, of the features.
+    """
+    numbers = vbench_numbers(folders, measured, published)
+    if has_diversity:
+        for folder in folders:
+            found = measured.get(folder.label, Measured())
+            values = by_prompt(folder, found.values.get(FEATURES, {}))
+            found.values[DIVERSITY] = values
+            if not values:
+                text = f"diversity of {folder.label} is not measured: no prompt has two clips"
+                numbers.problems.append(text)
+    names = [name for found in measured.values() for name, values in found.values.items() if values]
+    for name in dict.fromkeys(names):
+        if name not in DIMENSIONS and name != FEATURES:
+            for label, number in means(folders, measured, name).items():
+                numbers.found[label][name] = number
+    return numbers
+
+
 def vbench_numbers(
     folders: Sequence[Folder],
     measured: Mapping[str, Measured],
@@ -40,16 +73,14 @@ def vbench_numbers(
         measured: By label.
         published: What the `vbench` package wrote, by label; it goes before what was measured.
     """
-    here = means(folders, measured, FLICKERING)
+    here = {name: means(folders, measured, name) for name in DIMENSIONS}
     numbers = Numbers({})
     for folder in folders:
-        label, found = folder.label, dict[str, Number]()
-        if label in here:
-            found[FLICKERING] = here[label]
-        theirs = published.get(label, {})
-        if FLICKERING in theirs and label in here:
-            value = here[label].value
-            note = f"{FLICKERING} of {label} is VBench's; measured here it is {100 * value:.2f}"
+        label, theirs = folder.label, published.get(folder.label, {})
+        found = {name: values[label] for name, values in here.items() if label in values}
+        for name in found.keys() & theirs.keys():
+            value = f"{100 * found[name].value:.2f}"
+            note = f"{name} of {label} is VBench's; measured here it is {value}"
             numbers.notes.append(note)
         found |= {name: Number(value) for name, value in theirs.items()}
         ordered = {name: found[name] for name in DIMENSIONS if name in found}
@@ -85,7 +116,8 @@ def add_fvd(
             numbers.problems.append(f"FVD of {folder.label} is not measured: {error}")
             continue
         logger.info("FVD of %s: resampling its clips", folder.label)
-        interval = frechet.bootstrap(*sides)
+        units = [_units(side, measured) for side in (folder, reference)]
+        interval = frechet.bootstrap(*sides, clusters=(units[0], units[1]))
         numbers.found[folder.label][FVD] = Number(interval.mean, interval)
         if not at_infinity:
             continue
@@ -106,6 +138,12 @@ def _check(label: str, values: frechet.Matrix, few_clips: bool, known: Sequence[
         note = f"FVD of {label}: {len(values)} clips are too few for {values.shape[1]} features"
         return [] if note in known else [note]
     return []
+
+
+def _units(folder: Folder, measured: Mapping[str, Measured]) -> list[str]:
+    """Return the prompt of each row of `_features`."""
+    values = measured[folder.label].values.get(FEATURES, {})
+    return [folder.unit(key) for key in folder.keys if key in values]
 
 
 def _features(folder: Folder, measured: Mapping[str, Measured]) -> frechet.Matrix:

@@ -95,6 +95,7 @@ def bootstrap(
     num_resamples: int = 100,
     seed: int = 0,
     confidence: float = 0.95,
+    clusters: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> Interval:
     """Return the distance with the spread that other samples of the same numbers would give it.
 
@@ -109,13 +110,19 @@ def bootstrap(
         num_resamples: Bootstrap samples (> 0).
         seed: Equal arguments give equal intervals.
         confidence: Share of the resamples inside the interval, in (0, 1).
+        clusters: The prompt of each sample of both sets: prompts are drawn with all of their
+            samples, which are no independent evidence. None = samples are drawn.
     """
     first, second = _features(first_ND), _features(second_MD)
     distance = frechet_distance(first, second)
     generator = np.random.default_rng(seed)
+    rows = [
+        _rows(values, names)
+        for values, names in zip((first, second), clusters or (None, None), strict=True)
+    ]
     found = np.array(
         [
-            frechet_distance(_drawn(first, generator), _drawn(second, generator))
+            frechet_distance(_drawn(first, rows[0], generator), _drawn(second, rows[1], generator))
             for _ in range(num_resamples)
         ]
     )
@@ -124,8 +131,24 @@ def bootstrap(
     return Interval(distance, max(distance + float(low), 0.0), distance + float(high))
 
 
-def _drawn(features_ND: Matrix, generator: np.random.Generator) -> Matrix:
-    return features_ND[generator.integers(0, len(features_ND), len(features_ND))]
+def _rows(values: Matrix, clusters: Sequence[str] | None) -> list[npt.NDArray[np.intp]]:
+    """Return the rows of each cluster; without clusters, each row alone."""
+    if clusters is None:
+        return list(np.arange(len(values))[:, None])
+    if len(clusters) != len(values):
+        raise ValueError(f"expected a cluster per sample, got {len(clusters)} of {len(values)}")
+    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    return [np.flatnonzero(place == number) for number in range(place.max() + 1)]
+
+
+def _drawn(
+    features_ND: Matrix, rows: Sequence[npt.NDArray[np.intp]], generator: np.random.Generator
+) -> Matrix:
+    """Return as many clusters as there are, drawn with replacement; at least two rows."""
+    while True:
+        chosen = np.concatenate([rows[n] for n in generator.integers(0, len(rows), len(rows))])
+        if len(chosen) > 1:
+            return features_ND[chosen]
 
 
 def extrapolate(

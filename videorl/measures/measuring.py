@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,14 +13,19 @@ import numpy as np
 
 from videorl.data.clips import Clip, Key
 from videorl.errors import VideoError
+from videorl.evaluation.unseen import dynamic_degree, luma
 from videorl.measures.flickering import temporal_flickering
 from videorl.measures.folders import Folder, digest, opened
+from videorl.measures.motion import check_opencv, motion_magnitude
 from videorl.measures.shapes import Shape, View, check_equal, shape_of, smallest
 from videorl.measures.store import Store, Values
 from videorl.measures.video_mae import VideoMAEFeatures
 
 FLICKERING, FEATURES = "temporal flickering", "features"
+MOTION, MOVED_LIGHT = "motion magnitude", "moved light"
 _SHAPE = "shape"
+_AHEAD = 2
+"""Clips per thread that are under way, or wait to be written down."""
 Done = Callable[[int], None]
 """Is told how many clips are done."""
 
@@ -44,6 +50,33 @@ class Flickering:
     def of(self, view: View) -> Values:
         """See `Measure.of`."""
         return np.array([temporal_flickering(view.parts())])
+
+
+class MotionMagnitude:
+    """Mean length of the optical flow; raises ConfigError without OpenCV."""
+
+    name = MOTION
+
+    def __init__(self) -> None:
+        check_opencv()
+        import cv2
+
+        self.settings = f"DIS medium, OpenCV {cv2.__version__}"
+
+    def of(self, view: View) -> Values:
+        """See `Measure.of`."""
+        return np.array([motion_magnitude(view.parts())])
+
+
+class MovedLight:
+    """The dynamic degree of reports, `videorl.evaluation.unseen.dynamic_degree`."""
+
+    name, settings = MOVED_LIGHT, ""
+
+    def of(self, view: View) -> Values:
+        """See `Measure.of`."""
+        luma_FHW = np.concatenate([luma(part) for part in view.parts()])
+        return np.array([dynamic_degree(luma_FHW)])
 
 
 class Features:
@@ -90,6 +123,7 @@ def measure_clips(
     done: Done,
     *,
     resample: bool = False,
+    workers: int = 1,
 ) -> dict[str, Measured]:
     """Return what was measured, by label; clips that `store` has are not decoded again.
 
@@ -97,9 +131,10 @@ def measure_clips(
         folders: Whose clips are measured.
         measures: What of, by the folder's label.
         store: Gets every number as soon as it is there.
-        done: Is called with the number of clips that are done, twice that of all at the end: they
-            are opened first, to compare their shapes.
+        done: Is called with the number of clips that are done, at most twice that of all: they are
+            opened first, to compare their shapes.
         resample: Cut all clips to one shape instead of refusing those that differ.
+        workers: Threads that decode and measure (>= 1); results do not depend on it.
 
     Raises:
         ConfigError: Clips have different shapes, and `resample` is not set.
@@ -118,13 +153,13 @@ def measure_clips(
         check_equal(survey.named())
     elif survey.shapes:
         target = smallest(list(survey.shapes.values()))
-    for folder, clip in _all(folders):
-        key = (folder.label, clip.key)
-        if key in survey.shapes:
-            # A clip that has the common shape already is the same with and without --resample.
-            cut = None if target is None or survey.shapes[key].equals(target) else target
-            asked = measures[folder.label]
-            _measure(clip, survey.digests[key], cut, asked, store, found[folder.label])
+    tasks = (
+        _Task(clip, survey.digests[key], _cut(survey.shapes[key], target), folder.label)
+        for folder, clip in _all(folders)
+        if (key := (folder.label, clip.key)) in survey.shapes
+    )
+    for task, computed in _in_order(tasks, measures, store, workers):
+        _keep(task, measures[task.label], computed, store, found[task.label])
         count += 1
         done(count)
     return found
@@ -149,47 +184,86 @@ def _look(folder: Folder, clip: Clip, survey: _Survey, store: Store) -> None:
     survey.shapes[key] = Shape(int(num_frames), fps, int(height), int(width))
 
 
-def _measure(
-    clip: Clip,
-    name: str,
-    target: Shape | None,
-    measures: Sequence[Measure],
-    store: Store,
-    found: Measured,
-) -> None:
-    """Put the numbers of a clip, or why it lacks them, into `found`."""
-    asked = {measure: f"{measure.name}|{measure.settings}|{target or ''}" for measure in measures}
-    left = [measure for measure in measures if store.get(name, asked[measure]) is None]
-    if left:
+@dataclass(frozen=True)
+class _Task:
+    """A clip to be measured."""
+
+    clip: Clip
+    digest: str
+    target: Shape | None
+    label: str
+
+    def stored(self, measure: Measure) -> tuple[str, str]:
+        """Return the name of a measure of this clip in the store."""
+        return self.digest, f"{measure.name}|{measure.settings}|{self.target or ''}"
+
+
+_Computed = list[tuple[Measure, Values | str]]
+"""Numbers of a measure, or why there are none."""
+
+
+def _cut(shape: Shape, target: Shape | None) -> Shape | None:
+    """Return what a clip is cut to: nothing if it has that shape, with and without --resample."""
+    return None if target is None or shape.equals(target) else target
+
+
+def _in_order(
+    tasks: Iterator[_Task], measures: Mapping[str, Sequence[Measure]], store: Store, workers: int
+) -> Iterator[tuple[_Task, _Computed]]:
+    """Yield what each clip lacks, a bounded number of clips ahead, on so many threads."""
+
+    def left(task: _Task) -> list[Measure]:
+        return [m for m in measures[task.label] if store.get(*task.stored(m)) is None]
+
+    if workers == 1:
+        for task in tasks:
+            yield task, _compute(task, left(task))
+        return
+    pending: deque[tuple[_Task, Future[_Computed]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            with opened(clip) as frames:
-                view = View(frames, target)
-                for measure in left:
-                    _take(clip, measure, view, store, (name, asked[measure]), found)
-        except VideoError as error:
-            found.problems.setdefault(clip.key, str(error))
-    for measure in measures:
-        values = store.get(name, asked[measure])
-        if values is not None:
-            found.values[measure.name][clip.key] = values
+            for task in tasks:
+                pending.append((task, pool.submit(_compute, task, left(task))))
+                if len(pending) >= _AHEAD * workers:
+                    first, future = pending.popleft()
+                    yield first, future.result()
+            while pending:
+                first, future = pending.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _take(
-    clip: Clip,
-    measure: Measure,
-    view: View,
-    store: Store,
-    place: tuple[str, str],
-    found: Measured,
-) -> None:
+def _compute(task: _Task, left: Sequence[Measure]) -> _Computed:
+    if not left:
+        return []
+    try:
+        with opened(task.clip) as frames:
+            view = View(frames, task.target)
+            return [(measure, _taken(task.clip, measure, view)) for measure in left]
+    except VideoError as error:
+        return [(left[0], str(error))]
+
+
+def _taken(clip: Clip, measure: Measure, view: View) -> Values | str:
     try:
         values = measure.of(view)
     except VideoError as error:
-        found.problems.setdefault(clip.key, f"{clip.id}: {measure.name}: {error}")
-        return
-    bad = sum(not math.isfinite(value) for value in values)
-    if bad:
-        reason = f"{clip.id}: {measure.name}: {bad} of {len(values)} numbers are NaN or infinite"
-        found.problems.setdefault(clip.key, reason)
-    else:
-        store.add(*place, values)
+        return f"{clip.id}: {measure.name}: {error}"
+    if bad := sum(not math.isfinite(value) for value in values):
+        return f"{clip.id}: {measure.name}: {bad} of {len(values)} numbers are NaN or infinite"
+    return values
+
+
+def _keep(
+    task: _Task, measures: Sequence[Measure], computed: _Computed, store: Store, found: Measured
+) -> None:
+    """Put the numbers of a clip, or why it lacks them, into `found`."""
+    for measure, values in computed:
+        if isinstance(values, str):
+            found.problems.setdefault(task.clip.key, values)
+        else:
+            store.add(*task.stored(measure), values)
+    for measure in measures:
+        if (values := store.get(*task.stored(measure))) is not None:
+            found.values[measure.name][task.clip.key] = values

@@ -9,8 +9,9 @@ from typing import Any
 
 from videorl.evaluation.statistics import Interval
 from videorl.evaluation.text_table import text_table
+from videorl.measures.people import Agreement
 from videorl.measures.power import prompts_needed_if_any
-from videorl.measures.results import SMALLER_IS_BETTER, Number, Report, Row
+from videorl.measures.results import WIN_RATE, Number, OverSeeds, Report, Row, column_of
 from videorl.measures.win_rates import WinRate
 
 Cells = list[tuple[str, ...]]
@@ -19,43 +20,61 @@ _LATEX = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "≥": r"$\geq$", "∞": r"$\infty$", "−": "-",
 }  # fmt: skip
-WIN_HEAD = ("model", "dimension", "folder", "win", "tie", "loss", "win rate", "prompts", "needed")
-CHANGE_HEAD = ("measure", "folder", "difference", "seen from", "prompts", "needed")
+WIN_HEAD = (
+    "model", "dimension", "folder", "win", "tie", "loss", "win rate", "p (Holm)", "prompts",
+    "needed",
+)  # fmt: skip
+SEEDS_HEAD = ("measure", "method", "mean", "difference", "p (Holm)", "seeds")
+AGREEMENT_HEAD = ("measure", "question", "without ties", "with ties", "pairs", "ties of people")
+CHANGE_HEAD = ("measure", "folder", "difference", "p (Holm)", "seen from", "prompts", "needed")
 
 
 def to_json(report: Report) -> dict[str, Any]:
     """Return what a JSON file says: raw numbers, 1 = 100 %."""
-    return dataclasses.asdict(report)
+    return {**dataclasses.asdict(dataclasses.replace(report, clips=())), "clips": len(report.clips)}
 
 
 def format_text(report: Report) -> str:
     """Return the tables for a terminal, and the notes."""
+    blocks = [text_table(cells) for _, cells in all_tables(report)]
+    return "\n\n".join([*blocks, *(f"note: {note}" for note in report.notes)])
+
+
+def all_tables(report: Report) -> list[tuple[str, Cells]]:
+    """Return title and cells of every table that has a row, with intervals."""
     columns = _columns(report)
     cells: Cells = [("", "clips", *columns)]
     for row in report.rows:
         values = (_with_interval(name, row.numbers.get(name)) for name in columns)
         cells.append((row.label, str(row.num_clips), *values))
-    blocks = [text_table(cells)]
+    first = report.rows[0].label if report.rows else ""
+    found: list[tuple[str, Cells]] = [("Means, 95 % intervals", cells)]
     if changes := _changes(report):
-        blocks.append(text_table([CHANGE_HEAD, *changes]))
+        found.append((f"Differences from {first}, paired by prompt", [CHANGE_HEAD, *changes]))
     if report.win_rates:
-        blocks.append(text_table([WIN_HEAD, *map(_win_cells, report.win_rates)]))
-    return "\n\n".join([*blocks, *(f"note: {note}" for note in report.notes)])
+        rates = list(map(_win_cells, report.win_rates))
+        found.append((f"Win rates against {first}", [WIN_HEAD, *rates]))
+    if report.methods:
+        title = "Over training seeds: mean and Student's 95 % interval"
+        found.append((title, seed_cells(report.methods)))
+    if report.agreement:
+        rows = list(map(_agreement_cells, report.agreement))
+        found.append(("Agreement with people", [AGREEMENT_HEAD, *rows]))
+    return found
 
 
 def format_markdown(report: Report) -> str:
     """Return the tables for a page, the best of each column bold, and the notes."""
-    blocks = [_markdown(_plain(report, "**{}**"))]
-    if changes := _changes(report):
-        blocks.append(_markdown([CHANGE_HEAD, *changes]))
-    if report.win_rates:
-        blocks.append(_markdown([WIN_HEAD, *map(_win_cells, report.win_rates)]))
+    blocks = [markdown(_plain(report, "**{}**"))]
+    blocks += [markdown(cells) for _, cells in all_tables(report)[1:]]
     return "\n\n".join([*blocks, *(f"- {note}" for note in report.notes)]) + "\n"
 
 
 def format_latex(report: Report) -> str:
     """Return the tables for a paper (package booktabs), the best of each column bold."""
     blocks = [_latex(_plain(report, "\0{}\1"))]
+    if report.methods:
+        blocks.append(_latex(seed_cells(report.methods)))
     if report.win_rates:
         blocks.append(_latex([WIN_HEAD, *map(_win_cells, report.win_rates)]))
     return "\n".join([*(f"% {note}" for note in report.notes), *blocks])
@@ -82,19 +101,20 @@ def _plain(report: Report, bold: str) -> Cells:
 
 def _best(rows: Sequence[Row], name: str) -> str | None:
     values = [row.numbers[name].value for row in rows if name in row.numbers]
-    if len(values) < 2:
+    if len(values) < 2 or not (sign := column_of(name).sign):
         return None
-    return _shown(name, min(values) if name in SMALLER_IS_BETTER else max(values))
-
-
-def _scale(name: str) -> float:
-    return 1.0 if name in SMALLER_IS_BETTER else 100.0
+    return _shown(name, min(values) if sign < 0 else max(values))
 
 
 def _shown(name: str, value: float) -> str:
-    if name in SMALLER_IS_BETTER and abs(value) < 1.0:  # what is usual depends on the checkpoint
+    column = column_of(name)
+    if column.sign < 0 and abs(value) < 1.0:  # what is usual for FVD depends on the checkpoint
         return f"{value:.4f}"
-    return f"{_scale(name) * value:.2f}"
+    return f"{column.scale * value:.{2 if column.scale > 1 or column.sign < 0 else 3}f}"
+
+
+def _p(found: float | None) -> str:
+    return "–" if found is None else "< 0.001" if found < 0.001 else f"{found:.3f}"
 
 
 def _with_interval(name: str, number: Number | None) -> str:
@@ -114,16 +134,22 @@ def _changes(report: Report) -> Cells:
             number = row.numbers.get(name)
             if number is None or number.difference is None or number.seen is None:
                 continue
-            change = _signed(number.difference, _scale(name))
+            scale = column_of(name).scale
+            change = _signed(number.difference, scale)
             needed = "–" if number.needed is None else str(number.needed)
-            seen = f"±{_scale(name) * number.seen:.2f}"
-            cells.append((name, row.label, change, seen, str(number.num_prompts), needed))
+            seen, prompts = f"±{_digits(scale * number.seen, scale)}", str(number.num_prompts)
+            cells.append((name, row.label, change, _p(number.p_holm), seen, prompts, needed))
     return cells
 
 
 def _signed(found: Interval, scale: float) -> str:
     mean, low, high = (scale * value for value in (found.mean, found.low, found.high))
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    digits = 2 if scale > 1 else 3
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def _digits(value: float, scale: float) -> str:
+    return f"{value:.{2 if scale > 1 else 3}f}"
 
 
 def _win_cells(found: WinRate) -> tuple[str, ...]:
@@ -135,10 +161,40 @@ def _win_cells(found: WinRate) -> tuple[str, ...]:
         needed = str(prompts_needed_if_any(distance, found.deviation) or needed)
         rate += f" [{low:.1f}, {high:.1f}]"
     head = (found.model, found.dimension, found.label)
-    return (*head, *shares, rate, str(found.num_prompts), needed)
+    return (*head, *shares, rate, _p(found.p_holm), str(found.num_prompts), needed)
 
 
-def _markdown(cells: Cells) -> str:
+def seed_cells(methods: Sequence[OverSeeds]) -> Cells:
+    """Return a row per method and measure."""
+    cells: Cells = [SEEDS_HEAD]
+    for found in methods:
+        column = column_of(found.measure)
+        scale = 100.0 if found.measure.startswith(WIN_RATE) else column.scale
+        change = "–" if found.difference is None else _signed(found.difference, scale)
+        is_alone = found.difference is None
+        value = (
+            _digits(scale * found.value.mean, scale) if is_alone else _spread(found.value, scale)
+        )
+        count = str(found.num_seeds)
+        cells.append((found.measure, found.method, value, change, _p(found.p_holm), count))
+    return cells
+
+
+def _spread(found: Interval, scale: float) -> str:
+    ends = (_digits(scale * value, scale) for value in (found.mean, found.low, found.high))
+    return "{} [{}, {}]".format(*ends)
+
+
+def _agreement_cells(found: Agreement) -> tuple[str, ...]:
+    shares = found.accuracy
+    values = (shares.without_ties, shares.with_ties)
+    shown = ("–" if value is None else f"{100 * value:.1f}" for value in values)
+    counts = (str(shares.num_pairs), str(shares.num_human_ties))
+    return (found.measure, found.question, *shown, *counts)
+
+
+def markdown(cells: Cells) -> str:
+    """Return a table of Markdown, the first row its head."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     rule = ["---", *["---:"] * (len(cells[0]) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])

@@ -146,14 +146,20 @@ def weights_folder() -> Path:
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "vbench")
 
 
+_NO_PACKAGE = {
+    "motion smoothness": "AMT-S is in no package that is kept up",
+    "dynamic degree": "RAFT is in torchvision alone, in another layout than VBench's weights",
+    "imaging quality": "MUSIQ is in pyiqa, which loads torchvision and pins much else",
+}
+
+
 def why_absent(name: str) -> str:
     """Return why a dimension of the seven is not measured here, and what to do; "" if it is."""
-    file = DIMENSIONS[name].weights_file
-    if not file:
+    if name not in _NO_PACKAGE:
         return ""
-    path = weights_folder() / file
+    path = weights_folder() / DIMENSIONS[name].weights_file
     state = "which is there" if path.exists() else "which is not there"
     return (
-        f"{name} is not measured here: it needs VBench's own model, {path}, {state}; run the "
-        "`vbench` package in an environment of its own and give what it writes with --vbench"
+        f"{name} is not measured here ({_NO_PACKAGE[name]}); its weights are {path}, {state}; run "
+        "the `vbench` package in an environment of its own and give what it writes with --vbench"
     )

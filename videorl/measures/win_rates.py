@@ -10,6 +10,7 @@ import numpy as np
 
 from videorl.data.score_reading import ScoredClips
 from videorl.errors import ConfigError
+from videorl.evaluation.corrections import flipped_signs
 from videorl.evaluation.statistics import Interval, paired_bootstrap
 from videorl.measures.folders import Folder, plain_name
 from videorl.types import Score
@@ -35,6 +36,10 @@ class WinRate:
     num_pairs: int
     num_skipped: int
     """Clips of both folders that have no score, or no partner."""
+    p: float | None = None
+    """Of a rate of one half, by flipped signs; None for a single prompt."""
+    p_holm: float | None = None
+    """The same, corrected for all comparisons of the report."""
 
 
 def win_rates(
@@ -131,4 +136,5 @@ def _rate(
         len(rates),
         sum(map(len, pairs.values())),
         num_skipped,
+        flipped_signs(rates - 0.5) if len(rates) > 1 else None,
     )

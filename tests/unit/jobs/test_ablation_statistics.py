@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from videorl.ablation.statistics import _T_975, gain, paired_difference, t_interval, verdict
+from videorl.ablation.statistics import gain, paired_difference, verdict
+from videorl.evaluation.corrections import _T_975, t_interval
 from videorl.evaluation.statistics import Interval
 
 

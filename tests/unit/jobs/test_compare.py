@@ -239,3 +239,21 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(RunFolderError, match=message):
             read_runs(folders)
+
+
+def test_training_seeds_of_one_recipe_become_a_row(tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, groups(gain)) for name, gain in (("a", 1.0), ("b", 3.0))]
+    other = run(tmp_path / "c", groups(9.0))
+    (other / "config.yaml").write_text("name: c\nnum_steps: 4\nseed: 0\nrewards: [{name: a}]\n")
+    assert not compared(*folders).seeds  # one seed twice is no two seeds
+    config = (tmp_path / "b" / "config.yaml").read_text()
+    (tmp_path / "b" / "config.yaml").write_text(config.replace("seed: 0", "seed: 1"))
+    found = compared(*folders, other)
+    row = next(row for row in found.seeds if row.kind == "total")
+    assert row.runs == ("a", "b")
+    assert row.change is not None and row.change.mean == pytest.approx(2.0)
+    # Student's t of two values: 12.706 × (√2 / √2).
+    assert row.change.high - row.change.mean == pytest.approx(12.706)
+    assert "over training seeds" in format_comparison(found)
+    assert "Over training seeds" in page(found, 0)
+    assert found.to_dict()["seeds"][0]["runs"] == ("a", "b")

@@ -1,11 +1,16 @@
 """What the doctor says of an installation, sound and broken."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs import doctor
+from jobs import doctor, reward_checks
 from jobs.doctor import Finding, attempt, check_package, check_video, show
+from videorl.config import RewardConfig
+from videorl.rewards.videos import open_videos
+from videorl.types import Score
 
 
 def test_package_that_is_pinned_and_present() -> None:
@@ -56,3 +61,29 @@ def test_full_disk_is_broken_and_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_fixes_follow_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     show([Finding("disk", "broken", "1 GB", "free [some] space"), Finding("Ray", "ok", "here")])
     assert capsys.readouterr().out.splitlines()[-1] == "disk broken: free [some] space"
+
+
+class Blind:
+    """A reward that ignores the prompt and likes dark clips."""
+
+    dimensions = ("darkness",)
+
+    def score(self, videos: Sequence[Any], prompts: Sequence[str]) -> list[Score]:
+        clips = [video.read(range(3)) for video in open_videos(videos, prompts)]
+        values = [-float(clip.mean()) for clip in clips]
+        return [Score({"darkness": value}, value) for value in values]
+
+
+def test_sanity_names_a_reward_that_ignores_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reward_checks, "NUM_CLIPS", 6)
+    rewards = [
+        RewardConfig(name="moving_shapes"),
+        RewardConfig(name="tests.unit.jobs.test_doctor:Blind", label="blind"),
+        RewardConfig(name="video_reward", path="/no/such/folder"),
+    ]
+    found = reward_checks.check_sanity(rewards, "moving_shapes")
+    (oracle,) = (f for f in found if f.name == "reward moving_shapes" and "TA:" in f.found)
+    assert oracle.status == "ok"
+    (prompt,) = (f for f in found if f.name == "reward blind" and "TA:" in f.found)
+    assert prompt.status == "warning" and "ignores the prompt" in prompt.fix
+    assert (found[-1].name, found[-1].status) == ("reward video_reward", "broken")

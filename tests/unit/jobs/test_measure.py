@@ -246,7 +246,8 @@ def test_shared_prompts_weigh_the_same_in_every_folder(tmp_path: Path) -> None:
     mine, theirs = results(out)["rows"]
     assert (mine["num_clips"], theirs["num_clips"]) == (3, 3)
     by_name = {path.stem: mean_of(path) for path in [*a.glob("*.mp4")]}
-    expected = np.mean([by_name[name] for name in ("0", "1", "3")])  # 3 is in both
+    dogs = np.mean([by_name["0"], by_name["3"]])  # 3 is in both
+    expected = np.mean([dogs, by_name["1"]])  # prompts weigh the same, not clips
     assert mine["numbers"]["temporal flickering"]["value"] == pytest.approx(expected, abs=1e-12)
 
 
@@ -392,3 +393,40 @@ def test_without_shared_names_all_pairs_of_a_prompt_count(tmp_path: Path) -> Non
     assert run(*asked) == 0
     total = results(tmp_path / "out")["win_rates"][-1]
     assert (total["wins"], total["num_pairs"], total["num_prompts"]) == (0.75, 4, 1)
+
+
+def test_threads_change_nothing(tmp_path: Path) -> None:
+    names = tuple(map(str, range(7)))
+    a, b = clips(tmp_path / "a", names), clips(tmp_path / "b", names, speed=2)
+    (b / "3.mp4").write_bytes(b"damaged")
+    assert run(a, b, "--out", tmp_path / "one") == 1
+    assert run(a, b, "--out", tmp_path / "four", "--workers", 4) == 1
+    one, four = (results(tmp_path / name) for name in ("one", "four"))
+    assert one["rows"] == four["rows"] and one["notes"] == four["notes"]
+
+
+def test_people_are_joined_in(tmp_path: Path) -> None:
+    from videorl.judging.answers import Answers
+    from videorl.judging.study import Answer, Side, Study, StudyPair, write_study
+
+    a, b = clips(tmp_path / "slow"), clips(tmp_path / "fast", speed=4)
+    sides = [Side(str(folder / "0.mp4"), folder.name) for folder in (a, b)]
+    study, place = Study("overall", 0, 1, (StudyPair("1", PROMPTS[0], *sides),)), tmp_path / "study"
+    place.mkdir()
+    write_study(place, study)
+    with Answers(place, study) as answers:
+        answers.add(Answer("1", "me", {"Overall": "A"}, True, "A", 1.0, 1.0))
+    assert run(a, b, "--out", tmp_path / "out", "--answers", place) == 0
+    (row,) = results(tmp_path / "out")["agreement"]
+    assert (row["measure"], row["question"]) == ("temporal flickering", "Overall")
+    assert row["accuracy"]["without_ties"] == 1.0  # slow is the steadier
+    assert "Agreement with people" in (tmp_path / "out" / "measured.html").read_text()
+
+
+def test_vbench_networks_that_are_absent_are_named(tmp_path: Path) -> None:
+    a, out = clips(tmp_path / "a"), tmp_path / "out"
+    asked = ("--metric", "temporal_flickering", "subject_consistency")
+    assert run(a, *asked, "--vbench-model", f"dino={tmp_path / 'none'}", "--out", out) == 1
+    assert "subject consistency is not measured" in results(out)["notes"][0]
+    assert "temporal flickering" in results(out)["rows"][0]["numbers"]
+    assert run(a, *asked, "--vbench-model", "resnet=x", "--out", out) == ExitCode.REFUSED

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pytest
 
 from videorl.errors import ConfigError
-from videorl.measures.results import clustered_mean
 from videorl.measures.shapes import Shape, View, check_equal, smallest
 from videorl.videos.timeline import Timeline
 
@@ -58,13 +57,3 @@ def test_rates_that_are_nearly_equal_are_equal() -> None:
     check_equal({"a": Shape(16, 24.0, 4, 4), "b": Shape(16, 24000 / 1001, 4, 4)})
     with pytest.raises(ConfigError, match="b has 16 frames of 4×4 at 25 fps"):
         check_equal({"a": Shape(16, 24.0, 4, 4), "b": Shape(16, 25.0, 4, 4)})
-
-
-def test_clips_of_a_prompt_are_no_evidence_of_their_own() -> None:
-    values = np.random.default_rng(0).standard_normal(50)
-    alone = clustered_mean([[value] for value in values])
-    copied = clustered_mean([[value] * 4 for value in values])
-    assert copied.mean == pytest.approx(alone.mean) == pytest.approx(values.mean())
-    width = values.std() / np.sqrt(50) * 2 * 1.96
-    assert copied.high - copied.low == pytest.approx(width, rel=0.05)
-    assert clustered_mean([[1.0, 1.0, 1.0], [5.0]]).mean == 2.0  # as VBench: over clips

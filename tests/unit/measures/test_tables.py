@@ -9,7 +9,7 @@ from videorl.measures.win_rates import WinRate
 
 FLICKERING = "temporal flickering"
 RATE = WinRate(
-    "b", "reward", "VQ", 0.6, 0.2, 0.2, Interval(0.7, 0.6, 0.8), 0.5, 100, 100, 0
+    "b", "reward", "VQ", 0.6, 0.2, 0.2, Interval(0.7, 0.6, 0.8), 0.5, 100, 100, 0, 0.01, 0.02
 )  # fmt: skip
 REPORT = Report(
     [
@@ -47,5 +47,6 @@ def test_text() -> None:
     found = format_text(REPORT)
     assert "97.00 [96.00, 98.00]" in found
     # ((1.96 + 0.84) 0.5 / 0.2)² = 49.06
-    row = ["reward", "VQ", "b", "60.0", "20.0", "20.0", "70.00", "[60.0,", "80.0]", "100", "50"]
+    shares = ["60.0", "20.0", "20.0", "70.00", "[60.0,", "80.0]"]
+    row = ["reward", "VQ", "b", *shares, "0.020", "100", "50"]
     assert row in [line.split() for line in found.splitlines()]

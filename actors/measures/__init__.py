@@ -1,0 +1,1 @@
+"""What samples the policies that `videorl measure` compares."""

@@ -1,0 +1,158 @@
+"""`videorl measure` on policies: sampled once, scored, measured, compared with an earlier call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import command
+from jobs.exit_codes import ExitCode
+from jobs.measure import main
+from videorl.evaluation.held_out import evaluation_seeds
+from videorl.measures import engines
+from videorl.measures.policies import named_policies
+from videorl.measures.suites import read_suite
+from videorl.policies.checkpoints import SHIPPED
+from videorl.recipes.reading import load_recipe
+
+SMALL = ("--num-prompts", "2", "--local", "--set", "sampling.num_inference_steps=1")
+METRICS = ("--metric", "temporal_flickering", "moved_light")
+
+
+def run(*argv: object) -> int:
+    return command.run(main, [str(word) for word in argv])
+
+
+def test_policies_are_sampled_scored_and_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    policies = ("--policy", "base", f"same={SHIPPED['moving_shapes_wan']}")
+    asked = (*policies, *SMALL, *METRICS, "--samples", 2, "--out", out)
+    assert run(*asked, "--reward", "moving_shapes") == 0
+    said = capsys.readouterr()
+    assert "2 prompts: only win rates" in said.err  # before a video is sampled
+    found = json.loads((out / "measured.json").read_text())
+    base, same = (row["numbers"] for row in found["rows"])
+    assert base["moving_shapes total"]["value"] == same["moving_shapes total"]["value"]
+    assert same["moving_shapes total"]["difference"]["mean"] == 0.0
+    rates = {rate["dimension"]: rate for rate in found["win_rates"]}
+    assert rates["total"]["ties"] == 1.0 and rates["total"]["num_pairs"] == 4
+    clips = pq.read_table(out / "measured.parquet").to_pylist()
+    assert len(clips) == 8 and {row["folder"] for row in clips} == {"base", "same"}
+    mean = sum(row["moved light"] for row in clips[:4]) / 4
+    assert base["moved light"]["value"] == pytest.approx(mean)
+    assert "Win rates against base" in (out / "measured.html").read_text()
+
+    lost = out / "videos" / "same" / "00001-01.mp4"
+    before = lost.read_bytes()
+    lost.unlink()
+    loaded: list[str] = []
+    here = engines.here
+    monkeypatch.setattr(engines, "here", lambda policy: loaded.append(policy.label) or here(policy))
+    rules = ("--baseline", out / "measured.json", "--fail-if", "total < -1 %")
+    assert run(*asked, "--reward", "moving_shapes", *rules) == 0
+    assert loaded == ["same"]  # the other's videos are all there
+    assert lost.read_bytes() == before
+
+    worse = json.loads((out / "measured.json").read_text())
+    value = worse["rows"][1]["numbers"]["moving_shapes total"]
+    value["value"] = value["value"] + 1.0
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(worse))
+    rules = ("--baseline", old, "--fail-if", "total < -1 %")
+    assert run(*asked, "--reward", "moving_shapes", *rules) == ExitCode.FOUND_WRONG
+    assert "FAILED: total < -1 %: moving_shapes total of same was" in capsys.readouterr().err
+
+    assert run(*asked[:-4], "--samples", 1, "--out", out) == ExitCode.REFUSED
+    assert "made otherwise (changed: samples)" in capsys.readouterr().err
+
+
+def test_a_stop_between_videos_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("moving_shapes", ["sampling.num_inference_steps=1"])
+    (policy,) = named_policies(["base"], recipe)
+    suite = read_suite("moving_shapes", 1, most=3)
+    asked = iter([False, False, True])
+    stopped = engines.sample_policies(
+        [policy], suite, tmp_path, engines.here, lambda: next(asked, True)
+    )
+    assert stopped is None
+    assert len([*tmp_path.rglob("*.mp4")]) == 1
+    found = engines.sample_policies([policy], suite, tmp_path, engines.here, lambda: False)
+    assert found is not None and len([*found["base"].glob("*.mp4")]) == 3
+    listed = (found["base"] / "prompts.csv").read_text().splitlines()
+    assert listed[1] == f"00000-00.mp4,{suite.prompts[0].text}"
+
+
+def test_seeds_are_those_of_a_runs_own_evaluation() -> None:
+    recipe = load_recipe("moving_shapes")
+    suite = read_suite("moving_shapes", 3, seed=recipe.evaluation.seed, most=2)
+    prompt = suite.prompts[1]
+    assert suite.seeds(prompt) == evaluation_seeds(recipe, prompt, 3)
+
+
+def test_prompts_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from videorl.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="not installed here"):
+        read_suite("vbench", 1)
+    package = tmp_path / "vbench"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('not to be imported')")
+    rows: list[dict[str, Any]] = [
+        {"prompt_en": "a dog", "dimension": ["color", "scene"]},
+        {"prompt_en": "a cat", "dimension": ["scene"]},
+        {"prompt_en": "a dog", "dimension": ["scene"]},
+    ]
+    (package / "VBench_full_info.json").write_text(json.dumps(rows))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [p.text for p in read_suite("vbench", 1).prompts] == ["a dog", "a cat"]
+    assert [p.text for p in read_suite("vbench:color", 1).prompts] == ["a dog"]
+    with pytest.raises(ConfigError, match="no dimension 'taste'; it has color, scene"):
+        read_suite("vbench:taste", 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a", "a"], "two policies are called a"),
+        (["a/b"], "must be NAME or NAME=PLACE"),
+        (["a="], "must be NAME or NAME=PLACE"),
+        (["a=/no/such/place"], "no such run, adapter or checkpoint"),
+    ],
+)
+def test_policies_that_cannot_be_used(
+    given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--policy", *given, *SMALL, "--out", tmp_path) == ExitCode.REFUSED
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_without_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("base: moving_shapes\nname: mine\n")
+    assert run("--policy", f"a={tmp_path}@7", *SMALL, "--out", tmp_path / "o") == ExitCode.REFUSED
+    assert "has not the checkpoint of step 7; it has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "nothing to measure"),
+        (["clips", "--suite", "x"], "--suite has no effect without --policy"),
+        (["--policy", "a", "--samples", "0"], "--samples must be >= 1"),
+        (["--policy", "a", "--local", "--address", "auto"], "--address has no effect"),
+        (["--policy", "a", "--prompts", "x.csv"], "--prompts is for folders of videos"),
+        (["clips", "--fail-if", "FVD > 1"], "--baseline and --fail-if go together"),
+        (["clips", "--metric", "diversity"], "diversity needs a checkpoint"),
+    ],
+)
+def test_options_that_contradict(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert said in capsys.readouterr().err

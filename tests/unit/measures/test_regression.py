@@ -1,0 +1,74 @@
+"""Rules that fail a comparison against an earlier one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from videorl.errors import ConfigError
+from videorl.measures.regression import read_rules
+from videorl.measures.results import Number, Report, Row
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    numbers = {"oracle total": 2.0, "FVD": 10.0, "temporal flickering": 0.9, "zero": 0.0}
+    row = {"label": "a", "numbers": {name: {"value": value} for name, value in numbers.items()}}
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps({"rows": [row]}))
+    return path
+
+
+def report(**values: float) -> Report:
+    numbers = {name.replace("_", " "): Number(value) for name, value in values.items()}
+    return Report([Row("a", 3, 3, numbers)])
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "is_broken"),
+    [
+        ("total < -1 %", 1.97, True),
+        ("total < -1%", 1.99, False),
+        ("oracle total<-0.05", 1.94, True),
+        ("oracle_total < -0.05", 1.96, False),
+        ("total > 5 %", 2.2, True),
+    ],
+)
+def test_rules(baseline: Path, rule: str, value: float, is_broken: bool) -> None:
+    (found,) = read_rules([rule], baseline)
+    said = found.broken(report(oracle_total=value))
+    assert bool(said) == is_broken
+    if is_broken:
+        assert f"oracle total of a was 2, is {value}" in said[0]
+
+
+def test_less_is_better_is_a_matter_of_the_sign(baseline: Path) -> None:
+    (found,) = read_rules(["FVD > 10 %"], baseline)
+    assert not found.broken(report(FVD=10.9)) and found.broken(report(FVD=11.1))
+
+
+def test_a_measure_without_a_number_breaks_its_rule(baseline: Path) -> None:
+    (found,) = read_rules(["FVD > 10 %"], baseline)
+    assert "a has no FVD now" in found.broken(report(oracle_total=2.0))[0]
+    assert "a has no FVD now" in found.broken(Report([Row("b", 3, 3, {"FVD": Number(1.0)})]))[0]
+
+
+def test_any_change_from_zero_is_infinite(baseline: Path) -> None:
+    (found,) = read_rules(["zero < -50 %"], baseline)
+    assert found.broken(report(zero=-0.001)) and not found.broken(report(zero=0.0))
+
+
+@pytest.mark.parametrize("rule", ["total", "total < x", "total < 1.2.3", "total = 3", "< 3 %", ""])
+def test_rules_that_cannot_be_read(baseline: Path, rule: str) -> None:
+    with pytest.raises(ConfigError, match="--fail-if must be such as"):
+        read_rules([rule], baseline)
+
+
+def test_measures_that_the_baseline_lacks(baseline: Path) -> None:
+    with pytest.raises(ConfigError, match="has no 'speed'; it has FVD, oracle total"):
+        read_rules(["speed < -1 %"], baseline)
+    baseline.write_text("[]")
+    with pytest.raises(ConfigError, match="--baseline"):
+        read_rules(["FVD > 1"], baseline)
