@@ -18,6 +18,7 @@ from videorl.recipes.overrides import Override
 from videorl.recipes.reading import load_recipe, load_rewards
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.stopping import stop_on_signal
+from videorl.storage.place import is_uri
 from videorl.types import Score, Video
 
 
@@ -47,7 +48,8 @@ def train(
         ConfigError: The recipe or a setting is wrong, or there is no such runner.
     """
     made = load_recipe(recipe, overrides_of(settings))
-    made.run_dir = str(Path(made.run_dir).absolute())
+    if not is_uri(made.run_dir):
+        made.run_dir = str(Path(made.run_dir).absolute())
     if runner != "process":
         with open_run(made) as folder:
             is_finished = _runner(runner)(made, folder, address)

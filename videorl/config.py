@@ -110,6 +110,9 @@ class CheckpointConfig:
     empty = in the run folder."""
     timeout_s: float = 1800.0
     """A checkpoint that takes longer counts as not written: the one before stands."""
+    patience_s: float = 1200.0
+    """Where `run_dir` or `location` is a URI: how long the run waits for a store that does not
+    answer, or is full, before it ends. What it wrote is kept on its machine then."""
 
 
 @dataclass

@@ -84,6 +84,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
+    yield at_least("checkpoint.patience_s", recipe.checkpoint.patience_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
     yield above("archive.timeout_s", recipe.archive.timeout_s, 0)
     yield from metrics_problems(recipe.metrics)
