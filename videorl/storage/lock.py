@@ -22,9 +22,10 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,12 @@ class Flag:
 
 @contextmanager
 def hold_place(
-    place: Place, copy: Path, *, take_over: bool = False, lease_s: float = LEASE_S
+    place: Place,
+    copy: Path,
+    *,
+    take_over: bool = False,
+    lease_s: float = LEASE_S,
+    beat_s: float = BEAT_S,
 ) -> Iterator[Flag]:
     """Be the only driver of a URI inside the block.
 
@@ -125,12 +131,14 @@ def hold_place(
         copy: Its working copy on this machine, whose own lock the caller holds.
         take_over: Do not wait for signs of life of a driver on another machine.
         lease_s: How long a flag must stand still before it is taken down.
+        beat_s: How often the flag changes; much less than `lease_s` of all others.
 
     Raises:
         BusyError: Another driver works in it.
         StoreLostError: The store does not answer.
     """
-    flag = _taken(place, _driver(copy), take_over, lease_s)
+    new = partial(Flag, place, _driver(copy), beat_s)
+    flag = _taken(new, take_over, lease_s)
     stop = threading.Event()
 
     def live() -> None:
@@ -157,16 +165,17 @@ def is_held_at(place: Place, within_s: float = LEASE_S) -> bool:
     return any(now - found.mtime_ns / 1e9 < within_s for found in place.list(FOLDER).values())
 
 
-def _taken(place: Place, me: dict[str, Any], take_over: bool, lease_s: float) -> Flag:
+def _taken(new: Callable[[], Flag], take_over: bool, lease_s: float) -> Flag:
     """Raise a flag and return it when it is the only one."""
     took, silent = list[str](), False
     for attempt in range(_TRIES):
-        flag = Flag(place, me, took=took)
+        flag = new()
+        place, flag.took = flag.place, took
         flag.wave()
         try:
             others = flag.others()
             for name in list(others):
-                if take_over or _is_dead_here(_read(place, name), me):
+                if take_over or _is_dead_here(_read(place, name), flag.me):
                     logger.warning("taking down the lock of %s", _who(_read(place, name)))
                     took.append(name)
                     others.remove(name)
@@ -185,7 +194,7 @@ def _taken(place: Place, me: dict[str, Any], take_over: bool, lease_s: float) ->
         dead = [name for name in others if _stands_still(place, name, lease_s)]
         took, silent = took + dead, silent or bool(dead)
         time.sleep(random.uniform(0, 0.5 * (attempt + 1)))
-    raise BusyError(f"other drivers want {place.uri} too: start the same command again")
+    raise BusyError(f"other drivers want {new().place.uri} too: start the same command again")
 
 
 def _stands_still(place: Place, name: str, lease_s: float) -> bool:
