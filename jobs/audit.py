@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from jobs import command
+from jobs import command, places
 
 CONTRADICTED = 1
 
@@ -21,7 +20,9 @@ CONTRADICTED = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the ledger and every contradiction."""
     parser = command.new_parser("videorl audit", __doc__)
-    parser.add_argument("run", type=Path, help="a run folder; nothing in it is changed")
+    parser.add_argument(
+        "run", type=places.place, help="a run folder, or its URI; nothing in it is changed"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     text = "read every file that the run rests on, even where its size and times are the same"
     parser.add_argument("--full", action="store_true", help=text)
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.audit import audit, format_audit
     from videorl.run.folder import RunFolder
 
-    found = audit(RunFolder(options.run.absolute()), fresh=options.full)
+    found = audit(RunFolder(places.here(options.run).absolute()), fresh=options.full)
     print(json.dumps(found.to_dict(), indent=2) if options.json else format_audit(found))
     return 0 if found.is_clean else CONTRADICTED
 

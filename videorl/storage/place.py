@@ -71,7 +71,7 @@ class Place:
         parts = urlsplit(uri)
         if parts.password is not None:
             raise ConfigError(
-                f"{setting}: {parts.scheme}://…@{parts.hostname}{parts.path} has credentials in it, "
+                f"{setting}: {parts.scheme}://…@{parts.hostname}{parts.path} has credentials, "
                 "which would be written into the run: set them in the environment "
                 "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a profile)"
             )

@@ -152,5 +152,3 @@ def held(root: Path) -> bool | None:
 
 def _noted(found: Stored) -> list[int]:
     return [found.size, found.mtime_ns]
-
-

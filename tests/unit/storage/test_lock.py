@@ -20,7 +20,9 @@ def test_a_second_driver_is_refused_and_the_first_goes_on(uri: str, tmp_path: Pa
     place = open_place(uri)
     with hold_place(place, tmp_path / "a", beat_s=BEAT_S) as flag:
         with (
-            pytest.raises(BusyError, match=r"another driver is working in .*first \(process \d+ on"),
+            pytest.raises(
+                BusyError, match=r"another driver is working in .*first \(process \d+ on"
+            ),
             hold_place(open_place(uri), tmp_path / "b", lease_s=20, beat_s=BEAT_S),
         ):
             pass
@@ -41,7 +43,7 @@ def test_a_silent_driver_is_told_taken_over_and_ends_when_it_lives_after_all(
         with hold_place(open_place(uri), tmp_path / "b", lease_s=1, beat_s=BEAT_S) as flag:
             assert time.monotonic() - began > 1
             silent.beat_s = 0  # what it knew is old
-            with pytest.raises(BusyError, match="another driver is working|was taken from"):
+            with pytest.raises(BusyError, match=r"another driver is working|was taken from"):
                 silent.check()
             silent.beat()
             flag.check()

@@ -115,7 +115,9 @@ def test_a_store_that_stays_away_ends_the_wait_and_the_next_start_brings_the_res
         way.mode = "refuse"
         way.interrupt()
         write(root, "metrics.jsonl", "1\n2\n")
-        with pytest.raises(StoreLostError, match="is kept in .*first: start the same command") as e:
+        with pytest.raises(
+            StoreLostError, match=r"is kept in .*first: start the same command"
+        ) as e:
             mirror.flush()
         assert str(root) in str(e.value)
         way.mode = "pass"

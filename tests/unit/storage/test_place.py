@@ -74,9 +74,7 @@ def test_what_somebody_must_mend_is_no_lost_store(
 
 
 @pytest.mark.parametrize("mode", ["busy", "cut"])
-def test_a_store_that_does_not_answer_is_lost_and_comes_back(
-    mode: str, way: Way, s3: str
-) -> None:
+def test_a_store_that_does_not_answer_is_lost_and_comes_back(mode: str, way: Way, s3: str) -> None:
     place = open_place(s3)
     place.write("a", b"before")
     way.mode = mode

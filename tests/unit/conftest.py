@@ -18,9 +18,7 @@ def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture
-def way(
-    s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Way]:
+def way(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
     """The only way to the S3 server, as the environment says."""
     monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
     found = Way(s3_port)
