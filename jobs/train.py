@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except RehearsalError as error:
             raise _with_plan(error, recipe) from error
     if not finished:
-        return command.stopped(folder.root)
+        return command.stopped(recipe.run_dir)
     learned = json.loads(folder.summary.read_text()).get("steps_learned")
     return ExitCode.LEARNED_NOTHING if learned == 0 else ExitCode.DONE
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with opened as folder, stop_on_signal() as should_stop:
         finished = train_latent_reward(recipe, folder, should_stop)
     if not finished:
-        return command.stopped(folder.root)
+        return command.stopped(recipe.run_dir)
     print(f"trained latent reward: {folder.reward}")
     return 0
 

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with opened as folder:
         finished = train_reward(recipe, folder, options.address)
     if not finished:
-        return command.stopped(folder.root)
+        return command.stopped(recipe.run_dir)
     print(f"trained reward model: {folder.reward}")
     return 0
 

@@ -18,6 +18,7 @@ from videorl.recipes.overrides import Override
 from videorl.recipes.reading import load_recipe, load_rewards
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.stopping import stop_on_signal
+from videorl.storage.copies import uri_of
 from videorl.storage.place import is_uri
 from videorl.types import Score, Video
 
@@ -193,7 +194,7 @@ def _runner(name: str) -> Any:
 
 def _summary(folder: RunFolder, is_finished: bool) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(folder.summary.read_text()) if is_finished else {}
-    return {**found, "is_finished": is_finished, "run_dir": str(folder.root)}
+    return {**found, "is_finished": is_finished, "run_dir": uri_of(folder.root) or str(folder.root)}
 
 
 def _score_or_raise(result: Score | VideoError | PromptError) -> Score:

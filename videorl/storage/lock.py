@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from videorl.errors import BusyError, StoreLostError
+from videorl.errors import BusyError, StoreLostError, VideorlError
 from videorl.storage.place import Place
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def hold_place(
     finally:
         stop.set()
         thread.join(timeout=flag.beat_s)
-        with suppress(StoreLostError):
+        with suppress(VideorlError):  # a flag that stays is known for a dead driver's
             flag.take_down()
 
 

@@ -26,6 +26,8 @@ _NOTED_S = 30.0
 _SAME_TIME_S = 1.1
 """Stores tell times in seconds: a file of equal length is not written twice within one."""
 _THREADS = 8
+_SHARE = 20
+"""So many times as long as a look takes, there is none: large runs have many files."""
 
 
 class Mirror:
@@ -54,6 +56,7 @@ class Mirror:
     ) -> None:
         self._root, self._place, self._flag, self._note = root, place, flag, note
         self._patience_s, self._interval_s = patience_s, interval_s
+        self._pause_s = interval_s
         self._known = {name: (size, at) for name, (size, at) in note.get("files", {}).items()}
         self._written: dict[str, float] = {}
         self._inbox: dict[str, Stored] = {}
@@ -146,12 +149,14 @@ class Mirror:
                     self._change.wait_for(lambda: self._stop, min(pause, self._interval_s * 3))
                 else:
                     self._change.wait_for(
-                        lambda: self._stop or self._asked > self._done, self._interval_s
+                        lambda: self._stop or self._asked > self._done, self._pause_s
                     )
 
     def _store_changes(self) -> None:
         self._flag.check()
+        begun = time.monotonic()
         new, gone = self.changes()
+        self._pause_s = max(self._interval_s, _SHARE * (time.monotonic() - begun))
         with ThreadPoolExecutor(_THREADS, "store") as threads:
             answers = [threads.submit(self._upload, name, new[name]) for name in new]
             try:

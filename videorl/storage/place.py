@@ -63,6 +63,7 @@ class Place:
 
     Raises:
         ConfigError: Nobody knows such a URI, or there are credentials in it.
+        StoreLostError: The store does not answer.
     """
 
     def __init__(self, uri: str, setting: str, wrong: Callable[[str], Exception]) -> None:
@@ -232,7 +233,11 @@ def _open(uri: str, setting: str) -> tuple[FileSystem, str]:
 
     try:
         return FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
+    except OSError as error:  # S3 is asked where the bucket is
+        if re.search(_WRONG, str(error)):
+            raise _unknown(uri, setting, error) from error
+        raise StoreLostError(f"{setting}: cannot reach {uri}: {error}") from error
+    except ValueError as error:  # as pyarrow's ArrowInvalid is
         import fsspec
 
         if uri.partition("://")[0] in ("file", "s3", "gs"):

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 MEDIA = frozenset({".mp4", ".gif", ".safetensors", ".pt", ".pth"})
 """Endings of what is large, and not looked at by commands that print numbers."""
 _THREADS = 8
+_SHARE = 10
+"""So many times as long as a look takes, it is not looked again."""
 
 
 class ReadingCopy:
@@ -119,11 +121,15 @@ def following(copy: ReadingCopy, interval_s: float) -> Iterator[Path]:
     stop = threading.Event()
 
     def follow() -> None:
-        while not stop.wait(interval_s):
+        pause = interval_s
+        while not stop.wait(pause):
+            begun = time.monotonic()
             try:
                 copy.refresh()
             except Exception as error:
                 logger.warning("%s", error)
+            # Large runs take long to list.
+            pause = max(interval_s, _SHARE * (time.monotonic() - begun))
 
     thread = threading.Thread(target=follow, name="following", daemon=True)
     thread.start()
