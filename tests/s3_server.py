@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -88,7 +89,7 @@ def _make_bucket(port: int, process: subprocess.Popen[bytes], log: Path) -> None
 def _free_ports(count: int) -> list[int]:
     """Return ports that are free, as are those 10000 above, which the server takes for gRPC."""
     found: list[int] = []
-    for port in range(20000 + os.getpid() % 10000, 50000):
+    for port in range(random.SystemRandom().randrange(20000, 45000), 50000):
         with suppress(OSError), socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", port))
             two.bind(("127.0.0.1", port + 10000))

@@ -157,7 +157,8 @@ class Recipe:
     num_steps: int = 1000
     """Rounds that the whole run learns from, resumed ones included."""
     run_dir: str = "runs/${name}"
-    """On several nodes an absolute path on storage that all of them share."""
+    """On several nodes an absolute path on storage that all of them share, or a URI such as
+    `s3://bucket/run`, with a working copy on the driver's machine."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)

@@ -55,6 +55,16 @@ class CheckpointNote:
         """Return the step of the newest checkpoint: one is noted only as the next begins."""
         return max([self.step, *self._folder().steps()])
 
+    def bring_kept(self) -> None:
+        """Store the checkpoints that an object store did not take when they were written here.
+
+        Raises:
+            StoreLostError: It does not answer now either.
+        """
+        if is_uri(self._location):
+            self.before_save()
+            self._folder().bring_kept()
+
     def check_location(self) -> None:
         """Refuse a new location without checkpoints where the old one had some.
 

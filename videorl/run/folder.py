@@ -131,7 +131,8 @@ def open_run(
     uri, location = recipe.run_dir, recipe.checkpoint.location
     # Learner ranks on other nodes reach the store, but not the working copy.
     recipe.checkpoint.location = location or below(uri, "checkpoints")
-    stored = working_copy(uri, recipe.checkpoint, from_scratch=from_scratch, take_over=take_over)
+    patience_s = recipe.checkpoint.patience_s
+    stored = working_copy(uri, patience_s, from_scratch=from_scratch, take_over=take_over)
     try:
         with full_disk_explained(copy_of(uri, "working")), stored as root:
             folder = _opened(recipe, RunFolder(root), from_scratch, change)
@@ -171,6 +172,7 @@ def _opened(
     }
     keep_inputs(folder.root, inputs, is_new=is_new)
     note = CheckpointNote(folder.root, recipe.checkpoint)
+    note.bring_kept()
     note.check_location()
     if is_going_on:
         note.check_writable()

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from videorl.config import CheckpointConfig
 from videorl.errors import BusyError, StoreLostError
 from videorl.run.lock import hold
 from videorl.storage.copies import copy_of
 from videorl.storage.lock import hold_place
 from videorl.storage.mirror import Mirror, register
-from videorl.storage.place import below
 from videorl.storage.preparing import forget_copies, move_aside, open_place, prepare
 
 logger = logging.getLogger(__name__)
@@ -21,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def working_copy(
-    uri: str, config: CheckpointConfig, *, from_scratch: bool, take_over: bool
+    uri: str, patience_s: float, *, from_scratch: bool, take_over: bool
 ) -> Iterator[Path]:
     """Hold a run's folder in a store, and yield its working copy; all is stored at the end.
 
     Args:
         uri: The run folder.
-        config: How long to wait for the store, and where checkpoints are.
+        patience_s: How long to wait for the store, see `Mirror`.
         from_scratch: Move what is stored to a URI beside it first.
         take_over: Do not wait for signs of life of a driver on another machine.
 
@@ -35,8 +33,6 @@ def working_copy(
         RunFolderError: It cannot be written to, or another driver works in it.
         StoreLostError: The store does not answer; what the run wrote is kept here.
     """
-    from videorl.run.checkpoints import CheckpointFolder
-
     place = open_place(uri)
     place.check_writable()
     root = copy_of(uri, "working")
@@ -45,13 +41,11 @@ def working_copy(
             if aside := move_aside(place):
                 logger.warning("what %s held is now in %s", uri, aside)
             forget_copies(uri, root)
-        mirror = Mirror(root, place, flag, prepare(root, place), config.patience_s)
+        mirror = Mirror(root, place, flag, prepare(root, place), patience_s)
         mirror.start()
         logger.info("%s has its working copy in %s", uri, root)
         register(root, mirror)
         try:
-            mirror.flush()
-            CheckpointFolder(below(uri, "checkpoints"), keep=config.keep).bring_kept()
             yield root
         except BaseException as error:
             _store_the_rest(mirror, error)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from videorl.config import Recipe
-from videorl.errors import RunFolderError
+from videorl.errors import ConfigError, RunFolderError
 from videorl.files import write_text
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import open_run
