@@ -25,7 +25,7 @@ def cache() -> Path:
     if given := os.environ.get("VIDEORL_COPIES"):
         return Path(given).absolute()
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "videorl" / "copies"
+    return Path(home) / "videorl/copies"
 
 
 def copy_of(uri: str, kind: str) -> Path:
