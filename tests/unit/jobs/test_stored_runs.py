@@ -52,9 +52,9 @@ def assert_equal(found: Path, expected: Path) -> None:
     assert all(torch.equal(weight, exported[1][key]) for key, weight in exported[0].items())
 
 
-def go(recipe: Recipe, **options: bool) -> Path:
+def go(recipe: Recipe, *, from_scratch: bool = False, take_over: bool = False) -> Path:
     """Start the run, or go on with it, to its end."""
-    with open_run(recipe, **options) as folder:
+    with open_run(recipe, from_scratch=from_scratch, take_over=take_over) as folder:
         assert one_process.run(recipe, folder, lambda: False)
     return folder.root
 
