@@ -10,9 +10,8 @@ finished or killed. Exit code 0 = clean, 1 = contradictions were found.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
 
 CONTRADICTED = 1
@@ -21,7 +20,9 @@ CONTRADICTED = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the ledger and every contradiction."""
     parser = command.new_parser("videorl audit", __doc__)
-    parser.add_argument("run", type=Path, help="a run folder; nothing in it is changed")
+    parser.add_argument(
+        "run", type=places.place, help="a run folder, or its URI; nothing in it is changed"
+    )
     add_json(parser)
     text = "read every file that the run rests on, even where its size and times are the same"
     parser.add_argument("--full", action="store_true", help=text)
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.run.folder import RunFolder
 
     with results(options) as show:
-        found = audit(RunFolder(options.run.absolute()), fresh=options.full)
+        found = audit(RunFolder(places.here(options.run).absolute()), fresh=options.full)
         show(found.to_dict(), format_audit(found))
     return 0 if found.is_clean else CONTRADICTED
 

@@ -187,7 +187,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def stopped(folder: Path | None = None) -> ExitCode:
+def stopped(folder: Path | str | None = None) -> ExitCode:
     """Say that the same command goes on, with `folder` if given; return the exit code."""
     where = f" with {folder}" if folder else ""
     print(f"stopped; the same command goes on{where}", file=sys.stderr)

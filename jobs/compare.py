@@ -14,14 +14,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison, and write it as a page."""
     parser = command.new_parser("videorl compare", __doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "runs", type=places.place, nargs="+", metavar="RUN", help="a run folder, or its URI"
+    )
     command.add_option(parser, "--out", Path("comparison.html"), "the page")
     command.add_option(parser, "--videos", 8, "prompts whose videos the page shows, at most")
     add_json(parser)
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.files import write_text
 
     with results(options) as show:
-        found = compare(read_runs(options.runs))
+        found = compare(read_runs([places.here(run) for run in options.runs]))
         write_text(options.out, page(found, options.videos))
         show(found.to_dict(), format_comparison(found))
     print(f"page: {options.out}", file=sys.stderr)

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
-from videorl.errors import RunFolderError
+from videorl.errors import ConfigError, RunFolderError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison. Exit code 130 = stopped, can be continued."""
     parser = command.new_parser("videorl evaluate", __doc__)
-    parser.add_argument("run", type=Path, help="a run folder; its training may still go on")
+    parser.add_argument("run", type=places.place, help="a run folder; its training may still go on")
     command.add_overrides(parser, "settings to change, such as those of `evaluation`")
     parser.add_argument("--out", type=Path, help="write the summary as JSON to this file")
     command.add_address(parser)
@@ -34,6 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.run.folder import RunFolder
     from videorl.run.inputs import check_unchanged
 
+    if not isinstance(options.run, Path):
+        raise ConfigError(
+            f"evaluate writes into the run, so it does not take the URI {options.run}: copy the "
+            "run to a folder, or start the run again with other settings of `evaluation`"
+        )
     folder = RunFolder(options.run.absolute())
     if not folder.config.exists():
         raise RunFolderError(f"{folder.root} is no run folder: it has no config.yaml")

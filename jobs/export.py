@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
 from videorl.errors import CheckpointError, ConfigError, RunFolderError
 from videorl.policies.adapter_names import FORMATS
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file and print what it holds."""
     parser = command.new_parser("videorl export", __doc__)
-    text = "the folder of a run, or an adapter: a file or folder in any layout that is read"
-    parser.add_argument("source", type=Path, metavar="RUN_OR_ADAPTER", help=text)
+    text = "the folder or URI of a run, or an adapter: a file or folder in any layout that is read"
+    parser.add_argument("source", type=places.place, metavar="RUN_OR_ADAPTER", help=text)
     parser.add_argument("--format", required=True, choices=FORMATS, help="the layout to write")
     text = "the file; an older one is replaced (default: NAME.FORMAT.safetensors, here)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
     add_json(parser)
     options = parser.parse_args(argv)
-    adapter, name = _find(options.source.absolute())
+    adapter, name = _find(places.here(options.source).absolute())
     out = options.out or Path(f"{name}.{options.format}.safetensors")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, got {out}")

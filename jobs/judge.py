@@ -18,7 +18,7 @@ from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
 from videorl.errors import ConfigError
 from videorl.settings.extras import needing
@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
         "a run; or several folders of videos, paired by file name or prompt; or a study; or a JSON "
         "file of Label Studio's tasks"
     )
-    parser.add_argument("places", type=Path, nargs="+", metavar="RUN|FOLDER|STUDY", help=text)
+    parser.add_argument(
+        "places", type=places.place, nargs="+", metavar="RUN|FOLDER|STUDY", help=text
+    )
     text = "folder of a new study (default: judging/ and the names of the places)"
     parser.add_argument("--out", type=Path, help=text)
     new = parser.add_argument_group("a new study")
@@ -109,18 +111,19 @@ def _study(options: argparse.Namespace) -> tuple[Path, Study]:
     from videorl.judging.sources import Wanted, pairs_of
     from videorl.judging.study import Study, is_study, open_study, read_study
 
-    places: list[Path] = options.places
-    is_file = len(places) == 1 and places[0].suffix == ".json"
-    if len(places) == 1 and is_study(places[0]):
-        _refuse(options, [*_OF_A_NEW_STUDY, "out"], f"{places[0]} is a study, made before")
-        study = read_study(places[0])
+    given_places: list[Path] = [places.here(given) for given in options.places]
+    first = given_places[0]
+    is_file = len(given_places) == 1 and first.suffix == ".json"
+    if len(given_places) == 1 and is_study(first):
+        _refuse(options, [*_OF_A_NEW_STUDY, "out"], f"{first} is a study, made before")
+        study = read_study(first)
         if options.answers_per_pair:
             study = dataclasses.replace(study, answers_per_pair=options.answers_per_pair)
-        return places[0], open_study(places[0], study)
+        return first, open_study(first, study)
     if is_file:
         fixed = [name for name in _OF_A_NEW_STUDY if name != "seed"]
         _refuse(options, fixed, "tasks of Label Studio are judged as they are")
-    if len(places) > 1:
+    if len(given_places) > 1:
         _refuse(options, _OF_A_RUN, "it is about candidates of a run, and these are folders")
     if options.pairs == "held_out":
         _refuse(options, _OF_A_RUN[1:], "held-out videos are from before and after all steps")
@@ -129,16 +132,16 @@ def _study(options: argparse.Namespace) -> tuple[Path, Study]:
         for name, default in _OF_A_NEW_STUDY.items()
     }
     mode_of(given["mode"])
-    names = "-vs-".join(Path(abspath(place)).name.removesuffix(".json") for place in places)
+    names = "-vs-".join(Path(abspath(place)).name.removesuffix(".json") for place in given_places)
     folder = options.out or Path("judging") / names
     count = options.answers_per_pair or (
         read_study(folder).answers_per_pair if is_study(folder) else 1
     )
     if is_file:
-        study = label_studio.study_of_tasks(places[0], given["seed"], count)
+        study = label_studio.study_of_tasks(first, given["seed"], count)
     else:
         mode = given.pop("mode")
-        pairs = pairs_of(places, Wanted(**given))
+        pairs = pairs_of(given_places, Wanted(**given))
         study = Study(mode, given["seed"], count, pairs)
     study = open_study(folder, study)
     print(f"study: {folder} ({len(study.pairs)} pairs)", file=sys.stderr)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
 from videorl.errors import RunFolderError
 
@@ -29,18 +29,19 @@ _COLUMNS = ("run", "state", "step", "reward", "held-out", "disk", "updated", "id
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table, or JSON."""
     parser = command.new_parser("videorl runs", __doc__)
-    text = "folder of run folders, or one run (default: runs)"
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
+    text = "folder of run folders, or one run, or the URI of either (default: runs)"
+    parser.add_argument("folder", type=places.place, nargs="?", default=Path("runs"), help=text)
     add_json(parser)
     options = parser.parse_args(argv)
 
     from videorl.run.overview import overviews, run_folders
 
-    if not options.folder.is_dir():
-        raise RunFolderError(f"there is no folder {options.folder}; name the folder of your runs")
-    found = overviews(run_folders(options.folder))
+    folder = places.here(options.folder, media=False)
+    if not folder.is_dir():
+        raise RunFolderError(f"there is no folder {folder}; name the folder of your runs")
+    found = overviews(run_folders(folder))
     with results(options) as show:
-        show([dataclasses.asdict(run) for run in found], _listed(found, options.folder))
+        show([dataclasses.asdict(run) for run in found], _listed(found, folder))
     return 0
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from jobs.results import Show, add_json, results
 from videorl.errors import ConfigError, PromptError
 
@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.output_folder(options.out)
     command.start_logging()
     rows = _rows(options)
+    if options.lora:
+        options.lora = str(places.here(places.place(options.lora)))
 
     from videorl.data.prompts import problem_of_images
     from videorl.files.pins import pin_settings

@@ -10,26 +10,30 @@ when its driver is restarted, unless that is with other sizes in its recipe.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
 from videorl.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
+    from videorl.run.folder import RunFolder
     from videorl.run.pool_sizes import PoolState
 
 _PATIENCE_S = 15.0
 """How long to wait for the driver, which writes its pools' states every second."""
+_PATIENCE_FAR_S = 60.0
+"""The same through a store, where every way takes some seconds."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Resize if a size is given; print every pool."""
     parser = command.new_parser("videorl scale", __doc__)
-    parser.add_argument("run", type=Path, help="folder of a run that works at this moment")
+    parser.add_argument("run", type=places.place, help="folder or URI of a run that works")
     command.add_option(
         parser, "--pool", "generator", "`generator`, `encoder`, or a reward's label or name"
     )
@@ -39,12 +43,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     from videorl.run.folder import RunFolder
+
+    with places.followed(options.run, media=False, interval_s=1.0) as root:
+        folder = RunFolder(root.absolute())
+        if not folder.config.exists():
+            raise RunFolderError(f"{folder.root} is not the folder of a run: it has no config.yaml")
+        patience_s = _PATIENCE_S if isinstance(options.run, Path) else _PATIENCE_FAR_S
+        states = _scaled(folder, options, patience_s)
+    with results(options) as show:
+        show({name: dataclasses.asdict(state) for name, state in states.items()}, _table(states))
+    return 0
+
+
+def _scaled(
+    folder: RunFolder, options: argparse.Namespace, patience_s: float
+) -> dict[str, PoolState]:
+    """Resize if a size is given; return the states of all pools then."""
     from videorl.run.pool_sizes import PoolSize, next_states, resize
 
-    folder = RunFolder(options.run.absolute())
-    if not folder.config.exists():
-        raise RunFolderError(f"{folder.root} is not the folder of a run: it has no config.yaml")
-    states = next_states(folder, _PATIENCE_S)
+    states = next_states(folder, patience_s)
     if options.min is not None or options.max is not None:
         if options.pool not in states:
             raise ConfigError(f"there is no pool {options.pool!r}; there are: {', '.join(states)}")
@@ -53,10 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             size.min_workers if options.min is None else options.min,
             size.max_workers if options.max is None else options.max,
         )
-        states = resize(folder, options.pool, new, _PATIENCE_S)
-    with results(options) as show:
-        show({name: dataclasses.asdict(state) for name, state in states.items()}, _table(states))
-    return 0
+        states = resize(folder, options.pool, new, patience_s)
+    return states
 
 
 def _table(states: Mapping[str, PoolState]) -> str:

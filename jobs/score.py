@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, results
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _SHOWN_ERRORS = 5
 def _parser() -> argparse.ArgumentParser:
     parser = command.new_parser("videorl score", __doc__)
     text = "a folder of videos, a table (Parquet, CSV, JSON), or the folder of a run"
-    parser.add_argument("source", type=Path, help=text)
+    parser.add_argument("source", type=places.place, help=text)
     command.add_overrides(parser, "settings of model N, counted from 0: rewards.N.key=value")
     command.add_models(parser, "--reward")
     text = "a recipe, or a YAML file with `rewards:` only"
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     rewards = load_rewards(options.reward, options.rewards, options.overrides)
     rewards = [command.located(reward) for reward in rewards]
-    source = find_clips(options.source, options.prompts)
+    source = find_clips(places.here(options.source), options.prompts)
     out = command.output_file(command.lasting(options.out))
     from actors.scoring import score_missing
 

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from videorl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def _served(options: argparse.Namespace) -> tuple[Served, str]:
     from videorl.run.pins import policy_settings
     from videorl.serving.policy import Served, digest_of_adapter
 
-    run = RunFolder(Path(options.model).absolute())
+    model = places.here(places.place(options.model))
+    run = RunFolder(model.absolute())
     is_run = run.config.exists()
     source = str(run.config) if is_run else options.model
     recipe = as_in_run_of(load_recipe(source, options.set), [source])
@@ -183,7 +184,7 @@ def _adapters(given: Sequence[str], recipe: Recipe) -> dict[str, str]:
         if name in found or name == BASE:
             whose = "the model without adapters" if name == BASE else f"{found[name]} too"
             raise ConfigError(f"--adapter {name} is the name of {whose}: choose another")
-        found[name] = _aligned(Path(run).absolute(), recipe)
+        found[name] = _aligned(places.here(places.place(run)).absolute(), recipe)
     return found
 
 

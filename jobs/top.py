@@ -13,10 +13,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from jobs.results import add_json, as_strict_json
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Show the run until Ctrl-C or, of one that works, until it ends."""
     parser = command.new_parser("videorl top", __doc__)
-    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("run", type=places.place, help="a run folder, or its URI")
     parser.add_argument("--once", action="store_true", help="print once and leave")
     add_json(parser)
     command.add_option(parser, "--interval", 2.0, "seconds between two looks, at least 0.1")
@@ -39,15 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from videorl.watch.run_state import RunReader
 
-    reader = RunReader(options.run.absolute())
-    if options.json:
-        print(as_strict_json(_look(reader).to_json()))
-        return 0
-    console = Console()
-    if options.once or not sys.stdout.isatty():
-        console.print(_shown(_look(reader)))
-        return 0
-    _follow(reader, console, max(0.1, options.interval))
+    with places.followed(options.run, media=False) as folder:
+        reader = RunReader(folder.absolute())
+        if options.json:
+            print(as_strict_json(_look(reader).to_json()))
+            return 0
+        console = Console()
+        if options.once or not sys.stdout.isatty():
+            console.print(_shown(_look(reader)))
+            return 0
+        _follow(reader, console, max(0.1, options.interval))
     return 0
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import command
+from jobs import command, places
 from jobs.exit_codes import ExitCode
 from videorl.errors import RehearsalError
 from videorl.run.stages import Stages
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_address(parser)
     command.add_from_scratch(parser)
     command.add_change(parser)
+    places.add_take_over(parser)
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
     stages = Stages()
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = load_recipe(options.recipe, [*options.overrides, *options.change])
     for sentence in advice(recipe):
         _logger.warning(sentence)
-    recipe.run_dir = str(command.lasting(recipe.run_dir))
+    recipe.run_dir = places.run_dir(recipe.run_dir)
 
     from videorl.run.folder import RunFolder, open_run
 
@@ -56,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from videorl.learning.stored_pairs import check_archive
 
         check_archive(recipe, RunFolder(Path(recipe.run_dir)))
-    with open_run(recipe, from_scratch=options.from_scratch, change=changed) as folder:
+    opened = open_run(
+        recipe,
+        from_scratch=options.from_scratch,
+        change=changed,
+        take_over=options.take_over,
+    )
+    with opened as folder:
         stages.begin("loading Ray")
         from actors.run import run
 
@@ -65,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except RehearsalError as error:
             raise _with_plan(error, recipe) from error
     if not finished:
-        return command.stopped(folder.root)
+        return command.stopped(recipe.run_dir)
     learned = json.loads(folder.summary.read_text()).get("steps_learned")
     return ExitCode.LEARNED_NOTHING if learned == 0 else ExitCode.DONE
 

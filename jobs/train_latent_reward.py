@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs import command
+from jobs import command, places
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_recipe(parser, "videorl/guidance/recipe.py")
     command.add_from_scratch(parser)
     command.add_change(parser)
+    places.add_take_over(parser)
     options = parser.parse_intermixed_args(argv)
     command.start_logging()
 
@@ -27,17 +28,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     changed = command.settings_of(options.change)
     recipe = load_latent_reward_recipe(options.recipe, [*options.overrides, *options.change])
-    recipe.run_dir = str(command.lasting(recipe.run_dir))
+    recipe.run_dir = places.run_dir(recipe.run_dir)
 
     from videorl.guidance.fit import train_latent_reward
     from videorl.run.folder import open_run
     from videorl.run.stopping import stop_on_signal
 
-    opened = open_run(recipe, from_scratch=options.from_scratch, change=changed)
+    opened = open_run(
+        recipe,
+        from_scratch=options.from_scratch,
+        change=changed,
+        take_over=options.take_over,
+    )
     with opened as folder, stop_on_signal() as should_stop:
         finished = train_latent_reward(recipe, folder, should_stop)
     if not finished:
-        return command.stopped(folder.root)
+        return command.stopped(recipe.run_dir)
     print(f"trained latent reward: {folder.reward}")
     return 0
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs import command
+from jobs import command, places
 
 LINEAR = "vision_reward"
 
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_address(parser)
     command.add_from_scratch(parser)
     command.add_change(parser)
+    places.add_take_over(parser)
     options = parser.parse_intermixed_args(given)
     command.start_logging()
 
@@ -39,15 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     changed = command.settings_of(options.change)
     recipe = load_reward_recipe(options.recipe, [*options.overrides, *options.change])
-    recipe.run_dir = str(command.lasting(recipe.run_dir))
+    recipe.run_dir = places.run_dir(recipe.run_dir)
 
     from actors.reward_training import train_reward
     from videorl.run.folder import open_run
 
-    with open_run(recipe, from_scratch=options.from_scratch, change=changed) as folder:
+    opened = open_run(
+        recipe,
+        from_scratch=options.from_scratch,
+        change=changed,
+        take_over=options.take_over,
+    )
+    with opened as folder:
         finished = train_reward(recipe, folder, options.address)
     if not finished:
-        return command.stopped(folder.root)
+        return command.stopped(recipe.run_dir)
     print(f"trained reward model: {folder.reward}")
     return 0
 

@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs import command
+from jobs import command, places
 from videorl.settings.extras import needing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     parser = command.new_parser("videorl watch", __doc__)
-    text = "a run folder, or a folder of run folders (default: runs)"
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help=text)
+    text = "a run folder, or a folder of run folders, or the URI of either (default: runs)"
+    parser.add_argument("folder", type=places.place, nargs="?", default=Path("runs"), help=text)
     text = "address of this machine to listen on; 0.0.0.0 lets everybody who reaches it look"
     command.add_option(parser, "--host", "127.0.0.1", text)
     command.add_option(parser, "--port", 8080, "port to listen on; 0 = any free one")
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from videorl.pages.frame import serve
         from videorl.pages.watch.app import watch_app
 
-    serve(watch_app(options.folder), options.host, options.port, options.prefix)
+    with places.followed(options.folder, media=True) as folder:
+        serve(watch_app(folder), options.host, options.port, options.prefix)
     return 0
 
 

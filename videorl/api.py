@@ -18,6 +18,8 @@ from videorl.recipes.overrides import Override
 from videorl.recipes.reading import load_recipe, load_rewards
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.stopping import stop_on_signal
+from videorl.storage.copies import uri_of
+from videorl.storage.place import is_uri
 from videorl.types import Score, Video
 
 
@@ -47,7 +49,8 @@ def train(
         ConfigError: The recipe or a setting is wrong, or there is no such runner.
     """
     made = load_recipe(recipe, overrides_of(settings))
-    made.run_dir = str(Path(made.run_dir).absolute())
+    if not is_uri(made.run_dir):
+        made.run_dir = str(Path(made.run_dir).absolute())
     if runner != "process":
         with open_run(made) as folder:
             is_finished = _runner(runner)(made, folder, address)
@@ -191,7 +194,7 @@ def _runner(name: str) -> Any:
 
 def _summary(folder: RunFolder, is_finished: bool) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(folder.summary.read_text()) if is_finished else {}
-    return {**found, "is_finished": is_finished, "run_dir": str(folder.root)}
+    return {**found, "is_finished": is_finished, "run_dir": uri_of(folder.root) or str(folder.root)}
 
 
 def _score_or_raise(result: Score | VideoError | PromptError) -> Score:

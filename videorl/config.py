@@ -115,6 +115,9 @@ class CheckpointConfig:
     """Each rank writes the slices of weights and optimizer state that ZeRO gives it, instead of
     rank 0 everything. `auto`: where more than 500 million weights are trained. Either kind is
     restored on any number of ranks."""
+    patience_s: float = 1200.0
+    """Where `run_dir` or `location` is a URI: how long the run waits for a store that does not
+    answer, or is full, before it ends. What it wrote is kept on its machine then."""
 
 
 @dataclass
@@ -177,7 +180,8 @@ class Recipe:
     num_steps: int = 1000
     """Rounds that the whole run learns from, resumed ones included."""
     run_dir: str = "runs/${name}"
-    """On several nodes an absolute path on storage that all of them share."""
+    """On several nodes an absolute path on storage that all of them share, or a URI such as
+    `s3://bucket/run`, with a working copy on the driver's machine."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)

@@ -30,6 +30,8 @@ from actors.pool.outcomes import answer
 from actors.seats.booking import Booking
 from videorl.errors import LearnerLostError
 from videorl.settings.workers import LearnerConfig
+from videorl.storage.copies import uri_of
+from videorl.storage.place import below
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +222,12 @@ class RankGroup:
         return True
 
 
+def _shared(run_dir: Path, name: str) -> str:
+    """Return a folder of the run that all nodes reach; a working copy is of one node alone."""
+    uri = uri_of(run_dir)
+    return str(run_dir / name) if uri is None else below(uri, name)
+
+
 def _make_trainer(
     settings: RankSettings, run_dir: Path, resources: LearnerResources, run: str
 ) -> TorchTrainer:
@@ -244,7 +252,7 @@ def _make_trainer(
         ),
         run_config=RunConfig(
             name=run,
-            storage_path=str(run_dir / "ray_train"),
+            storage_path=_shared(run_dir, "ray_train"),
             failure_config=FailureConfig(max_failures=-1),
             callbacks=callbacks,
             # Its warnings are about retries on a busy machine; the command log reports restarts.

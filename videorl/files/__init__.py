@@ -66,16 +66,19 @@ def write_durably(path: Path, text: str, mode: int = 0o666) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Force to disk which files a folder has, where its file system can do that."""
-    number = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Force to disk what a file holds, or which files a folder has; see `fsync(2)`.
+
+    File systems that cannot do that for folders, as some of networks, are taken at their word.
+    """
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     except OSError as error:
-        if error.errno not in (EINVAL, ENOTSUP):  # as some network file systems say
+        if error.errno not in (EINVAL, ENOTSUP) or not path.is_dir():
             raise
     finally:
         os.close(number)

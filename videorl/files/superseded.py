@@ -58,6 +58,11 @@ def drop(root: Path, step: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def old_name(name: str) -> str:
+    """Return the name under which what `name` holds now is kept."""
+    return f"{name}.old-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def set_aside(root: Path, but: Collection[str]) -> Path | None:
     """Move all that a run folder holds to a new folder beside it.
 
@@ -71,8 +76,7 @@ def set_aside(root: Path, but: Collection[str]) -> Path | None:
     content = [path for path in sorted(root.iterdir()) if path.name not in but]
     if not content:
         return None
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    names = (f"{root.name}.old-{stamp}{end}" for end in ("", *(f"-{n}" for n in range(1, 1000))))
+    names = (f"{old_name(root.name)}{end}" for end in ("", *(f"-{n}" for n in range(1, 1000))))
     aside = next(path for name in names if not (path := root.with_name(name)).exists())
     aside.mkdir()
     for path in sorted(content, key=lambda path: path.name not in _FIRST):

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from videorl.errors import RunFolderError
-from videorl.files import sync_folder
+from videorl.files import sync
 from videorl.judging.questions import A, B
 from videorl.judging.study import LAYOUT, Answer, Study, check_layout
 from videorl.judging.tables import Tables
@@ -57,7 +57,7 @@ class Answers:
         """Where the file is to be cut, as half a line is behind it that could not be cut off."""
         if not self._path.stat().st_size:
             self._append({"layout": LAYOUT, "study": study.id})
-            sync_folder(folder)
+            sync(folder)
 
     def __enter__(self) -> Answers:
         """Return itself, open."""

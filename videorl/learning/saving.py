@@ -129,7 +129,7 @@ class Saving:
         checkpoints, is_first = self._checkpoints, self._engine.rank == 0
         folder = checkpoints.partial(step)
         try:
-            _together(group, lambda: checkpoints.begin(step) if is_first else None)
+            _together(group, lambda: is_first and checkpoints.begin(step, in_parts=True))
             write_slices(folder / _OPTIMIZER, share, group)
             parts = _together(group, lambda: checkpoints.add_part(step, is_whole=is_first))
             _together(group, lambda: is_first and checkpoints.finish(step, tensors, state, parts))

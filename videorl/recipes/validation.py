@@ -89,6 +89,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
     yield one_of("checkpoint.sharded", recipe.checkpoint.sharded, ("auto", True, False))
     yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
+    yield at_least("checkpoint.patience_s", recipe.checkpoint.patience_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
     yield at_least("archive.every", recipe.archive.every, 1)
     yield at_least("archive.keep_gb", recipe.archive.keep_gb, 0)

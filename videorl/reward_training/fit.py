@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from videorl.errors import StoreLostError
 from videorl.recipes.fingerprint import RunRecipe
 from videorl.reward_training.config import TrainingRecipe
 from videorl.run.checkpoint_note import CheckpointNote
@@ -58,8 +59,18 @@ def fit(
         Whether the training reached its last step and was exported.
     """
 
-    def loop_state(step: int) -> dict[str, Any]:
-        return {"step": step, **(note.state() if note else {})}
+    def loop_state(step: int, *, stored: bool = True) -> dict[str, Any]:
+        return {"step": step, **(note.state(stored=stored) if note else {})}
+
+    def save(step: int, saved: int) -> int:
+        try:
+            if note:
+                note.before_save()
+        except StoreLostError:  # the checkpoint is kept where it is written
+            kept = loop_state(step, stored=False)
+            newest_after(partial(trainer.save, kept), step, saved, note)
+            raise
+        return newest_after(partial(trainer.save, loop_state(step)), step, saved, note)
 
     state = trainer.start()
     if note:
@@ -73,9 +84,9 @@ def fit(
         sink.write(step, {**metrics, **stage_times(metrics, time.perf_counter() - started)})
         step += 1
         if recipe.checkpoint.interval and step % recipe.checkpoint.interval == 0:
-            saved = newest_after(partial(trainer.save, loop_state(step)), step, saved, note)
+            saved = save(step, saved)
     if saved != step:
-        newest_after(partial(trainer.save, loop_state(step)), step, saved, note)
+        save(step, saved)
     if step < recipe.num_steps:
         return False
     trainer.export(folder)

@@ -22,7 +22,9 @@ from videorl.data.archive_layout import files_of
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import superseded, write_json
 from videorl.run.changes import going_on_from
-from videorl.run.checkpoints import CheckpointFolder
+from videorl.run.checkpoints import KEPT, CheckpointFolder
+from videorl.storage.mirror import flush
+from videorl.storage.place import is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,16 @@ class CheckpointNote:
     def newest_step(self) -> int:
         """Return the step of the newest checkpoint: one is noted only as the next begins."""
         return max([self.step, *self._folder().steps()])
+
+    def bring_kept(self) -> None:
+        """Store the checkpoints that an object store did not take when they were written here.
+
+        Raises:
+            StoreLostError: It does not answer now either.
+        """
+        if is_uri(self._location):
+            self.before_save()
+            self._folder().bring_kept()
 
     def check_location(self) -> None:
         """Refuse a new location without checkpoints where the old one had some.
@@ -113,9 +125,22 @@ class CheckpointNote:
         self._write(step)
         going_on_from(self._root, step)
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint's loop state must hold of its run."""
-        return {_RUN: self._run}
+    def state(self, *, stored: bool = True) -> dict[str, Any]:
+        """Return what a checkpoint's loop state must hold of its run.
+
+        Args:
+            stored: Whether it may go to an object store; if not, it is kept on its machine.
+        """
+        return {_RUN: self._run} if stored else {_RUN: self._run, KEPT: True}
+
+    def before_save(self) -> None:
+        """Return when the store of the run has what it wrote: no checkpoint is ahead of that.
+
+        Raises:
+            StoreLostError: It does not answer.
+            BusyError: Another driver took the run over.
+        """
+        flush(self._root)
 
     def saved(self, step: int) -> None:
         """Note that the checkpoint of `step` is on disk, and forget what it covers again."""
@@ -165,7 +190,7 @@ class CheckpointNote:
 
 def _location(location: str) -> str:
     """Return a location that means the same in any working directory; empty = the run folder."""
-    return location if not location or "://" in location else str(Path(location).absolute())
+    return location if not location or is_uri(location) else str(Path(location).absolute())
 
 
 def _place(root: Path, location: str) -> str:

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 
-from videorl.errors import CheckpointError
+from videorl.errors import CheckpointError, StoreLostError
 from videorl.protocols import Archive, Learner, ReferenceUpdater
 from videorl.run.checkpoint_note import CheckpointNote
 
@@ -56,11 +56,27 @@ class Checkpoints:
         self._wait()
 
     def begin(self, step: int) -> None:
-        """Write a checkpoint in the background, once the one before is written."""
+        """Write a checkpoint in the background, once the one before is written.
+
+        Raises:
+            StoreLostError: What the run wrote before cannot be stored. The checkpoint is written
+                all the same, and kept on its machine.
+        """
         self._wait()
         self._archive.flush()
+        try:
+            if self._note:
+                self._note.before_save()
+        except StoreLostError:
+            self._save(step, stored=False)
+            self._wait()
+            self._newest = step  # as far as this machine goes: do not try again at the end
+            raise
+        self._save(step)
+
+    def _save(self, step: int, *, stored: bool = True) -> None:
         state = {"step": step, "reference": self._reference.state()}
-        state |= self._note.state() if self._note else {}
+        state |= self._note.state(stored=stored) if self._note else {}
         self._pending = step, self._learner.save(state)
 
     def asking(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -22,13 +21,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from videorl.config import CheckpointConfig
-from videorl.errors import CheckpointError
+from videorl.errors import CheckpointError, StoreLostError
+from videorl.files import sync
 from videorl.files.steps import step_name
 from videorl.run.remote_folder import RemoteFolder
+from videorl.storage.place import below, is_uri
 from videorl.types import WeightVersion
 
 _STATE = RemoteFolder.LAST
 _FORMAT = 1
+KEPT = "kept_here"
+"""In the loop's state of a checkpoint that an object store must not get yet."""
+_LONGEST_WAIT_S = 180.0
+"""For a store, by one checkpoint: less than `checkpoint.timeout_s`, after which it is given up."""
 logger = logging.getLogger(__name__)
 
 
@@ -61,12 +66,13 @@ class CheckpointFolder:
         location: A folder, created when first written; or a URI that pyarrow opens, such as
             `s3://bucket/run` or `gs://bucket/run`, with the credentials of the environment.
         keep: The newest so many (>= 1) stay.
+        patience_s: How long a commit waits for an object store that does not answer.
     """
 
-    def __init__(self, location: str | Path, keep: int) -> None:
+    def __init__(self, location: str | Path, keep: int, patience_s: float = 0.0) -> None:
         self._keep = keep
         self._location = str(location).rstrip("/")
-        self._remote = RemoteFolder(str(location)) if "://" in str(location) else None
+        self._remote = RemoteFolder(str(location), patience_s) if is_uri(location) else None
         self._directory = self._remote.copy if self._remote else Path(location)
 
     def check_writable(self) -> None:
@@ -116,12 +122,17 @@ class CheckpointFolder:
         """Return the folder that checkpoint `step` is written into, before it is complete."""
         return self._name(step).with_suffix(".partial")
 
-    def begin(self, step: int) -> Path:
-        """Return an empty folder to write checkpoint `step` into."""
+    def begin(self, step: int, *, in_parts: bool = False) -> Path:
+        """Return an empty folder to write checkpoint `step` into.
+
+        Args:
+            step: Which.
+            in_parts: Other processes hand over parts of it before it is finished.
+        """
         partial = self.partial(step)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        if self._remote:
+        if self._remote and in_parts:
             self._remote.withdraw(self._name(step).name)
         return partial
 
@@ -174,11 +185,13 @@ class CheckpointFolder:
         content = {"format": _FORMAT, "step": step, "files": files | here, **state}
         (partial / _STATE).write_text(json.dumps(content))
         for path in (*partial.rglob("*"), partial):
-            _sync(path)
+            sync(path)
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
-        _sync(self._directory)
+        sync(self._directory)
+        if self._remote and _is_kept(state):
+            raise StoreLostError(f"{self._location} is lost: {self._remote.keep(final)}")
         if self._remote:
             self._remote.upload(final)
         try:
@@ -196,7 +209,7 @@ class CheckpointFolder:
 
     def trial(self) -> CheckpointFolder:
         """Return a folder inside this one, for a checkpoint that is none of the run."""
-        return CheckpointFolder(f"{self._location}/rehearsal", 1)
+        return CheckpointFolder(below(self._location, "rehearsal"), 1)
 
     def remove(self) -> None:
         """Remove all checkpoints of this folder, and the folder.
@@ -208,6 +221,15 @@ class CheckpointFolder:
             for step in self.steps():
                 self._remote.delete(self._name(step).name)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def bring_kept(self) -> None:
+        """Store the checkpoints that an object store did not take when they were written here.
+
+        Raises:
+            StoreLostError: It does not answer now either.
+        """
+        if self._remote and (names := self._remote.bring_kept()):
+            logger.warning("stored what was kept on this machine: %s", ", ".join(names))
 
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""
@@ -250,7 +272,8 @@ class CheckpointFolder:
 
 def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolder:
     """Return the checkpoints of a run, in its folder unless the recipe says where."""
-    return CheckpointFolder(config.location or run_dir / "checkpoints", config.keep)
+    patience_s = min(config.patience_s, _LONGEST_WAIT_S)
+    return CheckpointFolder(config.location or run_dir / "checkpoints", config.keep, patience_s)
 
 
 def newest_weights(
@@ -285,16 +308,14 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
+def _is_kept(state: Mapping[str, Any]) -> bool:
+    """Tell whether the loop's state, however deep it lies, says so."""
+    while state.get("loop"):
+        state = state["loop"]
+    return bool(state.get(KEPT))
+
+
 def _sizes(folder: Path) -> dict[str, int]:
     """Return the length in bytes of every file below `folder`, by relative path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-
-
-def _sync(path: Path) -> None:
-    """Make a file's content, or a folder's entries, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

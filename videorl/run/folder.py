@@ -22,6 +22,9 @@ from videorl.run import lock
 from videorl.run.changes import check_changes, note_changes
 from videorl.run.lock import hold
 from videorl.run.run_id import keep_run_id
+from videorl.run.stored import working_copy
+from videorl.storage.copies import NOTE, copy_of
+from videorl.storage.place import below, is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -100,59 +103,85 @@ class RunFolder:
 
 @contextmanager
 def open_run(
-    recipe: RunRecipe, *, from_scratch: bool = False, change: Collection[str] = ()
+    recipe: RunRecipe,
+    *,
+    from_scratch: bool = False,
+    change: Collection[str] = (),
+    take_over: bool = False,
 ) -> Iterator[RunFolder]:
     """Create or reopen the recipe's run folder and hold its lock; the system frees it at any end.
 
     Hub ids in the recipe get their commit, see `videorl.run.pins`. With `from_scratch`, what the
     folder holds is first moved to a new folder beside it. `change` names settings that a run in
-    progress may have changed, see `videorl.run.changes`.
+    progress may have changed, see `videorl.run.changes`. Of a URI the folder is a working copy on
+    this machine, see `videorl.run.stored`; `take_over` does not wait for a silent driver there.
 
     Raises:
         RunFolderError: It cannot be written to, another driver works in it, it was made by a
             recipe that differs in what a resumed run must share or from other inputs, its
             checkpoints are not where the recipe says, or its disk became full.
         PromptError: Prompts that the recipe names cannot be read.
+        StoreLostError: The store of a URI does not answer.
     """
+    if not is_uri(recipe.run_dir):
+        root = Path(recipe.run_dir).absolute()
+        with full_disk_explained(root), hold(root):
+            yield _opened(recipe, RunFolder(root), from_scratch, change)
+        return
+    uri, location = recipe.run_dir, recipe.checkpoint.location
+    # Learner ranks on other nodes reach the store, but not the working copy.
+    recipe.checkpoint.location = location or below(uri, "checkpoints")
+    patience_s = recipe.checkpoint.patience_s
+    stored = working_copy(uri, patience_s, from_scratch=from_scratch, take_over=take_over)
+    try:
+        with full_disk_explained(copy_of(uri, "working")), stored as root:
+            folder = _opened(recipe, RunFolder(root), from_scratch, change)
+            recipe.run_dir = str(root)
+            yield folder
+    finally:
+        recipe.run_dir, recipe.checkpoint.location = uri, location
+
+
+def _opened(
+    recipe: RunRecipe, folder: RunFolder, from_scratch: bool, change: Collection[str]
+) -> RunFolder:
+    """Check the recipe against what the folder holds, and note what the run begins with."""
     # Here, as they import torch, which those who only look for files can spare.
     from videorl.run.checkpoint_note import CheckpointNote
     from videorl.run.inputs import inputs_of, keep_inputs, read_inputs
     from videorl.run.pins import pin
 
-    if "://" in recipe.run_dir:
-        raise RunFolderError(f"run_dir must be a folder, not a URL: got {recipe.run_dir!r}")
-    folder = RunFolder(Path(recipe.run_dir).absolute())
-    with full_disk_explained(folder.root), hold(folder.root):
-        is_new = from_scratch or not folder.config.exists()
-        if is_new and change:
-            raise RunFolderError(
-                f"--change: there is no run in {folder.root} to go on with; give "
-                f"{', '.join(change)} as ordinary settings"
-            )
-        if from_scratch:
-            _begin_anew(folder, recipe.checkpoint)
-        then, inputs, asked = read_inputs(folder.root), dict[str, Input](), dict[str, str]()
-        # Of the ids as they are asked for, which say no commit.
-        as_asked = recipe_fingerprint(recipe), to_yaml(recipe)
-        if is_going_on := not is_finished(folder, recipe.num_steps):
-            asked = pin(recipe, then)
-            inputs = inputs_of(recipe)
-        changed = _check_recipe(recipe, folder, as_asked, moved(then, inputs), change)
-        # By the ids that were asked for: the same ones mean the same commits when the run goes on.
-        inputs = {
-            key: replace(found, place=asked.get(key, found.place)) for key, found in inputs.items()
-        }
-        keep_inputs(folder.root, inputs, is_new=is_new)
-        note = CheckpointNote(folder.root, recipe.checkpoint)
-        note.check_location()
-        if is_going_on:
-            note.check_writable()
-        if changed:
-            note_changes(folder.root, changed, note.newest_step())
-        keep_run_id(folder.root, recipe.name, is_new=is_new)
-        write_text(folder.root / "fingerprint", as_asked[0])
-        write_text(folder.config, to_yaml(recipe))
-        yield folder
+    is_new = from_scratch or not folder.config.exists()
+    if is_new and change:
+        raise RunFolderError(
+            f"--change: there is no run in {folder.root} to go on with; give "
+            f"{', '.join(change)} as ordinary settings"
+        )
+    if from_scratch:
+        _begin_anew(folder, recipe.checkpoint)
+    then, inputs, asked = read_inputs(folder.root), dict[str, Input](), dict[str, str]()
+    # Of the ids as they are asked for, which say no commit.
+    as_asked = recipe_fingerprint(recipe), to_yaml(recipe)
+    if is_going_on := not is_finished(folder, recipe.num_steps):
+        asked = pin(recipe, then)
+        inputs = inputs_of(recipe)
+    changed = _check_recipe(recipe, folder, as_asked, moved(then, inputs), change)
+    # By the ids that were asked for: the same ones mean the same commits when the run goes on.
+    inputs = {
+        key: replace(found, place=asked.get(key, found.place)) for key, found in inputs.items()
+    }
+    keep_inputs(folder.root, inputs, is_new=is_new)
+    note = CheckpointNote(folder.root, recipe.checkpoint)
+    note.bring_kept()
+    note.check_location()
+    if is_going_on:
+        note.check_writable()
+    if changed:
+        note_changes(folder.root, changed, note.newest_step())
+    keep_run_id(folder.root, recipe.name, is_new=is_new)
+    write_text(folder.root / "fingerprint", as_asked[0])
+    write_text(folder.config, to_yaml(recipe))
+    return folder
 
 
 def _begin_anew(folder: RunFolder, config: CheckpointConfig) -> None:
@@ -168,7 +197,7 @@ def _begin_anew(folder: RunFolder, config: CheckpointConfig) -> None:
             f"--from-scratch: checkpoint.location={config.location} holds checkpoints, the newest "
             f"of step {steps[-1]}, from which the run would go on: set another location"
         )
-    if aside := set_aside(folder.root, lock.FILES):
+    if aside := set_aside(folder.root, lock.FILES | {NOTE}):
         logger.warning("what %s held is now in %s", folder.root, aside)
 
 

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from videorl.errors import BusyError, RunFolderError
 from videorl.run.background import repeating
+from videorl.storage.reading import held
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,12 @@ def hold(root: Path, beat_s: float = _BEAT_S, patience_s: float = _PATIENCE_S) -
 
 
 def is_held(root: Path) -> bool:
-    """Tell whether a driver works in a folder, by its file lock or, without one, by its sign."""
+    """Tell whether a driver works in a folder, by its file lock or, without one, by its sign.
+
+    Of a copy of a run in a store: whether one did when the copy was last fetched.
+    """
+    if (is_far := held(root)) is not None:
+        return is_far
     try:
         with (root / _LOCK).open("r") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from videorl.files import hub
+from videorl.storage.copies import copy_of
+from videorl.storage.place import is_uri
 
 _OWN = __name__.partition(".")[0]
 PACKAGES = (_OWN, "torch", "diffusers", "transformers", "peft", "ray", "deepspeed")
@@ -75,7 +77,7 @@ def facts_here(run_dir: str, models: Mapping[str, str]) -> NodeFacts:
         {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()},
         memory.total / 1e9,
-        _free_gb(hub.local_path(run_dir)),
+        _free_gb(copy_of(run_dir, "working") if is_uri(run_dir) else hub.local_path(run_dir)),
         {setting: presence(place) for setting, place in models.items()},
         memory.available / 1e9,
         gpus_here(),

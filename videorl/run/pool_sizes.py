@@ -16,6 +16,7 @@ from typing import Any
 from videorl.errors import ConfigError, RunFolderError
 from videorl.files import write_json
 from videorl.run.folder import RunFolder
+from videorl.storage.reading import send
 
 _POLL_S = 0.2
 
@@ -101,6 +102,7 @@ def resize(folder: RunFolder, pool: str, size: PoolSize, timeout_s: float) -> di
     states = next_states(folder, timeout_s)
     wishes = {**read_wishes(folder), pool: Wish(size, states[pool].recipe)}
     write_json(folder.scale, {name: asdict(wish) for name, wish in wishes.items()})
+    send(folder.root, folder.scale.name)
     end = time.monotonic() + timeout_s
     while states[pool].size != size:
         states = next_states(folder, end - time.monotonic())

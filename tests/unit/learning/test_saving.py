@@ -85,7 +85,7 @@ def test_a_lost_file_of_a_rank_makes_the_checkpoint_a_damaged_one(tmp_path: Path
 def test_parts_from_several_machines_are_one_checkpoint_behind_a_uri(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/bucket"
     first, second = (CheckpointFolder(uri, 2) for _ in range(2))
-    first.begin(3)
+    first.begin(3, in_parts=True)
     for number, checkpoints in enumerate((first, second)):
         part = checkpoints.partial(3) / "optimizer"
         part.mkdir(parents=True)
@@ -105,7 +105,7 @@ def test_parts_from_several_machines_are_one_checkpoint_behind_a_uri(tmp_path: P
 
 def test_ranks_without_a_common_folder_are_told(tmp_path: Path) -> None:
     first = CheckpointFolder(tmp_path, 2)
-    first.begin(3)
+    first.begin(3, in_parts=True)
     with pytest.raises(CheckpointError, match=r"does not have optimizer/shard-2.*checkpoint.locat"):
         first.commit(3, {}, [{"optimizer/shard-2": 10}])
     assert first.steps() == []

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from videorl.errors import CheckpointError, ConfigError
+from videorl.errors import CheckpointError, ConfigError, StoreLostError
 from videorl.run.checkpoints import CheckpointFolder
 
 
@@ -158,6 +159,40 @@ def test_a_half_uploaded_checkpoint_does_not_exist(tmp_path: Path) -> None:
     found = remote(tmp_path).latest()
     assert found is not None
     assert found[1]["step"] == 10
+
+
+def test_a_store_whose_names_climb_out_is_refused_on_restore() -> None:
+    location = "memory://climbing/checkpoints"
+    write(CheckpointFolder(location, keep=2), 10)
+    files = fsspec.filesystem("memory").store
+    stolen = "/climbing/checkpoints/step-000010/../../../.ssh/authorized_keys"
+    files[stolen] = files["/climbing/checkpoints/step-000010/engine/rank0.pt"]
+    with pytest.raises(CheckpointError, match=r"\.ssh/authorized_keys', a name that leaves"):
+        CheckpointFolder(location, keep=2).latest()
+
+
+def test_what_a_store_did_not_take_is_kept_and_brought_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
+    written = remote(tmp_path / "store")
+    write(written, 10)
+    assert written.steps() == [10]
+    kept = {"loop": {"loop": {"kept_here": True}}}
+    for step in (20, 30):
+        written.begin(step)
+        with pytest.raises(StoreLostError, match="it is kept in"):
+            written.commit(step, kept)
+    assert written.steps() == [10]
+    remote(tmp_path / "store").bring_kept()
+    assert written.steps() == [10, 20, 30]
+    written.begin(40)
+    with pytest.raises(StoreLostError):
+        written.commit(40, kept)
+    write(remote(tmp_path / "store"), 35)  # by another machine
+    remote(tmp_path / "store").bring_kept()
+    assert 40 not in written.steps()
+    assert "has gone on since" in caplog.text
 
 
 def test_a_place_out_of_reach_is_an_error_with_its_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from videorl.config import Recipe
-from videorl.errors import RunFolderError
+from videorl.errors import ConfigError, RunFolderError
 from videorl.files import write_text
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import open_run
@@ -108,12 +108,14 @@ def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path, place: str) -
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_a_url_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_uri_that_nobody_knows_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     chosen = recipe(tmp_path)
-    chosen.run_dir = "s3://bucket/run"
-    with pytest.raises(RunFolderError, match="not a URL: got 's3://bucket/run'"), open_run(chosen):
-        pass
+    chosen.run_dir = "what://bucket/run"
+    with pytest.raises(ConfigError, match="run_dir: cannot open 'what://bucket/run'"):
+        open_run(chosen).__enter__()
     assert not list(tmp_path.iterdir())
 
 

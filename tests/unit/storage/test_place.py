@@ -1,0 +1,100 @@
+"""Files in a store: whole or not there, and none outside of their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tests.s3_server import BUCKET, Way, environment
+from videorl.errors import ConfigError, RunFolderError, StoreLostError
+from videorl.storage.place import Place, below, is_safe, name_of
+from videorl.storage.preparing import open_place
+
+
+def test_files_come_back_as_they_were(uri: str, tmp_path: Path) -> None:
+    place, here = open_place(uri), tmp_path / "here"
+    place.check_writable()
+    assert place.list() == {}
+    here.write_bytes(b"x" * 1000)
+    for name in ("a b/x=1/ü.bin", "metrics.jsonl"):
+        place.upload(here, name)
+    assert {name: found.size for name, found in place.list().items()} == {
+        "a b/x=1/ü.bin": 1000,
+        "metrics.jsonl": 1000,
+    }
+    place.write("metrics.jsonl", b"other")
+    place.download("metrics.jsonl", tmp_path / "back/metrics.jsonl")
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["metrics.jsonl"]
+    assert (tmp_path / "back/metrics.jsonl").read_bytes() == b"other"
+    place.delete("a b/x=1/ü.bin")
+    place.delete("a b/x=1/ü.bin")
+    assert list(place.list()) == ["metrics.jsonl"]
+
+
+def test_what_is_appended_during_an_upload_comes_the_next_time(uri: str, tmp_path: Path) -> None:
+    place, log = open_place(uri), tmp_path / "log"
+    log.write_text("1\n")
+    with log.open("a") as file:
+        known = place.upload(log, "log")
+        file.write("2\n")
+    assert known.st_size == 2
+    assert place.read("log") == b"1\n"
+
+
+@pytest.mark.parametrize("name", ["a/../b", "../b", "/b", "a//b", "a\\b", "", ".", "a/."])
+def test_names_that_leave_their_folder(name: str) -> None:
+    assert not is_safe(name)
+
+
+def test_a_name_that_climbs_out_is_refused_before_anything_is_fetched() -> None:
+    """By fsspec, which opens what pyarrow does not know."""
+    files = fsspec.filesystem("memory")
+    place = open_place("memory://climbing/first")
+    place.write("config.yaml", b"1")
+    assert list(place.list()) == ["config.yaml"]
+    files.store["/climbing/first/../../evil"] = files.store["/climbing/first/config.yaml"]
+    with pytest.raises(RunFolderError, match=r"holds '\.\./\.\./evil', a name that leaves"):
+        place.list()
+
+
+def test_what_somebody_must_mend_is_no_lost_store(
+    s3_port: int, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunFolderError, match=r"cannot use s3://nowhere/run: .*"):
+        open_place("s3://nowhere/run").check_writable()
+    for name, value in environment(way.port, "reader").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunFolderError, match="ACCESS_DENIED"):
+        open_place(f"s3://{BUCKET}/run").check_writable()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(RunFolderError, match="SIGNATURE"):
+        open_place(f"s3://{BUCKET}/run").check_writable()
+
+
+@pytest.mark.parametrize("mode", ["busy", "cut"])
+def test_a_store_that_does_not_answer_is_lost_and_comes_back(mode: str, way: Way, s3: str) -> None:
+    place = open_place(s3)
+    place.write("a", b"before")
+    way.mode = mode
+    way.interrupt()
+    with pytest.raises(StoreLostError, match="cannot use s3://"):
+        place.write("a", b"after")
+    way.mode = "slow"
+    way.interrupt()
+    assert place.read("a") == b"before"
+    place.write("a", b"after")
+    assert place.read("a") == b"after"
+
+
+def test_credentials_in_a_uri_are_refused_without_showing_them() -> None:
+    with pytest.raises(ConfigError, match="set them in the environment") as caught:
+        Place("s3://name:hidden@bucket/run", "run_dir", RunFolderError)
+    assert "hidden" not in str(caught.value)
+
+
+def test_uris_are_joined_before_their_query() -> None:
+    uri = "s3://bucket/run/?endpoint_override=host:1"
+    assert below(uri, "checkpoints") == "s3://bucket/run/checkpoints?endpoint_override=host:1"
+    assert name_of(uri) == "run"
