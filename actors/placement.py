@@ -126,7 +126,8 @@ def _remote(kind: type, concurrency_groups: tuple[tuple[str, int], ...]) -> Any:
     """
     if not concurrency_groups:
         return ray.remote(kind)
-    return ray.remote(concurrency_groups=dict(concurrency_groups))(kind)
+    options: dict[str, Any] = {"concurrency_groups": dict(concurrency_groups)}
+    return ray.remote(**options)(kind)
 
 
 def live_nodes() -> list[Node]:

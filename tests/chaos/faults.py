@@ -65,7 +65,7 @@ class World:
         self.said.append(what)
         self.struck_at = self.struck_at or time.monotonic()
 
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
         """Act after some seconds, whatever happens meanwhile."""
         timer = threading.Timer(seconds, action)
         timer.start()

@@ -74,8 +74,8 @@ def teach(folder: Path, steps: int) -> Path:
         patch_size=8,
         num_frames=NUM_FRAMES,
         tubelet_size=2,
-        num_labels=sum(map(len, _WORDS)),
     )
+    config.num_labels = sum(map(len, _WORDS))
     model: Any = VideoMAEForVideoClassification(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from videorl.data.archive_layout import Layout, Span, files_of, read_layout
 from videorl.data.archive_tables import SCHEMAS
 from videorl.errors import ArchiveError
-from videorl.files import sync_folder
+from videorl.files import sync
 
 logger = logging.getLogger(__name__)
 
@@ -230,4 +230,4 @@ def write_rows(
 
 
 def _sync(directory: Path, table: str) -> None:
-    sync_folder(directory / table)
+    sync(directory / table)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from videorl.data.archive_compaction import rows_of, signs_of, write_rows
 from videorl.data.archive_layout import Span, read_layout
 from videorl.data.archive_tables import CANDIDATES
-from videorl.files import sync_folder, write_json
+from videorl.files import sync, write_json
 from videorl.files.steps import step_name, step_of
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def _without_media(directory: Path, span: Span, end: int) -> int:
     try:
         write_rows(partial, CANDIDATES, chain(bare, kept), signs)
         os.replace(partial, file)
-        sync_folder(file.parent)
+        sync(file.parent)
     finally:
         partial.unlink(missing_ok=True)
     return num_latents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,8 @@ def save_dino(folder: Path) -> Path:
         hidden_act="gelu",
         qkv_bias=True,
     )
-    spread(ViTModel(config, add_pooling_layer=False), 1).save_pretrained(folder)
+    model: Any = spread(ViTModel(config, add_pooling_layer=False), 1)
+    model.save_pretrained(folder)
     return folder
 
 
@@ -127,6 +129,7 @@ def test_background_consistency(tmp_path: Path) -> None:
 
 def test_aesthetic_quality(tmp_path: Path) -> None:
     model: CLIPModel = save_clip(tmp_path / "clip")
+    assert model.config.projection_dim is not None
     head = spread(nn.Linear(model.config.projection_dim, 1), 3)
     torch.save(head.state_dict(), tmp_path / "head.pth")
     clip, frames = view(tmp_path)
