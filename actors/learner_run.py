@@ -122,7 +122,7 @@ def _from_prompts(
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
-    stream = open_prompts(recipe.prompts, recipe.seed)
+    stream = open_prompts(recipe)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = start(recipe)
     with ray_metrics(recipe, folder) as metrics:

@@ -18,6 +18,7 @@ from actors.reward import RayScorer
 from actors.store.media import save_videos
 from videorl.config import Recipe
 from videorl.errors import StoppedError
+from videorl.evaluation.during import DuringTraining, NoEvaluation, open_during
 from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts, open_fixed_prompts
 from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
@@ -65,6 +66,7 @@ def _run(
         assemble(recipe, folder, sinks, first) as assembly,
         controlled(folder, assembly.pools),
         closing(_fixed_prompts(recipe, folder, sinks, assembly)) as fixed,
+        closing(_during(recipe, folder, assembly)) as during,
     ):
         sinks.truncate(assembly.progress.step)
         rehearse(recipe, folder, assembly)
@@ -75,7 +77,7 @@ def _run(
         with ray_metrics(recipe, folder, assembly.pools) as metrics:
             metrics.truncate(assembly.progress.step)
             sink = assembly.watched(fan_out([sinks, metrics]))
-            parts = replace(assembly.parts, sink=sink, fixed=fixed)
+            parts = replace(assembly.parts, sink=sink, fixed=fixed, during=during)
             progress = train(recipe, parts, assembly.progress, should_stop)
         write_report(folder.root)
         if progress.step < recipe.num_steps:
@@ -94,6 +96,11 @@ def _fixed_prompts(
     # Not by the scorer of the parts, which keeps the latents of what is learned from.
     workers, step = (assembly.generator, assembly.scorer), assembly.progress.step
     return open_fixed_prompts(recipe, folder.root, step, workers, save_videos, sinks.videos)
+
+
+def _during(recipe: Recipe, folder: RunFolder, assembly: Assembly) -> DuringTraining | NoEvaluation:
+    workers, step = (assembly.generator, assembly.scorer), assembly.progress.step
+    return open_during(recipe, folder.root, step, workers, is_beside=True)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 `videorl.recipes.validation` checks what types cannot. A recipe file states only what differs from
 the defaults. `0` disables an `interval`. Sections about models are in `videorl.settings.model`,
 those about workers in `videorl.settings.workers` and `videorl.settings.rewards`, those about
-trackers in `videorl.settings.tracking`.
+trackers in `videorl.settings.tracking`, that about held-out prompts in `.evaluation`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from videorl.objectives.dpo import FlowDPO
 from videorl.objectives.objective import CandidateObjective, Examples, Objective, RewardObjective
 from videorl.selection import RULES, BestVsWorst, Selection
 from videorl.settings.choice import Choice
+from videorl.settings.evaluation import EvaluationConfig
 from videorl.settings.model import PolicyConfig, SamplingConfig
 from videorl.settings.rewards import RewardConfig
 from videorl.settings.tracking import FixedPromptsConfig, MetricsConfig
@@ -125,24 +126,6 @@ class ArchiveConfig:
 
 
 @dataclass
-class EvaluationConfig:
-    """Fixed held-out prompts and seeds, sampled before and after training."""
-
-    source: str = ""
-    """As `prompts.source`; empty = no evaluation. `moving_shapes` gives its held-out split."""
-    column: str = "prompt"
-    """As `prompts.column`. Weights do not matter here, but for 0, which leaves a prompt out."""
-    num_prompts: int = 64
-    best_of: int = 8
-    """Samples per prompt of the base policy, for its best-of-K curve."""
-    samples: int = 4
-    """Samples per prompt of the aligned policy, compared with the base's first as many."""
-    num_videos: int = 8
-    """Before/after pairs shown in the report."""
-    seed: int = 1234
-
-
-@dataclass
 class Recipe:
     """A whole run."""
 
@@ -192,16 +175,10 @@ class Recipe:
         return max(self.learner.context_parallel, self.generators.context_parallel) > 1
 
     @property
-    def fixed_source(self) -> tuple[str, str]:
-        """Source and column of the fixed prompts."""
-        fixed = self.fixed_prompts
-        chosen = fixed if fixed.source else self.evaluation
-        return chosen.source, chosen.column
-
-    @property
     def versions_sampled(self) -> int:
         """Published versions that generators may be asked for at the same time."""
-        return self.rollouts.max_staleness + 1 + (self.fixed_prompts.interval > 0)
+        is_sampled_beside = self.fixed_prompts.interval or self.evaluation.interval_in_use
+        return self.rollouts.max_staleness + 1 + (1 if is_sampled_beside else 0)
 
     @property
     def video_pixels(self) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
 from videorl.errors import RoundsLostError
+from videorl.evaluation.during import DuringTraining, NoEvaluation
 from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts
 from videorl.protocols import (
     Archive,
@@ -50,6 +51,21 @@ class Parts:
     """Told of every checkpoint; None = the run has no folder."""
     fixed: FixedPrompts | NoFixedPrompts = field(default_factory=NoFixedPrompts)
     """Samples the same prompts again and again."""
+    during: DuringTraining | NoEvaluation = field(default_factory=NoEvaluation)
+    """Evaluates now and then."""
+
+    def begin_beside(self, version: WeightVersion) -> None:
+        """Begin what is sampled of a version beside training."""
+        self.fixed.begin(version)
+        self.during.begin(version)
+
+    def settle_beside(self, step: int, should_stop: Callable[[], bool]) -> bool:
+        """Wait for what was begun before `step`; return False if `should_stop` said so first."""
+        return self.fixed.settle(step, should_stop) and self.during.settle(step, should_stop)
+
+    def beside_metrics(self) -> dict[str, float]:
+        """Return what to log of it."""
+        return {**self.fixed.metrics(), **self.during.metrics()}
 
 
 @dataclass
@@ -78,8 +94,8 @@ def train(
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
     for version in progress.versions:  # the run may have ended before an older one was sampled
-        parts.fixed.begin(version)
-    parts.fixed.metrics()  # what that took is of no step
+        parts.begin_beside(version)
+    parts.beside_metrics()  # what that took is of no step
     empty = EmptyRounds()
     with Checkpoints(
         parts.archive,
@@ -97,7 +113,9 @@ def train(
                     break
                 taken = rollouts.take(step)
                 examples = [example for group in taken.groups for example in parts.select(group)]
-            if not parts.fixed.settle(step, should_stop):
+            if not (
+                parts.fixed.settle(step, should_stop) and parts.during.settle(step, should_stop)
+            ):
                 break
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
@@ -105,15 +123,15 @@ def train(
             kept = [version for version in progress.versions if version.step >= oldest]
             progress = Progress(step + 1, [*kept, output.version])
             rollouts.admit(progress.versions)
-            parts.fixed.begin(output.version)
+            parts.begin_beside(output.version)
             record = record_step(step, taken, examples, output.version, reference, recipe.pair_rule)
             parts.archive.write(record)
             empty.add(record)
             metrics = {**round_metrics(record, output, taken.wait_s), **checked}
-            metrics |= parts.fixed.metrics()
+            metrics |= parts.beside_metrics()
             times = stage_times(metrics, time.perf_counter() - started)
             parts.sink.write(step, {**metrics, **times})
-            if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:
+            if _is_to_be_saved(recipe, parts, progress.step):
                 checkpoints.begin(progress.step)
             if empty.are_too_many:
                 break
@@ -123,6 +141,12 @@ def train(
     if progress.step >= recipe.num_steps:
         parts.fixed.finish(progress.versions[-1], should_stop)
     return progress
+
+
+def _is_to_be_saved(recipe: Recipe, parts: Parts, step: int) -> bool:
+    """Tell whether a step has a checkpoint: every so many, and where its weights are evaluated."""
+    interval = recipe.checkpoint.interval
+    return bool(interval and step % interval == 0) or parts.during.is_due(step)
 
 
 def check_canary(recipe: Recipe, parts: Parts, progress: Progress) -> dict[str, float]:

@@ -16,6 +16,7 @@ from videorl.data.preferences import read_preferences
 from videorl.data.prompts import check_sources, open_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
+from videorl.evaluation.during import open_during
 from videorl.evaluation.fixed_prompts import open_fixed_prompts
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.unseen import UnseenMetrics
@@ -103,8 +104,9 @@ def train_online(
         fixed = open_fixed_prompts(
             recipe, folder.root, progress.step, workers, save_videos, sinks.videos
         )
-        parts = replace(parts, fixed=fixed)
-        with closing(learner), closing(fixed):
+        during = open_during(recipe, folder.root, progress.step, workers, is_beside=False)
+        parts = replace(parts, fixed=fixed, during=during)
+        with closing(learner), closing(fixed), closing(during):
             sinks.truncate(progress.step)
             rehearsal = Rehearsal(recipe, folder)
             rehearsal.whole_run(
@@ -126,7 +128,7 @@ def train_alone(
     """
     if not recipe.offline.archive:
         learner, policy = _learner(recipe, folder, with_text_encoder=True)
-        stream = open_prompts(recipe.prompts, recipe.seed)
+        stream = open_prompts(recipe)
         negative_prompt = recipe.sampling.negative_prompt
         prompts = PromptExamples(stream, negative_prompt, lambda prompt: policy.encode([prompt])[0])
         return run_learner(recipe, folder, learner, prompts, should_stop, Around(opened=sinks))
@@ -157,7 +159,7 @@ def local_parts(
     archive.truncate(version.step)
     generator, scorer, _ = local_pools(recipe, learner.published)
     parts = Parts(
-        prompts=open_prompts(recipe.prompts, recipe.seed),
+        prompts=open_prompts(recipe),
         generator=generator,
         scorer=scorer,
         select=recipe.example_source(),

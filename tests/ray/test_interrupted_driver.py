@@ -18,6 +18,7 @@ import pytest
 from actors.online_run import run_online
 from tests.ray.conftest import ROOT
 from tests.ray.whole_runs import STEPS, Baseline, assert_same_archive, overrides
+from videorl.evaluation.readings import read_readings
 from videorl.recipes.reading import load_recipe
 from videorl.report.ending import version_to_json
 from videorl.run.folder import open_run
@@ -28,6 +29,20 @@ from videorl.watch.fixed_prompts import read_strips
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 HELD_OUT = 12
+DURING = 4
+BESIDE: dict[str, object] = {
+    "evaluation__source": "moving_shapes",
+    "evaluation__num_prompts": HELD_OUT,
+    "evaluation__best_of": 2,
+    "evaluation__samples": 1,
+    "evaluation__num_videos": 2,
+    "evaluation__interval": 2,
+    "evaluation__during_prompts": DURING,
+    "evaluation__during_samples": 1,
+    "fixed_prompts__interval": 2,
+    "fixed_prompts__num_prompts": 2,
+}
+"""Settings of what is sampled beside training."""
 
 
 def start_driver(settings: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -75,10 +90,7 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
 ) -> None:
     """The command is killed; on the cluster of all tests it is then stopped, and then it ends."""
     folder, log = tmp_path / "run", tmp_path / "killed.log"
-    held_out = {"source": "moving_shapes", "num_prompts": HELD_OUT, "best_of": 2, "samples": 1}
-    evaluation = {f"evaluation__{name}": value for name, value in held_out.items()}
-    evaluation |= {"fixed_prompts__interval": 2, "fixed_prompts__num_prompts": 2}
-    settings = overrides(tiny_checkpoints["wan"], folder, evaluation__num_videos=2, **evaluation)
+    settings = overrides(tiny_checkpoints["wan"], folder, **BESIDE)
     driver = start_driver(settings, log)
     wait_until(lambda: bool(sampled(folder)), log, driver)
     # Two agents of Ray's own notice a minute late that they are alone; they touch no run folder.
@@ -109,7 +121,15 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
         assert run_online(recipe, opened, lambda: False)
     after = sampled(folder)
     assert set(before) <= set(after)
-    assert len(after) == len(set(after)) == 2 * HELD_OUT, "nothing was sampled twice"
+    # Of the base the evaluations during training take what is there; they are of steps 2 and 4 too.
+    assert len(after) == len(set(after)) == 2 * (HELD_OUT + DURING), "nothing was sampled twice"
+    readings = read_readings(folder)
+    assert [reading.step for reading in readings] == [0, 2, 4]
+    assert all(len(reading.prompts) == DURING for reading in readings)
+    told = {
+        row["step"]: row.get("evaluation/step") for row in read_metrics(folder / "metrics.jsonl")
+    }
+    assert told == {0: None, 1: 0, 2: None, 3: 2, 4: None, 5: 4}
     assert len(list(folder.glob("evaluation/before/*.mp4"))) == 2
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["evaluation"]["num_prompts"] == HELD_OUT
@@ -123,6 +143,15 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(STEPS))
     assert_same_archive(folder, baseline.folder)
     assert_whole_strip(folder, baseline.version.digest)
+
+
+def assert_whole_readings(folder: Path) -> None:
+    """Evaluations in between have no hole; each is logged with the step after its weights."""
+    readings = read_readings(folder)
+    assert [reading.step for reading in readings] == [0, 2, 4]
+    assert all(len(reading.prompts) == DURING for reading in readings)
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [row.get("evaluation/step") for row in rows] == [None, 0, None, 2, None, 4]
 
 
 def assert_whole_strip(folder: Path, digest: str) -> None:

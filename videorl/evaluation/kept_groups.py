@@ -57,13 +57,23 @@ class KeptGroups:
     def find(self, request: SampleRequest) -> ScoredGroup | None:
         """Return the group that was made for this prompt and these seeds, without media.
 
-        None also if its video should have been saved, but is not there.
+        One with more seeds gives its first candidates. None also if its video should have been
+        saved, but is not there.
         """
         video = self._shown.path(request.prompt) if self._shown else None
         if video is not None and not video.exists():
             return None
-        group = self._found.get(_key(request))
+        group = self._found.get(_key(request)) or self._first_of_larger(request)
         return group and dataclasses.replace(group, prompt=request.prompt)
+
+    def _first_of_larger(self, request: SampleRequest) -> ScoredGroup | None:
+        """Return the first candidates of a group with more seeds that lost none."""
+        condition, wanted = _key(request)
+        for (known, seeds), group in self._found.items():
+            is_whole = len(group.candidates) == len(seeds)
+            if known == condition and seeds[: len(wanted)] == wanted and is_whole:
+                return dataclasses.replace(group, candidates=group.candidates[: len(wanted)])
+        return None
 
     def add(self, request: SampleRequest, group: ScoredGroup) -> Path | None:
         """Keep a group whose video can still be fetched; return its first video if that is shown.

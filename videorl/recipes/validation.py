@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 from videorl.config import (
-    EvaluationConfig,
     OptimizerConfig,
     PromptsConfig,
     Recipe,
@@ -26,7 +24,8 @@ from videorl.recipes.sharing import sharing_problems
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
 from videorl.settings.acceleration import acceleration_problems
 from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
-from videorl.settings.plugins import is_plugin, problem_of_function
+from videorl.settings.evaluation import evaluation_problems, source_problems
+from videorl.settings.plugins import problem_of_function
 from videorl.settings.tracking import fixed_prompts_problems, metrics_problems
 from videorl.settings.workers import EncoderConfig, GeneratorsConfig, LearnerConfig
 
@@ -94,12 +93,13 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     )
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
-    yield from _evaluation(recipe.evaluation)
+    is_offline = bool(recipe.offline.archive)
+    yield from evaluation_problems(recipe.evaluation, is_offline=is_offline)
     yield one_of("rehearsal", recipe.rehearsal, REHEARSALS)
 
 
 def _prompts(prompts: PromptsConfig) -> Iterator[Problem]:
-    yield from _source("prompts", prompts)
+    yield from source_problems("prompts", prompts.source, prompts.column)
     yield at_least("prompts.per_round", prompts.per_round, 1)
     yield at_least("prompts.candidates_per_prompt", prompts.candidates_per_prompt, 2)
 
@@ -276,27 +276,6 @@ def without_rounds(learner: LearnerConfig) -> Iterator[Problem]:
     for name, only in (("updates_per_round", 1), ("loss_over", "found")):
         if (got := getattr(learner, name)) != only:
             yield f"learner.{name} must be {only}: labelled examples have no rounds, got {got}"
-
-
-def _source(key: str, prompts: PromptsConfig | EvaluationConfig) -> Iterator[Problem]:
-    if is_plugin(prompts.source) and not Path(prompts.source).exists():
-        yield problem_of_function(f"{key}.source", prompts.source, "the split")
-    if not prompts.column:
-        yield f"{key}.column must name a column, got an empty text"
-
-
-def _evaluation(evaluation: EvaluationConfig) -> Iterator[Problem]:
-    yield from _source("evaluation", evaluation)
-    yield at_least("evaluation.num_prompts", evaluation.num_prompts, 1)
-    yield at_least("evaluation.best_of", evaluation.best_of, 1)
-    yield at_least("evaluation.samples", evaluation.samples, 1)
-    if evaluation.samples > evaluation.best_of:
-        yield (
-            f"evaluation.samples must be <= evaluation.best_of ({evaluation.best_of}), as each is "
-            f"compared with a base sample of the same seed, got {evaluation.samples}"
-        )
-    yield at_least("evaluation.num_videos", evaluation.num_videos, 0)
-    yield at_least("evaluation.seed", evaluation.seed, 0)
 
 
 def _resources(key: str, num_cpus: float, num_gpus: float | None) -> Iterator[Problem]:

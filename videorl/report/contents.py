@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,9 @@ from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
 from videorl.run.run_id import read_run_id
 from videorl.run.sinks import read_metrics
+
+ENDS = ("_low", "_high")
+"""What the names of an interval's ends add to that of their metric."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,29 @@ class RunContents:
         return [(row["step"], row[metric]) for row in self.rows if metric in row]
 
     def metrics(self) -> list[str]:
-        """Return the names of all metrics, in order of first appearance."""
+        """Return the names of all metrics, in order of first appearance.
+
+        The ends of an interval are no metrics of their own, see `band`.
+        """
         names = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in names if name != "step"]
+        ends = {f"{name}{end}" for name in names for end in ENDS if has_band(name, names)}
+        return [name for name in names if name != "step" and name not in ends]
+
+    def band(self, metric: str) -> list[tuple[int, float, float]]:
+        """Return (step, low, high) of every step that has an interval of the metric."""
+        low, high = (f"{metric}{end}" for end in ENDS)
+        rows = [(row["step"], row.get(low), row.get(high)) for row in self.rows]
+        return [(step, a, b) for step, a, b in rows if a is not None and b is not None]
 
     def reference_swaps(self) -> list[int]:
         """Return the steps after which the reference became another version."""
         versions = self.series("reference/version_step")
         return [step for (_, old), (step, new) in pairwise(versions) if old != new]
+
+
+def has_band(metric: str, names: Collection[str]) -> bool:
+    """Tell whether both ends of an interval of a metric are among some names."""
+    return all(f"{metric}{end}" in names for end in ENDS)
 
 
 def read_run(run_dir: Path) -> RunContents:

@@ -28,6 +28,8 @@ NOTES = {
     "learn/margin": "How much the policy prefers the chosen video; of DPO more than the reference.",
     "learn/accuracy": "Share of the comparisons in which the policy is right.",
     "dpo/winner_error_change": "Prediction error on chosen videos, relative to the reference.",
+    "evaluation/reward/total": "Total on held-out prompts.",
+    "evaluation/step": "Optimizer steps of the weights that were evaluated.",
     "pairs/margin": "Chosen total less rejected total, as scored.",
     "staleness/steps": "Optimizer steps between the weights that sampled and those that learn.",
     "time/step_s": "Seconds per step.",
@@ -40,6 +42,12 @@ SECTIONS = (
         "Reward",
         ("reward/", "spread/"),
         "Mean over the training candidates of each step, and the spread within their groups.",
+    ),
+    (
+        "Held-out prompts while it learned",
+        ("evaluation/",),
+        "The same prompts and seeds every time. The band is the 95 % interval of the difference "
+        "from the base, paired by prompt.",
     ),
     ("Unseen metrics", ("unseen/",), "Never optimised; if they break, the reward was hacked."),
     (
@@ -73,7 +81,7 @@ SECTIONS = (
 OTHER = ("Other", "Metrics whose prefix this report does not know, under their own names.")
 """Title and introduction of the section for all metrics that no other section has."""
 
-PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness", "spread", "work")
+PREFIX_IN_TITLE = ("evaluation", "groups", "candidates", "pairs", "staleness", "spread", "work")
 """Prefixes without which the rest of a name says too little: `steps`, `dropped_group_lost`."""
 
 IN_HEADING = ("recipe", "num_steps")
@@ -203,10 +211,7 @@ def _curves(run: RunContents) -> list[str]:
             continue
         # The total, and what has a note, lead; then in the order of writing.
         shown.sort(key=lambda name: (name != "reward/total", name not in NOTES))
-        drawn = [
-            chart(titles.get(name, name), run.series(name), note=NOTES.get(name, ""), swaps=swaps)
-            for name in shown
-        ]
+        drawn = [_chart(run, name, titles.get(name, name), swaps) for name in shown]
         swapped = " Dotted lines: the reference becomes the policy." if swaps else ""
         warning = _displacement(run) if title == "Learning" else ""
         sections.append(
@@ -214,6 +219,11 @@ def _curves(run: RunContents) -> list[str]:
             f'<div class="charts">{"".join(drawn)}</div>'
         )
     return sections
+
+
+def _chart(run: RunContents, name: str, title: str, swaps: Sequence[int]) -> str:
+    note, band = NOTES.get(name, ""), run.band(name)
+    return chart(title, run.series(name), note=note, swaps=swaps, is_smoothed=not band, band=band)
 
 
 def _titles(names: Sequence[str]) -> dict[str, str]:
