@@ -106,6 +106,10 @@ class CheckpointConfig:
     interval: int = 10
     """Steps; one is also written when a run ends or is stopped."""
     keep: int = 2
+    """The newest so many; with `evaluation.interval` the best by the held-out total stays too, and
+    the last before an alarm of the guard."""
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of it stay as well."""
     location: str = ""
     """A folder or URI (`s3://bucket/run`, `gs://bucket/run`) that every learner rank can reach;
     empty = in the run folder."""
@@ -179,6 +183,12 @@ class Recipe:
         """Published versions that generators may be asked for at the same time."""
         is_sampled_beside = self.fixed_prompts.interval or self.evaluation.interval_in_use
         return self.rollouts.max_staleness + 1 + (1 if is_sampled_beside else 0)
+
+    @property
+    def drift_interval(self) -> int:
+        """Steps between measurements of the drift from the base; 0 = none."""
+        asked = self.metrics.drift_interval
+        return self.evaluation.interval_in_use if asked == "auto" else int(asked)
 
     @property
     def video_pixels(self) -> int:

@@ -104,6 +104,7 @@ def train(
         progress.step,
         parts.note,
         recipe.checkpoint.timeout_s,
+        parts.during.worth_keeping,
     ) as checkpoints:
         while progress.step < recipe.num_steps and not should_stop():
             step, started = progress.step, time.perf_counter()

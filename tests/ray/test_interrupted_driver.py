@@ -121,37 +121,35 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
         assert run_online(recipe, opened, lambda: False)
     after = sampled(folder)
     assert set(before) <= set(after)
-    # Of the base the evaluations during training take what is there; they are of steps 2 and 4 too.
-    assert len(after) == len(set(after)) == 2 * (HELD_OUT + DURING), "nothing was sampled twice"
-    readings = read_readings(folder)
-    assert [reading.step for reading in readings] == [0, 2, 4]
-    assert all(len(reading.prompts) == DURING for reading in readings)
-    told = {
-        row["step"]: row.get("evaluation/step") for row in read_metrics(folder / "metrics.jsonl")
-    }
-    assert told == {0: None, 1: 0, 2: None, 3: 2, 4: None, 5: 4}
-    assert len(list(folder.glob("evaluation/before/*.mp4"))) == 2
+    assert len(after) == len(set(after)), "nothing was sampled twice"
+    assert_whole_readings(folder, len(after))
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["evaluation"]["num_prompts"] == HELD_OUT
     assert [stage["name"] for stage in summary["stages"]] == [
         "starting workers and loading models",
         "training",
         "evaluating the aligned policy",
         "stopping workers",
     ]
+    assert summary["evaluation"]["num_prompts"] == HELD_OUT
     assert summary["policy_version"] == version_to_json(baseline.version)
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(STEPS))
     assert_same_archive(folder, baseline.folder)
     assert_whole_strip(folder, baseline.version.digest)
 
 
-def assert_whole_readings(folder: Path) -> None:
-    """Evaluations in between have no hole; each is logged with the step after its weights."""
+def assert_whole_readings(folder: Path, num_groups: int) -> None:
+    """Evaluations in between have no hole; each is logged with the step after its weights.
+
+    Of the base they take groups that are there; others are made with the weights of steps 2 and 4.
+    """
+    assert num_groups == 2 * (HELD_OUT + DURING)
+    assert len(list(folder.glob("evaluation/before/*.mp4"))) == 2
     readings = read_readings(folder)
     assert [reading.step for reading in readings] == [0, 2, 4]
     assert all(len(reading.prompts) == DURING for reading in readings)
     rows = read_metrics(folder / "metrics.jsonl")
     assert [row.get("evaluation/step") for row in rows] == [None, 0, None, 2, None, 4]
+    assert [row["step"] for row in rows if "drift/predictions" in row] == [1, 3, 5]
 
 
 def assert_whole_strip(folder: Path, digest: str) -> None:

@@ -50,6 +50,10 @@ class NoEvaluation:
         """Do nothing; return True."""
         return True
 
+    def worth_keeping(self) -> list[int]:
+        """Return no step."""
+        return []
+
     def metrics(self) -> dict[str, float]:
         """Return nothing."""
         return {}
@@ -135,6 +139,13 @@ class DuringTraining:
     def readings(self) -> list[Reading]:
         """Return what was found up to what `settle` waited for, by step."""
         return [self._found[step] for step in sorted(self._found) if step < self._reached]
+
+    def worth_keeping(self) -> list[int]:
+        """Return the steps whose checkpoints stay: the best so far, and those not evaluated yet."""
+        known = self.readings()
+        best = [readings.best(known).step] if known else []
+        newer = [step for step in self._found if step >= self._reached]
+        return sorted({*best, *newer, *self._pending})
 
     def metrics(self) -> dict[str, float]:
         """Return the newest reading that was not logged yet, and what the loop spent on it all."""

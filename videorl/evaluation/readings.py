@@ -83,6 +83,11 @@ def change(before: Reading, after: Reading, name: str) -> Interval | None:
     return paired_bootstrap(first, second) if first else None
 
 
+def best(readings: Sequence[Reading]) -> Reading:
+    """Return the reading (of at least one) with the highest mean total; of equal ones the first."""
+    return max(readings, key=lambda reading: (reading.mean(TOTAL), -reading.step))
+
+
 def metrics_of(base: Reading, reading: Reading) -> dict[str, float]:
     """Return what a step logs of a reading.
 

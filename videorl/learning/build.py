@@ -121,4 +121,5 @@ def step_settings(recipe: Recipe) -> StepSettings:
         recipe.versions_sampled - 1,
         learner.updates_per_round,
         recipe.prompts.per_round if learner.loss_over == "planned" else None,
+        drift_interval=recipe.drift_interval,
     )

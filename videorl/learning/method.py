@@ -56,3 +56,5 @@ class StepSettings:
     """Prompts of a step: those without examples make its updates smaller; None = they do not."""
     ranks_per_example: int = 1
     """Consecutive ranks that share every video, see `videorl.policies.parallel`."""
+    drift_interval: int = 0
+    """Steps between measurements of the drift from the base; 0 = none."""

@@ -82,6 +82,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from acceleration_problems(recipe.policy, recipe.sampling)
     yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
     yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
+    yield at_least("checkpoint.keep_every", recipe.checkpoint.keep_every, 0)
     yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
     yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
     yield above("archive.timeout_s", recipe.archive.timeout_s, 0)

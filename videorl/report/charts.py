@@ -103,6 +103,26 @@ def chart(
     )
 
 
+def path_chart(title: str, points: Sequence[tuple[float, float]], x_name: str) -> str:
+    """Return an HTML figure of a way: points (at least two) joined in order, the last one marked.
+
+    Args:
+        title: Above the plot.
+        points: (x, y), x in any order.
+        x_name: What the horizontal axis shows.
+    """
+    edges = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
+    plane = Plane(*edges, padded([x for x, _ in points]), padded([y for _, y in points]))
+    drawn = [plane.rows(), plane.columns(), plane.path(points, 'class="line"')]
+    drawn += [plane.dots(points, 2.5, 'class="dot"'), plane.dots(points[-1:], 5, 'class="dot"')]
+    return (
+        f'<figure class="chart"><figcaption><b>{escape(title)}</b><small>From left to right: '
+        f"{escape(x_name)}. The large dot is the newest.</small></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
+        f"{''.join(drawn)}</svg></figure>"
+    )
+
+
 def interval_bar(low: float, mean: float, high: float, reach: float) -> str:
     """Return an interval as a bar with a dot at its mean; the axis goes from -reach to reach."""
     plane = Plane(4, 136, 1, 15, (-reach, reach), (0, 1))

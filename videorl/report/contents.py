@@ -55,6 +55,19 @@ class RunContents:
         """Return (step, value) of every step that has the metric; NaN was written as None."""
         return [(row["step"], row[metric]) for row in self.rows if metric in row]
 
+    def drift_and_total(self) -> list[tuple[float, float]]:
+        """Return the drift of each evaluated version from the base, and its held-out total."""
+        drifts = {step + 1: drift for step, drift in self.series("drift/predictions")}
+        versions, totals = (
+            dict(self.series(f"evaluation/{name}")) for name in ("step", "reward/total")
+        )
+        found = [
+            (drifts.get(int(version)), totals.get(step))
+            for step, version in versions.items()
+            if version is not None
+        ]
+        return [(drift, total) for drift, total in found if None not in (drift, total)]
+
     def metrics(self) -> list[str]:
         """Return the names of all metrics, in order of first appearance.
 

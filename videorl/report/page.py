@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videorl.files import write_text
-from videorl.report.charts import chart, fixed, number, percent, signed
+from videorl.report.charts import chart, fixed, number, path_chart, percent, signed
 from videorl.report.contents import RunContents, VideoPair, read_run
 from videorl.report.displacement import worst_displacement
 from videorl.report.style import CSS, SCRIPT
@@ -30,12 +30,16 @@ NOTES = {
     "dpo/winner_error_change": "Prediction error on chosen videos, relative to the reference.",
     "evaluation/reward/total": "Total on held-out prompts.",
     "evaluation/step": "Optimizer steps of the weights that were evaluated.",
+    "drift/predictions": "Mean squared difference of predictions on fixed latents and times.",
+    "drift/adapter_norm": "Of B A over all layers.",
     "pairs/margin": "Chosen total less rejected total, as scored.",
     "staleness/steps": "Optimizer steps between the weights that sampled and those that learn.",
     "time/step_s": "Seconds per step.",
     "time/other_s": "Seconds of the step that no other stage has.",
     "time/wait_s": "Seconds that the learner waited for scored candidates.",
 }
+
+DRIFT = "Drift from the base"
 
 SECTIONS = (
     (
@@ -48,6 +52,12 @@ SECTIONS = (
         ("evaluation/",),
         "The same prompts and seeds every time. The band is the 95 % interval of the difference "
         "from the base, paired by prompt.",
+    ),
+    (
+        DRIFT,
+        ("drift/",),
+        "How far the policy is from the model before any training, not from the reference, which "
+        "moves along.",
     ),
     ("Unseen metrics", ("unseen/",), "Never optimised; if they break, the reward was hacked."),
     (
@@ -214,6 +224,8 @@ def _curves(run: RunContents) -> list[str]:
         drawn = [_chart(run, name, titles.get(name, name), swaps) for name in shown]
         swapped = " Dotted lines: the reference becomes the policy." if swaps else ""
         warning = _displacement(run) if title == "Learning" else ""
+        if title == DRIFT and len(points := run.drift_and_total()) > 1:
+            drawn.append(path_chart("Held-out total against drift", points, "drift/predictions"))
         sections.append(
             f"<h2>{title}</h2><p class='soft'>{introduction}{swapped}</p>{warning}"
             f'<div class="charts">{"".join(drawn)}</div>'
