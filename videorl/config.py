@@ -22,6 +22,7 @@ from videorl.objectives.objective import CandidateObjective, Examples, Objective
 from videorl.selection import RULES, BestVsWorst, Selection
 from videorl.settings.choice import Choice
 from videorl.settings.evaluation import EvaluationConfig
+from videorl.settings.guard import GuardConfig
 from videorl.settings.model import PolicyConfig, SamplingConfig
 from videorl.settings.rewards import RewardConfig
 from videorl.settings.tracking import FixedPromptsConfig, MetricsConfig
@@ -162,6 +163,7 @@ class Recipe:
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     fixed_prompts: FixedPromptsConfig = field(default_factory=FixedPromptsConfig)
     rehearsal: str = "auto"
     """Whether everything is done once at full size before the run begins, so that what does not fit

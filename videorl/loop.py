@@ -7,7 +7,7 @@ metadata and handles.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from videorl.config import Recipe
@@ -63,9 +63,11 @@ class Parts:
         """Wait for what was begun before `step`; return False if `should_stop` said so first."""
         return self.fixed.settle(step, should_stop) and self.during.settle(step, should_stop)
 
-    def beside_metrics(self) -> dict[str, float]:
-        """Return what to log of it."""
-        return {**self.fixed.metrics(), **self.during.metrics()}
+    def beside_metrics(
+        self, step: int = 0, logged: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """Return what to log of it, beside what a step logs anyway; None = it is of no step."""
+        return {**self.fixed.metrics(), **self.during.metrics(step, logged)}
 
 
 @dataclass
@@ -88,6 +90,7 @@ def train(
         RoundsLostError: Several rounds in a row were lost whole.
         CanaryError: No generator samples what the learner samples.
         PoolFailedError: No worker of a pool can be started any more.
+        GuardError: Videos get worse while the reward rises.
         Of all, and of whatever else ends the run while the learner waits, a checkpoint is written
         first.
     """
@@ -110,14 +113,11 @@ def train(
             step, started = progress.step, time.perf_counter()
             with checkpoints.before_errors(step):
                 checked = check_canary(recipe, parts, progress)
-                if not rollouts.wait(step, should_stop):
+                is_there = rollouts.wait(step, should_stop)
+                if not (is_there and parts.settle_beside(step, should_stop)):
                     break
                 taken = rollouts.take(step)
                 examples = [example for group in taken.groups for example in parts.select(group)]
-            if not (
-                parts.fixed.settle(step, should_stop) and parts.during.settle(step, should_stop)
-            ):
-                break
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
             oldest = output.version.step - recipe.rollouts.max_staleness
@@ -129,7 +129,7 @@ def train(
             parts.archive.write(record)
             empty.add(record)
             metrics = {**round_metrics(record, output, taken.wait_s), **checked}
-            metrics |= parts.beside_metrics()
+            metrics |= parts.beside_metrics(step, metrics)
             times = stage_times(metrics, time.perf_counter() - started)
             parts.sink.write(step, {**metrics, **times})
             if _is_to_be_saved(recipe, parts, progress.step):

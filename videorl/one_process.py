@@ -16,7 +16,7 @@ from videorl.data.preferences import read_preferences
 from videorl.data.prompts import check_sources, open_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
-from videorl.evaluation.during import open_during
+from videorl.evaluation.during import DuringTraining, NoEvaluation, open_during
 from videorl.evaluation.fixed_prompts import open_fixed_prompts
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.unseen import UnseenMetrics
@@ -41,6 +41,7 @@ from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.policies.devices import own_devices
 from videorl.protocols import DifferentiablePolicy, MetricSink
 from videorl.rehearsal import Rehearsal, release
+from videorl.report import write_report
 from videorl.report.ending import (
     finish,
     keep_evaluation,
@@ -53,6 +54,7 @@ from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
+from videorl.run.rollback import guarded
 from videorl.run.sinks import FanOut, open_sinks
 from videorl.sampling.canary import Canary, canary_request, compare, explain
 from videorl.sampling.local import LocalGenerator, LocalScorer
@@ -73,6 +75,16 @@ def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
     recipe = with_compute_type(recipe, folder.root, own_devices)
     recipe = with_micro_batch(recipe, own_memory_gib())
     started = time.perf_counter()
+    return guarded(
+        recipe,
+        folder.root,
+        lambda made: _run(made, folder, should_stop, started),
+        lambda: write_report(folder.root),
+    )
+
+
+def _run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop, started: float) -> bool:
+    """Do the same, until the guard says otherwise."""
     work = train_online if recipe.learns_online else train_alone
     with open_sinks(recipe, folder) as sinks:
         if not work(recipe, folder, should_stop, sinks):
@@ -131,7 +143,8 @@ def train_alone(
         stream = open_prompts(recipe)
         negative_prompt = recipe.sampling.negative_prompt
         prompts = PromptExamples(stream, negative_prompt, lambda prompt: policy.encode([prompt])[0])
-        return run_learner(recipe, folder, learner, prompts, should_stop, Around(opened=sinks))
+        around = Around(opened=sinks, during=_during(recipe, folder, learner))
+        return run_learner(recipe, folder, learner, prompts, should_stop, around)
     check_archive(recipe, folder)
     if has_videos(archive := Path(recipe.offline.archive)):
         encode_archive(recipe, folder)
@@ -141,7 +154,26 @@ def train_alone(
     learner, policy = _learner(probing, folder, with_text_encoder=True)
     check_shape(preferences, policy.sample(policy.encode([PROBE.condition])[0], None, [0]))
     pairs = PairStream(preferences, lambda prompt: policy.encode([prompt])[0], recipe.seed)
-    return run_learner(recipe, folder, learner, pairs, should_stop, Around(opened=sinks))
+    around = Around(opened=sinks, during=_during(recipe, folder, learner))
+    return run_learner(recipe, folder, learner, pairs, should_stop, around)
+
+
+def _during(
+    recipe: Recipe, folder: RunFolder, learner: Learner
+) -> Callable[[int], DuringTraining | NoEvaluation]:
+    """Return what opens the evaluations in between of a learner that has no generators.
+
+    They need a second policy, which is loaded only then.
+    """
+
+    def opened(step: int) -> DuringTraining | NoEvaluation:
+        if not recipe.evaluation.interval_in_use:
+            return NoEvaluation()
+        generator, scorer, _ = local_pools(recipe, learner.published)
+        workers = generator, scorer
+        return open_during(recipe, folder.root, step, workers, is_beside=False)
+
+    return opened
 
 
 def local_parts(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +18,7 @@ from pathlib import Path
 from videorl.config import Recipe
 from videorl.errors import WorkLostError
 from videorl.evaluation import readings
+from videorl.evaluation.guarding import Guarding
 from videorl.evaluation.held_out import (
     held_out_prompts,
     held_out_requests,
@@ -28,6 +29,7 @@ from videorl.evaluation.kept_groups import KeptGroups, path_of
 from videorl.evaluation.readings import Reading
 from videorl.protocols import Generator, Scorer
 from videorl.rollouts import chain
+from videorl.run.sinks import read_metrics
 from videorl.sampling.parts import InParts
 from videorl.types import SampleRequest, ScoredGroup, WeightVersion
 
@@ -54,7 +56,7 @@ class NoEvaluation:
         """Return no step."""
         return []
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, step: int = 0, logged: Mapping[str, float] | None = None) -> dict[str, float]:
         """Return nothing."""
         return {}
 
@@ -73,6 +75,7 @@ class DuringTraining:
         scorer: Likewise.
         is_beside: They are pools, which work while the loop goes on; otherwise `begin` does it all.
         resumed: Step that the run goes on from.
+        guarding: Judges what is found.
     """
 
     recipe: Recipe
@@ -81,6 +84,7 @@ class DuringTraining:
     scorer: Scorer
     is_beside: bool
     resumed: int
+    guarding: Guarding
     _worker: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, "evaluation"), init=False
     )
@@ -124,6 +128,9 @@ class DuringTraining:
 
         So that they are still published, and in the checkpoints, from which a run that ended
         before goes on with it. False if `should_stop` said so first.
+
+        Raises:
+            GuardError: The guard stops the run, or sends it back.
         """
         started = time.perf_counter()
         waited = [done for number, done in self._pending.items() if number < step]
@@ -134,6 +141,7 @@ class DuringTraining:
         self._spent_s += time.perf_counter() - started
         if not is_waiting:
             self._reached = max(self._reached, step)
+            self.guarding.judge(self.readings())
         return not is_waiting
 
     def readings(self) -> list[Reading]:
@@ -145,10 +153,17 @@ class DuringTraining:
         known = self.readings()
         best = [readings.best(known).step] if known else []
         newer = [step for step in self._found if step >= self._reached]
-        return sorted({*best, *newer, *self._pending})
+        return sorted({*best, *newer, *self._pending, *self.guarding.worth_keeping(known)})
 
-    def metrics(self) -> dict[str, float]:
-        """Return the newest reading that was not logged yet, and what the loop spent on it all."""
+    def metrics(self, step: int = 0, logged: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Return the newest reading that was not logged yet, and what the loop spent on it all.
+
+        Args:
+            step: That logs it.
+            logged: What else it logs, which the guard looks at; None = there is no step.
+        """
+        if logged is not None:
+            self.guarding.saw(step, logged)
         metrics = {"time/evaluation_s": self._spent_s} if self._spent_s >= 1e-3 else {}
         self._spent_s = 0.0
         known = self.readings()
@@ -210,4 +225,8 @@ def open_during(
     readings.truncate(root, step)
     if not recipe.evaluation.interval_in_use:
         return NoEvaluation()
-    return DuringTraining(recipe, root, *workers, is_beside, step)
+    file = root / "metrics.jsonl"
+    rows = read_metrics(file) if file.exists() else []
+    logged = {row["step"]: row for row in rows if row["step"] < step}
+    guarding = Guarding(recipe, root, logged)
+    return DuringTraining(recipe, root, *workers, is_beside, step, guarding)

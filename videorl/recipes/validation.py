@@ -25,6 +25,7 @@ from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_o
 from videorl.settings.acceleration import acceleration_problems
 from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
 from videorl.settings.evaluation import evaluation_problems, source_problems
+from videorl.settings.guard import guard_problems
 from videorl.settings.plugins import problem_of_function
 from videorl.settings.tracking import fixed_prompts_problems, metrics_problems
 from videorl.settings.workers import EncoderConfig, GeneratorsConfig, LearnerConfig
@@ -96,6 +97,7 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
     is_offline = bool(recipe.offline.archive)
     yield from evaluation_problems(recipe.evaluation, is_offline=is_offline)
+    yield from guard_problems(recipe.guard)
     yield one_of("rehearsal", recipe.rehearsal, REHEARSALS)
 
 

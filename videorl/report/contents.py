@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from videorl.errors import RunFolderError
+from videorl.evaluation.guarding import read_notes
 from videorl.files import parse_yaml
 from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
@@ -48,6 +49,10 @@ class RunContents:
     videos: list[VideoPair]
     changes: Sequence[Change] = ()
     """Settings that were changed while it ran."""
+    alarms: Sequence[Mapping[str, Any]] = ()
+    """What the guard noted, oldest first."""
+    rollbacks: Sequence[Mapping[str, Any]] = ()
+    """Where it sent the run back to."""
     run_id: str = ""
     """What trackers know the run by; empty in one of an older version."""
 
@@ -119,6 +124,7 @@ def read_run(run_dir: Path) -> RunContents:
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,
             changes=read_changes(run_dir),
+            **read_notes(run_dir),
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
             run_id=read_run_id(run_dir),
         )

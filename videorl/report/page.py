@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videorl.files import write_text
+from videorl.report.alarms import guard_section
 from videorl.report.charts import chart, fixed, number, path_chart, percent, signed
 from videorl.report.contents import RunContents, VideoPair, read_run
 from videorl.report.displacement import worst_displacement
@@ -111,7 +112,14 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: RunContents) -> str:
     """Return the whole report as HTML."""
-    body = [_header(run), _changes(run), _evaluation(run), _videos(run), _times(run)]
+    body = [
+        _header(run),
+        guard_section(run),
+        _changes(run),
+        _evaluation(run),
+        _videos(run),
+        _times(run),
+    ]
     body += [*_curves(run), _config(run)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

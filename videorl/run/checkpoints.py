@@ -176,6 +176,13 @@ class CheckpointFolder:
                 self._remote.delete(self._name(step).name)
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps than `step`, the newest first."""
+        for newer in reversed([number for number in self.steps() if number > step]):
+            if self._remote:
+                self._remote.delete(self._name(newer).name)
+            shutil.rmtree(self._name(newer), ignore_errors=True)
+
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""
         if self._remote:

@@ -18,6 +18,7 @@ from videorl.config import Recipe
 from videorl.data.archive import read_table
 from videorl.errors import WorkLostError
 from videorl.evaluation.during import DuringTraining
+from videorl.evaluation.guarding import Guarding
 from videorl.evaluation.held_out import stream
 from videorl.evaluation.kept_groups import KeptGroups
 from videorl.evaluation.readings import read_readings
@@ -91,7 +92,7 @@ def test_it_changes_no_number_of_the_run(
     ]
     assert digests[0].equals(digests[1])
     plain = [
-        {name: value for name, value in row.items() if not name.startswith("evaluation/")}
+        {name: each for name, each in row.items() if not name.startswith(("evaluation/", "drift/"))}
         for row in rows(whole)
     ]
     assert plain == rows(without)
@@ -199,10 +200,11 @@ def test_pools_go_on_while_the_loop_does_and_an_ended_run_leaves_what_was_scored
 ) -> None:
     recipe = make(tiny_checkpoints, tmp_path / "run")
     version = WeightVersion(2, published(0.5)[0].digest)
+    given, guarding = (recipe, tmp_path), Guarding(recipe, tmp_path, {})
     with ThreadPoolExecutor(8) as threads:
         generator = Slow(threads)
         generator.inner = LocalGenerator(FakePolicy(), "", lambda _: published(0.5)[1])
-        during = DuringTraining(recipe, tmp_path, generator, scorer(recipe), True, 0)
+        during = DuringTraining(*given, generator, scorer(recipe), True, 0, guarding)
         during.begin(version)
         assert during.settle(2, lambda: False), "what follows its own weights may begin"
         generator.go_on.release()
@@ -215,7 +217,7 @@ def test_pools_go_on_while_the_loop_does_and_an_ended_run_leaves_what_was_scored
     assert read_readings(tmp_path) == []
     with ThreadPoolExecutor(8) as threads:
         later = Slow(threads)
-        during = DuringTraining(recipe, tmp_path, later, scorer(recipe), True, 2)
+        during = DuringTraining(*given, later, scorer(recipe), True, 2, guarding)
         for _ in range(2):
             later.go_on.release()
         during.begin(version)
