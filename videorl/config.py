@@ -17,6 +17,7 @@ from omegaconf import MISSING
 
 from videorl.errors import ConfigError
 from videorl.objectives import OBJECTIVES
+from videorl.objectives.agreeing import Agreeing
 from videorl.objectives.dpo import FlowDPO
 from videorl.objectives.objective import CandidateObjective, Examples, Objective, RewardObjective
 from videorl.selection import RULES, BestVsWorst, Selection
@@ -253,7 +254,8 @@ class Recipe:
     @property
     def pair_rule(self) -> Selection:
         """The rule of `selection`, for the weights of these rewards."""
-        return self.selection.weighing(self.weight_of)
+        rule = self.selection.weighing(self.weight_of)
+        return Agreeing(rule.rule, rule.min_margin, inner=rule) if rule.agree else rule
 
     def example_source(self) -> Examples:
         """Return what makes the training examples of a scored group.

@@ -12,6 +12,7 @@ from videorl.config import (
     RewardConfig,
 )
 from videorl.errors import ConfigError
+from videorl.objectives.agreeing import agreeing_problems
 from videorl.objectives.objective import Surroundings
 from videorl.recipes.policy_problems import (
     DIFFUSION_FAMILIES,
@@ -22,6 +23,7 @@ from videorl.recipes.policy_problems import (
 from videorl.recipes.secrets import places_of_passwords
 from videorl.recipes.sharing import sharing_problems
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
+from videorl.selection import Selection
 from videorl.settings.acceleration import acceleration_problems
 from videorl.settings.bounds import Problem, above, at_least, auto_or, finite, one_of
 from videorl.settings.evaluation import evaluation_problems, source_problems
@@ -67,6 +69,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _rewards(recipe.rewards)
     yield from recipe.selection.problems()
     yield from _compared_dimensions(recipe)
+    keys = [reward.key for reward in recipe.rewards]
+    yield from agreeing_problems(recipe.selection.agree, keys, recipe.objective)
     yield from recipe.objective.problems(_around(recipe))
     yield from _source_of_examples(recipe)
     yield from optimizer_problems(recipe.optimizer)
@@ -161,9 +165,11 @@ def _compared_dimensions(recipe: Recipe) -> Iterator[Problem]:
                 f"({', '.join(keys)}), got {name}"
             )
     for i, reward in enumerate(recipe.rewards):
-        if selection.compares_every_dimension and reward.weight <= 0:
+        least = "> 0" if type(selection).weighing is Selection.weighing else ">= 0"
+        is_right = reward.weight > 0 or (reward.weight == 0 and least == ">= 0")
+        if selection.compares_every_dimension and not is_right:
             yield (
-                f"rewards.{i}.weight must be > 0 for selection.rule={selection.rule}, which "
+                f"rewards.{i}.weight must be {least} for selection.rule={selection.rule}, which "
                 f"compares every dimension of every reward model, got {reward.weight}"
             )
 

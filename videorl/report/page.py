@@ -45,7 +45,7 @@ DRIFT = "Drift from the base"
 SECTIONS = (
     (
         "Reward",
-        ("reward/", "spread/"),
+        ("reward/", "spread/", "disagreement/"),
         "Mean over the training candidates of each step, and the spread within their groups.",
     ),
     (
@@ -112,15 +112,8 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: RunContents) -> str:
     """Return the whole report as HTML."""
-    body = [
-        _header(run),
-        guard_section(run),
-        _changes(run),
-        _evaluation(run),
-        _videos(run),
-        _times(run),
-    ]
-    body += [*_curves(run), _config(run)]
+    body = [_header(run), guard_section(run), _changes(run), _evaluation(run), _videos(run)]
+    body += [_times(run), *_curves(run), _config(run)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
