@@ -25,7 +25,7 @@ from videorl.evaluation.held_out import (
     most_in_flight,
     stream,
 )
-from videorl.evaluation.kept_groups import KeptGroups, path_of
+from videorl.evaluation.kept_groups import KeptGroups, path_of, path_of_base
 from videorl.evaluation.readings import Reading
 from videorl.protocols import Generator, Scorer
 from videorl.rollouts import chain
@@ -184,7 +184,8 @@ class DuringTraining:
         try:
             prompts = held_out_prompts(recipe, recipe.evaluation.during_prompts)
             requests = held_out_requests(recipe, prompts, recipe.evaluation.during_samples, version)
-            kept = KeptGroups(path_of(self.root / "evaluation", recipe, version))
+            path = path_of(self.root / "evaluation", recipe, version)
+            kept = KeptGroups(path, shared=path_of_base(recipe, version))
             behind = [replace(request, is_behind=True) for request in requests]
             most = most_in_flight(recipe)
             groups = stream(behind, self._run(), most, lambda: self._is_closed, kept)

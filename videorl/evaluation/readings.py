@@ -94,7 +94,10 @@ def metrics_of(base: Reading, reading: Reading) -> dict[str, float]:
     `evaluation/<name>` is the mean, `…_low` and `…_high` are the ends of the interval of its
     difference from the base, which is paired by prompt, drawn around the mean.
     """
-    found = {f"{PREFIX}step": float(reading.step), f"{PREFIX}prompts": float(len(reading.prompts))}
+    found = {
+        "evaluation/step": float(reading.step),
+        "evaluation/prompts": float(len(reading.prompts)),
+    }
     for name in reading.values:
         mean = found[PREFIX + name] = reading.mean(name)
         if (moved := change(base, reading, name)) is not None:
