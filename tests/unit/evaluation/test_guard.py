@@ -116,3 +116,12 @@ def test_patience_asks_for_the_same_rule_several_times() -> None:
     assert rules(alarms([base, still[0]], NOTHING, GuardConfig(patience=1))) == both
     assert alarms([base], NOTHING, GuardConfig(patience=1)) == []
     assert alarms([], NOTHING, GuardConfig(patience=1)) == []
+
+
+def test_what_the_default_recipe_does_is_no_alarm() -> None:
+    """Changes of its unseen metrics as docs/benchmarks.md has them, while the total rose by 1.4."""
+    changes = {"dynamic_degree": 0.34, "edge_density": 0.83, "sharpness": 1.37}
+    changes |= {"colour_entropy": 0.42, "dark_pixel_share": -0.03}
+    names = [f"unseen/{name}" for name in changes]
+    after = {f"unseen/{name}": 0.1 * (1 + change) for name, change in changes.items()}
+    assert judged(dict.fromkeys(names, 0.1), {"reward/total": 1.4, **after}) == []
