@@ -152,7 +152,7 @@ class DuringTraining:
         """Return the steps whose checkpoints stay: the best so far, and those not evaluated yet."""
         known = self.readings()
         best = [readings.best(known).step] if known else []
-        newer = [step for step in self._found if step >= self._reached]
+        newer = [step for step in [*self._found] if step >= self._reached]  # a thread adds to it
         return sorted({*best, *newer, *self._pending, *self.guarding.worth_keeping(known)})
 
     def metrics(self, step: int = 0, logged: Mapping[str, float] | None = None) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from videorl.errors import RunFolderError
 from videorl.evaluation.statistics import Interval, paired_bootstrap
 from videorl.files import superseded, write_json
 from videorl.types import ScoredCandidate, ScoredGroup, WeightVersion
@@ -122,14 +123,19 @@ def read_readings(root: Path) -> list[Reading]:
     """Return the readings of the run folder `root`, by step.
 
     Raises:
-        ValueError, KeyError, TypeError: A file is damaged.
+        RunFolderError: A file is damaged.
     """
     return [_read(path) for _, path in _files(root)]
 
 
 def _read(path: Path) -> Reading:
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    return Reading(saved["step"], saved["digest"], tuple(saved["prompts"]), saved["values"])
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return Reading(saved["step"], saved["digest"], tuple(saved["prompts"]), saved["values"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{path} is damaged ({error!r}): remove it, and its weights count as not evaluated"
+        ) from error
 
 
 def truncate(root: Path, step: int) -> None:

@@ -40,7 +40,7 @@ def hacked(folder: Path) -> Run:
 
 def test_a_temporal_reward_alone_is_stopped_in_time(tmp_path: Path) -> None:
     run = hacked(tmp_path)
-    with pytest.raises(GuardError, match="dark_pixel_share is .* times that of the base"):
+    with pytest.raises(GuardError, match=r"dark_pixel_share is .* times that of the base"):
         run.train(until=STEPS)
     reached = max(run.sink.steps) + 1
     assert reached <= STEPS / 2

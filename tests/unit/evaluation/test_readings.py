@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from videorl.errors import RunFolderError
 from videorl.evaluation.readings import (
     Reading,
     change,
@@ -80,3 +81,6 @@ def test_files_come_back_in_order_and_later_ones_are_set_aside(tmp_path: Path) -
     assert [one.step for one in read_readings(tmp_path)] == [0, 10]
     moved = tmp_path / "superseded" / path_of_reading(tmp_path, 20).relative_to(tmp_path)
     assert moved.is_file()
+    path_of_reading(tmp_path, 10).write_text('{"step": 10')
+    with pytest.raises(RunFolderError, match=r"step-000010\.json is damaged .* remove it"):
+        read_readings(tmp_path)
