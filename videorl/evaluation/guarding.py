@@ -81,7 +81,7 @@ class Guarding:
         """Return the steps that a run may want to go back to: best and newest without a fault."""
         clean = self._clean(readings)
         noted = [row["before"] for row in read_notes(self._root)["alarms"]]
-        return [*(clean[-1:] and [clean[-1].step, best(clean).step]), *noted]
+        return [*([clean[-1].step, best(clean).step] if clean else []), *noted]
 
     def _clean(self, readings: Sequence[Reading]) -> list[Reading]:
         """Return the readings that break no rule."""
@@ -127,10 +127,12 @@ class Guarding:
         had = len(read_notes(self._root)["rollbacks"])
         if guard.action == "rollback" and clean and had < guard.max_rollbacks:
             raise RollbackError(f"guard, step {step}: {said}", step=best(clean).step)
-        kept = f"`videorl export {self._root} --step {best(clean).step}` gives the best weights "
-        kept += "before it. " if clean else ""
+        kept = ""
+        if clean:
+            at = best(clean).step
+            kept = f"`videorl export {self._root} --step {at}` gives the best weights before it. "
         raise GuardError(
-            f"the guard stopped {self._root} at step {step}: {said}. {kept if clean else ''}"
+            f"the guard stopped {self._root} at step {step}: {said}. {kept}"
             "A lower rate, fewer steps or another reward are the remedies; guard.action=warn goes "
             "on all the same"
         )

@@ -137,7 +137,8 @@ class PredictionDrift:
         t_B = torch.tensor([t], device=device)
         x_t = self._policy.process.corrupt(latents_CTHW[None].to(device), noise[None], t_B)
         here = embeds.to(device)
-        policy, base = (self._policy.predict(x_t, t_B, [here], role) for role in ("policy", "base"))
+        policy = self._policy.predict(x_t, t_B, [here], "policy")
+        base = self._policy.predict(x_t, t_B, [here], "base")
         return float((policy.float() - base.float()).square().mean())
 
 

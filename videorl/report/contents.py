@@ -66,12 +66,12 @@ class RunContents:
         versions, totals = (
             dict(self.series(f"evaluation/{name}")) for name in ("step", "reward/total")
         )
-        found = [
-            (drifts.get(int(version)), totals.get(step))
-            for step, version in versions.items()
-            if version is not None
-        ]
-        return [(drift, total) for drift, total in found if None not in (drift, total)]
+        found: list[tuple[float, float]] = []
+        for step, version in versions.items():
+            drift, total = drifts.get(int(version or 0)), totals.get(step)
+            if drift is not None and total is not None:
+                found.append((drift, total))
+        return found
 
     def metrics(self) -> list[str]:
         """Return the names of all metrics, in order of first appearance.

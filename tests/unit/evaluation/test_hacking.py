@@ -10,10 +10,10 @@ import pytest
 
 from tests.hacking import TemporalConsistency
 from tests.loop_runs import Run, recipe_with, start
-from videorl.errors import GuardError
+from videorl.errors import GuardError, RollbackError
 from videorl.evaluation.during import DuringTraining
 from videorl.evaluation.guarding import Guarding, read_notes
-from videorl.evaluation.readings import read_readings
+from videorl.evaluation.readings import Reading, read_readings
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.sampling.local import LocalScorer
@@ -54,3 +54,24 @@ def test_a_temporal_reward_alone_is_stopped_in_time(tmp_path: Path) -> None:
     kept = CheckpointFolder(tmp_path / "checkpoints", 2).steps()
     assert before - {0} <= {*kept}
     assert reached in kept, "it can be looked at, or gone on with"
+
+
+def test_without_an_earlier_reading_that_breaks_no_rule_there_is_nothing_to_go_back_to(
+    tmp_path: Path,
+) -> None:
+    recipe = recipe_with(0)
+    recipe.guard.patience, recipe.guard.action = 1, "rollback"
+    name = "unseen/dynamic_degree"
+    values = {"reward/total": [0.0] * 4}
+    base = Reading(0, "", (0, 1, 2, 3), {**values, name: [0.5] * 4})
+    still = Reading(10, "", (0, 1, 2, 3), {**values, name: [0.3] * 4})
+    guarding = Guarding(recipe, tmp_path, {})
+    with pytest.raises(GuardError, match="at step 10: motion changed by -40%") as caught:
+        guarding.judge([base, still])
+    assert not isinstance(caught.value, RollbackError)
+    assert "videorl export" not in str(caught.value)
+    fine = Reading(5, "", (0, 1, 2, 3), {**values, name: [0.5] * 4})
+    with pytest.raises(RollbackError) as back:
+        Guarding(recipe, tmp_path, {}).judge([base, fine, still])
+    assert back.value.step == 5
+    assert guarding.worth_keeping([base, fine, still]) == [5, 0, 0, 5]
