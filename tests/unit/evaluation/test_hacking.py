@@ -74,4 +74,4 @@ def test_without_an_earlier_reading_that_breaks_no_rule_there_is_nothing_to_go_b
     with pytest.raises(RollbackError) as back:
         Guarding(recipe, tmp_path, {}).judge([base, fine, still])
     assert back.value.step == 5
-    assert guarding.worth_keeping([base, fine, still]) == [5, 0, 0, 5]
+    assert guarding.worth_keeping([base, fine, still]) == [5, 0, 0]
