@@ -128,12 +128,12 @@ def path_of(evaluation: Path, recipe: Recipe, version: WeightVersion) -> Path:
 
 
 def path_of_base(recipe: Recipe, version: WeightVersion) -> Path | None:
-    """Return the file in `evaluation.reuse_base` of the groups that a run's base makes.
+    """Return the file in `evaluation.base_cache` of the groups that a run's base makes.
 
     None where that is not set, or the weights are not those that a run begins with. A new adapter
     changes nothing of what is sampled, so neither its size nor the seed of its numbers counts.
     """
-    if not recipe.evaluation.reuse_base or version.step > 0:
+    if not recipe.evaluation.base_cache or version.step > 0:
         return None
     settings = settings_of_samples(recipe)
     if recipe.policy.lora.initial is None and recipe.policy.lora.rank > 0:
@@ -141,7 +141,7 @@ def path_of_base(recipe: Recipe, version: WeightVersion) -> Path | None:
             key: value for key, value in settings.items() if not key.startswith("policy.lora.")
         }
     facts = [*sorted(settings.items()), recipe.metrics.unseen, recipe.evaluation.seed]
-    return Path(recipe.evaluation.reuse_base) / f"{digest_of(facts)[:32]}.jsonl"
+    return Path(recipe.evaluation.base_cache) / f"{digest_of(facts)[:32]}.jsonl"
 
 
 def video_name(prompt: Prompt) -> str:

@@ -32,7 +32,7 @@ class EvaluationConfig:
     """Prompts of these evaluations: some of the `num_prompts`, always the same."""
     during_samples: int = 2
     """Samples per prompt of these evaluations; from 2 on the diversity within a prompt is seen."""
-    reuse_base: str = ""
+    base_cache: str = ""
     """A folder, of many runs together, with what their bases were found to be: a run with the same
     model, sampling, rewards, prompts and seeds takes it from there. Empty = each evaluates its
     own."""

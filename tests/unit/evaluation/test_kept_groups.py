@@ -308,7 +308,7 @@ def test_a_base_is_evaluated_once_for_all_runs_with_the_same_samples(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     """Another training seed and another adapter are the same base; another sampler is not."""
-    recipe.evaluation.reuse_base = str(tmp_path / "bases")
+    recipe.evaluation.base_cache = str(tmp_path / "bases")
     first, shelf = Sampler(), Shelf()
     whole = plain(evaluate(recipe, first, shelf=shelf))
     assert first.counted.total() == NUM_PROMPTS
