@@ -96,7 +96,7 @@ def assemble(
         StoppedError: `first` or `should_stop` says to stop.
     """
     started = time.perf_counter()
-    prompts = open_prompts(recipe.prompts, recipe.seed)
+    prompts = open_prompts(recipe)
     nodes = live_nodes()
     placement = place(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)

@@ -23,7 +23,7 @@ from videorl.config import PolicyConfig, Recipe
 from videorl.errors import WorkLostError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import NOTHING_SHARED, sample_and_score, shared_prompts
-from videorl.evaluation.kept_groups import KeptGroups, Save, path_of
+from videorl.evaluation.kept_groups import KeptGroups, Save, path_of, path_of_base
 from videorl.policies import load_policy
 from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
@@ -69,7 +69,10 @@ def evaluate(
         logger.warning("%s is read-only: what is sampled is not kept", folder.root)
 
     def kept(name: str, version: WeightVersion, save: Save) -> KeptGroups:
-        return KeptGroups(path_of(folder.evaluation, recipe, version) if is_writable else None)
+        if not is_writable:
+            return KeptGroups(None)
+        path = path_of(folder.evaluation, recipe, version)
+        return KeptGroups(path, shared=path_of_base(recipe, version))
 
     found = compare(recipe, folder, kept, should_stop)
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -48,6 +49,8 @@ from videorl.run.sinks import FanOut, open_sinks
 from videorl.run.stages import Stages
 from videorl.types import Condition, SampleRequest, WeightVersion
 
+logger = logging.getLogger(__name__)
+
 Encode = Callable[[Condition], Any]
 """Prompt -> handle of its embedding."""
 
@@ -63,6 +66,12 @@ def run_learner_only(
     Base and aligned policy are compared when the learner has left: the generators take its place.
     """
     started, stages = time.perf_counter(), stages or Stages()
+    if recipe.evaluation.interval_in_use:
+        logger.warning(
+            "evaluation.interval=%d: a learner that is alone on Ray is evaluated only when it has "
+            "left, and the guard does not watch it; videorl.train runs it in one process, watched",
+            recipe.evaluation.interval,
+        )
     if recipe.evaluation.source:
         _check_comparison(recipe)
     stages.begin("starting the learner, and training", recipe.num_steps, "step")
@@ -127,7 +136,7 @@ def _from_prompts(
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
-    stream = open_prompts(recipe.prompts, recipe.seed)
+    stream = open_prompts(recipe)
     prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
     learner = start(recipe)
     with ray_metrics(recipe, folder) as metrics:

@@ -18,6 +18,7 @@ from actors.rehearsal import rehearse
 from actors.reward import RayScorer
 from videorl.config import Recipe
 from videorl.errors import StoppedError
+from videorl.evaluation.during import DuringTraining, NoEvaluation, open_during
 from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts, open_fixed_prompts
 from videorl.evaluation.held_out import sample_and_score
 from videorl.loop import train
@@ -65,6 +66,7 @@ def _run(
         assemble(recipe, folder, sinks, first, should_stop) as assembly,
         controlled(folder, assembly.pools),
         closing(_fixed_prompts(recipe, folder, sinks, assembly)) as fixed,
+        closing(_during(recipe, folder, assembly)) as during,
     ):
         sinks.truncate(assembly.progress.step)
         rehearse(recipe, folder, assembly)
@@ -76,7 +78,8 @@ def _run(
             metrics.truncate(assembly.progress.step)
             sink = assembly.watched(fan_out([sinks, metrics]))
             notices = Notices(assembly.learner)
-            parts = replace(assembly.parts, sink=sink, fixed=fixed, is_warned=notices)
+            parts = replace(assembly.parts, sink=sink, fixed=fixed, during=during)
+            parts = replace(parts, is_warned=notices)
             progress = train(recipe, parts, assembly.progress, should_stop)
         write_report(folder.root)
         if progress.step < recipe.num_steps:
@@ -97,6 +100,11 @@ def _fixed_prompts(
     return open_fixed_prompts(
         recipe, folder.root, step, workers, assembly.scorer.files.save, sinks.videos
     )
+
+
+def _during(recipe: Recipe, folder: RunFolder, assembly: Assembly) -> DuringTraining | NoEvaluation:
+    workers, step = (assembly.generator, assembly.scorer), assembly.progress.step
+    return open_during(recipe, folder.root, step, workers, is_beside=True)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from videorl.errors import WorkLostError
 from videorl.futures import completed, gathered, mapped, recovered
 from videorl.protocols import RewardModel
 from videorl.recipes.secrets import private_variables, public_runtime_env
+from videorl.rewards.diversity import measured
 from videorl.rewards.scoring import (
     Result,
     check_dimension_weights,
@@ -99,7 +100,9 @@ class RewardWorker:
         assert self._model is not None, "the pool waits for ready()"
         started = time.perf_counter()
         results = checked_scores(self._model, videos, [prompt] * len(videos))
-        unseen = [{} if self._unseen is None else self._unseen(video) for video in videos]
+        unseen: list[Mapping[str, float]] = [{} for _ in videos]
+        if self._unseen is not None:
+            unseen = measured(self._unseen, videos)
         return Scored(results, unseen, time.perf_counter() - started)
 
     def encode(self, video: Video) -> tuple[float, bytes]:

@@ -50,6 +50,8 @@ def run(
         from actors.learner_run import run_learner_only
         from actors.online_run import run_online
         from videorl.planning.fitting import with_micro_batch
+        from videorl.report import write_report
+        from videorl.run.rollback import guarded
 
         made = with_compute_type(
             recipe, folder.root, lambda: computing_devices(recipe, live_nodes())
@@ -57,4 +59,9 @@ def run(
         if made.learner.micro_batch_size == "auto":
             made = with_micro_batch(made, learner_memory_gib(made, live_nodes()))
         work = run_online if made.learns_online else run_learner_only
-        return work(made, folder, should_stop, stages)
+        return guarded(
+            made,
+            folder.root,
+            lambda recipe: work(recipe, folder, should_stop, stages),
+            lambda: write_report(folder.root),
+        )

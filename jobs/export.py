@@ -3,17 +3,21 @@
     videorl export runs/moving_shapes --format comfyui
     videorl export runs/moving_shapes --format kohya --out style.safetensors
     videorl export someones_lora.safetensors --format diffusers
+    videorl export runs/moving_shapes --step 40 --out step_40
 
 comfyui = the layer names of the authors' own code, as ComfyUI and trainers for it have them (Wan,
 LTX-Video, HunyuanVideo); kohya = those of musubi-tuner, which ComfyUI opens too (Wan); diffusers =
-what a run has in `aligned/` already. Of Wan 2.2 A14B there are two files, NAME_high_noise and
-NAME_low_noise, for its two models.
+what a run has in `aligned/` already. With --step it is the weights of a checkpoint that the run has
+kept; without --format too, they become a folder such as `aligned/`. Of Wan 2.2 A14B there are two
+files, NAME_high_noise and NAME_low_noise, for its two models.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from jobs import command, places
@@ -30,12 +34,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command.new_parser("videorl export", __doc__)
     text = "the folder or URI of a run, or an adapter: a file or folder in any layout that is read"
     parser.add_argument("source", type=places.place, metavar="RUN_OR_ADAPTER", help=text)
-    parser.add_argument("--format", required=True, choices=FORMATS, help="the layout to write")
-    text = "the file; an older one is replaced (default: NAME.FORMAT.safetensors, here)"
+    text = "the layout to write; needed, but for --step"
+    parser.add_argument("--format", choices=FORMATS, help=text)
+    text = "a step of the run whose checkpoint is kept (default: its last one)"
+    parser.add_argument("--step", type=int, metavar="N", help=text)
+    text = "the file; an older one is replaced (default: NAME.FORMAT.safetensors, here); "
+    text += "with --step alone a folder (default: NAME-step-N, here)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
     add_json(parser)
     options = parser.parse_args(argv)
-    adapter, name = _find(places.here(options.source).absolute())
+    if options.step is not None:
+        return _of_step(options)
+    if options.format is None:
+        raise ConfigError(f"--format is needed: one of {', '.join(FORMATS)}")
+    return _write(*_find(places.here(options.source).absolute()), options)
+
+
+def _of_step(options: argparse.Namespace) -> int:
+    """Write the weights of a kept checkpoint."""
+    root, step = places.here(options.source).absolute(), options.step
+    if not (root / "config.yaml").is_file():
+        raise ConfigError(f"--step is of a run, and {root} is no run folder")
+    name = f"{root.name}-step-{step}"
+
+    from videorl.run.kept_policy import export_kept
+
+    if options.format is None:
+        out = options.out or Path(name)
+        command.output_folder(out)
+        export_kept(root, step, out)
+        with results(options) as show:
+            show({"folder": str(out), "step": step}, f"{out}: the weights of step {step}")
+        return 0
+    with TemporaryDirectory() as folder:
+        export_kept(root, step, Path(folder))
+        return _write(_of_lora(Path(folder)), name, options)
+
+
+def _write(adapter: Path, name: str, options: argparse.Namespace) -> int:
+    """Write an adapter in the layout that was asked for."""
     out = options.out or Path(f"{name}.{options.format}.safetensors")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, got {out}")
@@ -97,12 +134,21 @@ def _find(source: Path) -> tuple[Path, str]:
             "end, and the same `videorl train` command goes on with one that was stopped"
         )
     folder = run.export if run.export.is_dir() else source
+    return _of_lora(folder), run.root.name
+
+
+def _of_lora(folder: Path) -> Path:
+    """Return a folder that holds an adapter.
+
+    Raises:
+        CheckpointError: It holds all weights.
+    """
     if (folder / "transformer").is_dir():
         raise CheckpointError(
             f"{folder} holds all weights of a transformer (policy.lora.rank=0), not a LoRA: "
             "only a LoRA can be exported; diffusers opens this folder's transformer as it is"
         )
-    return folder, run.root.name
+    return folder
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ r"""`videorl sample`: videos from a diffusers pipeline, with or without aligned 
     videorl sample "a large red circle moving left" "a small blue square moving up" --num 4
     videorl sample "a large red circle moving left" --lora runs/moving_shapes/aligned
     videorl sample --prompts prompts.txt --out samples
+    videorl sample "a large red circle moving left" --run runs/moving_shapes --step 40
     videorl sample "a cat turns its head" --image cat.png --recipe wan_2_1_i2v_14b_480p
     videorl sample "a large red circle moving left" --latent-reward runs/NAME/reward \
         --guide motion_quality=1 --guide text_alignment=0.5
@@ -27,6 +28,7 @@ from videorl.errors import ConfigError, PromptError
 if TYPE_CHECKING:
     from videorl.config import Recipe
     from videorl.data.prompt_rows import PromptRow
+    from videorl.protocols import Policy
     from videorl.types import Condition
 
 
@@ -44,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     text = "name or path of the recipe whose policy and sampling settings are used"
     command.add_option(parser, "--recipe", "moving_shapes", text)
     parser.add_argument("--lora", help="folder of aligned LoRA weights, e.g. runs/NAME/aligned")
+    text = "folder or URI of a run: its recipe, and the weights of a checkpoint that it has kept"
+    parser.add_argument("--run", type=places.place, metavar="FOLDER", help=text)
+    text = "step of that checkpoint (default: the newest)"
+    parser.add_argument("--step", type=int, metavar="N", help=text)
     command.add_option(parser, "--out", Path("samples"), "folder of the mp4 files")
     command.add_option(parser, "--num", 1, "videos per prompt")
     command.add_option(parser, "--seed", 0, "seed of the initial noise")
@@ -67,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Sample with the same policy code as generators; print the path of each video."""
     options = _parser().parse_intermixed_args(argv)
+    if options.run:
+        options.run = places.here(options.run)
     _check(options)
     command.output_folder(options.out)
     command.start_logging()
@@ -83,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from videorl.run.pins import policy_settings
 
     lora = [Override("policy.lora.initial", options.lora)] if options.lora else []
-    recipe = load_recipe(options.recipe, [*options.set, *lora])
-    recipe = as_in_run_of(recipe, [options.recipe, options.lora])
+    name = str(options.run / "config.yaml") if options.run else options.recipe
+    recipe = load_recipe(name, [*options.set, *lora])
+    recipe = as_in_run_of(recipe, [name, options.lora])
     if problem := problem_of_images(rows, recipe.policy.family):
         raise ConfigError(f"{problem}; texts take --image")
     pin_settings(policy_settings(recipe), {})  # a wrong id is an error before anything is loaded
@@ -117,6 +126,12 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse options that contradict each other before anything is loaded."""
     from videorl.settings.bounds import above, at_least
 
+    if options.step is not None and not options.run:
+        raise ConfigError("--step is of a run: give --run FOLDER too")
+    if options.run and options.lora:
+        raise ConfigError("--run has weights of its own: leave --lora out")
+    if options.run and not (options.run / "config.yaml").is_file():
+        raise ConfigError(f"--run: {options.run} is no run folder, it has no config.yaml")
     if (options.latent_reward is None) != (not options.guide):
         raise ConfigError("--latent-reward and --guide go together, got only one of them")
     if problem := at_least("--num", options.num, 1):
@@ -126,6 +141,19 @@ def _check(options: argparse.Namespace) -> None:
             raise ConfigError("--max-factor is for guidance, but there is no --guide")
         if problem := above("--max-factor", options.max_factor, 0):
             raise ConfigError(problem)
+
+
+def _policy(recipe: Recipe, options: argparse.Namespace) -> Policy:
+    """Return the recipe's policy, with the weights that the options name."""
+    from videorl.policies import load_policy
+    from videorl.policies.checkpoints import PARTS
+    from videorl.run.kept_policy import load_kept_policy
+
+    if not options.run:
+        return load_policy(recipe.policy, recipe.sampling, parts=PARTS, seed=recipe.seed)
+    policy, version = load_kept_policy(recipe, options.run, options.step, PARTS)
+    logger.info("sampling with the weights of step %d", version.step)
+    return policy
 
 
 def _sample(
@@ -151,8 +179,6 @@ def _sample(
     from videorl.guidance.flow_nrg import MAX_FACTOR
     from videorl.guidance.latent_reward import load_latent_reward
     from videorl.guidance.sampler import GuidedSampler
-    from videorl.policies import load_policy
-    from videorl.policies.checkpoints import PARTS
     from videorl.policies.pipeline_policy import PipelinePolicy
     from videorl.run.progress import progress
     from videorl.sampling.videos import sample_videos
@@ -160,8 +186,7 @@ def _sample(
     reward = None
     if weights:  # loaded before the policy: a reward of another policy is refused at once
         reward = load_latent_reward(options.latent_reward, recipe.policy, recipe.sampling)
-    policy = load_policy(recipe.policy, recipe.sampling, parts=PARTS, seed=recipe.seed)
-    sampler = policy
+    sampler = policy = _policy(recipe, options)
     if reward is not None:
         assert isinstance(policy, PipelinePolicy)
         max_factor = MAX_FACTOR if options.max_factor is None else options.max_factor

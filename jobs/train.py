@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for sentence in advice(recipe):
         _logger.warning(sentence)
     recipe.run_dir = places.run_dir(recipe.run_dir)
+    if shared := recipe.evaluation.base_cache:
+        recipe.evaluation.base_cache = str(command.lasting(shared))
 
     from videorl.run.folder import RunFolder, open_run
 

@@ -4,7 +4,7 @@
 `videorl.recipes.validation` checks what types cannot. A recipe file states only what differs from
 the defaults. `0` disables an `interval`. Sections about models are in `videorl.settings.model`,
 those about workers in `videorl.settings.workers` and `videorl.settings.rewards`, those about
-trackers in `videorl.settings.tracking`.
+trackers in `videorl.settings.tracking`, that about held-out prompts in `.evaluation`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from omegaconf import MISSING
 
 from videorl.errors import ConfigError
 from videorl.objectives import OBJECTIVES
+from videorl.objectives.agreeing import Agreeing
 from videorl.objectives.dpo import FlowDPO
 from videorl.objectives.objective import CandidateObjective, Examples, Objective, RewardObjective
 from videorl.selection import RULES, BestVsWorst, Selection
 from videorl.settings.choice import Choice
+from videorl.settings.evaluation import EvaluationConfig
+from videorl.settings.guard import GuardConfig
 from videorl.settings.model import PolicyConfig, SamplingConfig
 from videorl.settings.rewards import RewardConfig
 from videorl.settings.tracking import FixedPromptsConfig, MetricsConfig
@@ -106,6 +109,10 @@ class CheckpointConfig:
     """Steps; one is also written when a run ends or is stopped. With 0 nothing is kept to replace a
     learner that is lost, which then ends a run on a cluster."""
     keep: int = 2
+    """The newest so many; with `evaluation.interval` the best by the held-out total stays too, and
+    the last before an alarm of the guard."""
+    keep_every: int = 0
+    """Checkpoints of steps that are multiples of it stay as well."""
     location: str = ""
     """A folder or URI (`s3://bucket/run`, `gs://bucket/run`) that every learner rank can reach;
     empty = in the run folder."""
@@ -151,24 +158,6 @@ class KeptMedia:
 
 
 @dataclass
-class EvaluationConfig:
-    """Fixed held-out prompts and seeds, sampled before and after training."""
-
-    source: str = ""
-    """As `prompts.source`; empty = no evaluation. `moving_shapes` gives its held-out split."""
-    column: str = "prompt"
-    """As `prompts.column`. Weights do not matter here, but for 0, which leaves a prompt out."""
-    num_prompts: int = 64
-    best_of: int = 8
-    """Samples per prompt of the base policy, for its best-of-K curve."""
-    samples: int = 4
-    """Samples per prompt of the aligned policy, compared with the base's first as many."""
-    num_videos: int = 8
-    """Before/after pairs shown in the report."""
-    seed: int = 1234
-
-
-@dataclass
 class Recipe:
     """A whole run."""
 
@@ -202,6 +191,7 @@ class Recipe:
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     fixed_prompts: FixedPromptsConfig = field(default_factory=FixedPromptsConfig)
     rehearsal: str = "auto"
     """Whether everything is done once at full size before the run begins, so that what does not fit
@@ -219,16 +209,16 @@ class Recipe:
         return max(self.learner.context_parallel, self.generators.context_parallel) > 1
 
     @property
-    def fixed_source(self) -> tuple[str, str]:
-        """Source and column of the fixed prompts."""
-        fixed = self.fixed_prompts
-        chosen = fixed if fixed.source else self.evaluation
-        return chosen.source, chosen.column
-
-    @property
     def versions_sampled(self) -> int:
         """Published versions that generators may be asked for at the same time."""
-        return self.rollouts.max_staleness + 1 + (self.fixed_prompts.interval > 0)
+        is_sampled_beside = self.fixed_prompts.interval or self.evaluation.interval_in_use
+        return self.rollouts.max_staleness + 1 + (1 if is_sampled_beside else 0)
+
+    @property
+    def drift_interval(self) -> int:
+        """Steps between measurements of the drift from the base; 0 = none."""
+        asked = self.metrics.drift_interval
+        return self.evaluation.interval_in_use if asked == "auto" else int(asked)
 
     @property
     def video_pixels(self) -> int:
@@ -291,7 +281,8 @@ class Recipe:
     @property
     def pair_rule(self) -> Selection:
         """The rule of `selection`, for the weights of these rewards."""
-        return self.selection.weighing(self.weight_of)
+        rule = self.selection.weighing(self.weight_of)
+        return Agreeing(rule.rule, rule.min_margin, inner=rule) if rule.agree else rule
 
     def example_source(self) -> Examples:
         """Return what makes the training examples of a scored group.

@@ -85,6 +85,19 @@ class RehearsalError(VideorlError, RuntimeError):
         """Whether a device was too small."""
 
 
+class GuardError(VideorlError, RuntimeError):
+    """The guard stopped a run whose videos get worse while its reward rises."""
+
+
+class RollbackError(GuardError):
+    """The guard sends a run back to an earlier checkpoint."""
+
+    def __init__(self, message: str, *, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
+        """Of the checkpoint."""
+
+
 class StoppedError(VideorlError, RuntimeError):
     """Somebody asked to stop, and what was begun is given up; the same command goes on later."""
 

@@ -7,12 +7,13 @@ metadata and handles.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from videorl.config import Recipe
 from videorl.data.prompts import PromptStream
 from videorl.errors import RoundsLostError
+from videorl.evaluation.during import DuringTraining, NoEvaluation
 from videorl.evaluation.fixed_prompts import FixedPrompts, NoFixedPrompts
 from videorl.protocols import (
     Archive,
@@ -52,6 +53,23 @@ class Parts:
     """Samples the same prompts again and again."""
     is_warned: Callable[[], bool] = lambda: False
     """Says once of each notice that the learner will lose its place: a checkpoint is begun."""
+    during: DuringTraining | NoEvaluation = field(default_factory=NoEvaluation)
+    """Evaluates now and then."""
+
+    def begin_beside(self, version: WeightVersion) -> None:
+        """Begin what is sampled of a version beside training."""
+        self.fixed.begin(version)
+        self.during.begin(version)
+
+    def settle_beside(self, step: int, should_stop: Callable[[], bool]) -> bool:
+        """Wait for what was begun before `step`; return False if `should_stop` said so first."""
+        return self.fixed.settle(step, should_stop) and self.during.settle(step, should_stop)
+
+    def beside_metrics(
+        self, step: int = 0, logged: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """Return what to log of it, beside what a step logs anyway; None = it is of no step."""
+        return {**self.fixed.metrics(), **self.during.metrics(step, logged)}
 
 
 @dataclass
@@ -74,14 +92,15 @@ def train(
         RoundsLostError: Several rounds in a row were lost whole.
         CanaryError: No generator samples what the learner samples.
         PoolFailedError: No worker of a pool can be started any more.
+        GuardError: Videos get worse while the reward rises.
         Of all, and of whatever else ends the run while the learner waits, a checkpoint is written
         first.
     """
     rollouts = Rollouts(recipe, parts.prompts, parts.generator, parts.scorer, progress.step)
     rollouts.admit(progress.versions)
     for version in progress.versions:  # the run may have ended before an older one was sampled
-        parts.fixed.begin(version)
-    parts.fixed.metrics()  # what that took is of no step
+        parts.begin_beside(version)
+    parts.beside_metrics()  # what that took is of no step
     empty = EmptyRounds()
     with Checkpoints(
         parts.archive,
@@ -90,32 +109,33 @@ def train(
         progress.step,
         parts.note,
         recipe.checkpoint.timeout_s,
+        parts.during.worth_keeping,
     ) as checkpoints:
         asked = checkpoints.asking(should_stop, parts.is_warned, lambda: progress.step)
         while progress.step < recipe.num_steps and not asked():
             step, started = progress.step, time.perf_counter()
             with checkpoints.before_errors(step):
                 checked = check_canary(recipe, parts, progress)
-                if not rollouts.wait(step, asked):
+                is_there = rollouts.wait(step, asked)
+                if not (is_there and parts.settle_beside(step, asked)):
                     break
                 taken = rollouts.take(step)
                 examples = [example for group in taken.groups for example in parts.select(group)]
-            if not parts.fixed.settle(step, asked):
-                break
             output = parts.learner.step(step, examples)
             reference = parts.reference.after_step(output.version)
             oldest = output.version.step - recipe.rollouts.max_staleness
             kept = [version for version in progress.versions if version.step >= oldest]
             progress = Progress(step + 1, [*kept, output.version])
             rollouts.admit(progress.versions)
-            parts.fixed.begin(output.version)
+            parts.begin_beside(output.version)
             record = record_step(step, taken, examples, output.version, reference, recipe.pair_rule)
             parts.archive.write(record)
             empty.add(record)
-            metrics = round_metrics(record, output, taken.wait_s) | checked | parts.fixed.metrics()
+            metrics = {**round_metrics(record, output, taken.wait_s), **checked}
+            metrics |= parts.beside_metrics(step, metrics)
             times = stage_times(metrics, time.perf_counter() - started)
             parts.sink.write(step, {**metrics, **times})
-            if recipe.checkpoint.interval and progress.step % recipe.checkpoint.interval == 0:
+            if _is_to_be_saved(recipe, parts, progress.step):
                 checkpoints.begin(progress.step)
             if empty.are_too_many:
                 break
@@ -125,6 +145,12 @@ def train(
     if progress.step >= recipe.num_steps:
         parts.fixed.finish(progress.versions[-1], should_stop)
     return progress
+
+
+def _is_to_be_saved(recipe: Recipe, parts: Parts, step: int) -> bool:
+    """Tell whether a step has a checkpoint: every so many, and where its weights are evaluated."""
+    interval = recipe.checkpoint.interval
+    return bool(interval and step % interval == 0) or parts.during.is_due(step)
 
 
 def check_canary(recipe: Recipe, parts: Parts, progress: Progress) -> dict[str, float]:

@@ -16,6 +16,7 @@ from videorl.data.preferences import read_preferences
 from videorl.data.prompts import check_sources, open_prompts
 from videorl.data.video_io import write_mp4
 from videorl.errors import WeightMismatchError
+from videorl.evaluation.during import DuringTraining, NoEvaluation, open_during
 from videorl.evaluation.fixed_prompts import open_fixed_prompts
 from videorl.evaluation.held_out import sample_and_score
 from videorl.evaluation.unseen import UnseenMetrics
@@ -40,6 +41,7 @@ from videorl.policies.compiling import GENERATORS_UNCOMPILED
 from videorl.policies.devices import own_devices
 from videorl.protocols import DifferentiablePolicy, MetricSink
 from videorl.rehearsal import Rehearsal, release
+from videorl.report import write_report
 from videorl.report.ending import (
     finish,
     keep_evaluation,
@@ -52,6 +54,7 @@ from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
+from videorl.run.rollback import guarded
 from videorl.run.sinks import FanOut, open_sinks
 from videorl.sampling.canary import Canary, canary_request, compare, explain
 from videorl.sampling.local import LocalGenerator, LocalScorer
@@ -72,6 +75,16 @@ def run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop) -> bool:
     recipe = with_compute_type(recipe, folder.root, own_devices)
     recipe = with_micro_batch(recipe, own_memory_gib())
     started = time.perf_counter()
+    return guarded(
+        recipe,
+        folder.root,
+        lambda made: _run(made, folder, should_stop, started),
+        lambda: write_report(folder.root),
+    )
+
+
+def _run(recipe: Recipe, folder: RunFolder, should_stop: ShouldStop, started: float) -> bool:
+    """Do the same, until the guard says otherwise."""
     work = train_online if recipe.learns_online else train_alone
     with open_sinks(recipe, folder) as sinks:
         if not work(recipe, folder, should_stop, sinks):
@@ -103,8 +116,9 @@ def train_online(
         fixed = open_fixed_prompts(
             recipe, folder.root, progress.step, workers, save_videos, sinks.videos
         )
-        parts = replace(parts, fixed=fixed)
-        with closing(learner), closing(fixed):
+        during = open_during(recipe, folder.root, progress.step, workers, is_beside=False)
+        parts = replace(parts, fixed=fixed, during=during)
+        with closing(learner), closing(fixed), closing(during):
             sinks.truncate(progress.step)
             rehearsal = Rehearsal(recipe, folder)
             rehearsal.whole_run(
@@ -126,10 +140,11 @@ def train_alone(
     """
     if not recipe.offline.archive:
         learner, policy = _learner(recipe, folder, with_text_encoder=True)
-        stream = open_prompts(recipe.prompts, recipe.seed)
+        stream = open_prompts(recipe)
         negative_prompt = recipe.sampling.negative_prompt
         prompts = PromptExamples(stream, negative_prompt, lambda prompt: policy.encode([prompt])[0])
-        return run_learner(recipe, folder, learner, prompts, should_stop, Around(opened=sinks))
+        around = Around(opened=sinks, during=_during(recipe, folder, learner))
+        return run_learner(recipe, folder, learner, prompts, should_stop, around)
     check_archive(recipe, folder)
     if has_videos(archive := Path(recipe.offline.archive)):
         encode_archive(recipe, folder)
@@ -139,7 +154,26 @@ def train_alone(
     learner, policy = _learner(probing, folder, with_text_encoder=True)
     check_shape(preferences, policy.sample(policy.encode([PROBE.condition])[0], None, [0]))
     pairs = PairStream(preferences, lambda prompt: policy.encode([prompt])[0], recipe.seed)
-    return run_learner(recipe, folder, learner, pairs, should_stop, Around(opened=sinks))
+    around = Around(opened=sinks, during=_during(recipe, folder, learner))
+    return run_learner(recipe, folder, learner, pairs, should_stop, around)
+
+
+def _during(
+    recipe: Recipe, folder: RunFolder, learner: Learner
+) -> Callable[[int], DuringTraining | NoEvaluation]:
+    """Return what opens the evaluations in between of a learner that has no generators.
+
+    They need a second policy, which is loaded only then.
+    """
+
+    def opened(step: int) -> DuringTraining | NoEvaluation:
+        if not recipe.evaluation.interval_in_use:
+            return NoEvaluation()
+        generator, scorer, _ = local_pools(recipe, learner.published)
+        workers = generator, scorer
+        return open_during(recipe, folder.root, step, workers, is_beside=False)
+
+    return opened
 
 
 def local_parts(
@@ -160,7 +194,7 @@ def local_parts(
     archive.truncate(version.step)
     generator, scorer, _ = local_pools(recipe, learner.published)
     parts = Parts(
-        prompts=open_prompts(recipe.prompts, recipe.seed),
+        prompts=open_prompts(recipe),
         generator=generator,
         scorer=scorer,
         select=recipe.example_source(),

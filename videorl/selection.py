@@ -127,6 +127,9 @@ class Selection(ABC):
     rule: str = ""
     min_margin: float = 0.0
     """Least difference of a pair in what the rule ranks by, >= 0."""
+    agree: list[str] = field(default_factory=list[str])
+    """Reward models, by label or name, each of which must rate the chosen video of a pair higher
+    than the rejected one; other pairs are not taken. Those with weight 0 may be among them."""
 
     takes_more_than_rank: ClassVar[bool] = False
     """Who is paired does not follow from ranks alone: nothing that ranks candidates can use it."""

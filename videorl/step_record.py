@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from statistics import fmean, pstdev
 
 from videorl.rollouts import Round
@@ -48,6 +49,24 @@ def spreads(groups: Iterable[ScoredGroup]) -> dict[str, float]:
             if len(scored) > 1:
                 found.setdefault(name, []).append(pstdev(scored))
     return {f"spread/{name}": fmean(deviations) for name, deviations in found.items()}
+
+
+def disagreements(groups: Iterable[ScoredGroup]) -> dict[str, float]:
+    """Return how often two reward models order the candidates of a prompt the other way round.
+
+    `disagreement/<a>/<b>` is the share in [0, 1] of the pairs of candidates that neither of them
+    ties, mean over groups: (1 - Kendall's tau) / 2. Nothing of a run with one reward model.
+    """
+    found: dict[str, list[float]] = {}
+    for group in groups:
+        rows = [candidate.score.by_model for candidate in group.candidates]
+        for a, b in combinations(rows[0] if rows else (), 2):
+            signs = [
+                (one[a] - other[a]) * (one[b] - other[b]) for one, other in combinations(rows, 2)
+            ]
+            if told_apart := [sign < 0 for sign in signs if sign]:
+                found.setdefault(f"disagreement/{a}/{b}", []).append(fmean(told_apart))
+    return {name: fmean(shares) for name, shares in found.items()}
 
 
 def stage_times(metrics: Mapping[str, float], step_s: float) -> dict[str, float]:
@@ -117,7 +136,7 @@ def round_metrics(record: StepRecord, output: LearnerOutput, wait_s: float) -> d
     """Return everything that a step logs.
 
     Means over candidates: `reward/<dimension>`, `reward/total`, `unseen/<metric>`.
-    `spread/…` is how much scores differ within a group.
+    `spread/…` is how much scores differ within a group, `disagreement/…` how reward models do.
     `staleness/candidates_<n>` counts candidates whose weights were n optimizer steps old, by the
     version that their generator proved; `staleness/steps` is the age that was asked for.
     `wait_s` is how long the learner waited for the round, in seconds.
@@ -125,7 +144,7 @@ def round_metrics(record: StepRecord, output: LearnerOutput, wait_s: float) -> d
     scored = [candidate for group in record.groups for candidate in group.candidates]
     metrics = mean_by_name((candidate.score.dimensions for candidate in scored), "reward")
     metrics |= mean_by_name(({"total": candidate.score.total} for candidate in scored), "reward")
-    metrics |= spreads(record.groups)
+    metrics |= spreads(record.groups) | disagreements(record.groups)
     metrics |= mean_by_name((candidate.unseen for candidate in scored), "unseen")
     metrics |= mean_by_name(({"margin": pair.margin} for pair in record.pairs), "pairs")
     if weights := [example.weight for example in record.weighted]:

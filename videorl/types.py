@@ -131,6 +131,8 @@ class Score:
     total: float
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the model put out before any normalisation."""
+    by_model: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Reward model -> its own total, before its weight; empty in the score of a single model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ def requests(recipe: Recipe, version: WeightVersion, first: int, count: int) -> 
     from videorl.data.prompts import open_prompts
     from videorl.rollouts import request_for
 
-    prompts = open_prompts(recipe.prompts, recipe.seed)
+    prompts = open_prompts(recipe)
     return [request_for(recipe, prompts, first + place, version) for place in range(count)]
 
 

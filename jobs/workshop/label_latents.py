@@ -93,13 +93,13 @@ def _prompts(recipe: Recipe, split: Split) -> list[Condition]:
     Raises:
         ConfigError: Prompts lack a picture, or have one in vain.
     """
-    from videorl.data.prompts import load_prompts, problem_of_images
+    from videorl.data.prompts import evaluation_prompts, problem_of_images, training_prompts
 
     is_train = split == "train"
-    name, given = ("prompts", recipe.prompts) if is_train else ("evaluation", recipe.evaluation)
-    if not given.source:
+    name = "prompts" if is_train else "evaluation"
+    if not is_train and not recipe.evaluation.source:
         return []
-    rows = load_prompts(given.source, split, given.column)
+    rows = training_prompts(recipe) if is_train else evaluation_prompts(recipe)
     if problem := problem_of_images(rows, recipe.policy.family, f"{name}.source"):
         raise ConfigError(problem)
     return [row.prompt(0).condition for row in rows]

@@ -18,6 +18,7 @@ import pytest
 from actors.online_run import run_online
 from tests.ray.conftest import ROOT
 from tests.ray.whole_runs import STEPS, Baseline, assert_same_archive, overrides
+from videorl.evaluation.readings import read_readings
 from videorl.recipes.reading import load_recipe
 from videorl.report.ending import version_to_json
 from videorl.run.folder import open_run
@@ -28,6 +29,20 @@ from videorl.watch.fixed_prompts import read_strips
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 HELD_OUT = 12
+DURING = 4
+BESIDE: dict[str, object] = {
+    "evaluation__source": "moving_shapes",
+    "evaluation__num_prompts": HELD_OUT,
+    "evaluation__best_of": 2,
+    "evaluation__samples": 1,
+    "evaluation__num_videos": 2,
+    "evaluation__interval": 2,
+    "evaluation__during_prompts": DURING,
+    "evaluation__during_samples": 1,
+    "fixed_prompts__interval": 2,
+    "fixed_prompts__num_prompts": 2,
+}
+"""Settings of what is sampled beside training."""
 
 
 def start_driver(settings: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -75,10 +90,7 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
 ) -> None:
     """The command is killed; on the cluster of all tests it is then stopped, and then it ends."""
     folder, log = tmp_path / "run", tmp_path / "killed.log"
-    held_out = {"source": "moving_shapes", "num_prompts": HELD_OUT, "best_of": 2, "samples": 1}
-    evaluation = {f"evaluation__{name}": value for name, value in held_out.items()}
-    evaluation |= {"fixed_prompts__interval": 2, "fixed_prompts__num_prompts": 2}
-    settings = overrides(tiny_checkpoints["wan"], folder, evaluation__num_videos=2, **evaluation)
+    settings = overrides(tiny_checkpoints["wan"], folder, **BESIDE)
     driver = start_driver(settings, log)
     wait_until(lambda: bool(sampled(folder)), log, driver)
     # Two agents of Ray's own notice a minute late that they are alone; they touch no run folder.
@@ -109,20 +121,35 @@ def test_a_driver_killed_in_its_first_evaluation_and_stopped_in_training_goes_on
         assert run_online(recipe, opened, lambda: False)
     after = sampled(folder)
     assert set(before) <= set(after)
-    assert len(after) == len(set(after)) == 2 * HELD_OUT, "nothing was sampled twice"
-    assert len(list(folder.glob("evaluation/before/*.mp4"))) == 2
+    assert len(after) == len(set(after)), "nothing was sampled twice"
+    assert_whole_readings(folder, len(after))
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["evaluation"]["num_prompts"] == HELD_OUT
     assert [stage["name"] for stage in summary["stages"]] == [
         "starting workers and loading models",
         "training",
         "evaluating the aligned policy",
         "stopping workers",
     ]
+    assert summary["evaluation"]["num_prompts"] == HELD_OUT
     assert summary["policy_version"] == version_to_json(baseline.version)
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(STEPS))
     assert_same_archive(folder, baseline.folder)
     assert_whole_strip(folder, baseline.version.digest)
+
+
+def assert_whole_readings(folder: Path, num_groups: int) -> None:
+    """Evaluations in between have no hole; each is logged with the step after its weights.
+
+    Of the base they take groups that are there; others are made with the weights of steps 2 and 4.
+    """
+    assert num_groups == 2 * (HELD_OUT + DURING)
+    assert len(list(folder.glob("evaluation/before/*.mp4"))) == 2
+    readings = read_readings(folder)
+    assert [reading.step for reading in readings] == [0, 2, 4]
+    assert all(len(reading.prompts) == DURING for reading in readings)
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [row.get("evaluation/step") for row in rows] == [None, 0, None, 2, None, 4]
+    assert [row["step"] for row in rows if "drift/predictions" in row] == [1, 3, 5]
 
 
 def assert_whole_strip(folder: Path, digest: str) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from tests.groups import scored_candidate, scored_group
 from videorl.errors import ConfigError
+from videorl.objectives.agreeing import Agreeing
 from videorl.recipes.reading import load_recipe
 from videorl.selection import (
+    AllPairs,
     BestVsWorst,
     Dominating,
     Selection,
@@ -19,7 +21,15 @@ from videorl.selection import (
     best_vs_worst,
     dominating,
 )
-from videorl.types import PreferencePair, ScoredGroup
+from videorl.types import (
+    Candidate,
+    PreferencePair,
+    Prompt,
+    Score,
+    ScoredCandidate,
+    ScoredGroup,
+    WeightVersion,
+)
 
 
 def named(pairs: list[PreferencePair]) -> list[tuple[int, int]]:
@@ -186,3 +196,41 @@ def test_an_unknown_dimension_is_named() -> None:
     rule = SingleDimension(dimension="taste")
     with pytest.raises(ConfigError, match=r"taste; those that are scored: sharp, steady"):
         rule(judged((1.0, 0.0), (0.0, 4.0)))
+
+
+def rated(index: int, total: float, **by_model: float) -> ScoredCandidate:
+    version = WeightVersion(0, "")
+    candidate = Candidate(0, Prompt(0, "a"), index, index, version, None, None)
+    return ScoredCandidate(candidate, Score({}, total, by_model=by_model))
+
+
+def test_only_pairs_on_which_all_named_models_agree_are_taken() -> None:
+    """The total prefers 1 to 2 to 0; the model `b` prefers 2 to 1, and ties 1 and 0."""
+    scored = (rated(0, 0.0, a=0, b=1), rated(1, 3.0, a=3, b=1), rated(2, 2.0, a=2, b=4))
+    group = ScoredGroup(Prompt(0, "a"), None, scored, {})
+    every, best = AllPairs(agree=["b"]), BestVsWorst(agree=["a", "b"])
+
+    def taken(rule: Selection) -> list[tuple[int, int]]:
+        found = Agreeing(inner=rule)(group)
+        return [(pair.chosen.candidate.index, pair.rejected.candidate.index) for pair in found]
+
+    assert taken(every) == [(2, 0)], "1 > 2 is turned round by b, and 1 > 0 is a tie of it"
+    assert taken(AllPairs(agree=["a"])) == [(1, 0), (1, 2), (2, 0)]
+    assert taken(best) == []
+    assert Agreeing(inner=best).why_no_pair(group) == "models_disagree"
+    alone = ScoredGroup(Prompt(0, "a"), None, scored[:1], {})
+    assert Agreeing(inner=best).why_no_pair(alone) == "too_few_candidates"
+
+
+def test_a_recipe_says_who_must_agree() -> None:
+    rewards = "rewards=[{name: moving_shapes}, {name: moving_shapes, label: watcher, weight: 0}]"
+    recipe = load_recipe("moving_shapes", [rewards, "selection.agree=[watcher]"])
+    assert isinstance(recipe.pair_rule, Agreeing)
+    assert not isinstance(load_recipe("moving_shapes").pair_rule, Agreeing)
+    for settings, said in (
+        (["selection.agree=[moving_shapes]"], "agree needs several rewards"),
+        ([rewards, "selection.agree=[other]"], r"selection\.agree\.0 must be one of"),
+        ([rewards, "selection.agree=[watcher]", "objective.name=flow_rwr"], "not from pairs"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_recipe("moving_shapes", settings)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.groups import scored_candidate, scored_group
-from videorl.step_record import spreads, stage_times
+from videorl.step_record import disagreements, spreads, stage_times
+from videorl.types import ScoredCandidate
 
 
 def test_the_spread_is_a_mean_over_groups_of_deviations_within_them() -> None:
@@ -25,6 +28,18 @@ def test_each_dimension_has_its_own_spread() -> None:
     ]
     found = spreads([scored_group([], candidates=candidates)])
     assert found == {"spread/calm": 0.5, "spread/sharp": 0.5, "spread/total": 0.0}
+
+
+def test_disagreement_counts_pairs_that_two_models_order_the_other_way_round() -> None:
+    def rated(index: int, a: float, b: float) -> ScoredCandidate:
+        one = scored_candidate(index, a)
+        return replace(one, score=replace(one.score, by_model={"a": a, "b": b}))
+
+    # b ties one of three pairs; of the other two it orders both the other way round.
+    first = scored_group([], candidates=[rated(0, 0, 1), rated(1, 1, 1), rated(2, 2, 0)])
+    second = scored_group([], candidates=[rated(0, 0, 0), rated(1, 1, 1)])
+    assert disagreements([first, second]) == {"disagreement/a/b": (1.0 + 0.0) / 2}
+    assert disagreements([scored_group([1.0, 2.0])]) == {}
 
 
 def test_stages_add_up_to_the_step() -> None:

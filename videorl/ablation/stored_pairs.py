@@ -26,7 +26,7 @@ def sample_pairs(recipe: Recipe, directory: Path) -> None:
         return
     generator, scorer, weights = local_pools(recipe, lambda _: weights)
     base = WeightVersion(0, digest(weights))
-    prompts = open_prompts(recipe.prompts, recipe.seed)
+    prompts = open_prompts(recipe)
     select = recipe.example_source()
     archive = Archive(directory, "none", keep_latents=True)
     archive.truncate(recipe.num_steps)

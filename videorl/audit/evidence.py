@@ -130,11 +130,7 @@ def gather(folder: RunFolder, *, fresh: bool = False) -> Evidence:
     rows, broken = _metrics(folder, cursor)
     changed = changes(read_inputs(folder.root), inputs_of(recipe, fresh=fresh))
     is_other = "prompts.source" in changed
-    prompts = (
-        PromptsOfLedger(tables["prompts"])
-        if is_other
-        else open_prompts(recipe.prompts, recipe.seed)
-    )
+    prompts = PromptsOfLedger(tables["prompts"]) if is_other else open_prompts(recipe)
     return Evidence(
         recipe=recipe,
         prompts=prompts,

@@ -9,13 +9,17 @@ from typing import Protocol
 
 import numpy as np
 
-from videorl.config import PromptsConfig, Recipe
+from videorl.config import Recipe
+from videorl.data.preference_videos import has_videos, read_video_pairs
+from videorl.data.preferences import read_preferences
 from videorl.data.prompt_files import DEFAULT_COLUMN, read_prompts
 from videorl.data.prompt_rows import PromptRow, usable_rows
+from videorl.data.split import identity, split
 from videorl.data.table_rows import BadRow
 from videorl.errors import ConfigError, PromptError
 from videorl.policies import takes_images
 from videorl.seeds import derive_seed
+from videorl.settings.evaluation import split_size
 from videorl.settings.plugins import find, is_plugin
 from videorl.types import Prompt
 from videorl.worlds import grammar
@@ -48,14 +52,49 @@ def load_prompts(
     return [PromptRow(text) for text in grammar.prompts(split)]
 
 
-def open_prompts(config: PromptsConfig, seed: int) -> PromptStream:
+def training_prompts(recipe: Recipe) -> list[PromptRow]:
+    """Return what a run trains on: `prompts.source`, without what is held out from it.
+
+    Raises:
+        PromptError, ConfigError: As `load_prompts`; or nothing is left.
+    """
+    rows = load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
+    size = split_size(recipe.evaluation.source)
+    return rows if size is None else split(rows, size)[0]
+
+
+def evaluation_prompts(recipe: Recipe) -> list[PromptRow]:
+    """Return the prompts of `evaluation.source`, all of them.
+
+    Raises:
+        PromptError, ConfigError: As `load_prompts`.
+    """
+    evaluation = recipe.evaluation
+    if (size := split_size(evaluation.source)) is None:
+        return load_prompts(evaluation.source, "held_out", evaluation.column)
+    return split(load_prompts(recipe.prompts.source, "train", recipe.prompts.column), size)[1]
+
+
+def fixed_prompt_rows(recipe: Recipe) -> list[PromptRow]:
+    """Return the prompts of `fixed_prompts.source`, or, where it is empty, of the evaluation.
+
+    Raises:
+        PromptError, ConfigError: As `load_prompts`.
+    """
+    fixed = recipe.fixed_prompts
+    if not fixed.source:
+        return evaluation_prompts(recipe)
+    return load_prompts(fixed.source, "held_out", fixed.column)
+
+
+def open_prompts(recipe: Recipe) -> PromptStream:
     """Return the stream that a run learns from.
 
     Raises:
         PromptError: As `load_prompts`.
         ConfigError: As `load_prompts`.
     """
-    return PromptStream(load_prompts(config.source, "train", config.column), seed)
+    return PromptStream(training_prompts(recipe), recipe.seed)
 
 
 def check_sources(recipe: Recipe) -> None:
@@ -67,23 +106,34 @@ def check_sources(recipe: Recipe) -> None:
         PromptError: As `load_prompts`.
         ConfigError: As `load_prompts`; or held-out prompts are trained on. A run that began so,
             before this was checked, is only warned.
+        ArchiveError: The archive that the run learns from cannot be read.
     """
-    trained: list[PromptRow] = []
-    if not recipe.offline.archive:
-        trained = load_prompts(recipe.prompts.source, "train", recipe.prompts.column)
+    if recipe.offline.archive:
+        trained = _of_archive(Path(recipe.offline.archive)) if recipe.evaluation.source else []
+    else:
+        trained = training_prompts(recipe)
         _check_images(trained, recipe, "prompts.source")
     if recipe.fixed_prompts.interval:
-        source, column = recipe.fixed_source
-        fixed = load_prompts(source, "held_out", column)
-        _check_images(fixed, recipe, "fixed_prompts.source")
+        _check_images(fixed_prompt_rows(recipe), recipe, "fixed_prompts.source")
     if not recipe.evaluation.source:
         return
-    held_out = load_prompts(recipe.evaluation.source, "held_out", recipe.evaluation.column)
+    held_out = evaluation_prompts(recipe)
     _check_images(held_out, recipe, "evaluation.source")
-    if problem := overlap(trained, held_out):
+    where = "offline.archive" if recipe.offline.archive else "prompts.source"
+    if problem := overlap(trained, held_out, where):
         if not (Path(recipe.run_dir) / "metrics.jsonl").exists():
             raise ConfigError(problem)
         _logger.warning(problem)
+
+
+def _of_archive(archive: Path) -> list[PromptRow]:
+    """Return the prompts of stored pairs, each once; those without a text are not learned from."""
+    if has_videos(archive):
+        found = [(pair.prompt, pair.image) for pair in read_video_pairs(archive)]
+    else:
+        pairs = read_preferences(archive)
+        found = list(zip(pairs.prompts, pairs.images or [""] * len(pairs), strict=True))
+    return [PromptRow(text, image=image) for text, image in dict.fromkeys(found)]
 
 
 def _check_images(rows: Sequence[PromptRow], recipe: Recipe, where: str) -> None:
@@ -115,24 +165,28 @@ def problem_of_images(rows: Sequence[PromptRow], family: str, where: str = "prom
     )
 
 
-def overlap(trained: Sequence[PromptRow], held_out: Sequence[PromptRow]) -> str | None:
+def overlap(
+    trained: Sequence[PromptRow], held_out: Sequence[PromptRow], where: str = "prompts.source"
+) -> str | None:
     """Return what to say of prompts that are evaluated and trained on, or None.
 
     Case and white space make no other prompt, and what has a weight of 0 is not used.
+
+    Args:
+        trained: What a run learns from.
+        held_out: What it is evaluated with.
+        where: The setting that names the first.
     """
-    known = {_plain(row) for row in trained if row.weight > 0}
-    both = [row.text for row in held_out if row.weight > 0 and _plain(row) in known]
+    known = {identity(row) for row in trained if row.weight > 0}
+    both = [row.text for row in held_out if row.weight > 0 and identity(row) in known]
     if not both:
         return None
     return (
         f"{len(both)} of {len(held_out)} held-out prompts are trained on, first: {both[0]!r}; "
         "their scores would not show what the policy does with new prompts: give "
-        "evaluation.source other prompts than prompts.source"
+        f"evaluation.source other prompts than {where}, or `split 64`, which takes so many away "
+        "from prompts.source"
     )
-
-
-def _plain(row: PromptRow) -> tuple[str, str]:
-    return " ".join(row.text.casefold().split()), row.image
 
 
 class Prompts(Protocol):

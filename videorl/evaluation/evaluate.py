@@ -94,7 +94,9 @@ def summarise(before: Sequence[ScoredGroup], after: Sequence[ScoredGroup]) -> Ev
         name: _change(base, aligned, lambda scored, name=name: scored.score.dimensions[name])
         for name in first.score.dimensions
     }
-    unseen = {name: _unseen_change(base, aligned, name) for name in first.unseen}
+    everyone = [scored for groups in (base, aligned) for group in groups for scored in group]
+    shared = [name for name in first.unseen if all(name in each.unseen for each in everyone)]
+    unseen = {name: _unseen_change(base, aligned, name) for name in shared}
     curve = best_of_k_curve([[_total(scored) for scored in group.candidates] for group in before])
     return EvaluationSummary(
         num_prompts=len(before),

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from videorl.config import Recipe
-from videorl.data.prompts import load_prompts
+from videorl.data.prompts import fixed_prompt_rows
 from videorl.errors import PromptError, WorkLostError
 from videorl.evaluation.strip_files import (
     FOLDER,
@@ -58,8 +58,7 @@ def fixed_prompts(recipe: Recipe) -> list[FixedPrompt]:
         PromptError, ConfigError: As `load_prompts`.
     """
     fixed = recipe.fixed_prompts
-    source, column = recipe.fixed_source
-    rows = [row for row in load_prompts(source, "held_out", column) if row.weight > 0]
+    rows = [row for row in fixed_prompt_rows(recipe) if row.weight > 0]
     order = np.random.default_rng(fixed.seed).permutation(len(rows))
     prompts = [rows[index].prompt(index) for index in sorted(order[: fixed.num_prompts].tolist())]
     return [FixedPrompt(prompt, derive_seed(fixed.seed, FOLDER, prompt.text)) for prompt in prompts]

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,23 +49,47 @@ class KeptGroups:
     Args:
         path: The file; see `path_of`. None = keep nothing.
         shown: Whose videos are saved; None = nobody's.
+        shared: A second file, of several runs, that is read and appended to as well, with a folder
+            of videos beside it; see `path_of_base`. None = there is none.
     """
 
-    def __init__(self, path: Path | None, shown: Shown | None = None) -> None:
+    def __init__(
+        self, path: Path | None, shown: Shown | None = None, shared: Path | None = None
+    ) -> None:
         self._path = path
         self._shown = shown
-        self._found = _read(path) if path is not None and path.exists() else {}
+        self._shared = shared
+        files = [file for file in (shared, path) if file is not None and file.exists()]
+        self._found = {key: group for file in files for key, group in _read(file).items()}
 
     def find(self, request: SampleRequest) -> ScoredGroup | None:
         """Return the group that was made for this prompt and these seeds, without media.
 
-        None also if its video should have been saved, but is not there.
+        One with more seeds gives its first candidates. None also if its video should have been
+        saved, but is not there.
         """
         video = self._shown.path(request.prompt) if self._shown else None
-        if video is not None and not video.exists():
+        if video is not None and not video.exists() and not self._copied(video):
             return None
-        group = self._found.get(_key(request))
-        return group and dataclasses.replace(group, prompt=request.prompt)
+        group = self._found.get(_key(request)) or self._first_of_larger(request)
+        return group and _of(request, group)
+
+    def _copied(self, video: Path) -> bool:
+        """Take a video from the shared folder; return whether it was there."""
+        if self._shared is None:
+            return False
+        if (source := self._shared.with_suffix("") / video.name).exists():
+            _copy(source, video)
+        return source.exists()
+
+    def _first_of_larger(self, request: SampleRequest) -> ScoredGroup | None:
+        """Return the first candidates of a group with more seeds that lost none."""
+        condition, wanted = _key(request)
+        for (known, seeds), group in self._found.items():
+            is_whole = len(group.candidates) == len(seeds)
+            if known == condition and seeds[: len(wanted)] == wanted and is_whole:
+                return dataclasses.replace(group, candidates=group.candidates[: len(wanted)])
+        return None
 
     def add(self, request: SampleRequest, group: ScoredGroup) -> Path | None:
         """Keep a group whose video can still be fetched; return its first video if that is shown.
@@ -78,8 +104,12 @@ class KeptGroups:
                 saved = video
             except WorkLostError as error:
                 logger.warning("the video of a held-out prompt is not kept: %s", error)
-        if self._path is not None:
-            _append(self._path, {"seeds": request.seeds, "group": group_to_json(group)})
+        row = {"seeds": request.seeds, "group": group_to_json(group)}
+        for path in (self._path, self._shared):
+            if path is not None:
+                _append(path, row)
+        if saved and self._shared is not None:
+            _copy(saved, self._shared.with_suffix("") / saved.name)
         return saved
 
 
@@ -97,9 +127,48 @@ def path_of(evaluation: Path, recipe: Recipe, version: WeightVersion) -> Path:
     return evaluation / "groups" / f"{digest_of(facts)[:32]}.jsonl"
 
 
+def path_of_base(recipe: Recipe, version: WeightVersion) -> Path | None:
+    """Return the file in `evaluation.base_cache` of the groups that a run's base makes.
+
+    None where that is not set, or the weights are not those that a run begins with. A new adapter
+    changes nothing of what is sampled, so neither its size nor the seed of its numbers counts.
+    """
+    if not recipe.evaluation.base_cache or version.step > 0:
+        return None
+    settings = settings_of_samples(recipe)
+    if recipe.policy.lora.initial is None and recipe.policy.lora.rank > 0:
+        settings = {
+            key: value for key, value in settings.items() if not key.startswith("policy.lora.")
+        }
+    facts = [*sorted(settings.items()), recipe.metrics.unseen, recipe.evaluation.seed]
+    return Path(recipe.evaluation.base_cache) / f"{digest_of(facts)[:32]}.jsonl"
+
+
 def video_name(prompt: Prompt) -> str:
     """Return the name of the file of a prompt's video."""
     return f"{prompt.index:06d}.mp4"
+
+
+def _of(request: SampleRequest, group: ScoredGroup) -> ScoredGroup:
+    """Return a group as the answer to a request: of its prompt, and sampled with its version."""
+    candidates = tuple(
+        dataclasses.replace(
+            scored,
+            candidate=dataclasses.replace(
+                scored.candidate, prompt=request.prompt, version=request.version
+            ),
+        )
+        for scored in group.candidates
+    )
+    return dataclasses.replace(group, prompt=request.prompt, candidates=candidates)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; another run may do the same at the same time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    shutil.copyfile(source, partial)
+    os.replace(partial, target)
 
 
 _Key = tuple[Condition, tuple[int, ...]]

@@ -122,4 +122,5 @@ def step_settings(recipe: Recipe) -> StepSettings:
         learner.updates_per_round,
         recipe.prompts.per_round if learner.loss_over == "planned" else None,
         sharded=recipe.checkpoint.sharded,
+        drift_interval=recipe.drift_interval,
     )

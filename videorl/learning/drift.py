@@ -34,3 +34,20 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     """Return the Euclidean norm over all tensors together."""
     norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+
+
+def adapter_norm(weights: Mapping[str, Tensor]) -> float | None:
+    """Return the norm of what low-rank adapters add, sqrt(sum over layers of ‖B A‖²).
+
+    Before the scaling by alpha / rank, which is the same for all layers. None where there is no
+    adapter. With rank r it costs r² numbers per layer: ‖B A‖² is the sum of the products of the
+    entries of BᵀB and A Aᵀ.
+    """
+    squares = []
+    for name, a_RI in weights.items():
+        if "lora_A" not in name:
+            continue
+        b_OR = weights[name.replace("lora_A", "lora_B")].float().flatten(1)
+        a_RI = a_RI.float().flatten(1)
+        squares.append(float(((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum()))
+    return sum(squares) ** 0.5 if squares else None

@@ -25,6 +25,7 @@ from videorl.learning.engines import Engine
 from videorl.learning.gradient_step import gradient_step, learning_rate, whole_step
 from videorl.learning.items import micro_batches, planned_share
 from videorl.learning.method import Method, StepSettings
+from videorl.learning.prediction_drift import PredictionDrift
 from videorl.learning.rehearsing import rehearse_step
 from videorl.learning.saving import Saving
 from videorl.learning.share import Groups
@@ -71,6 +72,7 @@ class Learner:
         self._published: dict[WeightVersion, dict[str, Tensor]] = {}
         self._is_swapped = False  # since the last step, so that both roles have the same weights
         self._drift: Drift | None = None
+        self._predictions = PredictionDrift(policy, settings.drift_interval, fetch)
         self._writer = ThreadPoolExecutor(1, "checkpoint")
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
@@ -87,6 +89,7 @@ class Learner:
         for step, name in state["published"].items():
             is_first, path = self._engine.rank == 0, folder / f"published-{step}.safetensors"
             self._published[WeightVersion(int(step), name)] = load_file(path) if is_first else {}
+        self._predictions.load(folder)
         version = self._publish(state["step"])
         if version.digest != state["published"][str(state["step"])]:
             raise WeightMismatchError(f"the weights restored from {folder} are not those it saved")
@@ -121,6 +124,7 @@ class Learner:
         )
         if self._drift is not None:
             metrics["weights/drift"] = self._drift(self._published[version])
+        metrics |= self._predictions(version.step, examples, self._published[version])
         return LearnerOutput(version, metrics)
 
     @torch.no_grad()
@@ -166,6 +170,7 @@ class Learner:
     ) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
         """Return tensors beside the optimizer's on rank 0, and the state; every rank calls it."""
         tensors: dict[str, Mapping[str, Tensor]] = {"reference": self._reference_weights()}
+        tensors |= self._predictions.tensors()
         for version, weights in self._published.items():
             tensors[f"published-{version.step}"] = weights
         digests = {str(version.step): version.digest for version in self._published}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from videorl.config import Recipe
+from videorl.evaluation.during import DuringTraining, NoEvaluation
 from videorl.learning.reference import CurriculumReference, LocalReferenceUpdater
 from videorl.protocols import Learner, MetricSink, ReferenceUpdater
 from videorl.rehearsal import Rehearsal, RehearsingLearner
@@ -58,6 +59,7 @@ class LearnerParts:
     reference: ReferenceUpdater
     sink: MetricSink
     note: CheckpointNote
+    during: DuringTraining | NoEvaluation
     is_warned: Callable[[], bool] = lambda: False
     """As in `videorl.loop.Parts`."""
 
@@ -76,6 +78,8 @@ class Around:
     """Get the metrics too."""
     is_warned: Callable[[], bool] = lambda: False
     """As in `videorl.loop.Parts`."""
+    during: Callable[[int], DuringTraining | NoEvaluation] = lambda step: NoEvaluation()
+    """Takes the step that the run goes on from; returns what evaluates it in between."""
 
 
 class NoArchive:
@@ -103,12 +107,17 @@ def train_learner(
         step,
         parts.note,
         recipe.checkpoint.timeout_s,
+        parts.during.worth_keeping,
     ) as checkpoints:
         asked = checkpoints.asking(should_stop, parts.is_warned, lambda: step)
         while step < recipe.num_steps and not asked():
+            with checkpoints.before_errors(step):
+                if not parts.during.settle(step, asked):
+                    break
             started, skipped_before = time.perf_counter(), parts.examples.num_skipped
             examples = [parts.examples[step * size + index] for index in range(size)]
             output = parts.learner.step(step, examples)
+            parts.during.begin(output.version)
             reference = parts.reference.after_step(output.version)
             metrics = {
                 **output.metrics,
@@ -116,10 +125,12 @@ def train_learner(
                 "reference/version_step": float(reference.step),
                 "examples/skipped": float(parts.examples.num_skipped - skipped_before),
             }
+            metrics |= parts.during.metrics(step, metrics)
             times = stage_times(metrics, time.perf_counter() - started)
             parts.sink.write(step, {**metrics, **times})
             step += 1
-            if recipe.checkpoint.interval and step % recipe.checkpoint.interval == 0:
+            interval = recipe.checkpoint.interval
+            if (interval and step % interval == 0) or parts.during.is_due(step):
                 checkpoints.begin(step)
         checkpoints.finish(step)
     return step
@@ -159,8 +170,13 @@ def run_learner(
         every.truncate(version.step)
         rehearsal = Rehearsal(recipe, folder, around.devices)
         rehearsal.learner_alone(learner, examples, version.step)
-        parts = LearnerParts(examples, learner, reference, every, note, around.is_warned)
-        if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
-            return False
+        with closing(around.during(version.step)) as during:
+            during.begin(version)
+            during.metrics()  # what that took is of no step
+            parts = LearnerParts(
+                examples, learner, reference, every, note, during, around.is_warned
+            )
+            if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
+                return False
         learner.export(folder.export)
     return True

@@ -58,3 +58,5 @@ class StepSettings:
     """Consecutive ranks that share every video, see `videorl.policies.parallel`."""
     sharded: bool | str = "auto"
     """`checkpoint.sharded`."""
+    drift_interval: int = 0
+    """Steps between measurements of the drift from the base; 0 = none."""

@@ -36,7 +36,8 @@ _MAY_CHANGE_ON_RESUME = (
     r"|rewards\.\d+\.(runtime_env|resources)(\..*)?"
     r"|learner\.(?!updates_per_round|loss_over).*|optimizer\.fused|model\.gradient_checkpointing"
     r"|archive\.(videos|every|keep_gb|timeout_s)|labels\.keep_decoded|(evaluation|fixed_prompts)\.interval"
-    r"|rollouts\.canary_.*|(generators|encoder|cluster|checkpoint|metrics)\..*"
+    r"|evaluation\.base_cache"
+    r"|rollouts\.canary_.*|guard\..*|(generators|encoder|cluster|checkpoint|metrics)\..*"
 )
 """Settings of where, how long and how fast; all others decide what the numbers mean."""
 _CHANGEABLE = (

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 from videorl.config import (
-    EvaluationConfig,
+    ArchiveConfig,
+    CheckpointConfig,
     OptimizerConfig,
     PromptsConfig,
     Recipe,
     RewardConfig,
 )
 from videorl.errors import ConfigError
+from videorl.objectives.agreeing import agreeing_problems
 from videorl.objectives.objective import Surroundings
 from videorl.recipes.policy_problems import (
     DIFFUSION_FAMILIES,
@@ -30,9 +31,12 @@ from videorl.recipes.worker_problems import (
     worker_problems,
 )
 from videorl.rewards import DIFFERENTIABLE, MODELS, is_differentiable, problem_of
+from videorl.selection import Selection
 from videorl.settings.acceleration import acceleration_problems
 from videorl.settings.bounds import Problem, above, at_least, finite, one_of
-from videorl.settings.plugins import is_plugin, problem_of_function
+from videorl.settings.evaluation import evaluation_problems, source_problems
+from videorl.settings.guard import guard_problems
+from videorl.settings.plugins import problem_of_function
 from videorl.settings.tracking import fixed_prompts_problems, metrics_problems
 
 REHEARSALS = ("auto", "always", "never")
@@ -71,6 +75,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _rewards(recipe.rewards)
     yield from recipe.selection.problems()
     yield from _compared_dimensions(recipe)
+    keys = [reward.key for reward in recipe.rewards]
+    yield from agreeing_problems(recipe.selection.agree, keys, recipe.objective)
     yield from recipe.objective.problems(_around(recipe))
     yield from _source_of_examples(recipe)
     yield from optimizer_problems(recipe.optimizer)
@@ -85,15 +91,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     yield from sharing_problems(recipe)
     yield from experts_problems(recipe)
     yield from acceleration_problems(recipe.policy, recipe.sampling)
-    yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
-    yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
-    yield one_of("checkpoint.sharded", recipe.checkpoint.sharded, ("auto", True, False))
-    yield above("checkpoint.timeout_s", recipe.checkpoint.timeout_s, 0)
-    yield at_least("checkpoint.patience_s", recipe.checkpoint.patience_s, 0)
-    yield one_of("archive.videos", recipe.archive.videos, ARCHIVED_VIDEOS)
-    yield at_least("archive.every", recipe.archive.every, 1)
-    yield at_least("archive.keep_gb", recipe.archive.keep_gb, 0)
-    yield above("archive.timeout_s", recipe.archive.timeout_s, 0)
+    yield from checkpoint_problems(recipe.checkpoint)
+    yield from _archive(recipe.archive)
     yield from metrics_problems(recipe.metrics)
     yield from fixed_prompts_problems(
         recipe.fixed_prompts,
@@ -102,12 +101,31 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     )
     for index, name in enumerate(recipe.metrics.unseen):
         yield problem_of_function(f"metrics.unseen.{index}", name, "a Video")
-    yield from _evaluation(recipe.evaluation)
+    is_offline = bool(recipe.offline.archive)
+    yield from evaluation_problems(recipe.evaluation, is_offline=is_offline)
+    yield from guard_problems(recipe.guard)
     yield one_of("rehearsal", recipe.rehearsal, REHEARSALS)
 
 
+def checkpoint_problems(checkpoint: CheckpointConfig) -> Iterator[Problem]:
+    """Yield what is wrong with a `checkpoint` section."""
+    yield at_least("checkpoint.interval", checkpoint.interval, 0)
+    yield at_least("checkpoint.keep", checkpoint.keep, 1)
+    yield at_least("checkpoint.keep_every", checkpoint.keep_every, 0)
+    yield one_of("checkpoint.sharded", checkpoint.sharded, ("auto", True, False))
+    yield above("checkpoint.timeout_s", checkpoint.timeout_s, 0)
+    yield at_least("checkpoint.patience_s", checkpoint.patience_s, 0)
+
+
+def _archive(archive: ArchiveConfig) -> Iterator[Problem]:
+    yield one_of("archive.videos", archive.videos, ARCHIVED_VIDEOS)
+    yield at_least("archive.every", archive.every, 1)
+    yield at_least("archive.keep_gb", archive.keep_gb, 0)
+    yield above("archive.timeout_s", archive.timeout_s, 0)
+
+
 def _prompts(prompts: PromptsConfig) -> Iterator[Problem]:
-    yield from _source("prompts", prompts)
+    yield from source_problems("prompts", prompts.source, prompts.column)
     yield at_least("prompts.per_round", prompts.per_round, 1)
     yield at_least("prompts.candidates_per_prompt", prompts.candidates_per_prompt, 2)
 
@@ -166,9 +184,11 @@ def _compared_dimensions(recipe: Recipe) -> Iterator[Problem]:
                 f"({', '.join(keys)}), got {name}"
             )
     for i, reward in enumerate(recipe.rewards):
-        if selection.compares_every_dimension and reward.weight <= 0:
+        least = "> 0" if type(selection).weighing is Selection.weighing else ">= 0"
+        is_right = reward.weight > 0 or (reward.weight == 0 and least == ">= 0")
+        if selection.compares_every_dimension and not is_right:
             yield (
-                f"rewards.{i}.weight must be > 0 for selection.rule={selection.rule}, which "
+                f"rewards.{i}.weight must be {least} for selection.rule={selection.rule}, which "
                 f"compares every dimension of every reward model, got {reward.weight}"
             )
 
@@ -229,24 +249,3 @@ def _schedule(optimizer: OptimizerConfig) -> Iterator[Problem]:
             f"optimizer.decay_steps must be > optimizer.warmup_steps ({warmup}), as it counts from "
             f"the first step, got {end}"
         )
-
-
-def _source(key: str, prompts: PromptsConfig | EvaluationConfig) -> Iterator[Problem]:
-    if is_plugin(prompts.source) and not Path(prompts.source).exists():
-        yield problem_of_function(f"{key}.source", prompts.source, "the split")
-    if not prompts.column:
-        yield f"{key}.column must name a column, got an empty text"
-
-
-def _evaluation(evaluation: EvaluationConfig) -> Iterator[Problem]:
-    yield from _source("evaluation", evaluation)
-    yield at_least("evaluation.num_prompts", evaluation.num_prompts, 1)
-    yield at_least("evaluation.best_of", evaluation.best_of, 1)
-    yield at_least("evaluation.samples", evaluation.samples, 1)
-    if evaluation.samples > evaluation.best_of:
-        yield (
-            f"evaluation.samples must be <= evaluation.best_of ({evaluation.best_of}), as each is "
-            f"compared with a base sample of the same seed, got {evaluation.samples}"
-        )
-    yield at_least("evaluation.num_videos", evaluation.num_videos, 0)
-    yield at_least("evaluation.seed", evaluation.seed, 0)

@@ -64,6 +64,7 @@ def chart(
     swaps: Sequence[float] = (),
     level: tuple[float, str] | None = None,
     is_smoothed: bool = True,
+    band: Sequence[tuple[float, float, float]] = (),
 ) -> str:
     """Return an HTML figure: raw values thin, their moving average thick.
 
@@ -74,6 +75,7 @@ def chart(
         swaps: x of vertical lines, where the reference became the policy.
         level: Height and name of a horizontal line to compare with.
         is_smoothed: False draws the values only.
+        band: (x, low, high) of intervals around the values, in order of x.
     """
     known = [y for _, y in series if y is not None]
     head = f"<figcaption><b>{escape(title)}</b>{_ends(known) if is_smoothed else ''}"
@@ -84,18 +86,40 @@ def chart(
     first, last = series[0][0], series[-1][0]
     edges = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
     across = (first, last if last > first else first + 1)
-    plane = Plane(*edges, across, padded([*known, *([level[0]] if level else [])]))
+    heights = [*known, *([level[0]] if level else []), *(y for _, *ends in band for y in ends)]
+    plane = Plane(*edges, across, padded(heights))
     whole = [x for x in ticks(first, last, 5) if x == round(x)] if last > first else [first]
     parts = [plane.rows(), plane.x_labels(whole), *(plane.column(x, "swap") for x in swaps)]
     if level:
         parts.append(plane.row(level[0], "level"))
         parts.append(text(plane.right, plane.y_at(level[0]) - 4, level[1], "level"))
+    parts.append(plane.area(band, 'class="band"'))
     parts += _lines(plane, series, smooth(series) if is_smoothed else series)
     points = escape(json.dumps(_cursor_points(plane, series), separators=(",", ":")), quote=True)
     return (
         f'<figure class="chart">{head}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title, quote=True)}" data-points="{points}">{"".join(parts)}</svg>'
         "</figure>"
+    )
+
+
+def path_chart(title: str, points: Sequence[tuple[float, float]], x_name: str) -> str:
+    """Return an HTML figure of a way: points (at least two) joined in order, the last one marked.
+
+    Args:
+        title: Above the plot.
+        points: (x, y), x in any order.
+        x_name: What the horizontal axis shows.
+    """
+    edges = (LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM)
+    plane = Plane(*edges, padded([x for x, _ in points]), padded([y for _, y in points]))
+    drawn = [plane.rows(), plane.columns(), plane.path(points, 'class="line"')]
+    drawn += [plane.dots(points, 2.5, 'class="dot"'), plane.dots(points[-1:], 5, 'class="dot"')]
+    return (
+        f'<figure class="chart"><figcaption><b>{escape(title)}</b><small>From left to right: '
+        f"{escape(x_name)}. The large dot is the newest.</small></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
+        f"{''.join(drawn)}</svg></figure>"
     )
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from videorl.errors import RunFolderError
+from videorl.evaluation.guarding import read_notes
 from videorl.files import read_json, read_yaml
 from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
 from videorl.run.run_id import read_run_id
 from videorl.run.sinks import read_metrics
+
+ENDS = ("_low", "_high")
+"""What the names of an interval's ends add to that of their metric."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class RunContents:
     videos: list[VideoPair]
     changes: Sequence[Change] = ()
     """Settings that were changed while it ran."""
+    alarms: Sequence[Mapping[str, Any]] = ()
+    """What the guard noted, oldest first."""
+    rollbacks: Sequence[Mapping[str, Any]] = ()
+    """Where it sent the run back to."""
     run_id: str = ""
     """What trackers know the run by; empty in one of an older version."""
 
@@ -49,15 +57,43 @@ class RunContents:
         """Return (step, value) of every step that has the metric; NaN was written as None."""
         return [(row["step"], row[metric]) for row in self.rows if metric in row]
 
+    def drift_and_total(self) -> list[tuple[float, float]]:
+        """Return the drift of each evaluated version from the base, and its held-out total."""
+        drifts = {step + 1: drift for step, drift in self.series("drift/predictions")}
+        versions, totals = (
+            dict(self.series(f"evaluation/{name}")) for name in ("step", "reward/total")
+        )
+        found: list[tuple[float, float]] = []
+        for step, version in versions.items():
+            drift, total = drifts.get(int(version or 0)), totals.get(step)
+            if drift is not None and total is not None:
+                found.append((drift, total))
+        return found
+
     def metrics(self) -> list[str]:
-        """Return the names of all metrics, in order of first appearance."""
+        """Return the names of all metrics, in order of first appearance.
+
+        The ends of an interval are no metrics of their own, see `band`.
+        """
         names = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in names if name != "step"]
+        ends = {f"{name}{end}" for name in names for end in ENDS if has_band(name, names)}
+        return [name for name in names if name != "step" and name not in ends]
+
+    def band(self, metric: str) -> list[tuple[int, float, float]]:
+        """Return (step, low, high) of every step that has an interval of the metric."""
+        low, high = (f"{metric}{end}" for end in ENDS)
+        rows = [(row["step"], row.get(low), row.get(high)) for row in self.rows]
+        return [(step, a, b) for step, a, b in rows if a is not None and b is not None]
 
     def reference_swaps(self) -> list[int]:
         """Return the steps after which the reference became another version."""
         versions = self.series("reference/version_step")
         return [step for (_, old), (step, new) in pairwise(versions) if old != new]
+
+
+def has_band(metric: str, names: Collection[str]) -> bool:
+    """Tell whether both ends of an interval of a metric are among some names."""
+    return all(f"{metric}{end}" in names for end in ENDS)
 
 
 def read_run(run_dir: Path) -> RunContents:
@@ -84,6 +120,7 @@ def read_run(run_dir: Path) -> RunContents:
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,
             changes=read_changes(run_dir),
+            **read_notes(run_dir),
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
             run_id=read_run_id(run_dir),
         )

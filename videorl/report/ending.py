@@ -10,7 +10,14 @@ from typing import Any
 from videorl.config import Recipe
 from videorl.evaluation.evaluate import format_summary, summarise
 from videorl.evaluation.held_out import NOTHING_SHARED, held_out_prompts, shared_prompts
-from videorl.evaluation.kept_groups import KeptGroups, Save, Shown, path_of, video_name
+from videorl.evaluation.kept_groups import (
+    KeptGroups,
+    Save,
+    Shown,
+    path_of,
+    path_of_base,
+    video_name,
+)
 from videorl.evaluation.record import read_groups, write_groups
 from videorl.files import write_json, write_text
 from videorl.report.page import write_report
@@ -45,7 +52,8 @@ def kept_groups(
     """
     prompts = held_out_prompts(recipe)[: recipe.evaluation.num_videos]
     shown = Shown(folder.evaluation / name, {prompt.index for prompt in prompts}, save)
-    return KeptGroups(path_of(folder.evaluation, recipe, version), shown)
+    path, shared = path_of(folder.evaluation, recipe, version), path_of_base(recipe, version)
+    return KeptGroups(path, shown, shared)
 
 
 def keep_evaluation(folder: RunFolder, name: str, groups: Sequence[ScoredGroup]) -> None:

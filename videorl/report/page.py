@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from videorl.files import write_text
-from videorl.report.charts import chart, fixed, number, percent, signed
+from videorl.report.alarms import guard_section
+from videorl.report.charts import chart, fixed, number, path_chart, percent, signed
 from videorl.report.contents import RunContents, VideoPair, read_run
 from videorl.report.displacement import worst_displacement
 from videorl.report.style import CSS, SCRIPT
@@ -28,6 +29,10 @@ NOTES = {
     "learn/margin": "How much the policy prefers the chosen video; of DPO more than the reference.",
     "learn/accuracy": "Share of the comparisons in which the policy is right.",
     "dpo/winner_error_change": "Prediction error on chosen videos, relative to the reference.",
+    "evaluation/reward/total": "Total on held-out prompts.",
+    "evaluation/step": "Optimizer steps of the weights that were evaluated.",
+    "drift/predictions": "Mean squared difference of predictions on fixed latents and times.",
+    "drift/adapter_norm": "Of B A over all layers.",
     "pairs/margin": "Chosen total less rejected total, as scored.",
     "staleness/steps": "Optimizer steps between the weights that sampled and those that learn.",
     "time/step_s": "Seconds per step.",
@@ -35,11 +40,25 @@ NOTES = {
     "time/wait_s": "Seconds that the learner waited for scored candidates.",
 }
 
+DRIFT = "Drift from the base"
+
 SECTIONS = (
     (
         "Reward",
-        ("reward/", "spread/"),
+        ("reward/", "spread/", "disagreement/"),
         "Mean over the training candidates of each step, and the spread within their groups.",
+    ),
+    (
+        "Held-out prompts while it learned",
+        ("evaluation/",),
+        "The same prompts and seeds every time. The band is the 95 % interval of the difference "
+        "from the base, paired by prompt.",
+    ),
+    (
+        DRIFT,
+        ("drift/",),
+        "How far the policy is from the model before any training, not from the reference, which "
+        "moves along.",
     ),
     ("Unseen metrics", ("unseen/",), "Never optimised; if they break, the reward was hacked."),
     (
@@ -73,7 +92,7 @@ SECTIONS = (
 OTHER = ("Other", "Metrics whose prefix this report does not know, under their own names.")
 """Title and introduction of the section for all metrics that no other section has."""
 
-PREFIX_IN_TITLE = ("groups", "candidates", "pairs", "staleness", "spread", "work")
+PREFIX_IN_TITLE = ("evaluation", "groups", "candidates", "pairs", "staleness", "spread", "work")
 """Prefixes without which the rest of a name says too little: `steps`, `dropped_group_lost`."""
 
 FIRST_FACTS = ("steps", "id", "took", "startup", "steps learned", "seed")
@@ -95,8 +114,8 @@ def write_report(run_dir: Path) -> Path:
 
 def page(run: RunContents) -> str:
     """Return the whole report as HTML."""
-    body = [_header(run), _changes(run), _evaluation(run), _videos(run), _times(run)]
-    body += [*_curves(run), _config(run)]
+    body = [_header(run), guard_section(run), _changes(run), _evaluation(run), _videos(run)]
+    body += [_times(run), *_curves(run), _config(run)]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -212,17 +231,21 @@ def _curves(run: RunContents) -> list[str]:
             continue
         # The total, and what has a note, lead; then in the order of writing.
         shown.sort(key=lambda name: (name != "reward/total", name not in NOTES))
-        drawn = [
-            chart(titles.get(name, name), run.series(name), note=NOTES.get(name, ""), swaps=swaps)
-            for name in shown
-        ]
+        drawn = [_chart(run, name, titles.get(name, name), swaps) for name in shown]
         swapped = " Dotted lines: the reference becomes the policy." if swaps else ""
         warning = _displacement(run) if title == "Learning" else ""
+        if title == DRIFT and len(points := run.drift_and_total()) > 1:
+            drawn.append(path_chart("Held-out total against drift", points, "drift/predictions"))
         sections.append(
             f"<h2>{title}</h2><p class='soft'>{introduction}{swapped}</p>{warning}"
             f'<div class="charts">{"".join(drawn)}</div>'
         )
     return sections
+
+
+def _chart(run: RunContents, name: str, title: str, swaps: Sequence[int]) -> str:
+    note, band = NOTES.get(name, ""), run.band(name)
+    return chart(title, run.series(name), note=note, swaps=swaps, is_smoothed=not band, band=band)
 
 
 def _titles(names: Sequence[str]) -> dict[str, str]:

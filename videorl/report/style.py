@@ -81,7 +81,7 @@ text.y, text.level { text-anchor: end; } text.x { text-anchor: middle; }
 .grid { stroke: var(--rule); stroke-width: 1; }
 path { fill: none; stroke: var(--accent); stroke-linejoin: round; }
 .line { stroke: var(--accent); stroke-width: 2; } .raw { stroke-width: 1; opacity: .35; }
-.dot { fill: var(--accent); }
+.dot, .band { fill: var(--accent); } .band { opacity: .15; }
 .swap { stroke: var(--soft); stroke-dasharray: 2 3; stroke-width: 1.2; }
 .level { stroke: var(--good); stroke-dasharray: 5 3; stroke-width: 1.5; }
 text.level { stroke: none; fill: var(--good); }

@@ -123,6 +123,12 @@ class Plane:
                 pen = "L"
         return f'<path {look} d="{"".join(commands)}"/>' if commands else ""
 
+    def area(self, band: Sequence[tuple[float, float, float]], look: str) -> str:
+        """Return the area between the lower and the upper ends of a band of (x, low, high)."""
+        around = [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
+        corners = " ".join(f"{self.x_at(x):.1f},{self.y_at(y):.1f}" for x, y in around)
+        return f'<polygon {look} points="{corners}"/>' if len(band) > 1 else ""
+
     def dots(self, points: Points, radius: float, look: str) -> str:
         """Return a dot per point, `radius` in pixels; `look` as of `path`."""
         return "".join(

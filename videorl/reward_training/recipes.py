@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from videorl.errors import ConfigError
 from videorl.recipes.overrides import Overrides
 from videorl.recipes.reading import RECIPES, find_recipe, read_recipe
-from videorl.recipes.validation import optimizer_problems
+from videorl.recipes.validation import checkpoint_problems, optimizer_problems
 from videorl.recipes.worker_problems import learner_problems, without_rounds
 from videorl.reward_training.config import RewardRecipe, TrainingRecipe
 from videorl.reward_training.tasks import TASKS
@@ -43,9 +43,7 @@ def training_problems(recipe: TrainingRecipe) -> Iterator[Problem]:
     yield from learner_problems(recipe.learner)
     yield from without_rounds(recipe.learner)
     yield one_of("learner.context_parallel", recipe.learner.context_parallel, (1,))
-    yield at_least("checkpoint.interval", recipe.checkpoint.interval, 0)
-    yield at_least("checkpoint.keep", recipe.checkpoint.keep, 1)
-    yield one_of("checkpoint.sharded", recipe.checkpoint.sharded, ("auto", True, False))
+    yield from checkpoint_problems(recipe.checkpoint)
     yield at_least("evaluation.interval", recipe.evaluation.interval, 0)
     yield from metrics_problems(recipe.metrics)
 

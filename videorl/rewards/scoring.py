@@ -92,14 +92,15 @@ def combine(scores: Mapping[str, Score], rewards: Sequence[RewardConfig]) -> Sco
     The total is the sum over models of `weight` times the model's own total. Where a model has
     `dimension_weights`, the weighted sum of those dimensions takes the place of its total.
     """
-    total = 0.0
+    total, by_model = 0.0, dict[str, float]()
     for reward in rewards:
         score = scores[reward.key]
         weights = reward.dimension_weights
         own = sum(weights[name] * score.dimensions[name] for name in weights)
-        total += reward.weight * (own if weights else score.total)
+        by_model[reward.key] = own if weights else score.total
+        total += reward.weight * by_model[reward.key]
     dimensions, raw = named(scores, rewards)
-    return Score(dimensions, total, raw)
+    return Score(dimensions, total, raw, by_model if len(rewards) > 1 else {})
 
 
 def named(

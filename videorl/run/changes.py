@@ -88,6 +88,8 @@ def note_changes(root: Path, differing: Mapping[str, tuple[Any, Any]], step: int
     when = datetime.now(UTC).isoformat(timespec="seconds")
     if any(key.startswith("rewards.") for key in differing):
         _set_base_aside(root, step)
+    if any(key.startswith(("rewards.", "evaluation.")) for key in differing):
+        _set_readings_aside(root, step)
     new = [Change(step, key, before, after, when) for key, (before, after) in differing.items()]
     if new:
         _write(root, [*read_changes(root), *new])
@@ -128,6 +130,14 @@ def _set_base_aside(root: Path, step: int) -> None:
             aside,
             root,
         )
+
+
+def _set_readings_aside(root: Path, step: int) -> None:
+    """Rename what evaluations during training found: what follows is not comparable with it."""
+    during = root / "evaluation/during"
+    aside = during.with_name(f"during-until-step-{step}")
+    if during.exists() and not aside.exists():
+        os.replace(during, aside)
 
 
 def _write(root: Path, changes: Sequence[Change]) -> None:

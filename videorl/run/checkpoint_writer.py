@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +11,7 @@ from functools import partial
 from videorl.errors import CheckpointError, StoreLostError
 from videorl.protocols import Archive, Learner, ReferenceUpdater
 from videorl.run.checkpoint_note import CheckpointNote
+from videorl.run.checkpoints import WORTH_KEEPING
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Checkpoints:
         step: Of the checkpoint that the run started from.
         note: Told of every checkpoint; None = the run has no folder.
         timeout_s: A checkpoint that is not written after so many seconds counts as failed.
+        worth_keeping: Returns the steps whose checkpoints stay when older ones are dropped.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Checkpoints:
         step: int,
         note: CheckpointNote | None = None,
         timeout_s: float | None = None,
+        worth_keeping: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self._timeout_s = timeout_s
         self._archive = archive
@@ -46,6 +49,7 @@ class Checkpoints:
         self._newest = step
         self._note = note
         self._pending: tuple[int, Future[None]] | None = None
+        self._worth_keeping = worth_keeping
 
     def __enter__(self) -> Checkpoints:
         """Begin to keep checkpoints."""
@@ -77,6 +81,8 @@ class Checkpoints:
     def _save(self, step: int, *, stored: bool = True) -> None:
         state = {"step": step, "reference": self._reference.state()}
         state |= self._note.state(stored=stored) if self._note else {}
+        if kept := [*self._worth_keeping()]:
+            state[WORTH_KEEPING] = kept
         self._pending = step, self._learner.save(state)
 
     def asking(

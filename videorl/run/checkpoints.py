@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ KEPT = "kept_here"
 """In the loop's state of a checkpoint that an object store must not get yet."""
 _LONGEST_WAIT_S = 180.0
 """For a store, by one checkpoint: less than `checkpoint.timeout_s`, after which it is given up."""
+WORTH_KEEPING = "worth_keeping"
+"""Key in the loop's state of a checkpoint: steps whose checkpoints stay, newer ones or not."""
 logger = logging.getLogger(__name__)
 
 
@@ -66,11 +68,15 @@ class CheckpointFolder:
         location: A folder, created when first written; or a URI that pyarrow opens, such as
             `s3://bucket/run` or `gs://bucket/run`, with the credentials of the environment.
         keep: The newest so many (>= 1) stay.
+        keep_every: So do those of steps that are multiples of it; 0 = of none.
         patience_s: How long a commit waits for an object store that does not answer.
     """
 
-    def __init__(self, location: str | Path, keep: int, patience_s: float = 0.0) -> None:
+    def __init__(
+        self, location: str | Path, keep: int, keep_every: int = 0, patience_s: float = 0.0
+    ) -> None:
         self._keep = keep
+        self._keep_every = keep_every
         self._location = str(location).rstrip("/")
         self._remote = RemoteFolder(str(location), patience_s) if is_uri(location) else None
         self._directory = self._remote.copy if self._remote else Path(location)
@@ -166,6 +172,8 @@ class CheckpointFolder:
     ) -> Path:
         """Add `state` (JSON), make the folder durable under its final name and drop old ones.
 
+        Steps that the loop's state lists under `WORTH_KEEPING` stay.
+
         Args:
             step: Which.
             state: What `latest` returns with the folder.
@@ -195,13 +203,19 @@ class CheckpointFolder:
         if self._remote:
             self._remote.upload(final)
         try:
-            for old in self.steps()[: -self._keep]:
+            for old in self._dispensable(state.get("loop", {}).get(WORTH_KEEPING, ())):
                 shutil.rmtree(self._name(old), ignore_errors=True)
                 if self._remote:
                     self._remote.delete(self._name(old).name)
         except CheckpointError as error:  # the new one is safe; the next commit tries again
             logger.warning("old checkpoints could not be removed: %s", error)
         return final
+
+    def _dispensable(self, worth_keeping: Collection[int]) -> list[int]:
+        """Return the steps whose checkpoints are not kept."""
+        every = self._keep_every
+        old = self.steps()[: -self._keep]
+        return [n for n in old if n not in worth_keeping and not (every and n % every == 0)]
 
     def abandon(self, step: int) -> None:
         """Remove what `begin` made, after a failed write."""
@@ -230,6 +244,13 @@ class CheckpointFolder:
         """
         if self._remote and (names := self._remote.bring_kept()):
             logger.warning("stored what was kept on this machine: %s", ", ".join(names))
+
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps than `step`, the newest first."""
+        for newer in reversed([number for number in self.steps() if number > step]):
+            if self._remote:
+                self._remote.delete(self._name(newer).name)
+            shutil.rmtree(self._name(newer), ignore_errors=True)
 
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""
@@ -269,24 +290,49 @@ class CheckpointFolder:
             )
         return None
 
+    def at(self, step: int) -> tuple[Path, dict[str, Any]]:
+        """Return the checkpoint of a step and its state.
+
+        Raises:
+            CheckpointError: There is none, or it is damaged.
+        """
+        if step not in (steps := self.steps()):
+            there = ", ".join(map(str, steps)) or "none"
+            raise CheckpointError(
+                f"there is no checkpoint of step {step} in {self._location}, but of: {there}"
+            )
+        path = self._name(step)
+        if self._remote:
+            self._remote.download(path)
+        try:
+            return path, _read(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+
 
 def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolder:
     """Return the checkpoints of a run, in its folder unless the recipe says where."""
-    patience_s = min(config.patience_s, _LONGEST_WAIT_S)
-    return CheckpointFolder(config.location or run_dir / "checkpoints", config.keep, patience_s)
+    place, patience_s = config.location or run_dir / "checkpoints", config.patience_s
+    return CheckpointFolder(place, config.keep, config.keep_every, min(patience_s, _LONGEST_WAIT_S))
 
 
 def newest_weights(
-    config: CheckpointConfig, run_dir: Path
+    config: CheckpointConfig, run_dir: Path, step: int | None = None
 ) -> tuple[WeightVersion, dict[str, Tensor]]:
-    """Return the newest published weights of a run, by its newest checkpoint.
+    """Return published weights of a run: of a checkpoint that it has kept.
+
+    Args:
+        config: Says where checkpoints are.
+        run_dir: The run folder.
+        step: Of the checkpoint; None = the newest.
 
     Raises:
         CheckpointError: There is none.
     """
-    found = open_checkpoints(config, run_dir).latest()
+    folder = open_checkpoints(config, run_dir)
+    found = folder.latest() if step is None else folder.at(step)
     if found is None:
-        raise CheckpointError(f"{run_dir} has no checkpoint to evaluate; train first")
+        raise CheckpointError(f"{run_dir} has no checkpoint yet; train first")
     folder, state = found
     step = int(state["step"])
     version = WeightVersion(step, state["published"][str(step)])

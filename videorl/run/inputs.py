@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from videorl.config import EvaluationConfig, PolicyConfig, PromptsConfig, Recipe
+from videorl.config import PolicyConfig, Recipe
 from videorl.data.pair_content import table_content, video_content
-from videorl.data.prompts import load_prompts
+from videorl.data.prompt_rows import PromptRow
+from videorl.data.prompts import evaluation_prompts, fixed_prompt_rows, load_prompts
 from videorl.errors import RunFolderError
 from videorl.files import write_json
 from videorl.files.content import (
@@ -31,7 +32,6 @@ from videorl.policies.checkpoints import SHIPPED
 from videorl.recipes.fingerprint import RunRecipe, frozen_settings
 from videorl.rewards.content import reward_inputs
 from videorl.settings.plugins import source_of
-from videorl.settings.tracking import FixedPromptsConfig
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +95,13 @@ def _inputs(recipe: Any, fresh: bool) -> _Found:
             yield "offline.archive", archive, table_content(Path(archive), fresh=fresh)
             yield "offline.archive (videos)", archive, video_content(Path(archive), fresh=fresh)
         else:
-            yield _prompts("prompts", recipe.prompts, "train", fresh)
-        if recipe.evaluation.source:
-            yield _prompts("evaluation", recipe.evaluation, "held_out", fresh)
-        if recipe.fixed_prompts.interval and recipe.fixed_prompts.source:
-            yield _prompts("fixed_prompts", recipe.fixed_prompts, "held_out", fresh)
+            config = recipe.prompts
+            rows = load_prompts(config.source, "train", config.column)
+            yield _prompts("prompts", config.source, rows, fresh)
+        if source := recipe.evaluation.source:
+            yield _prompts("evaluation", source, evaluation_prompts(recipe), fresh)
+        if recipe.fixed_prompts.interval and (source := recipe.fixed_prompts.source):
+            yield _prompts("fixed_prompts", source, fixed_prompt_rows(recipe), fresh)
 
 
 def _policy(policy: PolicyConfig, fresh: bool) -> _Found:
@@ -121,23 +123,19 @@ def _own_code(recipe: Recipe, fresh: bool) -> _Found:
 
 
 def _prompts(
-    section: str,
-    config: PromptsConfig | EvaluationConfig | FixedPromptsConfig,
-    split: Literal["train", "held_out"],
-    fresh: bool,
+    section: str, source: str, rows: Sequence[PromptRow], fresh: bool
 ) -> tuple[str, str, Content]:
     """Return the content of prompts as they are read: how their file writes them does not count.
 
     Of pictures the bytes count, and not where they lie.
     """
-    rows = load_prompts(config.source, split, config.column)
     pictures = [
         f"{number} {file_digest(Path(row.image), fresh=fresh)}"
         for number, row in enumerate(rows)
         if row.image
     ]
     digest = digest_of([*rows, *pictures])
-    return f"{section}.source", config.source, Content(digest, f"{len(rows)} prompts")
+    return f"{section}.source", source, Content(digest, f"{len(rows)} prompts")
 
 
 def read_inputs(root: Path) -> dict[str, Input]:

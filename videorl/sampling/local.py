@@ -15,6 +15,7 @@ from videorl.embedding import Embedding
 from videorl.futures import completed
 from videorl.policies.compiling import num_failures
 from videorl.protocols import Policy, RewardModel
+from videorl.rewards.diversity import measured
 from videorl.rewards.scoring import (
     check_dimension_weights,
     check_rewards,
@@ -121,4 +122,4 @@ class LocalScorer:
             reward.key: checked_scores(self._models[reward.key], videos, prompts)
             for reward in self._rewards
         }
-        return score_group(group, results, self._rewards, [self._unseen(video) for video in videos])
+        return score_group(group, results, self._rewards, measured(self._unseen, videos))

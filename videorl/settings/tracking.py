@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from videorl.settings.bounds import Problem, at_least, one_of
+from videorl.settings.bounds import Problem, at_least, auto_or, one_of
 
 TRACKERS = ("wandb", "trackio", "mlflow")
 """Those that a recipe may name; TensorBoard is always on."""
@@ -26,6 +26,9 @@ class MetricsConfig:
     unseen: list[str] = field(default_factory=list[str])
     """Functions of your own, `module:function`, of a `videorl.types.Video` that return name ->
     number: logged as `unseen/NAME` beside the built-in ones, never optimised."""
+    drift_interval: int | str = "auto"
+    """Steps from one measurement of how far the predictions are from those of the model before
+    training to the next; 0 = none; auto = `evaluation.interval`. It changes no weight."""
 
     def chosen(self) -> list[str]:
         """Return the trackers to use, of `TRACKERS`."""
@@ -59,6 +62,7 @@ class FixedPromptsConfig:
 
 def metrics_problems(metrics: MetricsConfig) -> Iterator[Problem]:
     """Yield what is wrong with a `metrics` section."""
+    yield auto_or("metrics.drift_interval", metrics.drift_interval, 0)
     for index, name in enumerate(metrics.trackers):
         if name == "tensorboard":
             yield f"metrics.trackers.{index} must not be tensorboard, which is always on"

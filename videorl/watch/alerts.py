@@ -33,7 +33,14 @@ class Alert:
 def alerts(run: RunState, now: float | None = None) -> list[Alert]:
     """Return what is wrong, the worst first; `now` is in seconds since 1970."""
     found = [_silence(run, time.time() if now is None else now), _nothing_learned(run)]
-    found += [_hacking(run), _displacement(run), _losses(run), _skipped(run), *_pools(run)]
+    found += [
+        _guard(run),
+        _hacking(run),
+        _displacement(run),
+        _losses(run),
+        _skipped(run),
+        *_pools(run),
+    ]
     return [alert for alert in found if alert]
 
 
@@ -67,6 +74,18 @@ def _nothing_learned(run: RunState) -> Alert | None:
     return Alert(
         f"Nothing was learned in the last {len(counts)} steps",
         f"The most frequent reason is {most}." if most else "No group gave a pair or a candidate.",
+    )
+
+
+def _guard(run: RunState) -> Alert | None:
+    """Return the newest alarm of the run's guard."""
+    if not (alarms := run.contents.alarms):
+        return None
+    step = alarms[-1]["step"]
+    reasons = "; ".join(str(alarm["reason"]) for alarm in alarms if alarm["step"] == step)
+    return Alert(
+        f"The guard found something at step {step}",
+        f"On held-out prompts: {reasons}. The report has all of its alarms.",
     )
 
 

@@ -18,13 +18,13 @@ from videorl import one_process
 from videorl.config import Recipe
 from videorl.errors import MediaLostError, PoolFailedError, WorkLostError
 from videorl.evaluation.held_out import sample_and_score
-from videorl.evaluation.kept_groups import KeptGroups, path_of
+from videorl.evaluation.kept_groups import KeptGroups, path_of, path_of_base
 from videorl.evaluation.record import group_to_json
 from videorl.recipes.reading import load_recipe
 from videorl.report.ending import kept_groups
 from videorl.run.folder import RunFolder, open_run
 from videorl.sampling.local import LocalGenerator, LocalScorer
-from videorl.types import CandidateGroup, Media, Prompt, SampleRequest, ScoredGroup
+from videorl.types import CandidateGroup, Media, Prompt, SampleRequest, ScoredGroup, WeightVersion
 
 VERSION, WEIGHTS = published(0.5)
 NUM_PROMPTS = 5
@@ -302,3 +302,24 @@ def test_a_run_that_is_stopped_in_its_last_evaluation_samples_the_rest_alone(
         assert is_done == (stop_at == 99)
     assert len(of_evaluation()) == len(set(of_evaluation())) == 6
     assert "<video" in (folder.root / "report.html").read_text()
+
+
+def test_a_base_is_evaluated_once_for_all_runs_with_the_same_samples(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """Another training seed and another adapter are the same base; another sampler is not."""
+    recipe.evaluation.base_cache = str(tmp_path / "bases")
+    first, shelf = Sampler(), Shelf()
+    whole = plain(evaluate(recipe, first, shelf=shelf))
+    assert first.counted.total() == NUM_PROMPTS
+    later = Sampler()
+    recipe.run_dir, recipe.seed, recipe.policy.lora.rank = str(tmp_path / "later"), 7, 2
+    assert plain(evaluate(recipe, later)) == whole
+    assert later.counted.total() == 0
+    assert len(list((tmp_path / "later/evaluation/before").glob("*.mp4"))) == 2, "its videos too"
+    assert path_of_base(recipe, VERSION) is not None
+    assert path_of_base(recipe, WeightVersion(3, VERSION.digest)) is None, "learned meanwhile"
+    recipe.sampling.num_inference_steps += 1
+    recipe.run_dir = str(tmp_path / "other")
+    evaluate(recipe, later)
+    assert later.counted.total() == NUM_PROMPTS

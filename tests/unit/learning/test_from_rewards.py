@@ -59,7 +59,7 @@ def first_step(
     if watch is not None:
         policy.trainable_module().register_forward_hook(watch, with_kwargs=True)
     learner.start()
-    stream = open_prompts(recipe.prompts, recipe.seed)
+    stream = open_prompts(recipe)
     examples = PromptExamples(stream, "", lambda text: policy.encode([text])[0])
     output = learner.step(0, [examples[position] for position in range(num_prompts)])
     return dict(output.metrics), policy.weights()

@@ -230,10 +230,10 @@ def test_all_problems_are_reported_at_once() -> None:
         (
             [
                 "selection.rule=dominating",
-                "rewards=[{name: moving_shapes}, {name: video_reward, weight: 0}]",
+                "rewards=[{name: moving_shapes}, {name: video_reward, weight: -1}]",
             ],
-            "rewards.1.weight must be > 0 for selection.rule=dominating, which compares every "
-            "dimension of every reward model, got 0",
+            "rewards.1.weight must be >= 0 for selection.rule=dominating, which compares every "
+            "dimension of every reward model, got -1",
         ),
         (
             [

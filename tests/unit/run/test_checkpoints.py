@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from videorl.errors import CheckpointError, ConfigError, StoreLostError
-from videorl.run.checkpoints import CheckpointFolder
+from videorl.run.checkpoints import WORTH_KEEPING, CheckpointFolder
 
 
 def write(folder: CheckpointFolder, step: int, content: str = "weights") -> Path:
@@ -66,6 +66,29 @@ def test_a_step_written_again_replaces_the_first(tmp_path: Path) -> None:
     path = write(folder, 10, "second")
     assert (path / "engine/rank0.pt").read_text() == "second"
     assert folder.steps() == [10]
+
+
+def test_what_is_worth_keeping_stays_beside_the_newest(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=1, keep_every=20)
+
+    def commit(step: int, *worth: int) -> list[int]:
+        folder.begin(step)
+        folder.commit(step, {"loop": {WORTH_KEEPING: worth}})
+        return folder.steps()
+
+    for step in (5, 10, 15):
+        commit(step, 10)
+    assert folder.steps() == [10, 15]
+    assert commit(20, 10) == [10, 20]
+    assert commit(25, 15) == [20, 25], "10 is worth it no more, and of 15 there is none"
+    assert commit(30, 25) == [20, 25, 30]
+    path, state = folder.at(25)
+    assert (path.name, state["step"]) == ("step-000025", 25)
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 10 in .*: 20, 25, 30"):
+        folder.at(10)
+    cut_state(path)
+    with pytest.raises(CheckpointError, match=r"step-000025 cannot be read"):
+        folder.at(25)
 
 
 def remove_state(path: Path) -> None:

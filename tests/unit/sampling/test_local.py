@@ -46,7 +46,8 @@ def test_scores_unseen_metrics_and_drops_come_together() -> None:
     scorer = LocalScorer({"fake": model}, [RewardConfig(name="fake")], lambda video: {"n": 3.0})
     scored = scorer.submit(group_of([grey(0), grey(255)])).result()
     assert [candidate.score.total for candidate in scored.candidates] == [0.0, 1.0]
-    assert scored.candidates[1].unseen == {"n": 3.0}
+    # Black and white differ by 1 everywhere.
+    assert scored.candidates[1].unseen == {"n": 3.0, "diversity": 1.0}
     model.replace["contrast"] = float("nan")
     scored = scorer.submit(group_of([grey(0), grey(255)])).result()
     assert (scored.candidates, scored.dropped) == ((), {"score_not_finite": 2})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_motion_that_falls_while_the_reward_rises() -> None:
     assert titles(rows(0.85, 1.0)) == ["The reward rises while motion falls"]
     assert titles(rows(0.95, 1.0)) == []
     assert titles(rows(0.85, -1.0)) == []
+
+
+def test_the_newest_alarm_of_the_guard() -> None:
+    found = state([{"reward/total": 1.0}])
+    noted = [{"step": step, "reason": f"motion changed by -{step} %"} for step in (20, 30, 30)]
+    contents = replace(found.contents, alarms=noted)
+    (alert,) = alerts(replace(found, contents=contents), NOW)
+    assert alert.title == "The guard found something at step 30"
+    assert "prompts: motion changed by -30 %; motion changed by -30 %. The report" in alert.reason
 
 
 def test_displacement_losses_skipped_updates_and_empty_pools() -> None:

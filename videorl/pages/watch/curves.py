@@ -12,7 +12,13 @@ from videorl.report.charts import chart, smooth
 from videorl.report.contents import RunContents
 from videorl.watch.timeline import Series, timeline
 
-FIRST_CHOICE = ("reward/total", "unseen/dynamic_degree", "pairs/margin", "learn/accuracy")
+FIRST_CHOICE = (
+    "reward/total",
+    "evaluation/reward/total",
+    "unseen/dynamic_degree",
+    "pairs/margin",
+    "learn/accuracy",
+)
 """Shown beside the reward's dimensions until somebody chooses."""
 SOFT, ACCENT, BAD = "#8a8f98", "#4b8fd6", "#d0634f"
 """Colours that can be read on light and dark ground."""
@@ -42,7 +48,9 @@ def _picture(run: RunContents, name: str, swaps: list[int]) -> str:
     """Return a chart as a picture in HTML, which a browser shows before it has any script."""
     series = run.series(name)
     every = max(1, -(-len(series) // PICTURE_POINTS))
-    return f'<div class="drawn">{chart(name, series[::every], swaps=swaps)}</div>'
+    band = run.band(name)
+    drawn = chart(name, series[::every], swaps=swaps, band=band[::every], is_smoothed=not band)
+    return f'<div class="drawn">{drawn}</div>'
 
 
 class Curves:
@@ -131,6 +139,7 @@ def _options(name: str, run: RunContents) -> dict[str, Any]:
     return {
         **base_options(name),
         "series": [
+            *_interval(run.band(name)),
             {
                 **line,
                 "name": "each step",
@@ -148,6 +157,23 @@ def _options(name: str, run: RunContents) -> dict[str, Any]:
             },
         ],
     }
+
+
+def _interval(band: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
+    """Return two lines, with the ground between them filled; none where there is no interval."""
+    if not band:
+        return []
+    line = {"type": "line", "symbol": "none", "lineStyle": {"opacity": 0}, "color": ACCENT}
+    line |= {"stack": "interval", "stackStrategy": "all"}
+    return [
+        {**line, "name": "from", "data": [(x, low) for x, low, _ in band]},
+        {
+            **line,
+            "name": "width of the interval",
+            "data": [(x, high - low) for x, low, high in band],
+            "areaStyle": {"opacity": 0.18},
+        },
+    ]
 
 
 def _thinned(series: Series) -> Series:

@@ -1,0 +1,86 @@
+"""What an evaluation during training finds, in numbers worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from videorl.errors import RunFolderError
+from videorl.evaluation.readings import (
+    Reading,
+    change,
+    metrics_of,
+    path_of_reading,
+    read_readings,
+    reading_of,
+    truncate,
+    write_reading,
+)
+from videorl.types import Candidate, Prompt, Score, ScoredCandidate, ScoredGroup, WeightVersion
+
+VERSION = WeightVersion(10, "abc")
+
+
+def group(index: int, *totals: float, **unseen: float) -> ScoredGroup:
+    prompt = Prompt(index, f"prompt {index}")
+    candidates = tuple(
+        ScoredCandidate(
+            Candidate(0, prompt, place, place, VERSION, None, None),
+            Score({"motion": total / 2}, total),
+            unseen,
+        )
+        for place, total in enumerate(totals)
+    )
+    return ScoredGroup(prompt, None, candidates, {})
+
+
+def reading(step: int, **values: list[float]) -> Reading:
+    (size,) = {len(each) for each in values.values()}
+    return Reading(step, "abc", tuple(range(size)), values)
+
+
+def test_samples_are_averaged_by_prompt() -> None:
+    found = reading_of(VERSION, [group(3, 1.0, 2.0, edges=0.5), group(5), group(7, 4.0, 0.0)])
+    assert found == Reading(
+        10, "abc", (3, 7), {"reward/total": [1.5, 2.0], "reward/motion": [0.75, 1.0]}
+    )
+    assert reading_of(VERSION, [group(1)]) is None
+
+
+def test_a_change_is_paired_by_prompt() -> None:
+    base = Reading(0, "", (1, 2, 3), {"a": [1.0, 10.0, 100.0]})
+    later = Reading(5, "", (3, 1), {"a": [101.0, 2.0]})
+    found = change(base, later, "a")
+    assert found is not None
+    # Both differences are 1, whatever is drawn; the prompts themselves differ by 99.
+    assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+    assert change(base, later, "b") is None
+    assert change(base, Reading(5, "", (4,), {"a": [1.0]}), "a") is None
+
+
+def test_the_band_is_that_of_the_difference_around_the_mean() -> None:
+    base, later = reading(0, a=[0.0] * 4), reading(10, a=[1.0, 3.0, 3.0, 5.0])
+    found = metrics_of(base, later)
+    moved = change(base, later, "a")
+    assert moved is not None
+    assert (found["evaluation/step"], found["evaluation/a"]) == (10.0, 3.0)
+    # The base is 0 for every prompt, so that differences are the values themselves.
+    assert found["evaluation/a_low"] == pytest.approx(moved.low)
+    assert found["evaluation/a_high"] == pytest.approx(moved.high)
+    assert 1.0 <= moved.low < 3.0 < moved.high <= 5.0
+    assert metrics_of(base, base)["evaluation/a_low"] == 0.0
+
+
+def test_files_come_back_in_order_and_later_ones_are_set_aside(tmp_path: Path) -> None:
+    written = [reading(step, a=[0.5, float(step)]) for step in (20, 0, 10)]
+    for one in written:
+        write_reading(tmp_path, one)
+    assert read_readings(tmp_path) == [written[1], written[2], written[0]]
+    truncate(tmp_path, 10)
+    assert [one.step for one in read_readings(tmp_path)] == [0, 10]
+    moved = tmp_path / "superseded" / path_of_reading(tmp_path, 20).relative_to(tmp_path)
+    assert moved.is_file()
+    path_of_reading(tmp_path, 10).write_text('{"step": 10')
+    with pytest.raises(RunFolderError, match=r"step-000010\.json is damaged .* remove it"):
+        read_readings(tmp_path)

@@ -1,0 +1,107 @@
+"""The guard in whole runs of a tiny model: warned, stopped, set back, gone on with.
+
+Its limits are set between what the evaluations of an unguarded run found with the weights of step 2
+and of step 4, so that step 4 breaks a rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from jobs import export
+from tests.small_runs import small_recipe
+from tests.unit.evaluation.test_during import SETTINGS, go
+from videorl.config import Recipe
+from videorl.data.archive import read_table
+from videorl.errors import GuardError
+from videorl.evaluation.guarding import read_notes
+from videorl.evaluation.readings import Reading, change, read_readings
+from videorl.run.changes import read_changes
+from videorl.run.checkpoints import CheckpointFolder
+from videorl.run.folder import RunFolder
+from videorl.run.sinks import read_metrics
+
+UNSEEN = ("sharpness", "edge_density", "colour_entropy", "dark_pixel_share", "dynamic_degree")
+
+
+def make(checkpoints: Mapping[str, Path], run_dir: Path, **guard: object) -> Recipe:
+    settings = {**SETTINGS, "evaluation.interval": 2, "checkpoint.keep": 1, "guard.patience": 1}
+    settings |= {"evaluation.during_prompts": 3, "guard.band": "[0.0, 1e9]"}
+    settings |= {"guard.max_motion_loss": 1e9, "guard.max_winner_error": 1e9}
+    settings |= {f"guard.{name}": value for name, value in guard.items()}
+    return small_recipe("moving_shapes", checkpoints, run_dir, settings)
+
+
+def limit(readings: list[Reading]) -> str:
+    """Return `guard.bands` that hold at step 2 and not at step 4."""
+    base, early, late = readings
+    for name in UNSEEN:
+        moved = change(base, late, f"unseen/{name}")
+        size = base.mean(f"unseen/{name}")
+        if moved is None or not size or moved.low <= 0 <= moved.high:
+            continue
+        parts = [reading.mean(f"unseen/{name}") / size for reading in (early, late)]
+        between = sum(parts) / 2
+        if parts[1] < between < 1:
+            return f"{{{name}: [{between}, 1e9]}}"
+        if parts[1] > between > 1:
+            return f"{{{name}: [0.0, {between}]}}"
+    raise AssertionError("no unseen metric goes away from the base")
+
+
+@pytest.fixture(scope="module")
+def bands(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = go(make(tiny_checkpoints, tmp_path_factory.mktemp("off") / "run", action="off"))
+    assert read_notes(folder.root) == {"alarms": [], "rollbacks": []}
+    return limit(read_readings(folder.root))
+
+
+def steps(folder: RunFolder) -> list[int]:
+    return [row["step"] for row in read_metrics(folder.metrics)]
+
+
+def test_a_stopped_run_says_why_keeps_the_best_and_goes_on_only_if_told(
+    bands: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    folder, recipe = RunFolder(run), make(tiny_checkpoints, run, bands=bands)
+    said = rf"stopped {run} at step 4: .* times that of the base .*export {run} --step 2"
+    for _ in range(2):  # the same command ends the same way
+        with pytest.raises(GuardError, match=said):
+            go(recipe)
+        assert steps(folder) == [0, 1, 2, 3, 4]
+    (alarm,) = read_notes(run)["alarms"]
+    assert (alarm["step"], alarm["rule"], alarm["before"]) == (4, "band", 2)
+    assert "Alarms of the guard" in folder.root.joinpath("report.html").read_text()
+    assert 2 in CheckpointFolder(run / "checkpoints", 1).steps()
+    assert export.main([str(run), "--step", "2", "--out", str(tmp_path / "best")]) == 0
+    assert (tmp_path / "best/pytorch_lora_weights.safetensors").is_file()
+    go(make(tiny_checkpoints, run, bands=bands, action="warn"))
+    assert steps(folder) == [0, 1, 2, 3, 4, 5]
+    assert json.loads(folder.summary.read_text())["num_steps"] == 6
+
+
+def test_a_run_that_is_set_back_goes_on_from_its_best_with_a_smaller_rate(
+    bands: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    limits = {"bands": bands, "action": "rollback", "rate_factor": 1e-6, "max_rollbacks": 1}
+    folder = go(make(tiny_checkpoints, run, **limits))
+    assert steps(folder) == [0, 1, 2, 3, 4, 5]
+    rates = [row["optimizer/learning_rate"] for row in read_metrics(folder.metrics)]
+    assert [rate > 1e-3 for rate in rates] == [True, True, False, False, False, False]
+    notes = read_notes(run)
+    assert [row["to"] for row in notes["rollbacks"]] == [2]
+    assert [row["step"] for row in notes["alarms"]] == [4], "with the smaller rate there is none"
+    (changed,) = read_changes(run)
+    assert (changed.key, changed.step) == ("optimizer.learning_rate", 2)
+    assert changed.after == pytest.approx(changed.before * 1e-6)
+    readings = read_readings(run)
+    assert [reading.step for reading in readings] == [0, 2, 4]
+    digests = read_table(folder.archive, "steps")["published_digest"].to_pylist()
+    assert [reading.digest for reading in readings[1:]] == [digests[1], digests[3]]
+    assert go(make(tiny_checkpoints, run, **limits)).root == run, "it is finished"

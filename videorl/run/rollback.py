@@ -1,0 +1,80 @@
+"""Back to an earlier checkpoint, with a smaller rate, when the guard says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from videorl.config import Recipe
+from videorl.errors import GuardError, RollbackError
+from videorl.files import write_json
+from videorl.run.changes import note_changes
+from videorl.run.checkpoints import open_checkpoints
+
+logger = logging.getLogger(__name__)
+
+FILE = "guard.json"
+_RATE = "optimizer.learning_rate"
+
+
+def guarded(
+    recipe: Recipe, root: Path, work: Callable[[Recipe], bool], report: Callable[[], object]
+) -> bool:
+    """Do the work of a run, again from an earlier checkpoint whenever the guard sends it back.
+
+    Args:
+        recipe: The run.
+        root: Its folder.
+        work: Runs the recipe, or goes on with it; returns whether it reached its end.
+        report: Writes the run's report, which says why it ended.
+
+    Raises:
+        GuardError: The guard stopped the run.
+    """
+    while True:
+        try:
+            return work(with_smaller_rate(recipe, root))
+        except RollbackError as error:
+            go_back(recipe, root, error.step, str(error))
+        except GuardError:
+            report()
+            raise
+
+
+def with_smaller_rate(recipe: Recipe, root: Path) -> Recipe:
+    """Return the recipe with the learning rate that is left after the rollbacks of the run."""
+    factor = 1.0
+    for row in _notes(root)["rollbacks"]:
+        factor *= row["rate_factor"]
+    optimizer = recipe.optimizer
+    rate = optimizer.learning_rate * factor
+    return replace(recipe, optimizer=replace(optimizer, learning_rate=rate))
+
+
+def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
+    """Remove the checkpoints after `step`, from which the run then goes on, and note why."""
+    before = with_smaller_rate(recipe, root).optimizer.learning_rate
+    notes, factor = _notes(root), recipe.guard.rate_factor
+    row = {"to": step, "rate_factor": factor, "reason": reason}
+    notes["rollbacks"].append(row)
+    # Before checkpoints go: a run that is cut off in between then learns slower, and no faster.
+    write_json(root / FILE, notes)
+    open_checkpoints(recipe.checkpoint, root).remove_after(step)
+    note_changes(root, {_RATE: (before, before * factor)}, step)
+    logger.warning(
+        "%s: back to the checkpoint of step %d, with a learning rate of %g instead of %g",
+        reason,
+        step,
+        before * factor,
+        before,
+    )
+
+
+def _notes(root: Path) -> dict[str, Any]:
+    path = root / FILE
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {"alarms": [], "rollbacks": [], **saved}
