@@ -31,7 +31,7 @@ def found() -> dict[str, Any]:
 def test_the_doctor_compares_all_nodes(found: dict[str, Any]) -> None:
     assert found["doctor"]["versions"] == ["ok", "2 nodes have the same Python and packages"]
     status, said = found["doctor"]["workers"]
-    assert status == "broken" and "wanted, 5 and 0 there: " in said
+    assert status == "broken" and "wanted, 5 CPUs and 0 GPUs there: " in said
     assert "no node is large enough for one worker of: learner" in said
 
 

@@ -139,7 +139,8 @@ def test_a_notice_is_followed_by_a_checkpoint_at_once_and_changes_nothing(tmp_pa
     notices = [False, False, True, True, False]
 
     def is_warned() -> bool:
-        kept.append(sorted(path.name for path in tmp_path.glob("run/*")))
+        # Written in the background: perhaps still under way, when it is looked for.
+        kept.append(sorted(path.stem for path in tmp_path.glob("run/*")))
         return bool(notices) and notices.pop(0)
 
     run = replace(run, parts=replace(run.parts, is_warned=is_warned))

@@ -96,7 +96,7 @@ def test_more_gpus_than_there_are(recipe: Recipe) -> None:
     recipe.generators.num_gpus, recipe.generators.min_workers = 1, 4
     recipe.generators.max_workers = 4
     found = the(check_workers, recipe, [node])
-    assert found.status == "broken" and "2 there" in found.found
+    assert found.status == "broken" and "2 GPUs there" in found.found
     four = replace(node, resources={"CPU": 64.0, "GPU": 8.0})
     assert the(check_workers, recipe, [four]).status == "ok"
 

@@ -139,8 +139,12 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int | str: st.integers(-(2**40), 2**40) | st.just("auto"),
     bool | str: st.booleans() | st.just("auto"),
     list[float]: st.lists(st.floats(allow_nan=False), max_size=3),
+    list[int]: st.lists(st.integers(-(2**40), 2**40), max_size=3),
     list[str]: st.lists(lines, max_size=3),
     dict[str, float]: st.dictionaries(lines, st.floats(allow_nan=False), max_size=3),
+    dict[str, list[float]]: st.dictionaries(
+        lines, st.lists(st.floats(allow_nan=False), max_size=3), max_size=3
+    ),
 }
 
 
@@ -151,6 +155,10 @@ def as_typed(value: Any) -> str:
         if isinstance(value, str)
         else json.dumps(value, ensure_ascii=False).replace("Infinity", ".inf")
     )
+
+
+def test_every_type_of_a_setting_is_tried() -> None:
+    assert {hint for _, hint in typed_settings(Recipe)} <= VALUES.keys()
 
 
 @settings(deadline=None, max_examples=40)
