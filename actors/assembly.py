@@ -59,6 +59,8 @@ class Assembly:
     learner: RayLearner
     archive: RayArchive
     started_in_s: float
+    places: Places
+    """Says who has what of the cluster."""
     pools: dict[str, ElasticPool]
     """By name: `generator`, `encoder`, or that of a reward model."""
 
@@ -85,7 +87,7 @@ def assemble(
         sink: Of its metrics.
         first: Done while the learner starts, then last of all, if it may; None = all at once. It
             returns whether to go on.
-        should_stop: Asked while the run waits for places on the cluster.
+        should_stop: Asked while the run waits for places on the cluster, and for its pools.
 
     Raises:
         ResourceError: The cluster can never hold the recipe's workers.
@@ -117,7 +119,8 @@ def assemble(
         places.pools = pools_by_role(placement, generator, scorer)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
-        restored, first_s = _restored(learner, generator, scorer, places, first)
+        wait = partial(wait_until_serving, places=places, should_stop=should_stop)
+        restored, first_s = _restored(learner, generator, scorer, wait, first)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
@@ -143,9 +146,9 @@ def assemble(
             note,
         )
         started_in_s = time.perf_counter() - started - first_s
-        names = ("generator", "encoder", *(reward.key for reward in recipe.rewards))
-        pools = dict(zip(names, all_pools(generator, scorer), strict=True))
-        yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
+        workers = (generator, scorer, learner, archive)
+        pools = _named_pools(recipe, generator, scorer)
+        yield Assembly(parts, progress, *workers, started_in_s, places, pools)
 
 
 def _keepers(recipe: Recipe, run: str) -> Keepers:
@@ -185,20 +188,20 @@ def _restored(
     learner: RayLearner,
     generator: RayGenerator,
     scorer: RayScorer,
-    places: Places,
+    wait: Callable[[list[ElasticPool]], None],
     first: First | None,
 ) -> tuple[Restored, float]:
     """Return where the learner stands when all is up, and the seconds of what came first."""
     pools = all_pools(generator, scorer)
     if first is None:
-        return _all_up(learner, pools, places), 0.0
-    wait_until_serving(pools, places)
+        return _all_up(learner, pools, wait), 0.0
+    wait(pools)
     learner.begin()
     begun, base = time.perf_counter(), generator.publish_base()
     if not first(generator, scorer, base):
         raise StoppedError("stopped before the learner was up")
     first_s = time.perf_counter() - begun
-    restored = _all_up(learner, pools, places)
+    restored = _all_up(learner, pools, wait)
     _check_base(base, restored)
     return restored, first_s
 
@@ -212,11 +215,13 @@ def _check_base(base: WeightVersion, restored: Restored) -> None:
         )
 
 
-def _all_up(learner: RayLearner, pools: list[ElasticPool], places: Places) -> Restored:
+def _all_up(
+    learner: RayLearner, pools: list[ElasticPool], wait: Callable[[list[ElasticPool]], None]
+) -> Restored:
     """Wait until every part has loaded its model; show how many have."""
     with progress("parts with their models loaded", len(pools) + 1) as reach:
         for number, pool in enumerate(pools, 1):
-            wait_until_serving([pool], places)
+            wait([pool])
             reach(number)
         restored = learner.restored()
         reach(len(pools) + 1)
@@ -226,6 +231,14 @@ def _all_up(learner: RayLearner, pools: list[ElasticPool], places: Places) -> Re
 def all_pools(generator: RayGenerator, scorer: RayScorer) -> list[ElasticPool]:
     """Return the pools of generators, of encoders and of each reward model, in this order."""
     return [generator.pool, generator.encoder.pool, *scorer.pools]
+
+
+def _named_pools(
+    recipe: Recipe, generator: RayGenerator, scorer: RayScorer
+) -> dict[str, ElasticPool]:
+    """Return the pools by the names that `Assembly.pools` has."""
+    names = ("generator", "encoder", *(reward.key for reward in recipe.rewards))
+    return dict(zip(names, all_pools(generator, scorer), strict=True))
 
 
 def pools_by_role(

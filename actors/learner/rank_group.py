@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 5.0
 _REPORT_S = 30.0
 _STOP_S = 30.0
+_LAST_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ class RankGroup:
             if (now := time.monotonic()) - said >= _REPORT_S:
                 said = now
                 self._say(now)
-            if not self._thread.is_alive():
+            # The log's verdict may have come since: it knows more.
+            if not self._thread.is_alive() and not ray.wait([ref], timeout=_LAST_S)[0]:
                 raise LearnerLostError(f"Ray Train ended: {self._error}") from self._error
         return answer(ref)
 

@@ -53,7 +53,7 @@ def on_pools(
             placement.generators.name: generator.pool,
             placement.encoder.name: generator.encoder.pool,
         }
-        wait_until_serving(places.pools.values(), places)
+        wait_until_serving(places.pools.values(), places, should_stop)
         if (weights := policy.weights()) is None:
             version = generator.publish_base()
         else:

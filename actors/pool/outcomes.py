@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray import ObjectRef
 from ray.exceptions import (
+    ObjectFetchTimedOutError,
     ObjectLostError,
     RayActorError,
     RayError,
@@ -51,11 +52,14 @@ def judge(error: BaseException) -> Outcome:
 
     A `RayTaskError` comes from the worker, so the worker lives. An error raised on purpose
     (`VideorlError`) would come again on any worker, except `WeightMismatchError`, which says that
-    this worker's weights are wrong. Any other error of Ray's means that the worker is out of reach.
+    this worker's weights are wrong. An input that did not come in time is slow, not lost. Any other
+    error of Ray's means that the worker is out of reach.
     """
     cause = cause_of(error)
     if isinstance(cause, WeightMismatchError):
         return Outcome.REPLACE
+    if isinstance(cause, ObjectFetchTimedOutError):
+        return Outcome.RETRY
     if isinstance(cause, VideorlError | ObjectLostError):
         return Outcome.GIVE_UP
     if isinstance(error, RayTaskError) or not isinstance(error, RayError):

@@ -133,7 +133,7 @@ def test_workers_that_take_nothing_start_though_places_are_wanting(
     waiting |= {"bundles_to_node_id": {}}
     answers = {"get_draining_nodes": {}, "available_resources_per_node": {"node": {"CPU": 4.0}}}
     state = SimpleNamespace(**{name: lambda found=found: found for name, found in answers.items()})
-    monkeypatch.setattr(ray._private.state, "state", state)
+    monkeypatch.setattr("ray._private.state.state", state)
     monkeypatch.setattr(booking, "placement_group_table", lambda: {"theirs": waiting})
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
     made = Booking(placement, {}, can_grow=False)
@@ -177,7 +177,7 @@ def test_a_ray_with_other_internals_is_refused_by_name(monkeypatch: pytest.Monke
     monkeypatch.delattr(WorkerGroup, "_create_placement_group")
     with pytest.raises(ResourceError, match=r"no WorkerGroup._create_placement_group.*constraints"):
         check_internals()
-    monkeypatch.setattr(ray._private.state, "state", SimpleNamespace())
+    monkeypatch.setattr("ray._private.state.state", SimpleNamespace())
     with pytest.raises(ResourceError, match=r"no get_draining_nodes.*constraints"):
         booking.draining_nodes()
 
