@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +19,14 @@ from actors.evaluation import comparison_placement
 from actors.learner import rank_group, rank_worker
 from actors.learner.rank_group import RankGroup
 from actors.learner.rank_worker import RankSettings, run_rank
-from actors.placement import Node, Placement, Role, check_feasible, place, wait_until_serving
+from actors.placement import Node, Role, check_feasible, place, wait_until_serving
 from actors.pool import control
 from actors.pool.control import PoolControl
 from actors.pool.outcomes import Outcome, judge
 from actors.pool.pool import ElasticPool
-from actors.pool.state import Limits, PoolStats
+from actors.pool.state import PoolStats
+from actors.processes import archive_encoding
+from actors.processes.archive_encoding import encode_parts
 from actors.store import archive
 from actors.store.archive import RayArchive
 from tests.ray.roles import LIMITS
@@ -84,7 +85,7 @@ def test_a_pool_none_of_whose_actors_can_be_made_says_why() -> None:
 
     pool = ElasticPool("generator", create, replace(LIMITS, min_workers=2))
     try:
-        with pytest.raises(PoolFailedError, match="3 workers in a row .* no such place"):
+        with pytest.raises(PoolFailedError, match=r"3 workers in a row .* no such place"):
             for _ in range(20):
                 pool.wait_until_serving(1)
     finally:
@@ -135,22 +136,24 @@ def stats_of(workers: int, queued: int) -> PoolStats:
 def test_requests_that_nobody_works_on_are_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now = 100.0
-    monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=lambda: now))
+    clock = [0.0]
+    monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(control, "draining_nodes", frozenset)
     pool = SimpleNamespace(limits=LIMITS, stats=lambda: stats_of(0, 3))
     pools: dict[str, Any] = {"generator": pool}
     one = PoolControl(RunFolder(tmp_path), pools, lambda: "CPU 5 / 8 / 0")
-    for now in (100.0, 129.0):
-        one.once()
+
+    def at(*times: float) -> None:
+        for clock[0] in times:
+            one.once()
+
+    at(100.0, 129.0)
     assert not caplog.text
-    for now in (130.0, 131.0):
-        one.once()
+    at(130.0, 131.0)
     assert caplog.text.count("generator: 3 requests wait, and for 30 s no worker was ready") == 1
     assert "1 load, 1 have no place); CPU 5 / 8 / 0" in caplog.text
     pool.stats = lambda: stats_of(1, 3)
-    for now in (132.0, 170.0):
-        one.once()
+    at(132.0, 170.0)
     assert caplog.text.count("requests wait") == 1, "somebody works"
 
 
@@ -197,16 +200,10 @@ def test_a_stop_while_places_are_waited_for_is_a_stop(
     assert evaluation.compare(recipe, folder, kept, lambda: True) is None
     monkeypatch.setattr(learner_run, "_train", stopped)
     assert not learner_run.run_learner_only(recipe, folder, lambda: True)
-    monkeypatch.setattr(scoring, "connect", lambda address, num_cpus: open("/dev/null"))
+    monkeypatch.setattr(scoring, "connect", lambda address, num_cpus: nullcontext())
     monkeypatch.setattr(scoring, "score_on_cluster", stopped)
-    monkeypatch.setattr(scoring, "stop_on_signal", lambda: _always())
+    monkeypatch.setattr(scoring, "stop_on_signal", lambda: nullcontext(lambda: True))
     assert not scoring.score_missing(kept, [], kept, 1, None)
-
-
-def _always() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext(lambda: True)
 
 
 class Tasks:
@@ -239,9 +236,6 @@ class Tasks:
 def test_encoding_of_an_archive_speaks_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from actors.processes import archive_encoding
-    from actors.processes.archive_encoding import encode_parts
-
     monkeypatch.setattr(archive_encoding, "_REPORT_S", 0.0)
     tasks, parts = Tasks(monkeypatch), [Part((), tmp_path / name, False) for name in "abc"]
     recipe, asked = Recipe(name="any", run_dir=str(tmp_path)), iter([False, False, True])
