@@ -29,7 +29,7 @@ from actors.seats.booking import Booking, book
 from actors.store.archive import RayArchive
 from actors.store.kept_latents import Keepers, KeepingScorer
 from actors.store.video_files import EncodingScorer
-from actors.store.weights import create_weight_store
+from actors.store.weights import weight_store
 from videorl.config import Recipe
 from videorl.data.prompts import open_prompts
 from videorl.errors import StoppedError, WeightMismatchError
@@ -109,7 +109,7 @@ def assemble(
         stack.callback(keepers.close)
         places = Places(placement)
         booking = stack.enter_context(book(recipe, placement, places, should_stop))
-        store = create_weight_store(recipe.versions_sampled, run)
+        store = stack.enter_context(weight_store(recipe.versions_sampled, run))
         resources = resources_for(placement.learner, recipe.learner, booking)
         learner = RayLearner(recipe, folder.root, store, resources, places)
         stack.callback(learner.close)

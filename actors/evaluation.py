@@ -18,7 +18,7 @@ from actors.naming import run_name
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.pool.places import Places
 from actors.seats.booking import book
-from actors.store.weights import create_weight_store, publish
+from actors.store.weights import publish, weight_store
 from videorl.config import PolicyConfig, Recipe
 from videorl.errors import StoppedError, WorkLostError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
@@ -114,7 +114,7 @@ def _compared(
     with ExitStack() as stack:
         places = Places(placement)
         booking = stack.enter_context(book(recipe, placement, places, should_stop))
-        store = create_weight_store(2, run_name(recipe))
+        store = stack.enter_context(weight_store(2, run_name(recipe)))
         generator, scorer = start_pools(recipe, placement, booking, store, stack)
         # Without a share: the pools may have taken every core, and would be waited for for ever.
         base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))

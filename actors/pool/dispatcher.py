@@ -25,6 +25,7 @@ from actors.pool.outcomes import (
     given_up,
     hopeless,
     judge,
+    was_preempted,
 )
 from actors.pool.rhythm import Rhythm
 from actors.pool.roster import Roster
@@ -285,8 +286,10 @@ class Dispatcher:
             self._take_back(worker, lease)
         self._release(worker)
         self._counts.replaced_for(error)
+        # A node that its cloud took away says nothing of what was done there.
+        is_at_fault = len(leases) == 1 and not was_preempted(error)
         for lease in reversed(leases):
-            self._repeat(lease, worker, error, is_at_fault=len(leases) == 1)
+            self._repeat(lease, worker, error, is_at_fault=is_at_fault)
         if died(error):
             # Perhaps its whole node died. Idle workers must answer again before they count, or a
             # request would use up its retries on workers that are dead already.

@@ -77,6 +77,11 @@ def died(error: BaseException) -> bool:
     return isinstance(error, RayError) and not isinstance(error, RayTaskError | ObjectLostError)
 
 
+def was_preempted(error: BaseException) -> bool:
+    """Tell whether a worker died because a cloud took its node back, after a notice."""
+    return isinstance(error, RayActorError) and error.preempted
+
+
 def as_own_error(error: BaseException) -> VideorlError:
     """Return the error for whoever waits for work that was given up."""
     cause = cause_of(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ObjectFetchTimedOutError, ObjectLostError
+from ray.exceptions import ObjectFetchTimedOutError, ObjectLostError, RayActorError
 
 from actors import evaluation, learner_run, scoring
 from actors.evaluation import comparison_placement
@@ -27,7 +27,7 @@ from actors.pool.pool import ElasticPool
 from actors.pool.state import PoolStats
 from actors.processes import archive_encoding
 from actors.processes.archive_encoding import encode_parts
-from actors.store import archive
+from actors.store import archive, weights
 from actors.store.archive import RayArchive
 from tests.ray.roles import LIMITS
 from videorl.config import ArchiveConfig, Recipe, RewardConfig
@@ -38,7 +38,7 @@ from videorl.measures.engines import sampling_only
 from videorl.run.folder import RunFolder
 from videorl.settings.workers import LearnerConfig
 
-SLOW, LOST = ObjectFetchTimedOutError("ab", "", ""), ObjectLostError("ab", "", "")
+SLOW, LOST = ObjectFetchTimedOutError("ab", None, ""), ObjectLostError("ab", None, "")
 
 
 class Answer:
@@ -90,6 +90,35 @@ def test_a_pool_none_of_whose_actors_can_be_made_says_why() -> None:
                 pool.wait_until_serving(1)
     finally:
         pool.close()
+
+
+@pytest.mark.usefixtures("killed")
+def test_a_request_loses_no_attempt_with_a_node_that_its_cloud_takes_back() -> None:
+    errors: list[Exception] = [RayActorError(preempted=True) for _ in range(4)]
+    pool = ElasticPool("generator", lambda number: actor(), replace(LIMITS, max_retries=0))
+
+    def fail() -> int:
+        if errors:
+            raise errors.pop()
+        return 7
+
+    def call(worker: Any) -> Any:
+        return [SimpleNamespace(future=lambda: completed(fail))]
+
+    try:
+        assert pool.submit(call).result(10).value == 7
+        assert pool.stats().retried == 4
+    finally:
+        pool.close()
+
+
+def test_a_store_of_weights_ends_with_what_it_was_for(
+    killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "create_weight_store", lambda keep, run: "the store")
+    with weights.weight_store(1) as store:
+        assert (store, killed) == ("the store", [])
+    assert killed == ["the store"]
 
 
 def test_what_comes_late_is_tried_again_and_what_is_lost_is_not() -> None:
@@ -171,7 +200,7 @@ def test_a_writer_that_waits_for_files_is_not_killed_for_it(
 
 
 def test_starting_can_be_stopped() -> None:
-    pool = SimpleNamespace(wait_until_serving=lambda timeout_s: False)
+    pool: Any = SimpleNamespace(wait_until_serving=lambda timeout_s: False)
     asked = iter([False, True])
     with pytest.raises(StoppedError):
         wait_until_serving([pool], str, lambda: next(asked))
