@@ -87,7 +87,7 @@ def assemble(
         sink: Of its metrics.
         first: Done while the learner starts, then last of all, if it may; None = all at once. It
             returns whether to go on.
-        should_stop: Asked while the run waits for places on the cluster, and for its pools.
+        should_stop: Asked while the run waits for places on the cluster, and for all to load.
 
     Raises:
         ResourceError: The cluster can never hold the recipe's workers.
@@ -119,8 +119,8 @@ def assemble(
         places.pools = pools_by_role(placement, generator, scorer)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
-        wait = partial(wait_until_serving, places=places, should_stop=should_stop)
-        restored, first_s = _restored(learner, generator, scorer, wait, first)
+        workers = (generator, scorer)
+        restored, first_s = _restored(learner, workers, places, should_stop, first)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
@@ -146,9 +146,8 @@ def assemble(
             note,
         )
         started_in_s = time.perf_counter() - started - first_s
-        workers = (generator, scorer, learner, archive)
-        pools = _named_pools(recipe, generator, scorer)
-        yield Assembly(parts, progress, *workers, started_in_s, places, pools)
+        pools = _named_pools(recipe, *workers)
+        yield Assembly(parts, progress, *workers, learner, archive, started_in_s, places, pools)
 
 
 def _keepers(recipe: Recipe, run: str) -> Keepers:
@@ -186,22 +185,22 @@ def _may_start_late(recipe: Recipe, folder: RunFolder, placement: Placement) -> 
 
 def _restored(
     learner: RayLearner,
-    generator: RayGenerator,
-    scorer: RayScorer,
-    wait: Callable[[list[ElasticPool]], None],
+    workers: tuple[RayGenerator, RayScorer],
+    places: Places,
+    should_stop: Callable[[], bool],
     first: First | None,
 ) -> tuple[Restored, float]:
     """Return where the learner stands when all is up, and the seconds of what came first."""
-    pools = all_pools(generator, scorer)
+    pools = all_pools(*workers)
     if first is None:
-        return _all_up(learner, pools, wait), 0.0
-    wait(pools)
+        return _all_up(learner, pools, places, should_stop), 0.0
+    wait_until_serving(pools, places, should_stop)
     learner.begin()
-    begun, base = time.perf_counter(), generator.publish_base()
-    if not first(generator, scorer, base):
+    begun, base = time.perf_counter(), workers[0].publish_base()
+    if not first(*workers, base):
         raise StoppedError("stopped before the learner was up")
     first_s = time.perf_counter() - begun
-    restored = _all_up(learner, pools, wait)
+    restored = _all_up(learner, pools, places, should_stop)
     _check_base(base, restored)
     return restored, first_s
 
@@ -216,14 +215,17 @@ def _check_base(base: WeightVersion, restored: Restored) -> None:
 
 
 def _all_up(
-    learner: RayLearner, pools: list[ElasticPool], wait: Callable[[list[ElasticPool]], None]
+    learner: RayLearner,
+    pools: list[ElasticPool],
+    places: Places,
+    should_stop: Callable[[], bool],
 ) -> Restored:
     """Wait until every part has loaded its model; show how many have."""
     with progress("parts with their models loaded", len(pools) + 1) as reach:
         for number, pool in enumerate(pools, 1):
-            wait([pool])
+            wait_until_serving([pool], places, should_stop)
             reach(number)
-        restored = learner.restored()
+        restored = learner.restored(should_stop)
         reach(len(pools) + 1)
     return restored
 

@@ -199,11 +199,17 @@ def test_a_writer_that_waits_for_files_is_not_killed_for_it(
     assert "waiting for the mp4 files of step 7" in caplog.text
 
 
-def test_starting_can_be_stopped() -> None:
+def test_starting_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     pool: Any = SimpleNamespace(wait_until_serving=lambda timeout_s: False)
     asked = iter([False, True])
     with pytest.raises(StoppedError):
         wait_until_serving([pool], str, lambda: next(asked))
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: ([], refs))
+    group: Any = object.__new__(RankGroup)
+    group._thread = threading.current_thread()  # Ray Train is at work
+    group._log = SimpleNamespace(wait_restored=SimpleNamespace(remote=object))
+    with pytest.raises(StoppedError):
+        group.restored(lambda: True)
 
 
 def test_who_compares_needs_nothing_of_the_learner_s() -> None:
