@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -62,8 +62,9 @@ class Booking:
         placed = {name: node for name, entry in table.items() if (node := _first_node(entry))}
         kept = [name for seats in self._seats.values() for name in seats.kept]
         kept += [self.learner.id.hex()] if self.learner else []
-        is_short = any(_lacks_place(table.get(name)) for name in kept)
-        is_short = is_short or _others_could_start(table.values(), ray.cluster_resources())
+        lacking = [entry for name in kept if (entry := table.get(name)) and _lacks_place(entry)]
+        lacking += filter(_waits_for_all, table.values())
+        is_short = _can_be_helped(lacking, table.values(), ray.cluster_resources())
         free: Mapping[str, Any] = _ray_state("available_resources_per_node")
         staying = [has for node, has in free.items() if node not in leaving]
         for role in self._roles:
@@ -258,21 +259,25 @@ def _first_node(entry: Mapping[str, Any]) -> str:
     return next(iter(nodes.values()), "") if entry["state"] == "CREATED" else ""
 
 
-def _lacks_place(entry: Mapping[str, Any] | None) -> bool:
-    return entry is not None and entry["state"] not in ("CREATED", "REMOVED")
+def _lacks_place(entry: Mapping[str, Any]) -> bool:
+    return entry["state"] not in ("CREATED", "REMOVED")
 
 
-def _others_could_start(table: Collection[Mapping[str, Any]], total: Mapping[str, float]) -> bool:
-    """Tell whether a run that waits for all its places would get them if all else made room."""
-    waiting = [
-        entry["bundles"].values()
-        for entry in table
-        if entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
-    ]
+def _waits_for_all(entry: Mapping[str, Any]) -> bool:
+    """Tell whether another run waits for all its places by this group."""
+    return entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
+
+
+def _can_be_helped(
+    lacking: Iterable[Mapping[str, Any]],
+    table: Collection[Mapping[str, Any]],
+    total: Mapping[str, float],
+) -> bool:
+    """Tell whether any of the groups that lack places would have them if all else made room."""
     kept = [
         bundle
         for entry in table
         if entry["state"] == "CREATED"
         for bundle in entry["bundles"].values()
     ]
-    return any(could_have(bundles, kept, total) for bundles in waiting)
+    return any(could_have(entry["bundles"].values(), kept, total) for entry in lacking)

@@ -129,19 +129,40 @@ def test_workers_that_take_nothing_start_though_places_are_wanting(
 ) -> None:
     encoder, generators = Role("encoder", 1, 0.0, 0.0), Role("generators", 1, 1.0, 0.0)
     placement = Placement(encoder, generators, (), NOBODY)
-    waiting = {"state": "PENDING", "name": booking._ALL, "bundles": {0: {"CPU": 1.0}}}
-    waiting |= {"bundles_to_node_id": {}}
-    answers = {"get_draining_nodes": {}, "available_resources_per_node": {"node": {"CPU": 4.0}}}
-    state = SimpleNamespace(**{name: lambda found=found: found for name, found in answers.items()})
-    monkeypatch.setattr("ray._private.state.state", state)
-    monkeypatch.setattr(booking, "placement_group_table", lambda: {"theirs": waiting})
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    ray_says(monkeypatch, theirs=waiting(booking._ALL, CPU=1.0))
     made = Booking(placement, {}, can_grow=False)
     made.look()
     assert made.seats(generators).is_pressed
     assert made.seats(generators).num_free() == 0
     assert not made.seats(encoder).is_pressed
     assert made.seats(encoder).num_free() > 0
+
+
+def test_others_work_on_where_a_lost_place_cannot_be_had_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generators = Role("generators", 1, 1.0, 0.0)
+    placement = Placement(NOBODY, generators, (), Role("learner", 1, 1.0, 1.0))
+    mine: Any = [Group("mine", [])]
+    for wanted, is_helped in (({"CPU": 8.0}, True), ({"GPU": 1.0}, False)):
+        ray_says(monkeypatch, mine=waiting("run/learner", **wanted))
+        made = Booking(placement, {"learner": mine}, can_grow=False)
+        made.look()
+        assert made.seats(generators).is_pressed == is_helped
+        assert (made.seats(generators).num_free() == 0) == is_helped
+
+
+def waiting(name: str, **bundle: float) -> dict[str, Any]:
+    return {"state": "PENDING", "name": name, "bundles": {0: bundle}, "bundles_to_node_id": {}}
+
+
+def ray_says(monkeypatch: pytest.MonkeyPatch, **table: Any) -> None:
+    """A node with 4 of 8 CPUs free, and these placement groups."""
+    answers = {"get_draining_nodes": {}, "available_resources_per_node": {"node": {"CPU": 4.0}}}
+    state = SimpleNamespace(**{name: lambda found=found: found for name, found in answers.items()})
+    monkeypatch.setattr("ray._private.state.state", state)
+    monkeypatch.setattr(booking, "placement_group_table", lambda: table)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
 
 
 def test_waiting_for_a_turn_sends_the_class_to_the_head_once(
