@@ -37,6 +37,7 @@ from videorl.futures import completed
 from videorl.measures.engines import sampling_only
 from videorl.run.folder import RunFolder
 from videorl.settings.workers import LearnerConfig
+from videorl.storage.copies import write_note
 
 SLOW, LOST = ObjectFetchTimedOutError("ab", None, ""), ObjectLostError("ab", None, "")
 
@@ -282,3 +283,16 @@ def test_encoding_of_an_archive_speaks_and_can_be_stopped(
         next(encoding)
     assert tasks.cancelled == ["a", "c"]
     assert "2 parts of the archive are left: CPU 1 / 1 / 0" in caplog.text
+
+
+def test_what_other_nodes_encode_for_a_run_in_a_store_is_written_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_note(tmp_path, {"uri": "s3://bucket/run"})
+    tasks, part = Tasks(monkeypatch), Part((), tmp_path / "latents" / "part", False)
+    tasks.done, recipe = ["part"], Recipe(name="any", run_dir=str(tmp_path))
+    monkeypatch.setattr(ray, "get", lambda ref: b"latents")
+    role = Role("encoder", 1, 1.0, 0.0)
+    list(encode_parts(role, str, lambda: False, recipe, [part]))
+    assert part.file.read_bytes() == b"latents"
+    assert not tasks.cancelled
