@@ -138,10 +138,11 @@ class Dispatcher:
         for worker in wanted.released:
             self._leave(worker)
         self._seats.keep(self.limits.min_workers)
-        for _ in range(int(min(wanted.num_starts, self._seats.num_free()))):
-            if not self._starts.may_start(now):  # the one before may have failed at once
-                return
+        num_starts = int(min(wanted.num_starts, self._seats.num_free()))
+        # Asked each time, as the one before may have failed at once.
+        while self._starts.may_start(now) and num_starts > 0:
             self._start_worker()
+            num_starts -= 1
 
     def _lend(self) -> None:
         while self.queue:

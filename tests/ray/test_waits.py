@@ -22,11 +22,13 @@ from actors.learner.rank_worker import RankSettings, run_rank
 from actors.placement import Node, Role, check_feasible, place, wait_until_serving
 from actors.pool import control
 from actors.pool.control import PoolControl
+from actors.pool.dispatcher import Dispatcher
 from actors.pool.outcomes import Outcome, judge
 from actors.pool.pool import ElasticPool
 from actors.pool.state import PoolStats
 from actors.processes import archive_encoding
 from actors.processes.archive_encoding import encode_parts
+from actors.seats.seats import Seats
 from actors.store import archive, weights
 from actors.store.archive import RayArchive
 from tests.ray.roles import LIMITS
@@ -91,6 +93,15 @@ def test_a_pool_none_of_whose_actors_can_be_made_says_why() -> None:
                 pool.wait_until_serving(1)
     finally:
         pool.close()
+
+
+def test_a_pool_with_nothing_to_start_sleeps_when_its_pause_is_over() -> None:
+    limits = replace(LIMITS, min_workers=0)
+    pool = Dispatcher("generator", lambda number: actor(), limits, lambda act: None, Seats())
+    pool._starts.failed(is_serving=True)
+    pool._starts.next -= 60.0  # as if a minute later
+    pool.look()
+    assert pool.seconds_to_next_deadline() is None
 
 
 @pytest.mark.usefixtures("killed")
