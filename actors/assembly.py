@@ -29,7 +29,7 @@ from actors.seats.booking import Booking, book
 from actors.store.archive import RayArchive
 from actors.store.kept_latents import Keepers, KeepingScorer
 from actors.store.video_files import EncodingScorer
-from actors.store.weights import create_weight_store
+from actors.store.weights import weight_store
 from videorl.config import Recipe
 from videorl.data.prompts import open_prompts
 from videorl.errors import StoppedError, WeightMismatchError
@@ -59,6 +59,8 @@ class Assembly:
     learner: RayLearner
     archive: RayArchive
     started_in_s: float
+    places: Places
+    """Says who has what of the cluster."""
     pools: dict[str, ElasticPool]
     """By name: `generator`, `encoder`, or that of a reward model."""
 
@@ -85,7 +87,7 @@ def assemble(
         sink: Of its metrics.
         first: Done while the learner starts, then last of all, if it may; None = all at once. It
             returns whether to go on.
-        should_stop: Asked while the run waits for places on the cluster.
+        should_stop: Asked while the run waits for places on the cluster, and for all to load.
 
     Raises:
         ResourceError: The cluster can never hold the recipe's workers.
@@ -107,7 +109,7 @@ def assemble(
         stack.callback(keepers.close)
         places = Places(placement)
         booking = stack.enter_context(book(recipe, placement, places, should_stop))
-        store = create_weight_store(recipe.versions_sampled, run)
+        store = stack.enter_context(weight_store(recipe.versions_sampled, run))
         resources = resources_for(placement.learner, recipe.learner, booking)
         learner = RayLearner(recipe, folder.root, store, resources, places)
         stack.callback(learner.close)
@@ -117,7 +119,8 @@ def assemble(
         places.pools = pools_by_role(placement, generator, scorer)
         archive = RayArchive(folder.archive, recipe.archive, run)
         stack.callback(archive.close)
-        restored, first_s = _restored(learner, generator, scorer, places, first)
+        workers = (generator, scorer)
+        restored, first_s = _restored(learner, workers, places, should_stop, first)
         note = CheckpointNote(folder.root, recipe.checkpoint)
         note.restored(restored.loop_state)
         progress = Progress(restored.versions[-1].step, list(restored.versions))
@@ -143,9 +146,8 @@ def assemble(
             note,
         )
         started_in_s = time.perf_counter() - started - first_s
-        names = ("generator", "encoder", *(reward.key for reward in recipe.rewards))
-        pools = dict(zip(names, all_pools(generator, scorer), strict=True))
-        yield Assembly(parts, progress, generator, scorer, learner, archive, started_in_s, pools)
+        pools = _named_pools(recipe, *workers)
+        yield Assembly(parts, progress, *workers, learner, archive, started_in_s, places, pools)
 
 
 def _keepers(recipe: Recipe, run: str) -> Keepers:
@@ -183,22 +185,22 @@ def _may_start_late(recipe: Recipe, folder: RunFolder, placement: Placement) -> 
 
 def _restored(
     learner: RayLearner,
-    generator: RayGenerator,
-    scorer: RayScorer,
+    workers: tuple[RayGenerator, RayScorer],
     places: Places,
+    should_stop: Callable[[], bool],
     first: First | None,
 ) -> tuple[Restored, float]:
     """Return where the learner stands when all is up, and the seconds of what came first."""
-    pools = all_pools(generator, scorer)
+    pools = all_pools(*workers)
     if first is None:
-        return _all_up(learner, pools, places), 0.0
-    wait_until_serving(pools, places)
+        return _all_up(learner, pools, places, should_stop), 0.0
+    wait_until_serving(pools, places, should_stop)
     learner.begin()
-    begun, base = time.perf_counter(), generator.publish_base()
-    if not first(generator, scorer, base):
+    begun, base = time.perf_counter(), workers[0].publish_base()
+    if not first(*workers, base):
         raise StoppedError("stopped before the learner was up")
     first_s = time.perf_counter() - begun
-    restored = _all_up(learner, pools, places)
+    restored = _all_up(learner, pools, places, should_stop)
     _check_base(base, restored)
     return restored, first_s
 
@@ -212,13 +214,18 @@ def _check_base(base: WeightVersion, restored: Restored) -> None:
         )
 
 
-def _all_up(learner: RayLearner, pools: list[ElasticPool], places: Places) -> Restored:
+def _all_up(
+    learner: RayLearner,
+    pools: list[ElasticPool],
+    places: Places,
+    should_stop: Callable[[], bool],
+) -> Restored:
     """Wait until every part has loaded its model; show how many have."""
     with progress("parts with their models loaded", len(pools) + 1) as reach:
         for number, pool in enumerate(pools, 1):
-            wait_until_serving([pool], places)
+            wait_until_serving([pool], places, should_stop)
             reach(number)
-        restored = learner.restored()
+        restored = learner.restored(should_stop)
         reach(len(pools) + 1)
     return restored
 
@@ -226,6 +233,14 @@ def _all_up(learner: RayLearner, pools: list[ElasticPool], places: Places) -> Re
 def all_pools(generator: RayGenerator, scorer: RayScorer) -> list[ElasticPool]:
     """Return the pools of generators, of encoders and of each reward model, in this order."""
     return [generator.pool, generator.encoder.pool, *scorer.pools]
+
+
+def _named_pools(
+    recipe: Recipe, generator: RayGenerator, scorer: RayScorer
+) -> dict[str, ElasticPool]:
+    """Return the pools by the names that `Assembly.pools` has."""
+    names = ("generator", "encoder", *(reward.key for reward in recipe.rewards))
+    return dict(zip(names, all_pools(generator, scorer), strict=True))
 
 
 def pools_by_role(

@@ -18,9 +18,9 @@ from actors.naming import run_name
 from actors.placement import Node, Placement, check_feasible, live_nodes, place, wait_until_serving
 from actors.pool.places import Places
 from actors.seats.booking import book
-from actors.store.weights import create_weight_store, publish
+from actors.store.weights import publish, weight_store
 from videorl.config import PolicyConfig, Recipe
-from videorl.errors import WorkLostError
+from videorl.errors import StoppedError, WorkLostError
 from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import NOTHING_SHARED, sample_and_score, shared_prompts
 from videorl.evaluation.kept_groups import KeptGroups, Save, path_of, path_of_base
@@ -99,19 +99,28 @@ def compare(
     Raises:
         CheckpointError: The run has no checkpoint.
     """
+    try:
+        return _compared(recipe, folder, kept, should_stop)
+    except StoppedError:  # while it waited for places or workers
+        return None
+
+
+def _compared(
+    recipe: Recipe, folder: RunFolder, kept: Kept, should_stop: Callable[[], bool]
+) -> Comparison | None:
     aligned, weights = newest_weights(recipe.checkpoint, folder.root)
     placement = comparison_placement(recipe, live_nodes())
     found: list[list[ScoredGroup]] = []
     with ExitStack() as stack:
         places = Places(placement)
         booking = stack.enter_context(book(recipe, placement, places, should_stop))
-        store = create_weight_store(2, run_name(recipe))
+        store = stack.enter_context(weight_store(2, run_name(recipe)))
         generator, scorer = start_pools(recipe, placement, booking, store, stack)
         # Without a share: the pools may have taken every core, and would be waited for for ever.
         base = ray.get(ray.remote(_publish_base).options(num_cpus=0).remote(recipe, store))
         publish(store, aligned, weights)
         places.pools = pools_by_role(placement, generator, scorer)
-        wait_until_serving(places.pools.values(), places)
+        wait_until_serving(places.pools.values(), places, should_stop)
         evaluation = recipe.evaluation
         for name, version, samples in (
             ("before", base, evaluation.best_of),
@@ -140,7 +149,7 @@ def comparison_placement(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     Raises:
         ResourceError: They do not fit.
     """
-    idle = replace(recipe, learner=replace(recipe.learner, num_cpus=0.0, num_gpus=0.0))
+    idle = replace(recipe, learner=recipe.learner.taking_nothing())
     placement = place(idle, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
     return placement

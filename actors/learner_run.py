@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
@@ -21,18 +20,18 @@ from actors.learner.notices import Notices
 from actors.learner.rank_group import resources_for
 from actors.monitoring.sink import ray_metrics
 from actors.naming import run_name
-from actors.placement import Role, check_feasible, live_nodes, place_learner_and_encoder
+from actors.placement import check_feasible, live_nodes, place_learner_and_encoder
 from actors.pool.limits import encoder_limits
 from actors.pool.places import Places
+from actors.processes.archive_encoding import encode_parts
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
 from actors.seats.booking import book
 from videorl.config import Recipe
-from videorl.data.pair_encoding import Part
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
 from videorl.data.prompts import open_prompts
-from videorl.errors import ResourceError
+from videorl.errors import ResourceError, StoppedError
 from videorl.learning.loop import Around, run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.stored_pairs import (
@@ -40,7 +39,6 @@ from videorl.learning.stored_pairs import (
     PairStream,
     check_shape,
     encode_archive,
-    encode_here,
     probe_sampling,
 )
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
@@ -76,7 +74,10 @@ def run_learner_only(
         _check_comparison(recipe)
     stages.begin("starting the learner, and training", recipe.num_steps, "step")
     with open_sinks(recipe, folder) as sinks:
-        if not _train(recipe, folder, should_stop, sinks):
+        try:
+            if not _train(recipe, folder, should_stop, sinks):
+                return False
+        except StoppedError:  # while it waited for places, or for latents of stored videos
             return False
         facts: dict[str, Any] = {"num_steps": recipe.num_steps}
         if recipe.evaluation.source:
@@ -113,9 +114,10 @@ def _train(
     placement = place_learner_and_encoder(recipe, nodes)
     check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
     is_offline = bool(recipe.offline.archive)
-    if is_offline and has_videos(Path(recipe.offline.archive)):
-        encode_archive(recipe, folder, partial(_encode_parts, placement.encoder))
     places = Places(placement)
+    if is_offline and has_videos(Path(recipe.offline.archive)):
+        encode = partial(encode_parts, placement.encoder, places, should_stop)
+        encode_archive(recipe, folder, encode)
     with book(recipe, placement, places, should_stop) as booking:
         resources = resources_for(placement.learner, recipe.learner, booking)
         load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
@@ -169,21 +171,3 @@ def _from_pairs(
     with ray_metrics(recipe, folder) as metrics:
         around = Around(check, cluster_devices(), sinks, [metrics], Notices(learner))
         return run_learner(recipe, folder, learner, pairs, should_stop, around)
-
-
-def _encode_parts(role: Role, recipe: Recipe, parts: Sequence[Part]) -> Iterator[None]:
-    """Turn stored videos into latents before the text encoder starts, with what it needs for each.
-
-    As many parts at a time as the cluster has room for; a part whose worker died is tried again.
-    """
-    encoding: Any = ray.remote(_encode_part)
-    waiting = [encoding.options(**role.options()).remote(recipe, part) for part in parts]
-    while waiting:
-        (done,), waiting = ray.wait(waiting, num_returns=1)
-        yield ray.get(done)
-
-
-def _encode_part(recipe: Recipe, part: Part) -> None:
-    # Ray does not hide the GPUs from a task that was given none: they belong to others.
-    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    list(encode_here(recipe, [part], device))

@@ -64,7 +64,7 @@ def _run(
     first = evaluation.first if evaluation.is_due else None
     with (
         assemble(recipe, folder, sinks, first, should_stop) as assembly,
-        controlled(folder, assembly.pools),
+        controlled(folder, assembly.pools, assembly.places),
         closing(_fixed_prompts(recipe, folder, sinks, assembly)) as fixed,
         closing(_during(recipe, folder, assembly)) as during,
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,12 +15,12 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from videorl.config import Recipe, RewardConfig
-from videorl.errors import ResourceError
+from videorl.errors import ResourceError, StoppedError
 from videorl.settings.workers import LearnerConfig
 
 logger = logging.getLogger(__name__)
 
-_REPORT_S = 30.0
+_REPORT_S, _ASK_S = 30.0, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,18 +293,28 @@ class Pool(Protocol):
 
 
 def wait_until_serving(
-    pools: Iterable[Pool], places: Callable[[], str], report_s: float = _REPORT_S
+    pools: Iterable[Pool],
+    places: Callable[[], str],
+    should_stop: Callable[[], bool] = lambda: False,
+    report_s: float = _REPORT_S,
 ) -> None:
     """Wait for the first ready worker of every pool; every `report_s`, log what is missing.
 
     Args:
         pools: Those that must have one.
         places: Says what is needed and who has it, such as `actors.pool.places.Places`.
+        should_stop: Asked several times a second.
         report_s: Seconds between two lines.
 
     Raises:
         PoolFailedError: The workers of a pool cannot start.
+        StoppedError: `should_stop` said so.
     """
     for pool in pools:
-        while not pool.wait_until_serving(report_s):
-            logger.warning("waiting for workers: %s", places())
+        said = time.monotonic()
+        while not pool.wait_until_serving(min(report_s, _ASK_S)):
+            if should_stop():
+                raise StoppedError("stopped while it waited for workers to load their models")
+            if (now := time.monotonic()) - said >= report_s:
+                said = now
+                logger.warning("waiting for workers: %s", places())

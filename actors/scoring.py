@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 
 from actors.cluster import connect
@@ -15,6 +15,7 @@ from actors.seats.booking import booked
 from videorl.config import RewardConfig
 from videorl.data.clips import Clip, ClipSource
 from videorl.data.score_table import ScoreTable
+from videorl.errors import StoppedError
 from videorl.rewards.scoring import Result
 from videorl.run.progress import progress
 from videorl.run.stopping import stop_on_signal
@@ -45,7 +46,9 @@ def score_missing(
     """
     num_cpus = sum(reward.num_workers * reward.num_cpus for reward in rewards)
     with connect(address, num_cpus=num_cpus), stop_on_signal() as should_stop:
-        score_on_cluster(source, rewards, table, batch_size, should_stop)
+        # Where it was stopped while it waited for places or workers, it says so too.
+        with suppress(StoppedError):
+            score_on_cluster(source, rewards, table, batch_size, should_stop)
         return not should_stop()
 
 
@@ -61,6 +64,7 @@ def score_on_cluster(
     Raises:
         ResourceError: The cluster can never hold the workers.
         PoolFailedError: The workers of a model cannot start.
+        StoppedError: `should_stop` said so while it waited for places or workers.
     """
     nodes = live_nodes()
     placement = place_rewards(rewards, nodes)
@@ -72,7 +76,7 @@ def score_on_cluster(
         with closing(scorer):
             roles = zip(placement.rewards, scorer.pools, strict=True)
             places.pools = {role.name: pool for role, pool in roles}
-            wait_until_serving(scorer.pools, places)
+            wait_until_serving(scorer.pools, places, should_stop)
             _score(source, rewards, scorer, table, batch_size, should_stop)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from actors.learner.commands import Command, Restored, Save
+from actors.learner.commands import Command, Restored, Save, Stop
 from actors.learner.deadlines import Deadlines, RankClock, Work
 from actors.naming import shown_by_name
 from videorl.errors import CheckpointError, LearnerFailedError, LearnerLostError
@@ -63,7 +63,7 @@ class CommandLog:
         self._attempts = 0
         """Starts of the group since the last progress."""
         self._attempt_failed = False
-        self._is_final = self._is_lost = False
+        self._is_final = self._is_lost = self._is_over = False
         self._last_error = "its processes died"
         self._first = 0
         """Index of the oldest command that can still be replayed."""
@@ -95,10 +95,17 @@ class CommandLog:
                 self._clock.is_idle(rank)
                 self._asked[rank] = index
                 self._let_go()
-            await self._changed.wait_for(lambda: index in self._commands)
+            await self._changed.wait_for(lambda: index in self._commands or self._is_over)
+            command = self._commands.get(index, Stop())
             if ticket == self._tickets.get(rank, 0):
-                self._clock.begins(rank, self._commands[index], time.monotonic())
-            return self._commands[index]
+                self._clock.begins(rank, command, time.monotonic())
+            return command
+
+    async def stop(self) -> None:
+        """Have ranks end when they are past all commands that there are (driver)."""
+        async with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
 
     async def joined(self, rank: int, num_ranks: int, process: Any, node: str = "") -> int:
         """Report that a rank begins to load (every rank, first of all); return its ticket."""

@@ -70,9 +70,13 @@ class RayLearner:
         """Start the worker group without waiting for it."""
         self._ranks.begin()
 
-    def restored(self) -> Restored:
-        """Wait until the learner is up; return where it stands."""
-        restored = self._ranks.restored()
+    def restored(self, should_stop: Callable[[], bool] = lambda: False) -> Restored:
+        """Wait until the learner is up; return where it stands.
+
+        Raises:
+            StoppedError: `should_stop`, which is asked every second, said so.
+        """
+        restored = self._ranks.restored(should_stop)
         self._newest, self._num_parameters = restored.versions[-1], restored.num_parameters
         return restored
 

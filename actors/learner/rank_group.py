@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup
 
 from actors.learner.command_log import CommandLog
-from actors.learner.commands import Command, Nothing, Rehearse, Restored, Save, Stop
+from actors.learner.commands import Command, Nothing, Rehearse, Restored, Save
 from actors.learner.deadlines import LOADING, Deadlines, Work
 from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
@@ -28,16 +28,17 @@ from actors.naming import named
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
 from actors.seats.booking import Booking
-from videorl.errors import LearnerLostError
+from videorl.errors import LearnerLostError, StoppedError
 from videorl.settings.workers import LearnerConfig
 from videorl.storage.copies import uri_of
 from videorl.storage.place import below
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 5.0
+_POLL_S = 1.0
 _REPORT_S = 30.0
 _STOP_S = 30.0
+_LAST_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,14 @@ class RankGroup:
         """Start the group without waiting for it."""
         self._thread.start()
 
-    def restored(self) -> Restored:
+    def restored(self, should_stop: Callable[[], bool] = lambda: False) -> Restored:
         """Wait until the group is up; return where it stands.
 
         Raises:
             LearnerFailedError: The group cannot start.
+            StoppedError: `should_stop`, which is asked every second, said so.
         """
-        restored: Restored = self._wait(self._log.wait_restored.remote())
+        restored: Restored = self._wait(self._log.wait_restored.remote(), should_stop)
         self._next = restored.index
         return restored
 
@@ -171,7 +173,8 @@ class RankGroup:
     def close(self) -> None:
         """Let the ranks end; a group that does not within 30 s is killed with the driver."""
         if self._thread.is_alive():
-            ray.get(self._log.append.remote(self._next, Stop()))
+            # Not by a command: ranks that are not up yet go on from nobody knows which.
+            ray.get(self._log.stop.remote())
             self._thread.join(_STOP_S)
 
     def _send(self, command: Command) -> Any:
@@ -180,14 +183,17 @@ class RankGroup:
         ray.get(self._log.append.remote(index, command))
         return self._log.result.remote(index)
 
-    def _wait(self, ref: Any) -> Any:
+    def _wait(self, ref: Any, should_stop: Callable[[], bool] = lambda: False) -> Any:
         """Wait for the log's answer, but not for ever if Ray Train has ended; say what it is."""
         said = time.monotonic()
         while not ray.wait([ref], timeout=_POLL_S)[0]:
+            if should_stop():
+                raise StoppedError("stopped before the learner was up")
             if (now := time.monotonic()) - said >= _REPORT_S:
                 said = now
                 self._say(now)
-            if not self._thread.is_alive():
+            # The log's verdict may have come since: it knows more.
+            if not self._thread.is_alive() and not ray.wait([ref], timeout=_LAST_S)[0]:
                 raise LearnerLostError(f"Ray Train ended: {self._error}") from self._error
         return answer(ref)
 

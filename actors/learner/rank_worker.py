@@ -14,7 +14,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.exceptions import ObjectLostError
+from ray.exceptions import ObjectFetchTimedOutError, ObjectLostError
 
 from actors.learner.commands import Command, Restored, Save, Stop
 from videorl.errors import CheckpointError, RehearsalError, VideorlError
@@ -76,6 +76,10 @@ def run_rank(settings: RankSettings) -> None:
         raise
     try:
         _serve(log, rank, index, ticket)
+    except ObjectFetchTimedOutError as error:
+        # Its node is slow, not gone: ranks that start again ask for the same media.
+        ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))
+        raise
     except ObjectLostError as error:
         # The same command, started again, samples the media again.
         lost = f"latents are gone with the node that held them ({type(error).__name__})"

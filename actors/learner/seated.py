@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -22,6 +23,8 @@ from ray.train.v2._internal.execution.worker_group.placement_group_handle import
 )
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.util.placement_group import PlacementGroup
+
+from videorl.errors import ResourceError
 
 
 class _Kept(DefaultPlacementGroupHandle):
@@ -48,12 +51,35 @@ class Seating(ControllerCallback):
     """
 
     def __init__(self, seat: PlacementGroup) -> None:
+        check_internals()
         self._seat = seat
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Act on the controller's process, which serves this run alone."""
         _SeatedWorkerGroup.seat = self._seat
         TrainController.worker_group_cls = _SeatedWorkerGroup
+
+
+def check_internals() -> None:
+    """Check that Ray Train still has what is replaced here.
+
+    Otherwise its ranks would wait for ever for a place beside the one that is kept for them.
+
+    Raises:
+        ResourceError: This version of Ray has other internals.
+    """
+    replaced = (
+        (WorkerGroup, "_create_placement_group"),
+        (TrainController, "worker_group_cls"),
+        (DefaultPlacementGroupHandle, "shutdown"),
+        (TorchTrainer, "_create_default_callbacks"),
+    )
+    missing = [f"{kind.__name__}.{name}" for kind, name in replaced if not hasattr(kind, name)]
+    if missing:
+        raise ResourceError(
+            f"Ray {ray.__version__} has no {', '.join(missing)}, by which the learner's ranks get "
+            "the places that are kept for them; install the version of constraints.txt"
+        )
 
 
 class SeatedTrainer(TorchTrainer):

@@ -17,7 +17,7 @@ from actors.naming import run_name
 from actors.placement import beside_driver, check_feasible, live_nodes, place, wait_until_serving
 from actors.pool.places import Places
 from actors.seats.booking import book
-from actors.store.weights import create_weight_store, publish
+from actors.store.weights import publish, weight_store
 from videorl.measures.engines import Engine, sampling_only
 from videorl.measures.policies import NamedPolicy
 from videorl.policies.devices import compute_type
@@ -47,13 +47,13 @@ def on_pools(
     with ExitStack() as stack:
         places = Places(placement)
         booking = stack.enter_context(book(recipe, placement, places, should_stop))
-        store = create_weight_store(1, run_name(recipe))
+        store = stack.enter_context(weight_store(1, run_name(recipe)))
         generator = start_generators(recipe, placement, booking, store, stack)
         places.pools = {
             placement.generators.name: generator.pool,
             placement.encoder.name: generator.encoder.pool,
         }
-        wait_until_serving(places.pools.values(), places)
+        wait_until_serving(places.pools.values(), places, should_stop)
         if (weights := policy.weights()) is None:
             version = generator.publish_base()
         else:

@@ -25,6 +25,7 @@ from actors.pool.outcomes import (
     given_up,
     hopeless,
     judge,
+    was_preempted,
 )
 from actors.pool.rhythm import Rhythm
 from actors.pool.roster import Roster
@@ -137,9 +138,11 @@ class Dispatcher:
         for worker in wanted.released:
             self._leave(worker)
         self._seats.keep(self.limits.min_workers)
-        if self._starts.may_start(now):
-            for _ in range(int(min(wanted.num_starts, self._seats.num_free()))):
-                self._start_worker()
+        num_starts = int(min(wanted.num_starts, self._seats.num_free()))
+        # Asked each time, as the one before may have failed at once.
+        while self._starts.may_start(now) and num_starts > 0:
+            self._start_worker()
+            num_starts -= 1
 
     def _lend(self) -> None:
         while self.queue:
@@ -196,7 +199,13 @@ class Dispatcher:
     def _start_worker(self) -> None:
         number = next(self._numbers)
         is_seated = self._seats.take(number)
-        worker = Worker(number, self._create_worker(number), is_seated=is_seated)
+        try:
+            handle = self._create_worker(number)
+        except Exception as error:  # Ray's head is away, or the kept place is gone
+            self._seats.give_back(number)
+            self._note_failed_start(number, error)
+            return
+        worker = Worker(number, handle, is_seated=is_seated)
         self.roster.add(worker)
         # Ray's own method, which any actor answers as soon as it lives.
         worker.pending = worker.handle.__ray_ready__.remote()
@@ -236,9 +245,13 @@ class Dispatcher:
     def _could_not_start(self, worker: Worker, error: BaseException) -> None:
         self._release(worker)
         self._counts.replaced_for(error)
-        logger.warning("%s %d did not start: %s", self._name, worker.number, first_line(error))
         if worker.has_served:
-            return
+            logger.warning("%s %d is lost: %s", self._name, worker.number, first_line(error))
+        else:
+            self._note_failed_start(worker.number, error)
+
+    def _note_failed_start(self, number: int, error: BaseException) -> None:
+        logger.warning("%s %d did not start: %s", self._name, number, first_line(error))
         is_serving = any(worker.has_served for worker in self.roster)
         self._starts.failed(is_serving=is_serving)
         if not is_serving and self._starts.are_hopeless(_START_ATTEMPTS, self.limits.patience_s):
@@ -274,8 +287,10 @@ class Dispatcher:
             self._take_back(worker, lease)
         self._release(worker)
         self._counts.replaced_for(error)
+        # A node that its cloud took away says nothing of what was done there.
+        is_at_fault = len(leases) == 1 and not was_preempted(error)
         for lease in reversed(leases):
-            self._repeat(lease, worker, error, is_at_fault=len(leases) == 1)
+            self._repeat(lease, worker, error, is_at_fault=is_at_fault)
         if died(error):
             # Perhaps its whole node died. Idle workers must answer again before they count, or a
             # request would use up its retries on workers that are dead already.

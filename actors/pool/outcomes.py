@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray import ObjectRef
 from ray.exceptions import (
+    ObjectFetchTimedOutError,
     ObjectLostError,
     RayActorError,
     RayError,
@@ -51,11 +52,14 @@ def judge(error: BaseException) -> Outcome:
 
     A `RayTaskError` comes from the worker, so the worker lives. An error raised on purpose
     (`VideorlError`) would come again on any worker, except `WeightMismatchError`, which says that
-    this worker's weights are wrong. Any other error of Ray's means that the worker is out of reach.
+    this worker's weights are wrong. An input that did not come in time is slow, not lost. Any other
+    error of Ray's means that the worker is out of reach.
     """
     cause = cause_of(error)
     if isinstance(cause, WeightMismatchError):
         return Outcome.REPLACE
+    if isinstance(cause, ObjectFetchTimedOutError):
+        return Outcome.RETRY
     if isinstance(cause, VideorlError | ObjectLostError):
         return Outcome.GIVE_UP
     if isinstance(error, RayTaskError) or not isinstance(error, RayError):
@@ -71,6 +75,11 @@ def is_fenced(error: BaseException) -> bool:
 def died(error: BaseException) -> bool:
     """Tell whether the worker's process, and perhaps its whole node, is gone or out of reach."""
     return isinstance(error, RayError) and not isinstance(error, RayTaskError | ObjectLostError)
+
+
+def was_preempted(error: BaseException) -> bool:
+    """Tell whether a worker died because a cloud took its node back, after a notice."""
+    return isinstance(error, RayActorError) and error.preempted
 
 
 def as_own_error(error: BaseException) -> VideorlError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from actors.seats.room import could_have, num_that_fit
 from actors.seats.seats import Seats
 from actors.seats.turn import check_going, turn
 from videorl.config import Recipe
+from videorl.errors import ResourceError
 from videorl.run.background import repeating
 
 logger = logging.getLogger(__name__)
@@ -61,13 +62,16 @@ class Booking:
         placed = {name: node for name, entry in table.items() if (node := _first_node(entry))}
         kept = [name for seats in self._seats.values() for name in seats.kept]
         kept += [self.learner.id.hex()] if self.learner else []
-        is_short = any(_lacks_place(table.get(name)) for name in kept)
-        is_short = is_short or _others_could_start(table.values(), ray.cluster_resources())
-        free = ray._private.state.available_resources_per_node()
+        lacking = [entry for name in kept if (entry := table.get(name)) and _lacks_place(entry)]
+        lacking += filter(_waits_for_all, table.values())
+        is_short = _can_be_helped(lacking, table.values(), ray.cluster_resources())
+        free: Mapping[str, Any] = _ray_state("available_resources_per_node")
         staying = [has for node, has in free.items() if node not in leaving]
         for role in self._roles:
-            room = math.inf if self._can_grow else num_that_fit(role.bundle(), staying)
-            self._seats[role.name].are(placed, leaving, -1.0 if is_short else room)
+            bundle = role.bundle()
+            room = math.inf if self._can_grow else num_that_fit(bundle, staying)
+            # Who takes nothing is in nobody's way, and has no kept place to come back to.
+            self._seats[role.name].are(placed, leaving, -1.0 if is_short and bundle else room)
 
     def close(self) -> None:
         """Give all places back."""
@@ -121,7 +125,9 @@ def booked(
     wait = partial(_wait, places=places, should_stop=should_stop)
     with turn(should_stop):
         while (groups := _taken(placement, run, wait, is_elastic=is_elastic)) is None:
-            logger.warning("the places of this run went to others meanwhile; waiting again")
+            logger.warning(
+                "the places of this run went to others meanwhile; waiting again: %s", places()
+            )
     booking = Booking(placement, groups, can_grow=can_grow)
     try:
         booking.look()
@@ -136,11 +142,27 @@ def booked(
 def draining_nodes() -> frozenset[str]:
     """Return the ids of nodes that will end soon (`ray drain-node`, notices of spot instances)."""
     # Not public yet; Ray Train's own preemption watcher reads the same list.
-    return frozenset(ray._private.state.state.get_draining_nodes())
+    return frozenset(_ray_state("get_draining_nodes"))
+
+
+def _ray_state(name: str) -> Any:
+    """Ask what Ray knows of its nodes, by a method that is not public yet.
+
+    Raises:
+        ResourceError: This version of Ray has no such method.
+    """
+    try:
+        ask = getattr(ray._private.state.state, name)
+    except AttributeError as error:
+        raise ResourceError(
+            f"Ray {ray.__version__} has no {name}, by which a run learns which nodes will leave "
+            "and how much room there is; install the version of constraints.txt"
+        ) from error
+    return ask()
 
 
 def _taken(
-    placement: Placement, run: str, wait: Callable[[PlacementGroup], None], *, is_elastic: bool
+    placement: Placement, run: str, wait: Callable[..., bool], *, is_elastic: bool
 ) -> dict[str, list[PlacementGroup]] | None:
     """Take a place for each worker where all of them found room at once.
 
@@ -162,18 +184,35 @@ def _taken(
         nodes = _nodes_of(everything)
     finally:
         remove_placement_group(everything)
-    return _apart(placement, run, bundles, nodes, is_elastic=is_elastic)
+    groups = _apart(placement, run, bundles, nodes, is_elastic=is_elastic)
+    every = [group for found in groups.values() for group in found]
+    are_kept = False
+    try:
+        end = time.monotonic() + _SETTLE_S
+        are_kept = all(wait(group, until=end) for group in every)
+    finally:
+        for group in () if are_kept else every:
+            remove_placement_group(group)
+    return groups if are_kept else None
 
 
 def _wait(
-    everything: PlacementGroup, places: Callable[[], str], should_stop: Callable[[], bool]
-) -> None:
+    group: PlacementGroup,
+    places: Callable[[], str],
+    should_stop: Callable[[], bool],
+    until: float = math.inf,
+) -> bool:
+    """Return whether a group has its places, at the latest at `until` by the monotonic clock."""
     said = time.monotonic()
-    while not everything.wait(_LOOK_S):
+    check_going(should_stop)
+    while not group.wait(_LOOK_S):
         check_going(should_stop)
-        if (now := time.monotonic()) - said >= _REPORT_S:
+        if (now := time.monotonic()) >= until:
+            return False
+        if now - said >= _REPORT_S:
             said = now
             logger.warning("waiting for places for all workers at once: %s", places())
+    return True
 
 
 def _apart(
@@ -183,14 +222,13 @@ def _apart(
     nodes: Sequence[str],
     *,
     is_elastic: bool,
-) -> dict[str, list[PlacementGroup]] | None:
-    """Return role -> its groups, once all have a place; None if that takes too long."""
+) -> dict[str, list[PlacementGroup]]:
+    """Ask for a group for each worker, where it fitted; return role -> its groups.
+
+    Ray serves them in this order. The ranks, which may be on any nodes, come last: before the
+    others they might take the only node that is large enough for one of these.
+    """
     groups: dict[str, list[PlacementGroup]] = {}
-    ranks = [dict(each) for role, each in bundles if role is placement.learner]
-    if ranks and not is_elastic:
-        groups[placement.learner.name] = [
-            placement_group(ranks, "PACK", name=_name(f"{run}/learner"))
-        ]
     for (role, each), node in zip(bundles, nodes, strict=True):
         if role is not placement.learner:
             # On the node where it fitted; but if that is lost, elsewhere.
@@ -198,12 +236,11 @@ def _apart(
                 [dict(each)], "STRICT_PACK", _name(f"{run}/{role.name}"), _soft_target_node_id=node
             )
             groups.setdefault(role.name, []).append(own)
-    end, every = time.monotonic() + _SETTLE_S, [one for found in groups.values() for one in found]
-    if all(group.wait(max(0.1, end - time.monotonic())) for group in every):
-        return groups
-    for group in every:
-        remove_placement_group(group)
-    return None
+    ranks = [dict(each) for role, each in bundles if role is placement.learner]
+    if ranks and not is_elastic:
+        of_all = placement_group(ranks, "PACK", name=_name(f"{run}/learner"))
+        groups[placement.learner.name] = [of_all]
+    return groups
 
 
 def _name(text: str) -> str:
@@ -222,21 +259,25 @@ def _first_node(entry: Mapping[str, Any]) -> str:
     return next(iter(nodes.values()), "") if entry["state"] == "CREATED" else ""
 
 
-def _lacks_place(entry: Mapping[str, Any] | None) -> bool:
-    return entry is not None and entry["state"] not in ("CREATED", "REMOVED")
+def _lacks_place(entry: Mapping[str, Any]) -> bool:
+    return entry["state"] not in ("CREATED", "REMOVED")
 
 
-def _others_could_start(table: Collection[Mapping[str, Any]], total: Mapping[str, float]) -> bool:
-    """Tell whether a run that waits for all its places would get them if all else made room."""
-    waiting = [
-        entry["bundles"].values()
-        for entry in table
-        if entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
-    ]
+def _waits_for_all(entry: Mapping[str, Any]) -> bool:
+    """Tell whether another run waits for all its places by this group."""
+    return entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
+
+
+def _can_be_helped(
+    lacking: Iterable[Mapping[str, Any]],
+    table: Collection[Mapping[str, Any]],
+    total: Mapping[str, float],
+) -> bool:
+    """Tell whether any of the groups that lack places would have them if all else made room."""
     kept = [
         bundle
         for entry in table
         if entry["state"] == "CREATED"
         for bundle in entry["bundles"].values()
     ]
-    return any(could_have(bundles, kept, total) for bundles in waiting)
+    return any(could_have(entry["bundles"].values(), kept, total) for entry in lacking)

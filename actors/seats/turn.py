@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
+from actors.placement import start_actor
 from videorl.errors import StoppedError
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,8 @@ def check_going(should_stop: Callable[[], bool]) -> None:
 
 def _taken() -> ActorHandle | None:
     """Return the actor if this driver could make it."""
-    remote: Any = ray.remote(Turn)
+    options = {"name": _NAME, "namespace": _NAMESPACE, "num_cpus": 0}
     try:
-        return remote.options(name=_NAME, namespace=_NAMESPACE, num_cpus=0).remote()
+        return start_actor(Turn, options)
     except ValueError:  # another has this name
         return None

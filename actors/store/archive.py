@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from errno import ETIMEDOUT
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import ObjectRef
@@ -109,9 +110,11 @@ class RayArchive:
         for step, write in list(self._unwritten.items()):
             what = f"step {step}"
             try:
+                self._with_record(write.record, what)
                 self._written(write.done, what)
             except Exception as error:  # the second try decides
                 logger.error("archive: trying step %d again after %s", step, first_line(error))
+                self._with_record(write.record, what)
                 self._written(self._send(step, write.record), what)
             del self._unwritten[step]
 
@@ -123,21 +126,41 @@ class RayArchive:
         """Stop the writer; call `flush` first."""
         ray.kill(self._actor, no_restart=True)
 
+    def _with_record(self, record: Future[StepRecord], what: str) -> None:
+        """Wait for the files of a step, and say so: not the writer, but reward workers make them.
+
+        Raises:
+            ArchiveError: They did not come in time.
+        """
+        if not self._waited(record, f"the mp4 files of {what}"):
+            raise ArchiveError(
+                ETIMEDOUT,
+                f"the videos of {what} were not made into mp4 files within "
+                f"{self._config.timeout_s:.0f} s",
+            )
+
     def _written(self, done: Future[None], what: str) -> None:
         """Wait for the writer's answer, and say so; one that hangs is replaced.
 
         Raises:
             ArchiveError: It hung, or that of the writer.
         """
+        if not self._waited(done, f"the archive writer: {what}"):
+            ray.kill(self._actor, no_restart=False)
+            timeout_s = self._config.timeout_s
+            raise ArchiveError(
+                ETIMEDOUT, f"{what} was not written to the archive within {timeout_s:.0f} s"
+            )
+        _raise_own(done)
+
+    def _waited(self, done: Future[Any], what: str) -> bool:
+        """Return whether it is done in time; until then say what is waited for."""
         started, timeout_s = time.monotonic(), self._config.timeout_s
         while not wait([done], timeout=min(_REPORT_S, timeout_s)).done:
             if (waited := time.monotonic() - started) >= timeout_s:
-                ray.kill(self._actor, no_restart=False)
-                raise ArchiveError(
-                    ETIMEDOUT, f"{what} was not written to the archive within {waited:.0f} s"
-                )
-            logger.warning("waiting for the archive writer: %s, for %.0f s", what, waited)
-        _raise_own(done)
+                return False
+            logger.warning("waiting for %s, for %.0f s", what, waited)
+        return True
 
     def _send(self, step: int, record: Future[StepRecord]) -> Future[None]:
         done = then(record, lambda whole: self._actor.write.remote(whole).future())

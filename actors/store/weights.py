@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,6 +79,16 @@ def create_weight_store(keep: int, run: str = "") -> ActorHandle:
     """
     options = {**beside_driver(), "max_restarts": -1, "max_task_retries": -1}
     return start_actor(WeightStore, named(options, run, "weights"), keep)
+
+
+@contextmanager
+def weight_store(keep: int, run: str = "") -> Iterator[ActorHandle]:
+    """Have such a store inside the block; a driver may need one after the other."""
+    store = create_weight_store(keep, run)
+    try:
+        yield store
+    finally:
+        ray.kill(store, no_restart=True)
 
 
 def publish(store: ActorHandle, version: WeightVersion, weights: Mapping[str, Tensor]) -> int:

@@ -21,6 +21,7 @@ from actors.learner.commands import (
     Restored,
     Save,
     Step,
+    Stop,
 )
 from actors.learner.deadlines import LOADING, Deadlines, policy_deadlines
 from actors.learner.notices import Notices
@@ -422,6 +423,18 @@ def test_a_notice_is_news_once_and_only_where_the_learner_is() -> None:
     assert not asked()
     leaving = frozenset({"a", "b", "c"})
     assert asked(), "another node of the learner's"
+
+
+def test_ranks_that_go_on_from_a_checkpoint_end_when_the_run_does() -> None:
+    async def story(log: CommandLog) -> None:
+        await log.append(40, Nothing())
+        waiting = asyncio.create_task(log.command(41))
+        await asyncio.sleep(0)
+        await log.stop()
+        assert isinstance(await log.command(40), Nothing), "what was asked for comes first"
+        assert isinstance(await waiting, Stop)
+
+    with_log()(story)
 
 
 def test_the_log_knows_the_nodes_of_the_ranks_that_there_are() -> None:

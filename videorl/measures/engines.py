@@ -44,8 +44,7 @@ Open = Callable[[NamedPolicy], AbstractContextManager[Engine]]
 
 def sampling_only(recipe: Recipe) -> Recipe:
     """Return a recipe of which nothing but its policy's workers is started."""
-    idle = replace(recipe.learner, num_cpus=0.0, num_gpus=0.0)
-    return replace(recipe, rewards=[], learner=idle)
+    return replace(recipe, rewards=[], learner=recipe.learner.taking_nothing())
 
 
 @contextmanager

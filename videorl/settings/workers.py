@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -122,3 +122,7 @@ class LearnerConfig:
     def videos_at_once(self) -> int:
         """`micro_batch_size`; 16 where no GPU has decided what `auto` is."""
         return 16 if self.micro_batch_size == "auto" else int(self.micro_batch_size)
+
+    def taking_nothing(self) -> LearnerConfig:
+        """Return the settings of a learner that is not started, so that nothing is kept for it."""
+        return replace(self, num_cpus=0.0, num_gpus=0.0, resources={})
