@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import command
-from jobs.measuring.options import DIVERSITY, FVD, add_options, check_options
+from jobs.measuring.options import DIVERSITY, add_options, check_options
 from jobs.results import results
-from videorl.errors import ConfigError, StoppedError
+from videorl.errors import StoppedError
 
 if TYPE_CHECKING:
+    from jobs.measuring.checks import Ready
+    from videorl.measures.assembling import Numbers
     from videorl.measures.folders import Folder
-    from videorl.measures.measuring import Measure, Measured
+    from videorl.measures.measuring import Measured
     from videorl.measures.results import Report
 
 NOT_ALL = 1
@@ -68,77 +70,81 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     """Return what is to be told, and whether all of it was measured."""
     from jobs.measuring import scores, sources
-    from jobs.measuring.metrics import chosen_measures
-    from videorl.measures.assembling import add_fvd, all_numbers
+    from jobs.measuring.checks import check_inputs
     from videorl.measures.corrections import corrected
-    from videorl.measures.folders import match, open_folders
-    from videorl.measures.people import agreements, read_verdicts
+    from videorl.measures.people import agreements
     from videorl.measures.results import Report, by_path, clip_numbers, row_of, sign_of
     from videorl.measures.seeds import over_seeds
 
     read, rewards = sources.read_policies(options), sources.read_rewards(options)
+    ready = check_inputs(options, read, rewards, out)
     if read is not None:
         _say_power(len(read[2].prompts))  # before hours of sampling
     given = [*sources.sampled(read, options, out), *options.folders]
-    opened = open_folders(given, options.prompts)
-    has_prompts = options.prompts is not None
-    folders = match(opened, shared=options.shared, has_prompts=has_prompts)
-    reference = open_folders([options.reference])[0] if FVD in options.metric else None
-    if reference and reference.label in [folder.label for folder in folders]:
-        raise ConfigError(f"--reference: {reference.label} is taken; give NAME={options.reference}")
-    # What is wrong with a file is said before hours of work.
-    scores.read_models(options, folders, {})
-    read_verdicts(options.answers)
-    published = scores.published(options, folders)
-    measures, notes = chosen_measures(options, folders, published)
-    _check_number(options, [*folders, *([reference] if reference else [])], measures)
+    opened, folders = _opened(options, given, ready)
     if read is None and len(folders) > 1:
         _say_power(len(set(map(folders[0].unit, folders[0].keys))))
-    models = scores.read_models(options, folders, sources.scored(opened, rewards, options, out))
+    scored = sources.scored(opened, rewards, options, out)
+    models = scores.read_models(options, ready.labels, scored)
     rates = scores.rates(models, folders, options.tie)
-    measured = _measured(options, folders, reference, measures, out)
+    measured = _measured(options, folders, ready, out)
     unscored = scores.add_to(measured, models, folders)
-    numbers = all_numbers(folders, measured, published, has_diversity=DIVERSITY in options.metric)
-    if reference and reference.label in measured:
-        add_fvd(
-            numbers,
-            folders,
-            reference,
-            measured,
-            few_clips=options.few_clips,
-            at_infinity=options.at_infinity,
-        )
-    verdicts = agreements(read_verdicts(options.answers), by_path(folders, measured), sign_of)
-    problems = [*notes, *numbers.problems, *scores.lost(measured)]
+    numbers = _numbers(options, folders, measured, ready)
+    problems = [*ready.notes, *numbers.problems, *scores.lost(measured)]
     rows = [row_of(folder, numbers.found[folder.label], measured) for folder in folders]
     report = Report(
         rows,
         rates,
         [" ".join(note.split()) for note in (*problems, *numbers.notes, *unscored)],  # a line each
         _settings(options),
-        verdicts,
+        agreements(ready.verdicts, by_path(folders, measured), sign_of),
         over_seeds(rows, rates),
         clip_numbers(folders, measured),
     )
     return corrected(report), not problems
 
 
+def _opened(
+    options: argparse.Namespace, given: Sequence[str], ready: Ready
+) -> tuple[list[Folder], list[Folder]]:
+    """Return the folders as they are, and with the clips that are compared."""
+    from jobs.measuring.checks import check_number
+    from videorl.measures.folders import match, open_folders
+    from videorl.measures.people import agreements
+    from videorl.measures.results import by_path, sign_of
+
+    opened = open_folders(given, options.prompts)
+    folders = match(opened, shared=options.shared, has_prompts=options.prompts is not None)
+    check_number(options, {f.label: len(f.keys) for f in folders}, ready.measures)
+    if ready.verdicts:  # are they about other videos?
+        agreements(ready.verdicts, by_path(folders, {}), sign_of)
+    return opened, folders
+
+
+def _numbers(
+    options: argparse.Namespace,
+    folders: Sequence[Folder],
+    measured: Mapping[str, Measured],
+    ready: Ready,
+) -> Numbers:
+    from videorl.measures.assembling import add_fvd, all_numbers
+
+    has_diversity = DIVERSITY in options.metric
+    numbers = all_numbers(folders, measured, ready.published, has_diversity=has_diversity)
+    if ready.reference and ready.reference.label in measured:
+        add_fvd(
+            numbers,
+            folders,
+            ready.reference,
+            measured,
+            few_clips=options.few_clips,
+            at_infinity=options.at_infinity,
+        )
+    return numbers
+
+
 def _settings(options: argparse.Namespace) -> dict[str, str]:
     return {name: str(value) for name, value in sorted(vars(options).items()) if name[0] != "_"}
-
-
-def _check_number(
-    options: argparse.Namespace, folders: Sequence[Folder], measures: Sequence[Measure]
-) -> None:
-    """Refuse too few clips for FVD before hours of work."""
-    from videorl.measures.frechet import check_number
-    from videorl.measures.measuring import Features
-
-    is_checked = FVD in options.metric and not options.few_clips
-    sizes = [found.size for found in measures if isinstance(found, Features)]
-    for size in sizes if is_checked else []:
-        for folder in folders:
-            check_number(folder.label, len(folder.keys), size)
 
 
 def _say_power(count: int) -> None:
@@ -164,8 +170,7 @@ def _for_60() -> int:
 def _measured(
     options: argparse.Namespace,
     folders: Sequence[Folder],
-    reference: Folder | None,
-    measures: Sequence[Measure],
+    ready: Ready,
     out: Path,
 ) -> dict[str, Measured]:
     """Measure every clip that has to be; of the reference only what FVD needs."""
@@ -173,6 +178,7 @@ def _measured(
     from videorl.measures.store import open_store
     from videorl.run.progress import progress
 
+    measures, reference = ready.measures, ready.reference
     wanted = {folder.label: measures for folder in folders} if measures else {}
     if reference and (features := [found for found in measures if found.name == FEATURES]):
         folders, wanted = [*folders, reference], {**wanted, reference.label: features}

@@ -10,7 +10,6 @@ from jobs.measuring.options import DIVERSITY, FVD, FVD_I3D, MOTION, MOVED_LIGHT
 from videorl.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from videorl.measures.folders import Folder
     from videorl.measures.measuring import Measure
 
 _NO_I3D = (
@@ -21,7 +20,7 @@ _NO_I3D = (
 
 def chosen_measures(
     options: argparse.Namespace,
-    folders: Sequence[Folder],
+    labels: Sequence[str],
     published: Mapping[str, Mapping[str, float]],
 ) -> tuple[list[Measure], list[str]]:
     """Return what can be measured, and sentences on what cannot.
@@ -46,7 +45,7 @@ def chosen_measures(
         elif metric == MOTION:
             _add(measures, notes, MotionMagnitude)
         elif metric not in (FVD, DIVERSITY):
-            _add_vbench(metric.replace("_", " "), options, measures, notes, folders, published)
+            _add_vbench(metric.replace("_", " "), options, measures, notes, labels, published)
     has_scores = options.scores or options.reward or options.rewards
     if not measures and not published and not has_scores:
         raise ConfigError("nothing can be measured: " + "; ".join(notes))
@@ -77,14 +76,14 @@ def _add_vbench(
     options: argparse.Namespace,
     measures: list[Measure],
     notes: list[str],
-    folders: Sequence[Folder],
+    labels: Sequence[str],
     published: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Add a dimension of VBench, unless the package's own number is there of every folder."""
     from videorl.measures.vbench import why_absent
     from videorl.measures.vbench_networks import NETWORKS, load_dimension
 
-    if all(name in published.get(folder.label, {}) for folder in folders):
+    if all(name in published.get(label, {}) for label in labels):
         return
     if name not in NETWORKS:
         notes.append(why_absent(name))

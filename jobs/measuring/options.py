@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from jobs import command
@@ -28,8 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     text = "scores of a folder by one model, from `videorl score`, for win rates"
     parser.add_argument("--scores", nargs="+", default=[], metavar="NAME=FILE", help=text)
     command.add_option(parser, "--tie", 0.0, "scores that differ by no more are a tie")
-    text = "answers of people: a file of `videorl judge`, joined in by video names"
-    parser.add_argument("--answers", nargs="+", default=[], metavar="FILE", type=Path, help=text)
+    text = "answers of people: the folder of a study of `videorl judge` on the same videos"
+    parser.add_argument("--answers", nargs="+", default=[], metavar="STUDY", type=Path, help=text)
     text = "a table with `video` and `prompt`, which names every clip of each folder"
     parser.add_argument("--prompts", type=Path, help=text)
     text = "go on with the prompts that all folders have"
@@ -115,6 +116,8 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     has_scores = options.scores or options.reward or options.rewards
     if options.tie and not has_scores:
         parser.error("--tie has no effect without scores")
+    if not 0 <= options.tie < math.inf:
+        parser.error(f"--tie must be 0 or more, got {options.tie}")
     for name in ("frame_step", "workers"):
         if (count := getattr(options, name)) < 1:
             parser.error(f"--{name.replace('_', '-')} must be >= 1, got {count}")

@@ -30,21 +30,19 @@ def lost(measured: Mapping[str, Measured]) -> list[str]:
     ]
 
 
-def _given(texts: Sequence[str], option: str, folders: Sequence[Folder]) -> list[tuple[int, Path]]:
+def _given(texts: Sequence[str], option: str, labels: Sequence[str]) -> list[tuple[int, Path]]:
     """Return (number of the folder, file) of `NAME=FILE`."""
-    labels = [folder.label for folder in folders]
     found: list[tuple[int, Path]] = []
     for text in texts:
         name, equals, path = text.partition("=")
         if not equals or name not in labels:
-            raise ConfigError(f"{option} must be NAME=FILE with a name of {labels}, got {text!r}")
+            names = ", ".join(labels)
+            raise ConfigError(f"{option} must be NAME=FILE with a name of {names}, got {text!r}")
         found.append((labels.index(name), Path(path).expanduser()))
     return found
 
 
-def published(
-    options: argparse.Namespace, folders: Sequence[Folder]
-) -> dict[str, dict[str, float]]:
+def published(options: argparse.Namespace, labels: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return what the `vbench` package wrote, by label.
 
     Raises:
@@ -53,18 +51,18 @@ def published(
     from videorl.measures.vbench import read_results
 
     found: dict[str, dict[str, float]] = {}
-    for number, path in _given(options.vbench, "--vbench", folders):
-        mine = found.setdefault(folders[number].label, {})
+    for number, path in _given(options.vbench, "--vbench", labels):
+        mine = found.setdefault(labels[number], {})
         for name, value in read_results(path).items():
             if name in mine:
-                raise ConfigError(f"--vbench: {folders[number].label} has {name} twice, see {path}")
+                raise ConfigError(f"--vbench: {labels[number]} has {name} twice, see {path}")
             mine[name] = value
     return found
 
 
 def read_models(
     options: argparse.Namespace,
-    folders: Sequence[Folder],
+    labels: Sequence[str],
     scored_here: Mapping[tuple[str, str], Path],
 ) -> Models:
     """Return the scores that were given, and those of `--reward`.
@@ -76,9 +74,8 @@ def read_models(
     """
     from videorl.data.score_reading import read_scores
 
-    labels = [folder.label for folder in folders]
     models: Models = {}
-    for number, path in _given(options.scores, "--scores", folders):
+    for number, path in _given(options.scores, "--scores", labels):
         scored = read_scores(path)
         if number in models.setdefault(scored.label, {}):
             raise ConfigError(f"--scores: two files of {labels[number]} and {scored.label}")
@@ -92,9 +89,7 @@ def read_models(
             )
     for (label, _), path in scored_here.items():
         scored = read_scores(path)
-        if labels.index(label) in models.setdefault(scored.label, {}):
-            raise ConfigError(f"--scores and --reward: both are of {label} and {scored.label}")
-        models[scored.label][labels.index(label)] = scored
+        models.setdefault(scored.label, {})[labels.index(label)] = scored
     return models
 
 

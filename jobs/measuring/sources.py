@@ -68,6 +68,14 @@ def read_rewards(options: argparse.Namespace) -> list[RewardConfig]:
     return [command.located(reward) for reward in load_rewards(options.reward, options.rewards)]
 
 
+def places_of(read: tuple[Recipe, list[NamedPolicy], Suite] | None, out: Path) -> list[str]:
+    """Return `NAME=FOLDER` of every policy, sampled or not."""
+    from videorl.measures.sampling import folders_of
+
+    labels = [policy.label for policy in read[1]] if read else []
+    return [f"{label}={place}" for label, place in folders_of(out, labels).items()]
+
+
 def sampled(
     read: tuple[Recipe, list[NamedPolicy], Suite] | None, options: argparse.Namespace, out: Path
 ) -> list[str]:
@@ -90,7 +98,7 @@ def sampled(
         found = sample_policies(policies, suite, out, _engine(is_here, should_stop), should_stop)
     if found is None:
         raise StoppedError("stopped")
-    return [f"{label}={place}" for label, place in found.items()]
+    return places_of(read, out)
 
 
 def _engine(is_here: bool, should_stop: ShouldStop) -> Open:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import command
+from jobs.measure import NOT_ALL
 from jobs.measure import main as measure
 from videorl.errors import ConfigError
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = _words(policies, teach(out / "recogniser", LESSONS), out, options)
     words += ["--reference", f"clean={write_clean_clips(out / 'clean', NUM_CLEAN)}"]
     code = measure(words)
-    if options.report is not None and (out / "measured" / "measured.json").exists():
+    if options.report is not None and code in (0, NOT_ALL):  # else what is there is of another call
         from videorl.ablation.papers_page import write_page
 
         names = ("seeds", "steps", "prompts", "samples")

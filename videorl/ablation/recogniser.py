@@ -7,6 +7,7 @@ finds the words of a prompt is a reward that nothing optimises.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ def teach(folder: Path, steps: int) -> Path:
         loss.backward()
         optimizer.step()
         schedule.step()
-    model.eval().save_pretrained(folder)
+    partial = folder.with_name(f".partial-{folder.name}")  # half a file would count as taught
+    model.eval().save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
     return folder
 
 

@@ -150,10 +150,24 @@ def _all_bytes(directory: Path) -> dict[int, int]:
         if (step := step_of(folder.name)) is not None:
             found[step] = _video_bytes(directory, step)
     for span in read_layout(directory).spans:
-        share = _latent_bytes(directory, span) // len(span.steps)
-        for step in span.steps:
+        for step, share in _latent_shares(directory, span).items():
             found[step] = found.get(step, 0) + share
     return found
+
+
+def _latent_shares(directory: Path, span: Span) -> dict[int, int]:
+    """Return step -> its part of the bytes that latents take in a file; steps without have 0."""
+    size, counts = _latent_bytes(directory, span), dict.fromkeys(span.steps, 0)
+    if size and span.is_partition:
+        file = span.path(directory, "candidates")
+        has_latents = ds.field("latents_shape").is_valid()
+        for batch in rows_of([file], CANDIDATES, has_latents, ["step"]):
+            for step in batch.column(0).to_pylist():
+                counts[step] += 1
+    elif size:
+        counts[span.first] = 1
+    total = max(sum(counts.values()), 1)
+    return {step: size * count // total for step, count in counts.items()}
 
 
 def _video_bytes(directory: Path, step: int) -> int:

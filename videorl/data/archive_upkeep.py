@@ -36,16 +36,17 @@ class Upkeep:
         A single partition is made at a time, so that the archive of an older run does not hold up
         its first step.
         """
-        try:
-            self._merge()
-            self._retention.after(step)
-        except (OSError, pa.ArrowException) as error:
-            logger.warning(
-                "archive: step %d is written, but older steps could not be merged or thinned out: "
-                "%s",
-                step,
-                error,
-            )
+        # One without the other: on a full disk nothing can be merged, and deleting makes room.
+        for work in (self._merge, lambda: self._retention.after(step)):
+            try:
+                work()
+            except (OSError, pa.ArrowException) as error:
+                logger.warning(
+                    "archive: step %d is written, but older steps could not be merged or thinned "
+                    "out: %s",
+                    step,
+                    error,
+                )
 
     def forget(self) -> None:
         """Look at all that is there again, as it was changed."""

@@ -60,18 +60,26 @@ def open_folders(given: Sequence[str], prompts: Path | None = None) -> list[Fold
         VideoError: See `find_clips`.
         PromptError: See `find_clips`.
     """
-    named = [_named(text) for text in given]
-    again = Counter(label for label, _ in named)
     folders: list[Folder] = []
-    for label, place in named:
-        if again[label] > 1:
-            label = str(place)
+    for label, text in zip(labels_of(given), given, strict=True):
+        _, place = _named(text)
         source = find_clips(place, prompts if place.is_dir() else None)
         folders.append(Folder(label, place, source, source.keys))
-    labels = Counter(folder.label for folder in folders)
-    if twice := [label for label, count in labels.items() if count > 1]:
-        raise ConfigError(f"{twice[0]} is given twice; name the folders: NAME=PATH")
     return folders
+
+
+def labels_of(given: Sequence[str]) -> list[str]:
+    """Return what `open_folders` calls these folders, which need not be there yet.
+
+    Raises:
+        ConfigError: Two have one name.
+    """
+    named = [_named(text) for text in given]
+    again = Counter(label for label, _ in named)
+    labels = [str(place) if again[label] > 1 else label for label, place in named]
+    if twice := [label for label, count in Counter(labels).items() if count > 1]:
+        raise ConfigError(f"{twice[0]} is given twice; name the folders: NAME=PATH")
+    return labels
 
 
 def _named(text: str) -> tuple[str, Path]:

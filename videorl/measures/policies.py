@@ -148,6 +148,11 @@ def note_policy(folder: Path, policy: NamedPolicy, suite: Suite) -> None:
     """
     path, now = folder / FILE, policy.identity(suite)
     if not path.exists():
+        if any(folder.glob("*.mp4")):
+            raise ConfigError(
+                f"{folder} has videos, but no {FILE} that says what made them; give another --out, "
+                "or remove that folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, now)
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+FEWEST = 6
+"""Below so many prompts the test by flipped signs finds nothing: p is 2 / 2^N at least."""
 _ROUNDING = 1e-12
 """Of a mean of shares, whose sum in floating point need not be the exact one."""
 
@@ -34,10 +36,10 @@ def prompts_needed(
 
 
 def prompts_needed_if_any(difference: float, deviation: float) -> int | None:
-    """Return `prompts_needed`; None for a difference that is 0 but for rounding."""
+    """Return `prompts_needed`, `FEWEST` at least; None for a difference of 0 but for rounding."""
     if abs(difference) <= max(_ROUNDING, _ROUNDING * deviation):
         return None
-    return prompts_needed(difference, deviation)
+    return max(prompts_needed(difference, deviation), FEWEST)
 
 
 def difference_seen(
@@ -55,7 +57,8 @@ def prompts_needed_for_win_rate(
     """Return how many prompts, one pair each and no ties, tell a win rate from one half.
 
     n = ((z / 2 + z_power √(p (1 − p))) / (p − 1/2))², of the test of one proportion by the
-    normal approximation (Fleiss, Statistical Methods for Rates and Proportions, section 2.4).
+    normal approximation (Fleiss, Statistical Methods for Rates and Proportions, section 2.4);
+    `FEWEST` at least.
 
     Raises:
         ValueError: The win rate is one half, or no share.
@@ -65,7 +68,7 @@ def prompts_needed_for_win_rate(
     _check(power, confidence)
     inside = NormalDist().inv_cdf(0.5 + confidence / 2.0) / 2.0
     spread = NormalDist().inv_cdf(power) * math.sqrt(win_rate * (1.0 - win_rate))
-    return max(math.ceil(((inside + spread) / (win_rate - 0.5)) ** 2), 2)
+    return max(math.ceil(((inside + spread) / (win_rate - 0.5)) ** 2), FEWEST)
 
 
 def _quantiles(power: float, confidence: float) -> float:

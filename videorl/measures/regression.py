@@ -113,7 +113,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         return {
             str(row["label"]): {
-                str(name): float(number["value"]) for name, number in row["numbers"].items()
+                str(name): _finite(number["value"]) for name, number in row["numbers"].items()
             }
             for row in found["rows"]
         }
@@ -121,3 +121,10 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
         raise ConfigError(
             f"--baseline: {path} cannot be read as a measured.json of `videorl measure`: {error}"
         ) from error
+
+
+def _finite(value: Any) -> float:
+    """Return a number; of NaN no change is too large, so that no rule would ever be broken."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"expected finite numbers, got {value}")
+    return number

@@ -17,7 +17,7 @@ from videorl.evaluation.statistics import Interval, paired_bootstrap
 from videorl.measures.folders import Folder
 from videorl.measures.measuring import FEATURES, MOTION, MOVED_LIGHT, Measured
 from videorl.measures.people import Agreement
-from videorl.measures.power import difference_seen, prompts_needed_if_any
+from videorl.measures.power import FEWEST, difference_seen, prompts_needed_if_any
 from videorl.measures.store import Values
 from videorl.measures.vbench import DIMENSIONS, totals
 from videorl.measures.win_rates import WinRate
@@ -60,7 +60,7 @@ class Number:
     difference: Interval | None = None
     """From the first folder, paired by prompt."""
     seen: float | None = None
-    """The smallest true difference that so many prompts show with a power of 80 %."""
+    """The smallest true difference that so many prompts show with a power of 80 %; None = none."""
     needed: int | None = None
     """Prompts that show the difference that was found with a power of 80 %."""
     num_prompts: int = 0
@@ -206,7 +206,7 @@ def _against(number: Number, first: Mapping[str, float], mine: Mapping[str, floa
     difference = paired_bootstrap(before, after)
     deviation = float(np.std(np.subtract(after, before), ddof=1))
     needed = prompts_needed_if_any(difference.mean, deviation)
-    seen = difference_seen(len(shared), deviation)
+    seen = difference_seen(len(shared), deviation) if len(shared) >= FEWEST else None
     p = flipped_signs(np.subtract(after, before))
     return replace(
         number, difference=difference, seen=seen, needed=needed, num_prompts=len(shared), p=p

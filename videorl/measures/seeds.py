@@ -13,6 +13,8 @@ from videorl.measures.results import WIN_RATE, OverSeeds, Row
 from videorl.measures.win_rates import WinRate
 
 _MARK = "#"
+_ROUNDING = 1e-12
+"""Of means, whose sum in floating point depends on the order."""
 
 
 def method_of(label: str) -> str:
@@ -45,7 +47,7 @@ def over_seeds(rows: Sequence[Row], rates: Sequence[WinRate]) -> list[OverSeeds]
 
 def _of(method: str, measure: str, pairs: Sequence[tuple[float, float]]) -> OverSeeds:
     shown, changes = ([pair[side] for pair in pairs] for side in (0, 1))
-    if len(set(changes)) < 2:
+    if max(changes) - min(changes) <= _ROUNDING * max(map(abs, (*shown, *changes))):
         # Of a single seed, or of seeds that happen to be equal (win rates of few prompts are), no
         # spread is known: an interval of no width would claim a certainty that nothing shows.
         alone = Interval(*[fmean(shown)] * 3)

@@ -18,7 +18,7 @@ Cells = list[tuple[str, ...]]
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "≥": r"$\geq$", "∞": r"$\infty$", "−": "-",
+    "≥": r"$\geq$", "∞": r"$\infty$", "−": "-", "<": "$<$", ">": "$>$", "|": r"\textbar{}",
 }  # fmt: skip
 WIN_HEAD = (
     "model", "dimension", "folder", "win", "tie", "loss", "win rate", "p (Holm)", "prompts",
@@ -132,12 +132,14 @@ def _changes(report: Report) -> Cells:
     for name in _columns(report):
         for row in report.rows:
             number = row.numbers.get(name)
-            if number is None or number.difference is None or number.seen is None:
+            if number is None or number.difference is None:
                 continue
             scale = column_of(name).scale
             change = _signed(number.difference, scale)
             needed = "–" if number.needed is None else str(number.needed)
-            seen, prompts = f"±{_digits(scale * number.seen, scale)}", str(number.num_prompts)
+            prompts, seen = str(number.num_prompts), "–"
+            if number.seen is not None:
+                seen = f"±{_digits(scale * number.seen, scale)}"
             cells.append((name, row.label, change, _p(number.p_holm), seen, prompts, needed))
     return cells
 
@@ -208,5 +210,5 @@ def _latex(cells: Cells) -> str:
 
 
 def _escaped(text: str) -> str:
-    found = re.sub(r"[\\&%$#_{}~^≥∞−]", lambda match: _LATEX[match[0]], text)
+    found = re.sub(r"[\\&%$#_{}~^≥∞−<>|]", lambda match: _LATEX[match[0]], text)
     return found.replace("\0", r"\textbf{").replace("\1", "}")

@@ -20,6 +20,7 @@ from videorl.measures.shapes import View
 from videorl.measures.store import Values
 from videorl.measures.vbench import DIMENSIONS, weights_folder
 from videorl.measures.vbench_pixels import clip_pixels, dino_pixels
+from videorl.measures.video_mae import usable_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,13 +209,16 @@ def _folder(place: str) -> Path:
 
 def _pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     """Load a network by transformers, which knows older names of its weights."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     try:
         network, report = kind.from_pretrained(
             folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (
+        OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError
+    ) as error:  # fmt: skip
         raise CheckpointError(f"{folder}: {kind.__name__} cannot be loaded: {error}") from error
     # transformers gives random values to weights that are not there.
     if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
@@ -240,7 +244,7 @@ def _empty() -> Any:
 def _device(device: str) -> Any:
     import torch
 
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch.device(usable_device(device))
 
 
 def _filled(network: Any, folder: Path, is_used: Callable[[str], bool], device: str) -> Any:

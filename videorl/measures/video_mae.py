@@ -42,7 +42,7 @@ class VideoMAEFeatures:
         """
         import torch
 
-        self._device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = usable_device(device)
         folder = _folder(checkpoint)
         self._model, self._norm = _load(folder, checkpoint)
         self._model.to(self._device)
@@ -80,14 +80,15 @@ class VideoMAEFeatures:
             return (found if self._norm is None else self._norm(found))[0].float().cpu().numpy()
 
 
-def _usable(device: str) -> str:
-    """Return a device that is there.
+def usable_device(device: str) -> str:
+    """Return a device that is there; empty = a GPU if there is one.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: It is not there.
     """
     import torch
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it

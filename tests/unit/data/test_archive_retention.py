@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +14,7 @@ from tests.unit.data.test_archive_compaction import Killed, killed_at
 from videorl.config import ArchiveConfig
 from videorl.data.archive import Archive, check, read_table
 from videorl.data.archive_layout import read_layout
-from videorl.data.archive_retention import removed
+from videorl.data.archive_retention import _all_bytes, removed
 from videorl.data.archive_tables import SCHEMAS
 from videorl.data.video_io import read_video
 
@@ -96,6 +97,32 @@ def test_latents_go_with_the_videos_of_their_step(tmp_path: Path) -> None:
     assert removed(place)["latents"] == 2 * kept[0]
     for span in read_layout(place).spans:
         assert pq.read_schema(span.path(place, "candidates")).equals(SCHEMAS["candidates"])
+
+
+def test_of_merged_steps_those_without_latents_take_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "archive"
+    write(Archive(place, "none", False, steps_per_file=6), range(4))
+    write(Archive(place, "none", True, steps_per_file=6), range(4, 8))
+    assert next(span.name for span in read_layout(place).spans) == "steps-000000-000005"
+    found = _all_bytes(place)
+    assert [found[step] for step in range(4)] == [0] * 4
+    assert found[4] == found[5] > 0
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), pa.ArrowInvalid("torn")])
+def test_what_cannot_be_merged_does_not_keep_the_disk_full(
+    fault: Exception,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def merge(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("videorl.data.archive_upkeep.merge", merge)
+    write(open_archive(tmp_path, keep_gb=1e-9), range(6))
+    assert steps_with_videos(tmp_path) == [5]
+    assert "could not be merged or thinned out" in caplog.text
 
 
 def test_the_newest_step_keeps_its_media_however_many_they_are(tmp_path: Path) -> None:

@@ -339,6 +339,7 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
         ["--frame-step", "2"],
         ["--reference", a],
         ["--tie", "1"],
+        ["--tie", "-1", "--reward", "moving_shapes"],
         ["--metric", "fvd"],
     ):
         with pytest.raises(SystemExit, match="2"):

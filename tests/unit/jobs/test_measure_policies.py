@@ -12,6 +12,7 @@ import pytest
 from jobs import command
 from jobs.exit_codes import ExitCode
 from jobs.measure import main
+from videorl.ablation.recogniser import teach, write_clean_clips
 from videorl.evaluation.held_out import evaluation_seeds
 from videorl.measures import engines
 from videorl.measures.policies import named_policies
@@ -130,6 +131,54 @@ def test_policies_that_cannot_be_used(
 ) -> None:
     assert run("--policy", *given, *SMALL, "--out", tmp_path) == ExitCode.REFUSED
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--metric", "diversity", "--video-mae", "/no/mae"], "nothing can be measured: diversity"),
+        (["--metric", "imaging_quality"], "nothing can be measured: imaging quality"),
+        (["--suite", "vbench"], "which is not installed here"),
+        (["--answers", "/no/study"], "/no/study"),
+        (["--vbench", "other=x.json"], "--vbench must be NAME=FILE with a name of a"),
+        (["--scores", "a=/no/scores.parquet"], "/no/scores.parquet"),
+        (["/no/folder"], "/no/folder"),
+        (["--rewards", "/no/rewards.yaml"], "/no/rewards.yaml"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_sampled(
+    given: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engines, "sample_policies", lambda *_: pytest.fail("it sampled"))
+    words = given if given[0].startswith("--") else []
+    folders = [] if words else given
+    assert run(*folders, "--policy", "a", *SMALL, *words, "--out", tmp_path) == ExitCode.REFUSED
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "videos").exists()
+
+
+def test_too_few_videos_for_fvd_are_refused_before_they_are_sampled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = teach(tmp_path / "network", 1)
+    clean = write_clean_clips(tmp_path / "clean", 2)
+    asked = ("--metric", "fvd", "--video-mae", network, "--reference", clean)
+    assert run("--policy", "a", *SMALL, *asked, "--out", tmp_path / "out") == ExitCode.REFUSED
+    assert "2 clips for FVD on 32 features" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "videos").exists()
+
+
+def test_videos_of_nobody_knows_what_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    (tmp_path / "videos" / "a" / "00000-00.mp4").write_bytes(b"another policy's")
+    assert run("--policy", "a", *SMALL, "--out", tmp_path) == ExitCode.REFUSED
+    assert "has videos, but no policy.json" in capsys.readouterr().err
 
 
 def test_a_run_without_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

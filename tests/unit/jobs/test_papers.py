@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import command
+from jobs.exit_codes import ExitCode
 from jobs.workshop.papers import main
 from videorl.ablation.methods import FACTS, METHODS, adapter_folder, method_run
 from videorl.ablation.papers_page import write_page
@@ -68,6 +69,20 @@ def test_page(tmp_path: Path) -> None:
     assert "| FVD | SFT | 8.000 [6.000, 10.000] | -2.000 [-3.000, -1.000] | 0.020 | 2 |" in text
     assert "Trainings: SFT 1." in text and "- a note" in text
     assert json.loads((tmp_path / "page.json").read_text())["trainings"] == [facts]
+
+
+def test_a_table_that_was_stopped_writes_no_page_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, page = tmp_path / "out", tmp_path / "page.md"
+    (out / "measured").mkdir(parents=True)
+    (out / "measured" / "measured.json").write_text('{"rows": [], "methods": [], "settings": {}}')
+    monkeypatch.setattr("videorl.ablation.recogniser.teach", lambda folder, _: folder)
+    monkeypatch.setattr("videorl.ablation.recogniser.write_clean_clips", lambda folder, _: folder)
+    monkeypatch.setattr("jobs.workshop.papers.measure", lambda _: ExitCode.STOPPED)
+    argv = ["--seeds", "1", "--trained", "--out", str(out), "--report", str(page)]
+    assert command.run(main, argv) == ExitCode.STOPPED
+    assert not page.exists()
 
 
 @pytest.mark.long

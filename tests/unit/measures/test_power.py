@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from videorl.evaluation.corrections import flipped_signs
 from videorl.measures.power import (
+    FEWEST,
     difference_seen,
     prompts_needed,
     prompts_needed_for_win_rate,
@@ -47,6 +49,13 @@ def test_rounding_is_no_difference() -> None:
     assert prompts_needed_if_any(rate - 0.5, 0.3) is None
     assert prompts_needed_if_any(1e-300, 0.3) is None
     assert prompts_needed_if_any(-0.1, 1.0) == prompts_needed(0.1, 1.0)
+
+
+def test_fewer_prompts_than_the_test_of_a_report_can_judge() -> None:
+    """If every prompt agrees, flipped signs give 2 / 2^N: five prompts are never enough."""
+    assert flipped_signs([0.5] * (FEWEST - 1)) > 0.05 > flipped_signs([0.5] * FEWEST)
+    assert win_rate_seen(FEWEST - 1) == 1.0 and win_rate_seen(FEWEST) < 1.0
+    assert prompts_needed_for_win_rate(1.0) == prompts_needed_if_any(9.0, 1.0) == FEWEST
 
 
 def test_what_has_no_answer() -> None:

@@ -72,3 +72,10 @@ def test_measures_that_the_baseline_lacks(baseline: Path) -> None:
     baseline.write_text("[]")
     with pytest.raises(ConfigError, match="--baseline"):
         read_rules(["FVD > 1"], baseline)
+
+
+def test_a_baseline_that_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    path.write_text('{"rows": [{"label": "a", "numbers": {"FVD": {"value": NaN}}}]}')
+    with pytest.raises(ConfigError, match=r"cannot be read.*finite numbers, got nan"):
+        read_rules(["FVD > 1 %"], path)

@@ -107,6 +107,10 @@ def test_seeds_become_a_row() -> None:
     assert over_seeds([base, seeds[0]], []) == []
     (equal,) = over_seeds([base, seeds[0], replace(seeds[0], label="tuned#2")], [])
     assert equal.value.mean == 8.0 and equal.difference is None and equal.p is None
+    # Equal but for the rounding of a sum: no interval of no width, and no p-value of 0.
+    rounded = Row("tuned#2", 4, 2, {"FVD": Number(float(np.nextafter(8.0, 9.0)))})
+    (equal,) = over_seeds([base, seeds[0], rounded], [])
+    assert equal.difference is None and equal.p is None
 
 
 def test_diversity_within_a_prompt() -> None:

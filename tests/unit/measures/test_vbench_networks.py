@@ -15,7 +15,7 @@ from transformers import CLIPModel, ViTConfig, ViTModel
 from tests.clip_models import save_clip, spread
 from tests.video_files import moving_pattern
 from videorl.data.video_io import write_mp4
-from videorl.errors import CheckpointError, VideoError
+from videorl.errors import CheckpointError, ConfigError, VideoError
 from videorl.measures.shapes import View
 from videorl.measures.vbench_networks import load_dimension
 from videorl.measures.vbench_pixels import clip_pixels, dino_pixels
@@ -167,3 +167,9 @@ def test_what_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     still, _ = view(tmp_path, frames=1)
     with pytest.raises(VideoError, match="two frames"):
         load_dimension("subject consistency", {"dino": str(place)}, "cpu").of(still)
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    place = str(save_dino(tmp_path / "dino"))
+    with pytest.raises(ConfigError, match="--device: banana cannot be used here"):
+        load_dimension("subject consistency", {"dino": place}, "banana")
