@@ -198,12 +198,12 @@ class CheckpointFolder:
             shutil.rmtree(final)
         partial.rename(final)
         sync(self._directory)
-        if self._remote and _is_kept(state):
+        if self._remote and _loop_state(state).get(KEPT):
             raise StoreLostError(f"{self._location} is lost: {self._remote.keep(final)}")
         if self._remote:
             self._remote.upload(final)
         try:
-            for old in self._dispensable(state.get("loop", {}).get(WORTH_KEEPING, ())):
+            for old in self._dispensable(_loop_state(state).get(WORTH_KEEPING, ())):
                 shutil.rmtree(self._name(old), ignore_errors=True)
                 if self._remote:
                     self._remote.delete(self._name(old).name)
@@ -354,11 +354,11 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _is_kept(state: Mapping[str, Any]) -> bool:
-    """Tell whether the loop's state, however deep it lies, says so."""
+def _loop_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the loop's own state: ranks on a cluster keep it beside the command they did last."""
     while state.get("loop"):
         state = state["loop"]
-    return bool(state.get(KEPT))
+    return state
 
 
 def _sizes(folder: Path) -> dict[str, int]:
