@@ -39,7 +39,11 @@ def guarded(
         try:
             return work(with_smaller_rate(recipe, root))
         except RollbackError as error:
-            go_back(recipe, root, error.step, str(error))
+            try:
+                go_back(recipe, root, error.step, str(error))
+            except GuardError:
+                report()
+                raise
         except GuardError:
             report()
             raise
@@ -56,14 +60,26 @@ def with_smaller_rate(recipe: Recipe, root: Path) -> Recipe:
 
 
 def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
-    """Remove the checkpoints after `step`, from which the run then goes on, and note why."""
+    """Remove the checkpoints after `step`, from which the run then goes on, and note why.
+
+    Raises:
+        GuardError: There is none of `step`, so that all others are left: it could not be written
+            then, or was removed by hand.
+    """
+    checkpoints = open_checkpoints(recipe.checkpoint, root)
+    if step not in (steps := checkpoints.steps()):
+        there = ", ".join(map(str, steps)) or "none"
+        raise GuardError(
+            f"{reason}; the run cannot go back to step {step}, of which there is no checkpoint "
+            f"(but of: {there}): it stops"
+        )
     before = with_smaller_rate(recipe, root).optimizer.learning_rate
     notes, factor = _notes(root), recipe.guard.rate_factor
     row = {"to": step, "rate_factor": factor, "reason": reason}
     notes["rollbacks"].append(row)
     # Before checkpoints go: a run that is cut off in between then learns slower, and no faster.
     write_json(root / FILE, notes)
-    open_checkpoints(recipe.checkpoint, root).remove_after(step)
+    checkpoints.remove_after(step)
     note_changes(root, {_RATE: (before, before * factor)}, step)
     logger.warning(
         "%s: back to the checkpoint of step %d, with a learning rate of %g instead of %g",
