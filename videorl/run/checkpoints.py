@@ -23,7 +23,7 @@ from torch import Tensor
 from videorl.config import CheckpointConfig
 from videorl.errors import CheckpointError, StoreLostError
 from videorl.files import sync
-from videorl.files.steps import step_name
+from videorl.files.steps import step_name, step_of
 from videorl.run.remote_folder import RemoteFolder
 from videorl.storage.place import below, is_uri
 from videorl.types import WeightVersion
@@ -81,6 +81,11 @@ class CheckpointFolder:
         self._remote = RemoteFolder(str(location), patience_s) if is_uri(location) else None
         self._directory = self._remote.copy if self._remote else Path(location)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether an object store has them, and each process writes into a folder of its own."""
+        return self._remote is not None
+
     def check_writable(self) -> None:
         """See that checkpoints can be written, before long work begins.
 
@@ -128,30 +133,40 @@ class CheckpointFolder:
         """Return the folder that checkpoint `step` is written into, before it is complete."""
         return self._name(step).with_suffix(".partial")
 
-    def begin(self, step: int, *, in_parts: bool = False) -> Path:
+    def begin(self, step: int, *, in_parts: bool = False, stored: bool = True) -> Path:
         """Return an empty folder to write checkpoint `step` into.
 
         Args:
             step: Which.
             in_parts: Other processes hand over parts of it before it is finished.
+            stored: Whether an object store gets it; see `is_stored`.
         """
-        partial = self.partial(step)
+        partial, name = self.partial(step), self._name(step).name
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        if self._remote and in_parts:
-            self._remote.withdraw(self._name(step).name)
+        if self._remote:
+            self._remote.forget_kept(lambda kept: kept == name)
+            if in_parts and stored:
+                self._remote.withdraw(name)
         return partial
 
-    def add_part(self, step: int, *, is_whole: bool) -> dict[str, int]:
+    def add_part(self, step: int, *, is_whole: bool, stored: bool = True) -> dict[str, int]:
         """Hand over what this process has written of checkpoint `step`; return its files' sizes.
 
         Args:
             step: Which.
             is_whole: This process writes the rest, and hands over what it has with that.
+            stored: As in `begin`.
         """
+        partial, name = self.partial(step), self._name(step).name
+        sizes = _sizes(partial)
         if self._remote and not is_whole:
-            self._remote.add(self.partial(step), self._name(step).name)
-        return _sizes(self.partial(step))
+            if stored:
+                self._remote.add(partial, name)
+            else:
+                self._remote.keep_part(partial, name)
+            shutil.rmtree(partial, ignore_errors=True)  # this process's own: nobody else has it
+        return sizes
 
     def finish(
         self,
@@ -198,18 +213,31 @@ class CheckpointFolder:
             shutil.rmtree(final)
         partial.rename(final)
         sync(self._directory)
-        if self._remote and _loop_state(state).get(KEPT):
+        if self._remote and not is_stored(state):
             raise StoreLostError(f"{self._location} is lost: {self._remote.keep(final)}")
         if self._remote:
             self._remote.upload(final)
         try:
-            for old in self._dispensable(_loop_state(state).get(WORTH_KEEPING, ())):
-                shutil.rmtree(self._name(old), ignore_errors=True)
-                if self._remote:
-                    self._remote.delete(self._name(old).name)
+            self._tidy(step, _loop_state(state).get(WORTH_KEEPING, ()))
         except CheckpointError as error:  # the new one is safe; the next commit tries again
             logger.warning("old checkpoints could not be removed: %s", error)
         return final
+
+    def _tidy(self, step: int, worth_keeping: Collection[int]) -> None:
+        """Remove checkpoints that are not kept, and what is left of unfinished older ones."""
+        for old in self._dispensable(worth_keeping):
+            shutil.rmtree(self._name(old), ignore_errors=True)
+            if self._remote:
+                self._remote.delete(self._name(old).name)
+        endings = ["", ".partial"] if self._remote else [".partial"]  # the store has the older ones
+        for path in self._directory.glob("step-*"):
+            if (number := step_of(path.name)) is None or number >= step:
+                continue
+            if path.suffix in endings:
+                shutil.rmtree(path, ignore_errors=True)
+        for name in self._remote.unfinished() if self._remote else ():
+            if (number := step_of(name)) is not None and number < step:
+                self._remote.delete(name)
 
     def _dispensable(self, worth_keeping: Collection[int]) -> list[int]:
         """Return the steps whose checkpoints are not kept."""
@@ -246,11 +274,18 @@ class CheckpointFolder:
             logger.warning("stored what was kept on this machine: %s", ", ".join(names))
 
     def remove_after(self, step: int) -> None:
-        """Remove the checkpoints of later steps than `step`, the newest first."""
+        """Remove the checkpoints of later steps than `step`, the newest first.
+
+        Raises:
+            OSError: One could not be removed: a run would go on from it.
+        """
+        if self._remote:
+            self._remote.forget_kept(lambda name: (step_of(name) or 0) > step)
         for newer in reversed([number for number in self.steps() if number > step]):
             if self._remote:
                 self._remote.delete(self._name(newer).name)
-            shutil.rmtree(self._name(newer), ignore_errors=True)
+            if self._name(newer).exists():
+                shutil.rmtree(self._name(newer))
 
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""
@@ -352,6 +387,11 @@ def _read(path: Path) -> dict[str, Any]:
         if found.get(name) != size:
             raise CheckpointError(f"{name} has {found.get(name, 'no')} of its {size} bytes")
     return state
+
+
+def is_stored(state: Mapping[str, Any]) -> bool:
+    """Tell whether an object store gets a checkpoint with this state; if not, it is kept here."""
+    return not _loop_state(state).get(KEPT)
 
 
 def _loop_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
