@@ -34,6 +34,10 @@ KEPT = "kept_here"
 """In the loop's state of a checkpoint that an object store must not get yet."""
 _LONGEST_WAIT_S = 180.0
 """For a store, by one checkpoint: less than `checkpoint.timeout_s`, after which it is given up."""
+NOTE = "checkpoint.json"
+"""In the run folder: what it knows of its checkpoints, see `videorl.run.checkpoint_note`."""
+RUN = "run"
+"""Key of the run's name, in that note and in the loop's state of a checkpoint."""
 WORTH_KEEPING = "worth_keeping"
 """Key in the loop's state of a checkpoint: steps whose checkpoints stay, newer ones or not."""
 logger = logging.getLogger(__name__)
@@ -354,24 +358,41 @@ def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolde
 def newest_weights(
     config: CheckpointConfig, run_dir: Path, step: int | None = None
 ) -> tuple[WeightVersion, dict[str, Tensor]]:
-    """Return published weights of a run: of a checkpoint that it has kept.
+    """Return published weights of a run: of a checkpoint that it has kept; see `weights_file`."""
+    version, file = weights_file(config, run_dir, step)
+    return version, load_file(file)
+
+
+def weights_file(
+    config: CheckpointConfig, run_dir: Path, step: int | None = None
+) -> tuple[WeightVersion, Path]:
+    """Return the file of published weights of a checkpoint that a run has kept.
 
     Args:
-        config: Says where checkpoints are.
+        config: Says where checkpoints are. From an object store the checkpoint is copied to this
+            machine, until this process ends.
         run_dir: The run folder.
         step: Of the checkpoint; None = the newest.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or it is another run's.
     """
-    folder = open_checkpoints(config, run_dir)
-    found = folder.latest() if step is None else folder.at(step)
+    checkpoints = open_checkpoints(config, run_dir)
+    found = checkpoints.latest() if step is None else checkpoints.at(step)
     if found is None:
         raise CheckpointError(f"{run_dir} has no checkpoint yet; train first")
     folder, state = found
+    # A run that was moved may still name a place where another run now has its own.
+    note = run_dir / NOTE
+    mine = json.loads(note.read_text()).get(RUN) if note.exists() else None
+    if mine and _loop_state(state).get(RUN, mine) != mine:
+        raise CheckpointError(
+            f"the checkpoints in {config.location} are of another run than {run_dir}, whose "
+            "config.yaml names that place: set its checkpoint.location to where its own are"
+        )
     step = int(state["step"])
     version = WeightVersion(step, state["published"][str(step)])
-    return version, load_file(folder / f"published-{step}.safetensors")
+    return version, folder / f"published-{step}.safetensors"
 
 
 def _read(path: Path) -> dict[str, Any]:

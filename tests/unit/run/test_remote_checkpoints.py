@@ -8,8 +8,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from videorl.errors import StoreLostError
-from videorl.run.checkpoints import CheckpointFolder
+from videorl.config import CheckpointConfig
+from videorl.errors import CheckpointError, StoreLostError
+from videorl.run.checkpoints import CheckpointFolder, newest_weights
 from videorl.storage.place import Place
 
 KEPT = {"loop": {"loop": {"kept_here": True}}}
@@ -220,3 +221,18 @@ def test_slices_that_another_machine_kept_are_not_brought_without_it(
     opened(store).bring_kept()
     assert opened(store).steps() == [10]
     assert "step-000020 has no optimizer/shard-1-of-2, which another machine wrote" in caplog.text
+
+
+def test_weights_of_another_run_are_not_taken_for_those_of_a_run_that_was_moved(
+    store: Path, tmp_path: Path
+) -> None:
+    """As after --from-scratch: the old run's recipe names the place that the new one has."""
+    put(tmp_path / "run.old", "checkpoint.json", '{"run": "old", "step": 10}')
+    config = CheckpointConfig(location=f"file://{store}")
+    state = {"published": {"10": "digest"}}
+    opened(store).write(10, {"published-10": {}}, {"loop": {"run": "old"}, **state})
+    assert newest_weights(config, tmp_path / "run.old")[0].step == 10
+    loop = {"command": 3, "loop": {"run": "new"}}
+    opened(store).write(10, {"published-10": {}}, {"loop": loop, **state})
+    with pytest.raises(CheckpointError, match=r"of another run than .*run\.old"):
+        newest_weights(config, tmp_path / "run.old")
