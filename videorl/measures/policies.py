@@ -71,8 +71,8 @@ def named_policies(given: Sequence[str], recipe: Recipe) -> list[NamedPolicy]:
 
     Args:
         given: A name alone is the recipe's policy. A place is the folder or URI of a run (its
-            newest checkpoint; `RUN@STEP` = that of a step), an adapter in any layout that is read, or a
-            checkpoint of the recipe's family: a folder, or an id of the hub.
+            newest checkpoint; `RUN@STEP` = that of a step), an adapter in any layout that is read,
+            or a checkpoint of the recipe's family: a folder, or an id of the hub.
         recipe: Its policy and sampling.
 
     Raises:

@@ -239,7 +239,9 @@ class CheckpointFolder:
                 continue
             if path.suffix in endings:
                 shutil.rmtree(path, ignore_errors=True)
-        for name in self._remote.unfinished() if self._remote else ():
+        if self._remote is None:
+            return
+        for name in self._remote.unfinished():
             if (number := step_of(name)) is not None and number < step:
                 self._remote.delete(name)
 
@@ -287,6 +289,7 @@ class CheckpointFolder:
             self._remote.forget_kept(lambda name: (step_of(name) or 0) > step)
         for newer in reversed([number for number in self.steps() if number > step]):
             if self._remote:
+                self._remote.withdraw(self._name(newer).name)
                 self._remote.delete(self._name(newer).name)
             if self._name(newer).exists():
                 shutil.rmtree(self._name(newer))

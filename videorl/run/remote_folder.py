@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from videorl.errors import CheckpointError, StoreLostError
 from videorl.files import write_json
@@ -222,15 +221,18 @@ class RemoteFolder:
         found = [path.parent for path in self.kept.glob(f"step-*/{self.LAST}")]
         return sorted(found, key=lambda path: _in_order(path.name))
 
-    def _kept_after(self) -> Any:
-        """Return the newest folder that was in the store before those that are kept."""
+    def _kept_after(self) -> str | None:
+        """Return the newest folder that was in the store before those that are kept.
+
+        None = there was none; empty = nobody knows.
+        """
         try:
-            return json.loads((self.kept / _AFTER).read_text())
-        except (OSError, ValueError):
+            return json.loads((self.kept / _AFTER).read_text())["after"]
+        except (OSError, ValueError, KeyError, TypeError):
             return ""
 
     def _note_kept_after(self) -> None:
-        write_json(self.kept / _AFTER, self._newest)
+        write_json(self.kept / _AFTER, {"after": self._newest})
 
     def _set_kept_aside(self, why: str, but: str = "") -> None:
         aside = set_aside(self.kept, {but})

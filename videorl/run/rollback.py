@@ -36,6 +36,7 @@ def guarded(
         GuardError: The guard stopped the run.
     """
     while True:
+        _remove_later(recipe, root)
         try:
             return work(with_smaller_rate(recipe, root))
         except RollbackError as error:
@@ -66,8 +67,7 @@ def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
         GuardError: There is none of `step`, so that all others are left: it could not be written
             then, or was removed by hand.
     """
-    checkpoints = open_checkpoints(recipe.checkpoint, root)
-    if step not in (steps := checkpoints.steps()):
+    if step not in (steps := open_checkpoints(recipe.checkpoint, root).steps()):
         there = ", ".join(map(str, steps)) or "none"
         raise GuardError(
             f"{reason}; the run cannot go back to step {step}, of which there is no checkpoint "
@@ -75,12 +75,12 @@ def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
         )
     before = with_smaller_rate(recipe, root).optimizer.learning_rate
     notes, factor = _notes(root), recipe.guard.rate_factor
-    row = {"to": step, "rate_factor": factor, "reason": reason}
+    row = {"to": step, "rate_factor": factor, "reason": reason, "is_done": False}
     notes["rollbacks"].append(row)
-    # Before checkpoints go: a run that is cut off in between then learns slower, and no faster.
+    # Before checkpoints go: a run that is cut off in between removes the rest when it starts again.
     write_json(root / FILE, notes)
-    checkpoints.remove_after(step)
     note_changes(root, {_RATE: (before, before * factor)}, step)
+    _remove_later(recipe, root)
     logger.warning(
         "%s: back to the checkpoint of step %d, with a learning rate of %g instead of %g",
         reason,
@@ -88,6 +88,17 @@ def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
         before * factor,
         before,
     )
+
+
+def _remove_later(recipe: Recipe, root: Path) -> None:
+    """Remove the checkpoints that a rollback has not removed yet."""
+    notes = _notes(root)
+    begun = [row for row in notes["rollbacks"] if not row.get("is_done", True)]
+    for row in begun:
+        open_checkpoints(recipe.checkpoint, root).remove_after(row["to"])
+        row["is_done"] = True
+    if begun:
+        write_json(root / FILE, notes)
 
 
 def _notes(root: Path) -> dict[str, Any]:

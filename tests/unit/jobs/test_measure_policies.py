@@ -16,10 +16,10 @@ from jobs.measure import main
 from videorl.evaluation.held_out import evaluation_seeds
 from videorl.measures import engines
 from videorl.measures.policies import named_policies
-from videorl.run.checkpoints import CheckpointFolder
 from videorl.measures.suites import read_suite
 from videorl.policies.checkpoints import SHIPPED
 from videorl.recipes.reading import load_recipe
+from videorl.run.checkpoints import CheckpointFolder
 
 SMALL = ("--num-prompts", "2", "--local", "--set", "sampling.num_inference_steps=1")
 METRICS = ("--metric", "temporal_flickering", "moved_light")
