@@ -160,12 +160,12 @@ class RemoteFolder:
         for name in self._place.list(folder.name):
             if name.removeprefix(f"{folder.name}/") not in files:
                 self._place.delete(name)
-        self._upload_into(folder.name, folder)
+        for name in (*files, self.LAST):
+            if (folder / name).is_file():  # others are another rank's, and there already
+                self._place.upload(folder / name, f"{folder.name}/{name}")
 
     def _upload_into(self, name: str, folder: Path) -> None:
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        paths.sort(key=lambda path: path.name == self.LAST)
-        for path in paths:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             self._place.upload(path, f"{name}/{path.relative_to(folder).as_posix()}")
 
     def _lacking(self, folder: Path) -> str | None:

@@ -198,11 +198,14 @@ def test_slices_of_ranks_on_this_machine_are_kept_together(store: Path) -> None:
     with pytest.raises(StoreLostError, match="it is kept in"):
         write_parts(ranks, 20, stored=False)
     assert names(store / "step-000020") == [], "the store is away: nothing was tried there"
+    (left,) = (store.parent / "copies").rglob("step-000020/optimizer")
+    put(left, "shard-2-of-3", "kept by an earlier attempt")
     opened(store).bring_kept()
     found = opened(store).latest()
     assert found is not None
     assert found[1]["step"] == 20
-    assert names(found[0])[:2] == ["optimizer/shard-0-of-2", "optimizer/shard-1-of-2"]
+    shards = ["optimizer/shard-0-of-2", "optimizer/shard-1-of-2"]
+    assert names(found[0]) == [*shards, "state.json"]
 
 
 def test_slices_that_another_machine_kept_are_not_brought_without_it(
