@@ -21,7 +21,7 @@ from videorl.errors import CheckpointError
 from videorl.learning.engines import Engine
 from videorl.learning.engines.slices import Slice, read_slices, write_slices
 from videorl.learning.engines.whole_state import with_moments
-from videorl.run.checkpoints import CheckpointFolder
+from videorl.run.checkpoints import CheckpointFolder, is_stored
 
 _T = TypeVar("_T")
 _OPTIMIZER = "optimizer"
@@ -127,14 +127,16 @@ class Saving:
     ) -> None:
         """Write a checkpoint with all ranks; whatever fails on one fails on all."""
         checkpoints, is_first = self._checkpoints, self._engine.rank == 0
-        folder = checkpoints.partial(step)
+        folder, stored = checkpoints.partial(step), is_stored(state)
+        begin = partial(checkpoints.begin, step, in_parts=True, stored=stored)
+        add = partial(checkpoints.add_part, step, is_whole=is_first, stored=stored)
         try:
-            _together(group, lambda: is_first and checkpoints.begin(step, in_parts=True))
+            _together(group, lambda: is_first and begin())
             write_slices(folder / _OPTIMIZER, share, group)
-            parts = _together(group, lambda: checkpoints.add_part(step, is_whole=is_first))
+            parts = _together(group, add)
             _together(group, lambda: is_first and checkpoints.finish(step, tensors, state, parts))
         except OSError:
-            if is_first:
+            if is_first or checkpoints.is_remote:  # where each rank writes into a folder of its own
                 checkpoints.abandon(step)
             raise
 

@@ -70,9 +70,9 @@ def named_policies(given: Sequence[str], recipe: Recipe) -> list[NamedPolicy]:
     """Return the policies of `NAME` or `NAME=PLACE`, all sampled as the recipe says.
 
     Args:
-        given: A name alone is the recipe's policy. A place is the folder of a run (its newest
-            checkpoint; `RUN@STEP` = that of a step), an adapter in any layout that is read, or a
-            checkpoint of the recipe's family: a folder, or an id of the hub.
+        given: A name alone is the recipe's policy. A place is the folder or URI of a run (its
+            newest checkpoint; `RUN@STEP` = that of a step), an adapter in any layout that is read,
+            or a checkpoint of the recipe's family: a folder, or an id of the hub.
         recipe: Its policy and sampling.
 
     Raises:
@@ -95,16 +95,26 @@ def named_policies(given: Sequence[str], recipe: Recipe) -> list[NamedPolicy]:
 
 def _placed(label: str, place: str, recipe: Recipe) -> NamedPolicy:
     path, at, step = place.rpartition("@")
-    if at and step.isdecimal() and Path(path, "config.yaml").is_file():
-        return _of_run(label, Path(path), recipe, int(step))
+    if at and step.isdecimal() and (root := _run(path)):
+        return _of_run(label, root, recipe, int(step))
+    if root := _run(place):
+        return _of_run(label, root, recipe, None)
     folder = Path(place).expanduser()
-    if (folder / "config.yaml").is_file():
-        return _of_run(label, folder, recipe, None)
     policy = recipe.policy
     if (folder / "model_index.json").is_file() or not folder.exists():
         return NamedPolicy(label, replace(recipe, policy=replace(policy, path=_checkpoint(place))))
     adapter = replace(policy.lora, initial=str(folder.absolute()))
     return NamedPolicy(label, replace(recipe, policy=replace(policy, lora=adapter)))
+
+
+def _run(place: str) -> Path | None:
+    """Return the folder of a run, of one in an object store a copy; None = it is no run."""
+    from videorl.storage.place import is_uri
+    from videorl.storage.reading import reading_copy
+
+    is_far = is_uri(place)
+    root = reading_copy(place, media=False).root if is_far else Path(place).expanduser()
+    return root if (root / "config.yaml").is_file() else None
 
 
 def _checkpoint(place: str) -> str:
@@ -121,21 +131,11 @@ def _checkpoint(place: str) -> str:
 def _of_run(label: str, root: Path, recipe: Recipe, step: int | None) -> NamedPolicy:
     """Return a checkpoint of a run: its own policy settings, the sampling of the comparison."""
     from videorl.recipes.reading import load_recipe
-    from videorl.run.checkpoints import open_checkpoints
+    from videorl.run.checkpoints import weights_file
     from videorl.run.compute_type import as_in_run_of
 
     own = load_recipe(str(root / "config.yaml"))
-    steps = open_checkpoints(own.checkpoint, root.absolute()).steps()
-    if step is None and steps:
-        step = steps[-1]
-    if step not in steps:
-        asked = "a checkpoint" if step is None else f"the checkpoint of step {step}"
-        raise CheckpointError(f"{root} has not {asked}; it has {steps or 'none'}")
-    file = root / "checkpoints" / f"step-{step:06d}" / f"published-{step}.safetensors"
-    if own.checkpoint.location or not file.is_file():
-        raise CheckpointError(
-            f"{label}: {file} is not there; give the run's adapter instead: {label}={root}/aligned"
-        )
+    _, file = weights_file(own.checkpoint, root.absolute(), step)
     policy = as_in_run_of(own, [str(root)]).policy
     return NamedPolicy(label, replace(recipe, policy=policy), file.absolute())
 

@@ -22,15 +22,11 @@ from videorl.data.archive_layout import files_of
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import superseded, write_json
 from videorl.run.changes import going_on_from
-from videorl.run.checkpoints import KEPT, CheckpointFolder
+from videorl.run.checkpoints import KEPT, NOTE, RUN, CheckpointFolder
 from videorl.storage.mirror import flush
 from videorl.storage.place import is_uri
 
 logger = logging.getLogger(__name__)
-
-FILE = "checkpoint.json"
-_RUN = "run"
-"""Key of the run's name, here and in the loop's state of a checkpoint."""
 
 
 class CheckpointNote:
@@ -45,7 +41,7 @@ class CheckpointNote:
         self._root = root
         self._location = _location(config.location)
         self._noted = _read(root)
-        self._run: str = self._noted.get(_RUN) or uuid.uuid4().hex
+        self._run: str = self._noted.get(RUN) or uuid.uuid4().hex
 
     @property
     def step(self) -> int:
@@ -99,7 +95,7 @@ class CheckpointNote:
         """
         reached = _reached(self._root)
         if state is None:
-            is_older = not (self._root / FILE).exists()
+            is_older = not (self._root / NOTE).exists()
             if self._noted.get("step") is not None or (is_older and reached):
                 raise self._lost()
             if reached:
@@ -111,8 +107,8 @@ class CheckpointNote:
             self._write(None)
             going_on_from(self._root, 0)
             return
-        if state.get(_RUN, self._run) != self._run:
-            raise self._of_another_run(str(state[_RUN]))
+        if state.get(RUN, self._run) != self._run:
+            raise self._of_another_run(str(state[RUN]))
         step = int(state["step"])
         if step < (self._noted.get("step") or 0):
             logger.warning(
@@ -131,7 +127,7 @@ class CheckpointNote:
         Args:
             stored: Whether it may go to an object store; if not, it is kept on its machine.
         """
-        return {_RUN: self._run} if stored else {_RUN: self._run, KEPT: True}
+        return {RUN: self._run} if stored else {RUN: self._run, KEPT: True}
 
     def before_save(self) -> None:
         """Return when the store of the run has what it wrote: no checkpoint is ahead of that.
@@ -148,8 +144,8 @@ class CheckpointNote:
         superseded.drop(self._root, step)
 
     def _write(self, step: int | None) -> None:
-        self._noted = {_RUN: self._run, "step": step, "location": self._location}
-        write_json(self._root / FILE, self._noted)
+        self._noted = {RUN: self._run, "step": step, "location": self._location}
+        write_json(self._root / NOTE, self._noted)
 
     def _folder(self) -> CheckpointFolder:
         return CheckpointFolder(_place(self._root, self._location), keep=1)
@@ -183,7 +179,7 @@ class CheckpointNote:
         return RunFolderError(
             f"the checkpoints in {here} are of another run than {self._root} (run {name}, not "
             f"{self._run}). Set run_dir to the folder of that run, or another checkpoint.location; "
-            f'if that folder is lost, write {{"{_RUN}": "{name}"}} into {self._root / FILE} to '
+            f'if that folder is lost, write {{"{RUN}": "{name}"}} into {self._root / NOTE} to '
             "go on without what it archived"
         )
 
@@ -199,7 +195,7 @@ def _place(root: Path, location: str) -> str:
 
 def _read(root: Path) -> dict[str, Any]:
     """Return the note; of a run folder without it, the location that its recipe has."""
-    path = root / FILE
+    path = root / NOTE
     try:
         if path.exists():
             return dict(json.loads(path.read_text()))

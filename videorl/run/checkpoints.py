@@ -23,7 +23,7 @@ from torch import Tensor
 from videorl.config import CheckpointConfig
 from videorl.errors import CheckpointError, StoreLostError
 from videorl.files import sync
-from videorl.files.steps import step_name
+from videorl.files.steps import step_name, step_of
 from videorl.run.remote_folder import RemoteFolder
 from videorl.storage.place import below, is_uri
 from videorl.types import WeightVersion
@@ -34,6 +34,10 @@ KEPT = "kept_here"
 """In the loop's state of a checkpoint that an object store must not get yet."""
 _LONGEST_WAIT_S = 180.0
 """For a store, by one checkpoint: less than `checkpoint.timeout_s`, after which it is given up."""
+NOTE = "checkpoint.json"
+"""In the run folder: what it knows of its checkpoints, see `videorl.run.checkpoint_note`."""
+RUN = "run"
+"""Key of the run's name, in that note and in the loop's state of a checkpoint."""
 WORTH_KEEPING = "worth_keeping"
 """Key in the loop's state of a checkpoint: steps whose checkpoints stay, newer ones or not."""
 logger = logging.getLogger(__name__)
@@ -80,6 +84,11 @@ class CheckpointFolder:
         self._location = str(location).rstrip("/")
         self._remote = RemoteFolder(str(location), patience_s) if is_uri(location) else None
         self._directory = self._remote.copy if self._remote else Path(location)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether an object store has them, and each process writes into a folder of its own."""
+        return self._remote is not None
 
     def check_writable(self) -> None:
         """See that checkpoints can be written, before long work begins.
@@ -128,30 +137,40 @@ class CheckpointFolder:
         """Return the folder that checkpoint `step` is written into, before it is complete."""
         return self._name(step).with_suffix(".partial")
 
-    def begin(self, step: int, *, in_parts: bool = False) -> Path:
+    def begin(self, step: int, *, in_parts: bool = False, stored: bool = True) -> Path:
         """Return an empty folder to write checkpoint `step` into.
 
         Args:
             step: Which.
             in_parts: Other processes hand over parts of it before it is finished.
+            stored: Whether an object store gets it; see `is_stored`.
         """
-        partial = self.partial(step)
+        partial, name = self.partial(step), self._name(step).name
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        if self._remote and in_parts:
-            self._remote.withdraw(self._name(step).name)
+        if self._remote:
+            self._remote.forget_kept(lambda kept: kept == name)
+            if in_parts and stored:
+                self._remote.withdraw(name)
         return partial
 
-    def add_part(self, step: int, *, is_whole: bool) -> dict[str, int]:
+    def add_part(self, step: int, *, is_whole: bool, stored: bool = True) -> dict[str, int]:
         """Hand over what this process has written of checkpoint `step`; return its files' sizes.
 
         Args:
             step: Which.
             is_whole: This process writes the rest, and hands over what it has with that.
+            stored: As in `begin`.
         """
+        partial, name = self.partial(step), self._name(step).name
+        sizes = _sizes(partial)
         if self._remote and not is_whole:
-            self._remote.add(self.partial(step), self._name(step).name)
-        return _sizes(self.partial(step))
+            if stored:
+                self._remote.add(partial, name)
+            else:
+                self._remote.keep_part(partial, name)
+            shutil.rmtree(partial, ignore_errors=True)  # this process's own: nobody else has it
+        return sizes
 
     def finish(
         self,
@@ -198,18 +217,33 @@ class CheckpointFolder:
             shutil.rmtree(final)
         partial.rename(final)
         sync(self._directory)
-        if self._remote and _is_kept(state):
+        if self._remote and not is_stored(state):
             raise StoreLostError(f"{self._location} is lost: {self._remote.keep(final)}")
         if self._remote:
             self._remote.upload(final)
         try:
-            for old in self._dispensable(state.get("loop", {}).get(WORTH_KEEPING, ())):
-                shutil.rmtree(self._name(old), ignore_errors=True)
-                if self._remote:
-                    self._remote.delete(self._name(old).name)
+            self._tidy(step, _loop_state(state).get(WORTH_KEEPING, ()))
         except CheckpointError as error:  # the new one is safe; the next commit tries again
             logger.warning("old checkpoints could not be removed: %s", error)
         return final
+
+    def _tidy(self, step: int, worth_keeping: Collection[int]) -> None:
+        """Remove checkpoints that are not kept, and what is left of unfinished older ones."""
+        for old in self._dispensable(worth_keeping):
+            shutil.rmtree(self._name(old), ignore_errors=True)
+            if self._remote:
+                self._remote.delete(self._name(old).name)
+        endings = ["", ".partial"] if self._remote else [".partial"]  # the store has the older ones
+        for path in self._directory.glob("step-*"):
+            if (number := step_of(path.name)) is None or number >= step:
+                continue
+            if path.suffix in endings:
+                shutil.rmtree(path, ignore_errors=True)
+        if self._remote is None:
+            return
+        for name in self._remote.unfinished():
+            if (number := step_of(name)) is not None and number < step:
+                self._remote.delete(name)
 
     def _dispensable(self, worth_keeping: Collection[int]) -> list[int]:
         """Return the steps whose checkpoints are not kept."""
@@ -246,11 +280,19 @@ class CheckpointFolder:
             logger.warning("stored what was kept on this machine: %s", ", ".join(names))
 
     def remove_after(self, step: int) -> None:
-        """Remove the checkpoints of later steps than `step`, the newest first."""
+        """Remove the checkpoints of later steps than `step`, the newest first.
+
+        Raises:
+            OSError: One could not be removed: a run would go on from it.
+        """
+        if self._remote:
+            self._remote.forget_kept(lambda name: (step_of(name) or 0) > step)
         for newer in reversed([number for number in self.steps() if number > step]):
             if self._remote:
+                self._remote.withdraw(self._name(newer).name)
                 self._remote.delete(self._name(newer).name)
-            shutil.rmtree(self._name(newer), ignore_errors=True)
+            if self._name(newer).exists():
+                shutil.rmtree(self._name(newer))
 
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""
@@ -319,24 +361,41 @@ def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolde
 def newest_weights(
     config: CheckpointConfig, run_dir: Path, step: int | None = None
 ) -> tuple[WeightVersion, dict[str, Tensor]]:
-    """Return published weights of a run: of a checkpoint that it has kept.
+    """Return published weights of a run: of a checkpoint that it has kept; see `weights_file`."""
+    version, file = weights_file(config, run_dir, step)
+    return version, load_file(file)
+
+
+def weights_file(
+    config: CheckpointConfig, run_dir: Path, step: int | None = None
+) -> tuple[WeightVersion, Path]:
+    """Return the file of published weights of a checkpoint that a run has kept.
 
     Args:
-        config: Says where checkpoints are.
+        config: Says where checkpoints are. From an object store the checkpoint is copied to this
+            machine, until this process ends.
         run_dir: The run folder.
         step: Of the checkpoint; None = the newest.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or it is another run's.
     """
-    folder = open_checkpoints(config, run_dir)
-    found = folder.latest() if step is None else folder.at(step)
+    checkpoints = open_checkpoints(config, run_dir)
+    found = checkpoints.latest() if step is None else checkpoints.at(step)
     if found is None:
         raise CheckpointError(f"{run_dir} has no checkpoint yet; train first")
     folder, state = found
+    # A run that was moved may still name a place where another run now has its own.
+    note = run_dir / NOTE
+    mine = json.loads(note.read_text()).get(RUN) if note.exists() else None
+    if mine and _loop_state(state).get(RUN, mine) != mine:
+        raise CheckpointError(
+            f"the checkpoints in {config.location} are of another run than {run_dir}, whose "
+            "config.yaml names that place: set its checkpoint.location to where its own are"
+        )
     step = int(state["step"])
     version = WeightVersion(step, state["published"][str(step)])
-    return version, load_file(folder / f"published-{step}.safetensors")
+    return version, folder / f"published-{step}.safetensors"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -354,11 +413,16 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _is_kept(state: Mapping[str, Any]) -> bool:
-    """Tell whether the loop's state, however deep it lies, says so."""
+def is_stored(state: Mapping[str, Any]) -> bool:
+    """Tell whether an object store gets a checkpoint with this state; if not, it is kept here."""
+    return not _loop_state(state).get(KEPT)
+
+
+def _loop_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the loop's own state: ranks on a cluster keep it beside the command they did last."""
     while state.get("loop"):
         state = state["loop"]
-    return bool(state.get(KEPT))
+    return state
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -13,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from videorl.errors import CheckpointError, StoreLostError
+from videorl.files import write_json
+from videorl.files.steps import step_of
+from videorl.files.superseded import set_aside
 from videorl.storage.copies import copy_of
 from videorl.storage.place import Place
 
@@ -66,9 +68,16 @@ class RemoteFolder:
             CheckpointError: One has a name that would climb out, or the store is out of reach.
         """
         parts = [name.split("/") for name in self._place.list()]
-        found = sorted(part[0] for part in parts if len(part) == 2 and part[1] == self.LAST)
+        found = [part[0] for part in parts if len(part) == 2 and part[1] == self.LAST]
+        found.sort(key=_in_order)
         self._newest = found[-1] if found else None
         return found
+
+    def unfinished(self) -> list[str]:
+        """Return the names of folders without their last file: whoever wrote them was cut off."""
+        names = self._place.list()
+        folders = {name.partition("/")[0] for name in names if "/" in name}
+        return sorted(folder for folder in folders if f"{folder}/{self.LAST}" not in names)
 
     def upload(self, folder: Path) -> None:
         """Copy a local folder under its own name; if that fails, it is moved to `kept`.
@@ -85,31 +94,41 @@ class RemoteFolder:
     def bring_kept(self) -> list[str]:
         """Upload what was kept on this machine, if nothing came into the store since.
 
+        What was kept beside an earlier end of the run, or is not whole here, is moved aside.
+
         Returns:
             Names of the folders.
 
         Raises:
             StoreLostError: The store does not answer.
         """
-        folders = sorted(self.kept.glob("step-*")) if self.kept.is_dir() else []
+        folders = self._kept_folders()
         if not folders:
             return []
-        try:
-            after = json.loads((self.kept / _AFTER).read_text())
-        except (OSError, ValueError):
-            after = ""
         complete = self.complete()
-        if after != (complete[-1] if complete else None):
-            logger.warning(
-                "%s has checkpoints that could not be stored then, but %s has gone on since: they "
-                "are left where they are",
-                self.kept, self._place.uri,
-            )  # fmt: skip
+        newest = complete[-1] if complete else None
+        # One of them is the newest itself if the start that brought it was cut off.
+        if newest not in (self._kept_after(), *(folder.name for folder in folders)):
+            self._set_kept_aside(f"{self._place.uri} has gone on since")
             return []
+        brought = list[str]()
         for folder in folders:
+            if lacking := self._lacking(folder):
+                self._set_kept_aside(f"{folder.name} has no {lacking}, which another machine wrote")
+                break
             self._upload(folder)
-        shutil.rmtree(self.kept)
-        return [folder.name for folder in folders]
+            self._newest = folder.name
+            self._note_kept_after()
+            shutil.rmtree(folder)
+            brought.append(folder.name)
+        shutil.rmtree(self.kept, ignore_errors=True)
+        return brought
+
+    def forget_kept(self, unwanted: Callable[[str], bool]) -> None:
+        """Remove folders that are kept on this machine, by their names."""
+        for folder in self.kept.glob("step-*"):
+            if unwanted(folder.name):
+                shutil.rmtree(folder)
 
     def withdraw(self, name: str) -> None:
         """Make a folder incomplete, before any of its files is written anew."""
@@ -124,23 +143,39 @@ class RemoteFolder:
         if (folder / self.LAST).exists():
             return
         folder.mkdir(parents=True, exist_ok=True)
-        for name in self._place.list(folder.name):
+        names = self._place.list(folder.name)
+        for name in sorted(names, key=lambda name: name == f"{folder.name}/{self.LAST}"):
             self._place.download(name, folder.parent / name)
 
     def delete(self, name: str) -> None:
         """Remove one folder."""
         self._place.delete(f"{name}/{self.LAST}")
-        self._place.delete_folder(name)
+        if self._place.list(name):
+            self._place.delete_folder(name)
 
     def _upload(self, folder: Path) -> None:
+        """Upload what belongs to a folder; what lies there of an earlier attempt goes first."""
         self._place.delete(f"{folder.name}/{self.LAST}")
-        self._upload_into(folder.name, folder)
+        files = _files_of(folder)
+        for name in self._place.list(folder.name):
+            if name.removeprefix(f"{folder.name}/") not in files:
+                self._place.delete(name)
+        for name in (*files, self.LAST):
+            if (folder / name).is_file():  # others are another rank's, and there already
+                self._place.upload(folder / name, f"{folder.name}/{name}")
 
     def _upload_into(self, name: str, folder: Path) -> None:
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        paths.sort(key=lambda path: path.name == self.LAST)
-        for path in paths:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             self._place.upload(path, f"{name}/{path.relative_to(folder).as_posix()}")
+
+    def _lacking(self, folder: Path) -> str | None:
+        """Return a file that a kept folder has neither here nor in the store."""
+        stored = self._place.list(folder.name)
+        for name, size in _files_of(folder).items():
+            found = stored.get(f"{folder.name}/{name}")
+            if not (folder / name).is_file() and (found is None or found.size != size):
+                return name
+        return None
 
     def _patiently(self, name: str, do: Callable[[], None]) -> None:
         """Do it, and again while the store is away, as long as patience lasts."""
@@ -158,13 +193,56 @@ class RemoteFolder:
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def keep(self, folder: Path) -> str:
-        """Move a folder that could not be uploaded to where the next start looks; say so."""
+        """Move a folder that could not be uploaded to where the next start looks; say so.
+
+        Files of the same folder that other ranks on this machine have kept stay.
+        """
         kept = self.kept / folder.name
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if not any(self.kept.glob("step-*")):
-            partial = self.kept / f".{_AFTER}.partial"
-            partial.write_text(json.dumps(self._newest))
-            os.replace(partial, self.kept / _AFTER)
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.move(folder, kept)
+        others = [path for path in self._kept_folders() if path.name != folder.name]
+        if others and self._kept_after() != self._newest:
+            self._set_kept_aside(f"{self._place.uri} has gone on since", but=folder.name)
+            others = []
+        if not others:
+            self._note_kept_after()
+        self.keep_part(folder, folder.name)
         return f"it is kept in {kept}, and stored when the same command starts again there"
+
+    def keep_part(self, folder: Path, name: str) -> None:
+        """Move the files of a local folder into the kept folder `name`."""
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        for path in sorted(paths, key=lambda path: path.name == self.LAST):
+            target = self.kept / name / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _kept_folders(self) -> list[Path]:
+        """Return the folders that are kept on this machine, oldest first."""
+        found = [path.parent for path in self.kept.glob(f"step-*/{self.LAST}")]
+        return sorted(found, key=lambda path: _in_order(path.name))
+
+    def _kept_after(self) -> str | None:
+        """Return the newest folder that was in the store before those that are kept.
+
+        None = there was none; empty = nobody knows.
+        """
+        try:
+            return json.loads((self.kept / _AFTER).read_text())["after"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def _note_kept_after(self) -> None:
+        write_json(self.kept / _AFTER, {"after": self._newest})
+
+    def _set_kept_aside(self, why: str, but: str = "") -> None:
+        aside = set_aside(self.kept, {but})
+        logger.warning("checkpoints that could not be stored then are in %s: %s", aside, why)
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    return step_of(name) or 0, name
+
+
+def _files_of(folder: Path) -> dict[str, int]:
+    """Return the files of a folder, wherever they are, and their lengths."""
+    return dict(json.loads((folder / RemoteFolder.LAST).read_text())["files"])

@@ -36,10 +36,15 @@ def guarded(
         GuardError: The guard stopped the run.
     """
     while True:
+        _remove_later(recipe, root)
         try:
             return work(with_smaller_rate(recipe, root))
         except RollbackError as error:
-            go_back(recipe, root, error.step, str(error))
+            try:
+                go_back(recipe, root, error.step, str(error))
+            except GuardError:
+                report()
+                raise
         except GuardError:
             report()
             raise
@@ -56,15 +61,26 @@ def with_smaller_rate(recipe: Recipe, root: Path) -> Recipe:
 
 
 def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
-    """Remove the checkpoints after `step`, from which the run then goes on, and note why."""
+    """Remove the checkpoints after `step`, from which the run then goes on, and note why.
+
+    Raises:
+        GuardError: There is none of `step`, so that all others are left: it could not be written
+            then, or was removed by hand.
+    """
+    if step not in (steps := open_checkpoints(recipe.checkpoint, root).steps()):
+        there = ", ".join(map(str, steps)) or "none"
+        raise GuardError(
+            f"{reason}; the run cannot go back to step {step}, of which there is no checkpoint "
+            f"(but of: {there}): it stops"
+        )
     before = with_smaller_rate(recipe, root).optimizer.learning_rate
     notes, factor = _notes(root), recipe.guard.rate_factor
-    row = {"to": step, "rate_factor": factor, "reason": reason}
+    row = {"to": step, "rate_factor": factor, "reason": reason, "is_done": False}
     notes["rollbacks"].append(row)
-    # Before checkpoints go: a run that is cut off in between then learns slower, and no faster.
+    # Before checkpoints go: a run that is cut off in between removes the rest when it starts again.
     write_json(root / FILE, notes)
-    open_checkpoints(recipe.checkpoint, root).remove_after(step)
     note_changes(root, {_RATE: (before, before * factor)}, step)
+    _remove_later(recipe, root)
     logger.warning(
         "%s: back to the checkpoint of step %d, with a learning rate of %g instead of %g",
         reason,
@@ -72,6 +88,17 @@ def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
         before * factor,
         before,
     )
+
+
+def _remove_later(recipe: Recipe, root: Path) -> None:
+    """Remove the checkpoints that a rollback has not removed yet."""
+    notes = _notes(root)
+    begun = [row for row in notes["rollbacks"] if not row.get("is_done", True)]
+    for row in begun:
+        open_checkpoints(recipe.checkpoint, root).remove_after(row["to"])
+        row["is_done"] = True
+    if begun:
+        write_json(root / FILE, notes)
 
 
 def _notes(root: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from jobs import command
 from jobs.exit_codes import ExitCode
@@ -19,6 +20,7 @@ from videorl.measures.policies import named_policies
 from videorl.measures.suites import read_suite
 from videorl.policies.checkpoints import SHIPPED
 from videorl.recipes.reading import load_recipe
+from videorl.run.checkpoints import CheckpointFolder
 
 SMALL = ("--num-prompts", "2", "--local", "--set", "sampling.num_inference_steps=1")
 METRICS = ("--metric", "temporal_flickering", "moved_light")
@@ -184,7 +186,30 @@ def test_videos_of_nobody_knows_what_are_refused(
 def test_a_run_without_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.yaml").write_text("base: moving_shapes\nname: mine\n")
     assert run("--policy", f"a={tmp_path}@7", *SMALL, "--out", tmp_path / "o") == ExitCode.REFUSED
-    assert "has not the checkpoint of step 7; it has none" in capsys.readouterr().err
+    assert "there is no checkpoint of step 7 in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_far", [True, False])
+def test_a_kept_checkpoint_is_found_wherever_the_run_has_its_own(
+    is_far: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a store, or at a `checkpoint.location` of its own; a damaged newest is passed over."""
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
+    root = tmp_path / "store/mine"
+    location = f"file://{root}/checkpoints" if is_far else str(tmp_path / "elsewhere")
+    root.mkdir(parents=True)
+    text = f"base: moving_shapes\nname: mine\ncheckpoint:\n  location: {location}\n"
+    (root / "config.yaml").write_text(text)
+    checkpoints = CheckpointFolder(location, keep=9)
+    for step in (2, 4, 6):
+        weights = {f"published-{step}": {"weight": torch.full((1,), float(step))}}
+        checkpoints.write(step, weights, {"loop": {}, "published": {str(step): "d"}})
+    place = Path(location.removeprefix("file://"), "step-000006/published-6.safetensors")
+    place.write_bytes(b"cut")
+    run = f"file://{root}" if is_far else f"{root}"
+    policies = named_policies([f"a={run}@2", f"b={run}"], load_recipe("moving_shapes"))
+    found = [policy.weights() for policy in policies]
+    assert [weights and weights["weight"].item() for weights in found] == [2, 4]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from videorl.config import Recipe
 from videorl.data.archive import committed_steps
 from videorl.errors import CheckpointError, RunFolderError
 from videorl.recipes.reading import load_recipe
-from videorl.run.checkpoint_note import FILE, CheckpointNote
+from videorl.run.checkpoint_note import NOTE, CheckpointNote
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.sinks import read_metrics
 
@@ -83,7 +83,7 @@ def test_checkpoints_that_are_gone_are_missed(recipe: Recipe, noted: bool) -> No
     before = kept(root)
     shutil.rmtree(root / "checkpoints")
     if not noted:  # as a version that wrote no note left it
-        (root / FILE).unlink()
+        (root / NOTE).unlink()
     wanted = rf"got to step 2.*no checkpoint in {root}/checkpoints\..*set another run_dir"
     with pytest.raises(RunFolderError, match=wanted):
         go(recipe, 2)
@@ -93,7 +93,7 @@ def test_checkpoints_that_are_gone_are_missed(recipe: Recipe, noted: bool) -> No
 def test_a_run_of_an_older_version_is_not_begun_anew_elsewhere(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    (Path(recipe.run_dir) / FILE).unlink()
+    (Path(recipe.run_dir) / NOTE).unlink()
     before = kept(Path(recipe.run_dir))
     recipe.checkpoint.location = str(tmp_path / "elsewhere")
     with pytest.raises(RunFolderError, match="checkpoints still has that of step 2"):
@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
 ) -> None:
     root = Path(recipe.run_dir)
     shutil.rmtree(root / "checkpoints")
-    (root / FILE).unlink()
+    (root / NOTE).unlink()
     shutil.move(root / "archive", root / "kept")
     (root / "metrics.jsonl").unlink()
     CheckpointNote(root, recipe.checkpoint).restored(None)
@@ -121,7 +121,7 @@ def test_checkpoints_of_another_run_are_refused(recipe: Recipe, tmp_path: Path) 
     with pytest.raises(RunFolderError, match=r"are of another run than .*/new") as refused:
         go(recipe, 3)
     text = str(refused.value).partition("write ")[2].partition(" into")[0]
-    (tmp_path / "new" / FILE).write_text(text)
+    (tmp_path / "new" / NOTE).write_text(text)
     assert committed_steps(go(recipe, 3).archive) == [2]
 
 
@@ -141,9 +141,9 @@ def test_an_old_place_that_cannot_be_reached_does_not_hinder_a_new_one(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     shutil.move(f"{recipe.run_dir}/checkpoints", tmp_path / "elsewhere")
-    note = json.loads((Path(recipe.run_dir) / FILE).read_text())
+    note = json.loads((Path(recipe.run_dir) / NOTE).read_text())
     note["location"] = "gone://nowhere"
-    (Path(recipe.run_dir) / FILE).write_text(json.dumps(note))
+    (Path(recipe.run_dir) / NOTE).write_text(json.dumps(note))
     recipe.checkpoint.location = str(tmp_path / "nothing")
     with pytest.raises(RunFolderError, match=r"step 2 was written to gone://nowhere"):
         go(recipe, 3)

@@ -68,12 +68,14 @@ def test_a_step_written_again_replaces_the_first(tmp_path: Path) -> None:
     assert folder.steps() == [10]
 
 
-def test_what_is_worth_keeping_stays_beside_the_newest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_cluster", [False, True])
+def test_what_is_worth_keeping_stays_beside_the_newest(on_cluster: bool, tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=1, keep_every=20)
 
     def commit(step: int, *worth: int) -> list[int]:
         folder.begin(step)
-        folder.commit(step, {"loop": {WORTH_KEEPING: worth}})
+        loop = {WORTH_KEEPING: worth}
+        folder.commit(step, {"loop": {"command": 7, "loop": loop} if on_cluster else loop})
         return folder.steps()
 
     for step in (5, 10, 15):
