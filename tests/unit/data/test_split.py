@@ -41,6 +41,13 @@ def test_neither_order_nor_what_is_added_moves_a_prompt_across() -> None:
     assert {text for text in held_out if text in TEXTS} <= {row.text for row in split(rows, 5)[1]}
 
 
+def test_pictures_of_the_same_name_and_words_are_told_apart_by_their_folder() -> None:
+    """Not by the order of a set, which is another one in the process that goes on with a run."""
+    for number in range(12):
+        rows = [PromptRow("turn", image=f"{folder}/{number}.png") for folder in ("b", "a")]
+        assert [row.image for row in split(rows, 1)[1]] == [f"a/{number}.png"]
+
+
 def test_what_differs_in_case_alone_goes_to_the_same_side_and_weights_of_0_stay() -> None:
     rows = [PromptRow(text) for text in TEXTS]
     (first, *_) = split(rows, 1)[1]
