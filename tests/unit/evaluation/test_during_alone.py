@@ -93,7 +93,7 @@ def test_it_is_watched(made: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
         return future
 
     monkeypatch.setattr(LocalGenerator, "submit", darken)
-    with pytest.raises(GuardError, match="stopped .* at step 4"):
+    with pytest.raises(GuardError, match=r"stopped .* at step 4"):
         go(made)
     folder = RunFolder(Path(made.run_dir))
     notes = read_notes(folder.root)

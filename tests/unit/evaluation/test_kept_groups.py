@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -372,6 +373,7 @@ def test_changed_code_of_a_metric_is_measured_anew(
     module = tmp_path / "own_metric_of_kept_groups.py"
     module.write_text("def one(video): return {'one': 1.0}")
     monkeypatch.syspath_prepend(tmp_path)
+    import_module(module.stem)  # as reading the recipe does
     recipe.metrics.unseen, recipe.evaluation.base_cache = [f"{module.stem}:one"], str(tmp_path)
     before = path_of(tmp_path, recipe, VERSION), path_of_base(recipe, WeightVersion(0, ""))
     assert before == (path_of(tmp_path, recipe, VERSION), path_of_base(recipe, VERSION))
