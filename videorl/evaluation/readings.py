@@ -105,7 +105,8 @@ def metrics_of(base: Reading, reading: Reading) -> dict[str, float]:
     """Return what a step logs of a reading.
 
     `evaluation/<name>` is the mean, `…_low` and `…_high` are the ends of the interval of its
-    difference from the base, which is paired by prompt, drawn around the mean.
+    difference from the base, which is paired by prompt, drawn around the mean. A single prompt has
+    no interval.
     """
     found = {
         "evaluation/step": float(reading.step),
@@ -113,7 +114,8 @@ def metrics_of(base: Reading, reading: Reading) -> dict[str, float]:
     }
     for name in [name for name in reading.values if reading.by_prompt(name)]:
         mean = found[PREFIX + name] = reading.mean(name)
-        if (moved := change(base, reading, name)) is not None:
+        moved = change(base, reading, name)
+        if moved is not None and len(paired(base, reading, name)[0]) > 1:
             found[f"{PREFIX}{name}_low"] = mean + moved.low - moved.mean
             found[f"{PREFIX}{name}_high"] = mean + moved.high - moved.mean
     return found

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.fakes import FakePolicy, FakeReward, published
 from tests.small_runs import small_recipe
@@ -393,7 +394,7 @@ def test_a_base_is_another_one_under_other_libraries_or_pictures(
         patch.setattr(f"{KeptGroups.__module__}.versions_here", lambda: ("", {"torch": "0.1"}))
         found.append(path_of_base(recipe, VERSION))
     recipe.evaluation.source = str(table)
-    for content in (b"one", b"two"):
-        picture.write_bytes(content)
+    for grey in (10, 200):
+        Image.new("L", (4, 4), grey).save(picture)
         found.append(path_of_base(recipe, VERSION))
     assert len({*found}) == 4

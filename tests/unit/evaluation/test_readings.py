@@ -95,6 +95,9 @@ def test_the_band_is_that_of_the_difference_around_the_mean() -> None:
     assert found["evaluation/a_high"] == pytest.approx(moved.high)
     assert 1.0 <= moved.low < 3.0 < moved.high <= 5.0
     assert metrics_of(base, base)["evaluation/a_low"] == 0.0
+    single = metrics_of(base, Reading(10, "", (0,), {"a": [1.0]}))
+    assert single["evaluation/a"] == 1.0
+    assert "evaluation/a_low" not in single, "the interval over one prompt would be a point"
 
 
 def test_files_come_back_in_order_and_later_ones_are_set_aside(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_frames_are_averaged_down() -> None:
 
 def test_it_takes_a_fraction_of_the_memory_of_a_clip() -> None:
     """Every scored video is measured, also real ones of 100 MB: eight times that is too much."""
-    video = Video(np.zeros((8, 128, 128, 3), np.uint8), 8.0)
+    video = Video(np.zeros((8, 512, 512, 3), np.uint8), 8.0)
     tracemalloc.start()
     coarse(video)
     peak = tracemalloc.get_traced_memory()[1]
