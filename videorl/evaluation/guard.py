@@ -16,7 +16,7 @@ from videorl.evaluation.statistics import Interval
 from videorl.settings.guard import GuardConfig
 
 UNSEEN = "unseen/"
-MOTION, DIVERSITY = f"{UNSEEN}dynamic_degree", f"{UNSEEN}diversity"
+MOTION, DIVERSITY = "unseen/dynamic_degree", "unseen/diversity"
 LEAST_PROMPTS = 6
 """Of fewer no difference counts: the signs of 6 agree by chance in 3 % of cases, of 5 in 6 %."""
 SLACK = {"dark_pixel_share": 0.05}
