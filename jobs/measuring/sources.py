@@ -38,16 +38,16 @@ def read_policies(
     from videorl.files.pins import pin_settings
     from videorl.measures.engines import check_images
     from videorl.measures.policies import named_policies
-    from videorl.measures.suites import read_suite
+    from videorl.measures.suites import read_suite, suite_of
     from videorl.recipes.reading import load_recipe
     from videorl.run.pins import policy_settings
 
     recipe = load_recipe(options.recipe or DEFAULT_RECIPE, options.set)
-    source = options.suite or recipe.evaluation.source
-    if not source:
+    if not (options.suite or recipe.evaluation.source):
         raise ConfigError("--suite: the recipe has no evaluation.source, so prompts must be given")
     samples, seed = options.samples or 1, options.seed or 0
-    suite = read_suite(source, samples, seed=seed, most=options.num_prompts or 0)
+    read = partial(read_suite, options.suite) if options.suite else partial(suite_of, recipe)
+    suite = read(samples, seed=seed, most=options.num_prompts or 0)
     policies = named_policies(options.policy, recipe)
     for policy in policies:
         pin_settings(policy_settings(policy.recipe), {})

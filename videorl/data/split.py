@@ -44,7 +44,8 @@ def split(rows: Sequence[PromptRow], count: int) -> tuple[list[PromptRow], list[
     return kept
 
 
-def _hash(words_and_image: tuple[str, str]) -> bytes:
-    # A picture counts by its name: its folder is another one on another machine.
+def _hash(words_and_image: tuple[str, str]) -> tuple[bytes, str]:
+    # A picture counts by its name: its folder is another one on another machine. The whole path
+    # decides between two of the same name and words alone; else the order of a set would.
     words, image = words_and_image
-    return sha256(f"{words}\n{image.rpartition('/')[2]}".encode()).digest()
+    return sha256(f"{words}\n{image.rpartition('/')[2]}".encode()).digest(), image

@@ -9,17 +9,23 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from videorl.config import Recipe
+from videorl.data.prompts import evaluation_prompts
 from videorl.errors import WorkLostError
 from videorl.evaluation.record import group_from_json, group_to_json
-from videorl.files.content import digest_of
+from videorl.files.content import digest_of, file_digest
 from videorl.run.inputs import settings_of_samples
+from videorl.run.node_facts import versions_here
 from videorl.types import Condition, Media, Prompt, SampleRequest, ScoredGroup, WeightVersion
 
 logger = logging.getLogger(__name__)
+
+_MAKERS = ("diffusers", "transformers", "peft")
+"""Libraries whose version may change samples or scores, beside PyTorch and our own."""
 
 Save = Callable[[Mapping[Path, Media]], None]
 """Writes videos, or what their handles stand for, as mp4 files by path."""
@@ -69,16 +75,16 @@ class KeptGroups:
         saved, but is not there.
         """
         video = self._shown.path(request.prompt) if self._shown else None
-        if video is not None and not video.exists() and not self._copied(video):
+        if video is not None and not video.exists() and not self._copied(request, video):
             return None
         group = self._found.get(_key(request)) or self._first_of_larger(request)
         return group and _of(request, group)
 
-    def _copied(self, video: Path) -> bool:
+    def _copied(self, request: SampleRequest, video: Path) -> bool:
         """Take a video from the shared folder; return whether it was there."""
         if self._shared is None:
             return False
-        if (source := self._shared.with_suffix("") / video.name).exists():
+        if (source := _shared_video(self._shared, request)).exists():
             _copy(source, video)
         return source.exists()
 
@@ -105,11 +111,16 @@ class KeptGroups:
             except WorkLostError as error:
                 logger.warning("the video of a held-out prompt is not kept: %s", error)
         row = {"seeds": request.seeds, "group": group_to_json(group)}
-        for path in (self._path, self._shared):
-            if path is not None:
-                _append(path, row)
-        if saved and self._shared is not None:
-            _copy(saved, self._shared.with_suffix("") / saved.name)
+        if self._path is not None:
+            _append(self._path, row)
+        try:
+            if self._shared is not None:
+                _append(self._shared, row)
+                if saved:
+                    _copy(saved, _shared_video(self._shared, request))
+        except OSError as error:  # other runs would be quicker with it, and this one needs it not
+            logger.warning("evaluation.base_cache is not added to: %s", error)
+            self._shared = None
         return saved
 
 
@@ -131,7 +142,8 @@ def path_of_base(recipe: Recipe, version: WeightVersion) -> Path | None:
     """Return the file in `evaluation.base_cache` of the groups that a run's base makes.
 
     None where that is not set, or the weights are not those that a run begins with. A new adapter
-    changes nothing of what is sampled, so neither its size nor the seed of its numbers counts.
+    changes nothing of what is sampled, so neither its size nor the seed of its numbers counts. Runs
+    with other versions of the libraries that make samples and scores share nothing.
     """
     if not recipe.evaluation.base_cache or version.step > 0:
         return None
@@ -140,8 +152,16 @@ def path_of_base(recipe: Recipe, version: WeightVersion) -> Path | None:
         settings = {
             key: value for key, value in settings.items() if not key.startswith("policy.lora.")
         }
-    facts = [*sorted(settings.items()), recipe.metrics.unseen, recipe.evaluation.seed]
+    pictures = [file_digest(Path(row.image)) for row in evaluation_prompts(recipe) if row.image]
+    versions = [*versions_here()[1].items(), *((name, metadata.version(name)) for name in _MAKERS)]
+    facts = [*sorted(settings.items()), recipe.metrics.unseen, pictures, versions]
     return Path(recipe.evaluation.base_cache) / f"{digest_of(facts)[:32]}.jsonl"
+
+
+def _shared_video(shared: Path, request: SampleRequest) -> Path:
+    """Return the place of a video by what it was sampled from: runs number prompts differently."""
+    name = digest_of([request.prompt.condition, request.seeds[0]])[:32]
+    return shared.with_suffix("") / f"{name}.mp4"
 
 
 def video_name(prompt: Prompt) -> str:

@@ -22,6 +22,8 @@ FOLDER = "evaluation/during"
 PREFIX = "evaluation/"
 """Of the metrics; what follows is the name of a reading's values."""
 TOTAL = "reward/total"
+MODEL = "model/"
+"""Before the name of a reward model: its own total, where there are several."""
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -34,52 +36,62 @@ class Reading:
     digest: str
     prompts: tuple[int, ...]
     """Indices of the prompts, P of them."""
-    values: Mapping[str, Sequence[float]]
-    """`reward/…` and `unseen/…` -> the mean over the samples of each prompt, [P]."""
+    values: Mapping[str, Sequence[float | None]]
+    """`reward/…` and `unseen/…` -> the mean over the samples of each prompt, [P]; None for a prompt
+    without it, such as the diversity of a single sample."""
+
+    def by_prompt(self, name: str) -> dict[int, float]:
+        """Return the index of each prompt that has a value -> the value."""
+        values = self.values.get(name, [None] * len(self.prompts))
+        both = zip(self.prompts, values, strict=True)
+        return {index: value for index, value in both if value is not None}
 
     def mean(self, name: str) -> float:
-        """Return the mean of a value over all prompts."""
-        return float(np.mean(self.values[name]))
+        """Return the mean of a value over all prompts that have it."""
+        return float(np.mean([*self.by_prompt(name).values()]))
 
 
 def reading_of(version: WeightVersion, groups: Sequence[ScoredGroup]) -> Reading | None:
     """Return the reading of scored groups; None if no prompt has a candidate.
 
-    A value that not all prompts have is left out.
+    A prompt has a value only if all of its samples have it.
     """
     scored = [group for group in groups if group.candidates]
     if not scored:
         return None
     rows = [[_values(candidate) for candidate in group.candidates] for group in scored]
-    names = [name for name in rows[0][0] if all(name in row for group in rows for row in group)]
+    names = dict.fromkeys(name for group in rows for row in group for name in row)
     return Reading(
         version.step,
         version.digest,
         tuple(group.prompt.index for group in scored),
-        {name: [float(np.mean([row[name] for row in group])) for group in rows] for name in names},
+        {name: [_mean(name, group) for group in rows] for name in names},
     )
+
+
+def _mean(name: str, rows: Sequence[Mapping[str, float]]) -> float | None:
+    return float(np.mean([row[name] for row in rows])) if all(name in row for row in rows) else None
 
 
 def _values(scored: ScoredCandidate) -> dict[str, float]:
     dimensions = {f"reward/{name}": value for name, value in scored.score.dimensions.items()}
     unseen = {f"unseen/{name}": value for name, value in scored.unseen.items()}
-    return {TOTAL: scored.score.total, **dimensions, **unseen}
+    models = {f"{MODEL}{key}": total for key, total in scored.score.by_model.items()}
+    return {TOTAL: scored.score.total, **dimensions, **models, **unseen}
 
 
 def paired(before: Reading, after: Reading, name: str) -> tuple[list[float], list[float]]:
-    """Return a value of the prompts that both readings have, [P] each, in the same order."""
-    both = [dict(zip(one.prompts, one.values[name], strict=True)) for one in (before, after)]
-    shared = [index for index in after.prompts if index in both[0]]
-    return [both[0][index] for index in shared], [both[1][index] for index in shared]
+    """Return a value of the prompts that have it in both readings, [P] each, in the same order."""
+    first, second = before.by_prompt(name), after.by_prompt(name)
+    shared = [index for index in second if index in first]
+    return [first[index] for index in shared], [second[index] for index in shared]
 
 
 def change(before: Reading, after: Reading, name: str) -> Interval | None:
     """Return the mean of `after - before` with its paired 95 % bootstrap interval over prompts.
 
-    None where one of them lacks the value, or they share no prompt.
+    None where one of them lacks the value, or no prompt has it in both.
     """
-    if name not in before.values or name not in after.values:
-        return None
     first, second = paired(before, after, name)
     return paired_bootstrap(first, second) if first else None
 
@@ -93,15 +105,17 @@ def metrics_of(base: Reading, reading: Reading) -> dict[str, float]:
     """Return what a step logs of a reading.
 
     `evaluation/<name>` is the mean, `…_low` and `…_high` are the ends of the interval of its
-    difference from the base, which is paired by prompt, drawn around the mean.
+    difference from the base, which is paired by prompt, drawn around the mean. A single prompt has
+    no interval.
     """
     found = {
         "evaluation/step": float(reading.step),
         "evaluation/prompts": float(len(reading.prompts)),
     }
-    for name in reading.values:
+    for name in [name for name in reading.values if reading.by_prompt(name)]:
         mean = found[PREFIX + name] = reading.mean(name)
-        if (moved := change(base, reading, name)) is not None:
+        moved = change(base, reading, name)
+        if moved is not None and len(paired(base, reading, name)[0]) > 1:
             found[f"{PREFIX}{name}_low"] = mean + moved.low - moved.mean
             found[f"{PREFIX}{name}_high"] = mean + moved.high - moved.mean
     return found

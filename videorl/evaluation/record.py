@@ -46,6 +46,7 @@ def group_to_json(group: ScoredGroup) -> dict[str, Any]:
                 "version": [scored.candidate.version.step, scored.candidate.version.digest],
                 "dimensions": dict(scored.score.dimensions),
                 "total": scored.score.total,
+                **({"by_model": dict(scored.score.by_model)} if scored.score.by_model else {}),
                 "unseen": dict(scored.unseen),
             }
             for scored in group.candidates
@@ -68,7 +69,7 @@ def group_from_json(saved: dict[str, Any]) -> ScoredGroup:
                 latents=None,
                 video=None,
             ),
-            Score(row["dimensions"], row["total"]),
+            Score(row["dimensions"], row["total"], by_model=row.get("by_model", {})),
             row["unseen"],
         )
         for row in saved["candidates"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from videorl.config import Recipe
 from videorl.data.prompt_rows import PromptRow
-from videorl.data.prompts import load_prompts
+from videorl.data.prompts import evaluation_prompts, load_prompts
 from videorl.errors import ConfigError
 from videorl.seeds import derive_seed
 from videorl.types import Prompt
@@ -37,11 +39,17 @@ class Suite:
         return tuple(derive_seed(self.seed, "evaluation", prompt.text, index) for index in names)
 
 
+def suite_of(recipe: Recipe, samples: int, *, seed: int = 0, most: int = 0) -> Suite:
+    """Return a suite of the prompts that a recipe evaluates with; arguments as of `read_suite`."""
+    rows, source = evaluation_prompts(recipe), recipe.evaluation.source
+    return _suite(source, rows, samples, seed, most)
+
+
 def read_suite(source: str, samples: int, *, seed: int = 0, most: int = 0) -> Suite:
     """Read a suite.
 
     Args:
-        source: What `evaluation.source` takes, of which the held-out split is read; `vbench` or
+        source: What `prompts.source` takes, of which the held-out split is read; `vbench` or
             `vbench:DIMENSION` for the prompts of the `vbench` package.
         samples: Videos of each prompt (>= 1).
         seed: Their seeds derive from it.
@@ -53,6 +61,10 @@ def read_suite(source: str, samples: int, *, seed: int = 0, most: int = 0) -> Su
     """
     name, _, dimension = source.partition(":")
     rows = _of_vbench(dimension) if name == VBENCH else load_prompts(source, "held_out")
+    return _suite(source, rows, samples, seed, most)
+
+
+def _suite(source: str, rows: Sequence[PromptRow], samples: int, seed: int, most: int) -> Suite:
     rows = [row for row in rows if row.weight > 0]
     count = min(most or len(rows), len(rows))
     kept = [rows[place * len(rows) // count] for place in range(count)]

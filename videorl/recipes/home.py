@@ -18,6 +18,7 @@ _PATHS = {
     "held_out",
     "base",
     "policy",
+    "base_cache",
 }
 """Settings that may name a file or folder, in whatever section they are."""
 _FREE = "options"

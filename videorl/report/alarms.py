@@ -28,7 +28,7 @@ def guard_section(run: RunContents) -> str:
         for row in run.rollbacks
     )
     return (
-        f"<h2>Alarms of the guard</h2><p>Found on held-out prompts, against the base.{kept}</p>"
+        f"<h2>Alarms of the guard</h2><p>Found on held-out prompts.{kept}</p>"
         f'<div class="scroll"><table>{head}{rows}</table></div>'
         f"{f'<ul>{back}</ul>' if back else ''}"
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import RunFolderError
-from videorl.evaluation.guarding import read_notes
 from videorl.files import read_json, read_yaml
 from videorl.run.changes import Change, read_changes
 from videorl.run.folder import RunFolder
+from videorl.run.guard_notes import read_notes
 from videorl.run.run_id import read_run_id
 from videorl.run.sinks import read_metrics
 

@@ -12,12 +12,14 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from videorl.errors import RunFolderError
 from videorl.files import write_json
 from videorl.recipes.fingerprint import MAY_CHANGE, may_change
+from videorl.settings.evaluation import split_size
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,13 @@ def check_changes(
     silent = {key: values for key, values in differing.items() if not _is_asked(key, asked)}
     if silent:
         raise RunFolderError(_refusal(root, silent))
+    sources = [str(value or "") for value in differing.get("evaluation.source", ())]
+    if any(split_size(source) is not None for source in sources):
+        raise RunFolderError(
+            "--change evaluation.source: `split N` takes prompts away from training, and the run "
+            "has trained on others already; give prompts of a source of their own, or set another "
+            "run_dir"
+        )
     fixed = [key for key in differing if key in _COMPARED]
     if fixed and (root / "evaluation/before.json").exists():
         raise RunFolderError(
@@ -88,7 +97,7 @@ def note_changes(root: Path, differing: Mapping[str, tuple[Any, Any]], step: int
     when = datetime.now(UTC).isoformat(timespec="seconds")
     if any(key.startswith("rewards.") for key in differing):
         _set_base_aside(root, step)
-    if any(key.startswith(("rewards.", "evaluation.")) for key in differing):
+    if any(key.startswith("rewards.") or key in _COMPARED for key in differing):
         _set_readings_aside(root, step)
     new = [Change(step, key, before, after, when) for key, (before, after) in differing.items()]
     if new:
@@ -135,8 +144,10 @@ def _set_base_aside(root: Path, step: int) -> None:
 def _set_readings_aside(root: Path, step: int) -> None:
     """Rename what evaluations during training found: what follows is not comparable with it."""
     during = root / "evaluation/during"
-    aside = during.with_name(f"during-until-step-{step}")
-    if during.exists() and not aside.exists():
+    aside, others = during.with_name(f"during-until-step-{step}"), count(2)
+    while aside.exists():  # changed twice at one step
+        aside = during.with_name(f"during-until-step-{step}-{next(others)}")
+    if during.exists():
         os.replace(during, aside)
 
 

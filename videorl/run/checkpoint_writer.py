@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 
-from videorl.errors import CheckpointError, StoreLostError
+from videorl.errors import CheckpointError, RollbackError, StoreLostError
 from videorl.protocols import Archive, Learner, ReferenceUpdater
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import WORTH_KEEPING
@@ -115,9 +115,14 @@ class Checkpoints:
 
     @contextmanager
     def before_errors(self, step: int) -> Iterator[None]:
-        """Write a checkpoint of `step` before an error leaves the block, if that is possible."""
+        """Write a checkpoint of `step` before an error leaves the block, if that is possible.
+
+        Not where the run goes back to an earlier one: it would be removed at once.
+        """
         try:
             yield
+        except RollbackError:
+            raise
         except Exception:
             try:
                 self.finish(step)

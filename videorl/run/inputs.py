@@ -36,6 +36,8 @@ from videorl.settings.plugins import source_of
 logger = logging.getLogger(__name__)
 
 FILE = "inputs.json"
+_SAMPLED = ("policy.", "metrics.")
+"""Before the settings that name code which samples, or measures what is sampled."""
 _FORMAT = 1
 
 
@@ -64,13 +66,15 @@ def settings_of_samples(recipe: Recipe) -> dict[str, Any]:
     """Return what decides the samples of some weights, and their scores, by setting.
 
     These are the settings of policy, sampling and rewards; those that name a place have its content
-    as their value, where it is here.
+    as their value, where it is here. Code of the user's own counts by its content too, that of
+    unseen metrics as well.
     """
     sections = ("policy.", "sampling.", "rewards.")
     settings = {
         key: value for key, value in frozen_settings(recipe).items() if key.startswith(sections)
     }
-    found = inputs_now((*_policy(recipe.policy, False), *reward_inputs(recipe.rewards)))
+    code = [found for found in _own_code(recipe, False) if found[0].startswith(_SAMPLED)]
+    found = inputs_now((*_policy(recipe.policy, False), *reward_inputs(recipe.rewards), *code))
     return settings | {key: there.content.digest for key, there in found.items()}
 
 

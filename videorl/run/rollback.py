@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from videorl.config import Recipe
 from videorl.errors import GuardError, RollbackError
-from videorl.files import write_json
-from videorl.run.changes import note_changes
+from videorl.run.changes import note_changes, read_changes
+from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import open_checkpoints
+from videorl.run.guard_notes import read_notes, write_notes
 
 logger = logging.getLogger(__name__)
 
-FILE = "guard.json"
 _RATE = "optimizer.learning_rate"
 
 
@@ -36,15 +36,14 @@ def guarded(
         GuardError: The guard stopped the run.
     """
     while True:
-        _remove_later(recipe, root)
         try:
+            finish_going_back(recipe, root)
             return work(with_smaller_rate(recipe, root))
         except RollbackError as error:
-            try:
-                go_back(recipe, root, error.step, str(error))
-            except GuardError:
+            if not begin_going_back(recipe, root, error.step, str(error)):
                 report()
-                raise
+                missing = f"there is no checkpoint of step {error.step}, or before, to go back to"
+                raise GuardError(f"{error}; {missing}") from error
         except GuardError:
             report()
             raise
@@ -52,56 +51,50 @@ def guarded(
 
 def with_smaller_rate(recipe: Recipe, root: Path) -> Recipe:
     """Return the recipe with the learning rate that is left after the rollbacks of the run."""
-    factor = 1.0
-    for row in _notes(root)["rollbacks"]:
-        factor *= row["rate_factor"]
-    optimizer = recipe.optimizer
-    rate = optimizer.learning_rate * factor
-    return replace(recipe, optimizer=replace(optimizer, learning_rate=rate))
+    rate = _rate(recipe, read_notes(root)["rollbacks"])
+    return replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=rate))
 
 
-def go_back(recipe: Recipe, root: Path, step: int, reason: str) -> None:
-    """Remove the checkpoints after `step`, from which the run then goes on, and note why.
+def begin_going_back(recipe: Recipe, root: Path, step: int, reason: str) -> bool:
+    """Note that a run goes back to a checkpoint of `step` or before; False where there is none."""
+    there = [each for each in open_checkpoints(recipe.checkpoint, root).steps() if each <= step]
+    if there:
+        notes, factor = read_notes(root), recipe.guard.rate_factor
+        row = {"to": there[-1], "rate_factor": factor, "reason": reason, "is_done": False}
+        notes["rollbacks"].append(row)
+        write_notes(root, notes)
+    return bool(there)
 
-    Raises:
-        GuardError: There is none of `step`, so that all others are left: it could not be written
-            then, or was removed by hand.
+
+def finish_going_back(recipe: Recipe, root: Path) -> None:
+    """Remove the checkpoints after the one that a run goes back to, if it is to.
+
+    What was cut off in between is finished by the next call.
     """
-    if step not in (steps := open_checkpoints(recipe.checkpoint, root).steps()):
-        there = ", ".join(map(str, steps)) or "none"
-        raise GuardError(
-            f"{reason}; the run cannot go back to step {step}, of which there is no checkpoint "
-            f"(but of: {there}): it stops"
-        )
-    before = with_smaller_rate(recipe, root).optimizer.learning_rate
-    notes, factor = _notes(root), recipe.guard.rate_factor
-    row = {"to": step, "rate_factor": factor, "reason": reason, "is_done": False}
-    notes["rollbacks"].append(row)
-    # Before checkpoints go: a run that is cut off in between removes the rest when it starts again.
-    write_json(root / FILE, notes)
-    note_changes(root, {_RATE: (before, before * factor)}, step)
-    _remove_later(recipe, root)
+    notes = read_notes(root)
+    rows = notes["rollbacks"]
+    if not rows or rows[-1].get("is_done", True):
+        return
+    row, step = rows[-1], rows[-1]["to"]
+    note = CheckpointNote(root, recipe.checkpoint)
+    note.before_save()  # a store that lost the note would go on with the old rate
+    open_checkpoints(recipe.checkpoint, root).remove_after(step)
+    note.saved(step)
+    before, after = _rate(recipe, rows[:-1]), _rate(recipe, rows)
+    if not any(
+        (each.step, each.key, each.after) == (step, _RATE, after) for each in read_changes(root)
+    ):
+        note_changes(root, {_RATE: (before, after)}, step)
+    row["is_done"] = True
+    write_notes(root, notes)
     logger.warning(
         "%s: back to the checkpoint of step %d, with a learning rate of %g instead of %g",
-        reason,
+        row["reason"],
         step,
-        before * factor,
+        after,
         before,
     )
 
 
-def _remove_later(recipe: Recipe, root: Path) -> None:
-    """Remove the checkpoints that a rollback has not removed yet."""
-    notes = _notes(root)
-    begun = [row for row in notes["rollbacks"] if not row.get("is_done", True)]
-    for row in begun:
-        open_checkpoints(recipe.checkpoint, root).remove_after(row["to"])
-        row["is_done"] = True
-    if begun:
-        write_json(root / FILE, notes)
-
-
-def _notes(root: Path) -> dict[str, Any]:
-    path = root / FILE
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {"alarms": [], "rollbacks": [], **saved}
+def _rate(recipe: Recipe, rollbacks: Sequence[Mapping[str, Any]]) -> float:
+    return recipe.optimizer.learning_rate * prod(row["rate_factor"] for row in rollbacks)

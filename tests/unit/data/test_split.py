@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from videorl.config import Recipe
 from videorl.data.prompt_rows import PromptRow
@@ -39,6 +40,19 @@ def test_neither_order_nor_what_is_added_moves_a_prompt_across() -> None:
     more = [*rows, *(PromptRow(f"cube {number}") for number in range(20))]
     held_out = {row.text for row in split(more, 5)[1]}
     assert {text for text in held_out if text in TEXTS} <= {row.text for row in split(rows, 5)[1]}
+
+
+def test_pictures_of_the_same_name_and_words_are_told_apart_by_their_folder(
+    tmp_path: Path,
+) -> None:
+    """Not by the order of a set, which is another one in the process that goes on with a run."""
+    for number in range(12):
+        pictures = [tmp_path / folder / f"{number}.png" for folder in ("b", "a")]
+        for picture in pictures:
+            picture.parent.mkdir(exist_ok=True)
+            Image.new("L", (4, 4)).save(picture)
+        rows = [PromptRow("turn", image=str(picture)) for picture in pictures]
+        assert [row.image for row in split(rows, 1)[1]] == [str(pictures[1])]
 
 
 def test_what_differs_in_case_alone_goes_to_the_same_side_and_weights_of_0_stay() -> None:

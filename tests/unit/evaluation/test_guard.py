@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from videorl.evaluation.guard import Alarm, Facts, Learned, alarms, broken
 from videorl.evaluation.readings import Reading
 from videorl.settings.guard import GuardConfig
 
-NOTHING = Facts({}, {})
+NOTHING = Facts((), {})
 P = 8
 
 
@@ -59,6 +60,73 @@ def test_an_unseen_metric_stays_in_its_band(after: float, is_alarm: bool) -> Non
     assert judged({name: 0.5}, {name: after}, bands={"sharpness": [0.1, 9.0]}) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_alarm"),
+    [(0.0, 0.06, True), (0.0, 0.04, False), (0.01, 0.05, False), (0.01, 0.07, True)],
+)
+def test_a_share_near_nothing_may_grow_a_little(
+    before: float, after: float, is_alarm: bool
+) -> None:
+    """A few dark pixels more are no alarm, though they are five times as many; of 0 too."""
+    name = "unseen/dark_pixel_share"
+    assert judged({name: before}, {name: after}) == ([("band", name)] if is_alarm else [])
+
+
+@pytest.mark.parametrize(("count", "is_alarm"), [(1, False), (5, False), (6, True)])
+def test_few_prompts_are_no_alarm(count: int, is_alarm: bool) -> None:
+    """An interval over one prompt is a point, which never holds 0."""
+    name = "unseen/dynamic_degree"
+    base = Reading(0, "", tuple(range(P)), {"reward/total": [1.0] * P, name: [0.5] * P})
+    shared = tuple(range(count))
+    now = Reading(10, "", shared, {"reward/total": [0.0] * count, name: [0.4] * count})
+    found = rules(broken([base, now], NOTHING, GuardConfig()))
+    assert found == ([("motion", name), ("total", "reward/total")] if is_alarm else [])
+
+
+def test_a_change_is_a_part_of_what_the_base_has_of_the_same_prompts() -> None:
+    """Two still prompts were lost: the others fell by 8 %, which is 10.7 % of the mean of all."""
+    name = "unseen/dynamic_degree"
+    values = {"reward/total": [0.0] * P, name: [0.0, 0.0] + [1.0] * (P - 2)}
+    base = Reading(0, "", tuple(range(P)), values)
+    rest = {"reward/total": [0.0] * (P - 2), name: [0.92] * (P - 2)}
+    now = Reading(10, "", tuple(range(2, P)), rest)
+    assert broken([base, now], NOTHING, GuardConfig()) == []
+
+
+def test_a_run_on_a_plateau_is_not_stopped() -> None:
+    """The best of many readings is so by luck; what comes after it must not look like a fall."""
+    num_prompts, stopped = 16, 0
+    for seed in range(8):
+        draw = np.random.default_rng(seed)
+        level = draw.normal(size=num_prompts)
+        rows = [level - 5.0, *(level + draw.normal(size=(30, num_prompts)))]
+        readings = [
+            Reading(step, "", tuple(range(num_prompts)), {"reward/total": row.tolist()})
+            for step, row in enumerate(rows)
+        ]
+        ends = range(2, len(readings) + 1)
+        stopped += any(alarms(readings[:end], NOTHING, GuardConfig()) for end in ends)
+    assert stopped == 0, "most of these 8 are where the best counts as a single comparison"
+
+
+def test_a_real_fall_after_many_readings_is_seen() -> None:
+    draw = np.random.default_rng(1)
+    rows = [*draw.normal(size=(30, 16)), *(draw.normal(size=(2, 16)) - 3.0)]
+    readings = [
+        Reading(step, "", tuple(range(16)), {"reward/total": row.tolist()})
+        for step, row in enumerate(rows)
+    ]
+    assert rules(alarms(readings, NOTHING, GuardConfig())) == [("total", "reward/total")]
+
+
+def test_what_others_are_compared_with_is_named() -> None:
+    """Evaluations that were switched on later have no base."""
+    name = "unseen/sharpness"
+    late = [reading(step, {name: value}) for step, value in ((40, 0.5), (50, 0.1))]
+    (alarm,) = broken(late, NOTHING, GuardConfig())
+    assert "0.20 times that of step 40, the first that was evaluated (" in alarm.reason
+
+
 @pytest.mark.parametrize(("after", "is_alarm"), [(0.21, False), (0.19, True), (4.0, False)])
 def test_diversity_may_halve_and_rise(after: float, is_alarm: bool) -> None:
     name = "unseen/diversity"
@@ -66,17 +134,15 @@ def test_diversity_may_halve_and_rise(after: float, is_alarm: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "watched", "is_alarm"),
-    [(1.0, (0.5, -0.6), True), (1.0, (0.5, -0.4), False), (0.0, (0.5, -0.6), False)],
+    ("total", "watched", "is_alarm"), [(1.0, -0.1, True), (1.0, 0.1, False), (0.0, -0.1, False)]
 )
 def test_a_watching_reward_must_not_fall_while_the_total_rises(
-    total: float, watched: tuple[float, float], is_alarm: bool
+    total: float, watched: float, is_alarm: bool
 ) -> None:
-    """Its dimensions are summed: 0.5 - 0.6 < 0, 0.5 - 0.4 > 0."""
-    names = ("reward/oracle.a", "reward/oracle.b")
-    facts = Facts({"oracle": names}, {})
-    after = {"reward/total": total, **dict(zip(names, watched, strict=True))}
-    found = judged(dict.fromkeys(names, 0.0), after, facts)
+    """Its own total counts, whatever becomes of single dimensions: less of some is better."""
+    name, dimension = "model/oracle", "reward/oracle.faults"
+    after = {"reward/total": total, name: watched, dimension: -9.0 if watched > 0 else 9.0}
+    found = judged({name: 0.0, dimension: 0.0}, after, Facts(("oracle",), {}))
     assert found == ([("watching", "oracle")] if is_alarm else [])
 
 
@@ -98,7 +164,7 @@ def test_the_total_must_not_fall_from_its_best_by_more_than_the_interval() -> No
 def test_the_error_on_chosen_videos_must_not_rise_with_the_margin(
     error: float, margin: float, is_alarm: bool
 ) -> None:
-    found = judged({}, {}, Facts({}, {10: Learned(error, margin)}))
+    found = judged({}, {}, Facts((), {10: Learned(error, margin)}))
     assert found == ([("winner_error", "dpo/winner_error_change")] if is_alarm else [])
 
 

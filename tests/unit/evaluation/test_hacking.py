@@ -12,10 +12,11 @@ from tests.hacking import TemporalConsistency
 from tests.loop_runs import Run, recipe_with, start
 from videorl.errors import GuardError, RollbackError
 from videorl.evaluation.during import DuringTraining
-from videorl.evaluation.guarding import Guarding, read_notes
+from videorl.evaluation.guarding import Guarding
 from videorl.evaluation.readings import Reading, read_readings
 from videorl.evaluation.unseen import UnseenMetrics
 from videorl.run.checkpoints import CheckpointFolder
+from videorl.run.guard_notes import read_notes
 from videorl.sampling.local import LocalScorer
 
 STEPS = 60
@@ -62,15 +63,15 @@ def test_without_an_earlier_reading_that_breaks_no_rule_there_is_nothing_to_go_b
     recipe = recipe_with(0)
     recipe.guard.patience, recipe.guard.action = 1, "rollback"
     name = "unseen/dynamic_degree"
-    values = {"reward/total": [0.0] * 4}
-    base = Reading(0, "", (0, 1, 2, 3), {**values, name: [0.5] * 4})
-    still = Reading(10, "", (0, 1, 2, 3), {**values, name: [0.3] * 4})
+    values = {"reward/total": [0.0] * 8}
+    base = Reading(0, "", tuple(range(8)), {**values, name: [0.5] * 8})
+    still = Reading(10, "", tuple(range(8)), {**values, name: [0.3] * 8})
     guarding = Guarding(recipe, tmp_path, {})
     with pytest.raises(GuardError, match="at step 10: motion changed by -40%") as caught:
         guarding.judge([base, still])
     assert not isinstance(caught.value, RollbackError)
     assert "videorl export" not in str(caught.value)
-    fine = Reading(5, "", (0, 1, 2, 3), {**values, name: [0.5] * 4})
+    fine = Reading(5, "", tuple(range(8)), {**values, name: [0.5] * 8})
     with pytest.raises(RollbackError) as back:
         Guarding(recipe, tmp_path, {}).judge([base, fine, still])
     assert back.value.step == 5

@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.fakes import FakePolicy, FakeReward, published
 from tests.small_runs import small_recipe
@@ -323,3 +326,75 @@ def test_a_base_is_evaluated_once_for_all_runs_with_the_same_samples(
     recipe.run_dir = str(tmp_path / "other")
     evaluate(recipe, later)
     assert later.counted.total() == NUM_PROMPTS
+
+
+def test_runs_that_number_prompts_differently_share_the_right_videos(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """In a file that is read backwards the first prompt has the last number."""
+    bases, backwards = str(tmp_path / "bases"), tmp_path / "backwards.txt"
+    recipe.evaluation.base_cache = bases
+    evaluate(recipe, Sampler(), shelf=Hashed())
+    backwards.write_text("\n".join(f"ball {n}" for n in reversed(range(NUM_PROMPTS))))
+    recipe.evaluation.source, recipe.evaluation.num_videos = str(backwards), NUM_PROMPTS
+    shown: list[dict[str, str]] = []
+    for cache, count in ((bases, 3), ("", 5)):  # two prompts have a video there
+        recipe.run_dir, recipe.evaluation.base_cache = str(tmp_path / f"run-{count}"), cache
+        generator = Sampler()
+        evaluate(recipe, generator, shelf=Hashed())
+        assert generator.counted.total() == count
+        folder = Path(recipe.run_dir) / "evaluation/before"
+        shown.append({path.name: path.read_text() for path in folder.glob("*.mp4")})
+    assert shown[0] == shown[1] and len(shown[0]) == NUM_PROMPTS
+
+
+class Hashed(Shelf):
+    """Writes what tells a video from others in its place."""
+
+    def __call__(self, files: Mapping[Path, Media]) -> None:
+        for path, video in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(sha256(video.frames.tobytes()).hexdigest())  # pyright: ignore
+
+
+def test_a_shared_folder_that_cannot_be_written_to_ends_no_run(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "bases").write_text("a file")
+    recipe.evaluation.base_cache = str(tmp_path / "bases")
+    generator = Sampler()
+    assert len(plain(evaluate(recipe, generator))) == NUM_PROMPTS
+    evaluate(recipe, generator)
+    assert generator.counted.total() == NUM_PROMPTS, "the run itself has kept them"
+
+
+def test_changed_code_of_a_metric_is_measured_anew(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "own_metric_of_kept_groups.py"
+    module.write_text("def one(video): return {'one': 1.0}")
+    monkeypatch.syspath_prepend(tmp_path)
+    import_module(module.stem)  # as reading the recipe does
+    recipe.metrics.unseen, recipe.evaluation.base_cache = [f"{module.stem}:one"], str(tmp_path)
+    before = path_of(tmp_path, recipe, VERSION), path_of_base(recipe, WeightVersion(0, ""))
+    assert before == (path_of(tmp_path, recipe, VERSION), path_of_base(recipe, VERSION))
+    module.write_text("def one(video): return {'one': 2.0}")
+    after = path_of(tmp_path, recipe, VERSION), path_of_base(recipe, WeightVersion(0, ""))
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_a_base_is_another_one_under_other_libraries_or_pictures(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.evaluation.base_cache = str(tmp_path)
+    picture, table = tmp_path / "0.png", tmp_path / "held_out.csv"
+    table.write_text(f"prompt,image\nturn,{picture}\n")
+    found = [path_of_base(recipe, VERSION)]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{KeptGroups.__module__}.versions_here", lambda: ("", {"torch": "0.1"}))
+        found.append(path_of_base(recipe, VERSION))
+    recipe.evaluation.source = str(table)
+    for grey in (10, 200):
+        Image.new("L", (4, 4), grey).save(picture)
+        found.append(path_of_base(recipe, VERSION))
+    assert len({*found}) == 4

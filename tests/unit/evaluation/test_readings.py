@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from videorl.evaluation.readings import (
     truncate,
     write_reading,
 )
+from videorl.evaluation.record import group_from_json, group_to_json
 from videorl.types import Candidate, Prompt, Score, ScoredCandidate, ScoredGroup, WeightVersion
 
 VERSION = WeightVersion(10, "abc")
@@ -42,10 +44,33 @@ def reading(step: int, **values: list[float]) -> Reading:
 
 def test_samples_are_averaged_by_prompt() -> None:
     found = reading_of(VERSION, [group(3, 1.0, 2.0, edges=0.5), group(5), group(7, 4.0, 0.0)])
-    assert found == Reading(
-        10, "abc", (3, 7), {"reward/total": [1.5, 2.0], "reward/motion": [0.75, 1.0]}
-    )
+    values = {"reward/total": [1.5, 2.0], "reward/motion": [0.75, 1.0]}
+    assert found == Reading(10, "abc", (3, 7), {**values, "unseen/edges": [0.5, None]})
     assert reading_of(VERSION, [group(1)]) is None
+
+
+def test_a_value_that_a_prompt_lacks_is_that_of_the_others(tmp_path: Path) -> None:
+    """A prompt that lost a candidate has no diversity; the others still have theirs."""
+    base, later = reading(0, a=[1.0, 2.0, 5.0]), Reading(4, "", (0, 1, 2), {"a": [None, 3.0, 6.0]})
+    assert later.mean("a") == 4.5
+    found = change(base, later, "a")
+    assert found is not None and found.mean == 1.0
+    nothing = Reading(6, "", (0,), {"a": [None]})
+    assert change(base, nothing, "a") is None
+    assert "evaluation/a" not in metrics_of(base, nothing)
+    write_reading(tmp_path, later)
+    assert read_readings(tmp_path) == [later]
+
+
+def test_what_each_model_says_in_all_outlives_a_file() -> None:
+    """`model/…` is what the guard watches; groups of an interrupted evaluation come from a file."""
+    (scored,) = group(3, 1.0).candidates
+    score = Score({"a.x": 1.0, "b.x": 2.0}, 3.0, by_model={"a": 1.0, "b": -2.0})
+    made = ScoredGroup(Prompt(3, ""), None, (replace(scored, score=score),), {})
+    for each in (made, group_from_json(group_to_json(made))):
+        found = reading_of(VERSION, [each])
+        assert found is not None
+        assert (found.values["model/a"], found.values["model/b"]) == ([1.0], [-2.0])
 
 
 def test_a_change_is_paired_by_prompt() -> None:
@@ -70,6 +95,9 @@ def test_the_band_is_that_of_the_difference_around_the_mean() -> None:
     assert found["evaluation/a_high"] == pytest.approx(moved.high)
     assert 1.0 <= moved.low < 3.0 < moved.high <= 5.0
     assert metrics_of(base, base)["evaluation/a_low"] == 0.0
+    single = metrics_of(base, Reading(10, "", (0,), {"a": [1.0]}))
+    assert single["evaluation/a"] == 1.0
+    assert "evaluation/a_low" not in single, "the interval over one prompt would be a point"
 
 
 def test_files_come_back_in_order_and_later_ones_are_set_aside(tmp_path: Path) -> None:

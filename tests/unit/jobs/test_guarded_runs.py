@@ -7,22 +7,25 @@ and of step 4, so that step 4 breaks a rule.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs import export
 from tests.small_runs import small_recipe
-from tests.unit.evaluation.test_during import SETTINGS, go
+from tests.unit.evaluation.test_during import SETTINGS, Killed, go
 from videorl.config import Recipe
 from videorl.data.archive import read_table
 from videorl.errors import GuardError
-from videorl.evaluation.guarding import read_notes
 from videorl.evaluation.readings import Reading, change, read_readings
+from videorl.run import rollback
 from videorl.run.changes import read_changes
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.run.folder import RunFolder
+from videorl.run.guard_notes import read_notes, write_notes
 from videorl.run.sinks import read_metrics
 
 UNSEEN = ("sharpness", "edge_density", "colour_entropy", "dark_pixel_share", "dynamic_degree")
@@ -30,7 +33,7 @@ UNSEEN = ("sharpness", "edge_density", "colour_entropy", "dark_pixel_share", "dy
 
 def make(checkpoints: Mapping[str, Path], run_dir: Path, **guard: object) -> Recipe:
     settings = {**SETTINGS, "evaluation.interval": 2, "checkpoint.keep": 1, "guard.patience": 1}
-    settings |= {"evaluation.during_prompts": 3, "guard.band": "[0.0, 1e9]"}
+    settings |= {"evaluation.during_prompts": 6, "guard.band": "[0.0, 1e9]"}
     settings |= {"guard.max_motion_loss": 1e9, "guard.max_winner_error": 1e9}
     settings |= {f"guard.{name}": value for name, value in guard.items()}
     return small_recipe("moving_shapes", checkpoints, run_dir, settings)
@@ -104,4 +107,58 @@ def test_a_run_that_is_set_back_goes_on_from_its_best_with_a_smaller_rate(
     assert [reading.step for reading in readings] == [0, 2, 4]
     digests = read_table(folder.archive, "steps")["published_digest"].to_pylist()
     assert [reading.digest for reading in readings[1:]] == [digests[1], digests[3]]
+    assert [row["action"] for row in notes["alarms"]] == ["rollback"]
     assert go(make(tiny_checkpoints, run, **limits)).root == run, "it is finished"
+
+
+@pytest.mark.parametrize("killed_at", ["remove_after", "write_notes"])
+def test_a_kill_while_it_is_set_back_costs_no_rollback(
+    killed_at: str,
+    bands: str,
+    tiny_checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same command finishes what was begun: once back, with the rate of one rollback."""
+    run = tmp_path / "run"
+    limits = {"bands": bands, "action": "rollback", "rate_factor": 1e-6, "max_rollbacks": 1}
+
+    def kill(*given: object) -> None:
+        if killed_at != "write_notes" or given[1]["rollbacks"][-1]["is_done"]:  # pyright: ignore
+            raise Killed
+        write_notes(*given)  # pyright: ignore
+
+    place = CheckpointFolder if killed_at == "remove_after" else rollback
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(place, killed_at, kill)
+        go(make(tiny_checkpoints, run, **limits))
+    folder = go(make(tiny_checkpoints, run, **limits))
+    assert steps(folder) == [0, 1, 2, 3, 4, 5]
+    assert [row["to"] for row in read_notes(run)["rollbacks"]] == [2]
+    rates = [row["optimizer/learning_rate"] for row in read_metrics(folder.metrics)]
+    assert [1e-9 < rate < 1e-6 for rate in rates] == [False, False, True, True, True, True]
+    assert len(read_changes(run)) == 1
+    assert read_table(folder.archive, "steps")["step"].to_pylist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_without_an_earlier_checkpoint_stops_and_keeps_what_it_has(
+    bands: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """The disk was full at step 2: what was saved later is not thrown away for it."""
+    run = tmp_path / "run"
+    recipe = make(tiny_checkpoints, run, bands=bands, action="rollback")
+    kept = CheckpointFolder(run / "checkpoints", 9)
+    begun = rollback.begin_going_back
+
+    def lose(*given: Any) -> bool:
+        for step in (2, 3):
+            shutil.rmtree(run / f"checkpoints/step-{step:06d}", ignore_errors=True)
+        return begun(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollback, "begin_going_back", lose)
+        with pytest.raises(GuardError, match="there is no checkpoint of step 2, or before"):
+            go(recipe)
+    assert kept.steps() == [4]
+    assert read_notes(run)["rollbacks"] == []
+    assert (run / "report.html").exists()

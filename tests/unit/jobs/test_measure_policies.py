@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 from jobs import command
 from jobs.exit_codes import ExitCode
 from jobs.measure import main
+from jobs.measuring.sources import read_policies
 from videorl.ablation.recogniser import teach, write_clean_clips
+from videorl.data.prompts import evaluation_prompts
 from videorl.evaluation.held_out import evaluation_seeds
 from videorl.measures import engines
 from videorl.measures.policies import named_policies
@@ -89,6 +92,19 @@ def test_a_stop_between_videos_loses_none(tmp_path: Path, monkeypatch: pytest.Mo
     assert found is not None and len([*found["base"].glob("*.mp4")]) == 3
     listed = (found["base"] / "prompts.csv").read_text().splitlines()
     assert listed[1] == f"00000-00.mp4,{suite.prompts[0].text}"
+
+
+def test_prompts_that_a_recipe_holds_out_from_its_own_are_measured_with(tmp_path: Path) -> None:
+    """Every recipe for a real model says `split 64`, which is no file."""
+    (tmp_path / "prompts.txt").write_text("\n".join(f"ball {number}" for number in range(9)))
+    places = (f"prompts.source={tmp_path / 'prompts.txt'}", "evaluation.source=split 2")
+    options = argparse.Namespace(policy=["base"], recipe="moving_shapes", set=places, suite=None)
+    options.samples, options.seed, options.num_prompts = 1, 0, 0
+    read = read_policies(options)
+    assert read is not None
+    recipe, _, suite = read
+    held_out = [row.text for row in evaluation_prompts(recipe)]
+    assert [prompt.text for prompt in suite.prompts] == held_out and len(held_out) == 2
 
 
 def test_seeds_are_those_of_a_runs_own_evaluation() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -38,3 +40,13 @@ def test_frames_are_averaged_down() -> None:
     # 20 pixels are cells of 3, 3, 3, 3, 2, 2, 2, 2: the first 9 are black, then one of three.
     assert cells[0, 0, :, 0] == pytest.approx([0, 0, 0, 2 / 3, 1, 1, 1, 1])
     assert len(coarse(grey(0, size=4))) == 3 * 4 * 4 * 3
+
+
+def test_it_takes_a_fraction_of_the_memory_of_a_clip() -> None:
+    """Every scored video is measured, also real ones of 100 MB: eight times that is too much."""
+    video = Video(np.zeros((8, 512, 512, 3), np.uint8), 8.0)
+    tracemalloc.start()
+    coarse(video)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < video.frames.nbytes

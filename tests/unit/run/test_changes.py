@@ -12,7 +12,7 @@ from videorl.errors import RunFolderError
 from videorl.one_process import train_online
 from videorl.recipes.reading import load_recipe
 from videorl.report import write_report
-from videorl.run.changes import Change, going_on_from, read_changes, value_at
+from videorl.run.changes import Change, going_on_from, note_changes, read_changes, value_at
 from videorl.run.checkpoint_note import CheckpointNote
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.run.folder import RunFolder, open_run
@@ -159,3 +159,32 @@ def test_a_changed_run_is_clean_and_says_what_changed_when(
     assert "<td>4</td><td>optimizer.learning_rate</td><td>0.001</td><td>0.0001</td>" in page
     (folder.root / "changes.json").unlink()
     assert audit(RunFolder(folder.root)).contradictions, "without its history it is no such run"
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "split 5"), ("split 5", "split 9")])
+def test_prompts_that_were_trained_on_are_not_held_out_later(
+    before: str, after: str, tmp_path: Path
+) -> None:
+    with open_run(recipe_of(tmp_path, f"evaluation.source={before}")):
+        pass
+    said = refusal(tmp_path, f"evaluation.source={after}", change=("evaluation.source",))
+    assert "takes prompts away from training, and the run has trained on others already" in said
+
+
+def test_readings_are_set_aside_where_others_are_not_comparable_and_each_time(
+    tmp_path: Path,
+) -> None:
+    """How many prompts there are changes no prompt: the base stays, which the guard needs."""
+    during = tmp_path / "evaluation/during"
+
+    def left_after(key: str, content: str) -> list[str]:
+        during.mkdir(parents=True, exist_ok=True)
+        (during / "step-000000.json").write_text(content)
+        note_changes(tmp_path, {key: (1, 2)}, 4)
+        return sorted(path.name for path in during.parent.iterdir())
+
+    assert left_after("evaluation.during_prompts", "old") == ["during"]
+    assert left_after("rewards.0.weight", "old") == ["during-until-step-4"]
+    assert left_after("rewards.0.weight", "new") == ["during-until-step-4", "during-until-step-4-2"]
+    kept = during.with_name("during-until-step-4-2") / "step-000000.json"
+    assert kept.read_text() == "new"
