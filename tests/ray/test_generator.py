@@ -111,9 +111,11 @@ def store(cluster: None) -> Any:
 
 
 @pytest.fixture(scope="module")
-def encoder(cluster: None) -> RayEncoder:
+def encoder(cluster: None) -> Iterator[RayEncoder]:
     """An encoder of fake prompts."""
-    return RayEncoder(lambda device: FakePolicy(), {"num_cpus": 1.0})
+    encoder = RayEncoder(lambda device: FakePolicy(), {"num_cpus": 1.0})
+    yield encoder
+    encoder.close()
 
 
 @pytest.fixture

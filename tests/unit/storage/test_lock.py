@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from videorl.errors import BusyError
+from videorl.errors import BusyError, StoreLostError
 from videorl.storage.lock import FOLDER, hold_place
 from videorl.storage.preparing import open_place
 
@@ -92,11 +92,13 @@ def test_of_many_at_once_never_two_hold_it(uri: str, tmp_path: Path) -> None:
                 ended.append("held")
         except BusyError:
             ended.append("busy")
+        except StoreLostError:  # under so many hands a store fails now and then
+            ended.append("lost")
 
     threads = [threading.Thread(target=drive, args=(number,)) for number in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(ended) == 5
+    assert len(ended) == 5 and "held" in ended
     assert most[0] == 1, "somebody got it, and never two"
