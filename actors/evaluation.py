@@ -25,9 +25,9 @@ from videorl.evaluation.evaluate import EvaluationSummary, summarise
 from videorl.evaluation.held_out import NOTHING_SHARED, sample_and_score, shared_prompts
 from videorl.evaluation.kept_groups import KeptGroups, Save, path_of, path_of_base
 from videorl.policies import load_policy
-from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
+from videorl.run.published_weights import newest_weights
 from videorl.types import ScoredGroup, WeightVersion
 from videorl.weights import digest
 

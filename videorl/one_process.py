@@ -51,9 +51,9 @@ from videorl.report.ending import (
 )
 from videorl.rewards.feed import load_configured
 from videorl.run.checkpoint_note import CheckpointNote
-from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import with_compute_type
 from videorl.run.folder import RunFolder
+from videorl.run.published_weights import newest_weights
 from videorl.run.rollback import guarded
 from videorl.run.sinks import FanOut, open_sinks
 from videorl.sampling.canary import Canary, canary_request, compare, explain

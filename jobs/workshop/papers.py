@@ -1,7 +1,7 @@
 """The papers' tables in shape on Moving Shapes: base, SFT, RWR, DPO offline and online, ReFL.
 
     python -m jobs.workshop.papers --report docs/papers_table.md
-    python -m jobs.workshop.papers --seeds 1 --steps 2 --prompts 4 --local --out /tmp/papers
+    python -m jobs.workshop.papers --seeds 1 --steps 2 --prompts 4 --local --out papers
 
 Trains every method with every seed (a Ray task of one CPU each), teaches a small VideoMAE to name
 what clips show, and hands base and adapters to `videorl measure`. Stop it at any moment and start

@@ -131,8 +131,8 @@ def _checkpoint(place: str) -> str:
 def _of_run(label: str, root: Path, recipe: Recipe, step: int | None) -> NamedPolicy:
     """Return a checkpoint of a run: its own policy settings, the sampling of the comparison."""
     from videorl.recipes.reading import load_recipe
-    from videorl.run.checkpoints import weights_file
     from videorl.run.compute_type import as_in_run_of
+    from videorl.run.published_weights import weights_file
 
     own = load_recipe(str(root / "config.yaml"))
     _, file = weights_file(own.checkpoint, root.absolute(), step)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from videorl.config import CheckpointConfig
@@ -26,7 +26,6 @@ from videorl.files import sync
 from videorl.files.steps import step_name, step_of
 from videorl.run.remote_folder import RemoteFolder
 from videorl.storage.place import below, is_uri
-from videorl.types import WeightVersion
 
 _STATE = RemoteFolder.LAST
 _FORMAT = 1
@@ -222,7 +221,7 @@ class CheckpointFolder:
         if self._remote:
             self._remote.upload(final)
         try:
-            self._tidy(step, _loop_state(state).get(WORTH_KEEPING, ()))
+            self._tidy(step, loop_state(state).get(WORTH_KEEPING, ()))
         except CheckpointError as error:  # the new one is safe; the next commit tries again
             logger.warning("old checkpoints could not be removed: %s", error)
         return final
@@ -358,46 +357,6 @@ def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolde
     return CheckpointFolder(place, config.keep, config.keep_every, min(patience_s, _LONGEST_WAIT_S))
 
 
-def newest_weights(
-    config: CheckpointConfig, run_dir: Path, step: int | None = None
-) -> tuple[WeightVersion, dict[str, Tensor]]:
-    """Return published weights of a run: of a checkpoint that it has kept; see `weights_file`."""
-    version, file = weights_file(config, run_dir, step)
-    return version, load_file(file)
-
-
-def weights_file(
-    config: CheckpointConfig, run_dir: Path, step: int | None = None
-) -> tuple[WeightVersion, Path]:
-    """Return the file of published weights of a checkpoint that a run has kept.
-
-    Args:
-        config: Says where checkpoints are. From an object store the checkpoint is copied to this
-            machine, until this process ends.
-        run_dir: The run folder.
-        step: Of the checkpoint; None = the newest.
-
-    Raises:
-        CheckpointError: There is none, or it is another run's.
-    """
-    checkpoints = open_checkpoints(config, run_dir)
-    found = checkpoints.latest() if step is None else checkpoints.at(step)
-    if found is None:
-        raise CheckpointError(f"{run_dir} has no checkpoint yet; train first")
-    folder, state = found
-    # A run that was moved may still name a place where another run now has its own.
-    note = run_dir / NOTE
-    mine = json.loads(note.read_text()).get(RUN) if note.exists() else None
-    if mine and _loop_state(state).get(RUN, mine) != mine:
-        raise CheckpointError(
-            f"the checkpoints in {config.location} are of another run than {run_dir}, whose "
-            "config.yaml names that place: set its checkpoint.location to where its own are"
-        )
-    step = int(state["step"])
-    version = WeightVersion(step, state["published"][str(step)])
-    return version, folder / f"published-{step}.safetensors"
-
-
 def _read(path: Path) -> dict[str, Any]:
     """Return the state of one checkpoint whose files are all there, at their full lengths."""
     state = json.loads((path / _STATE).read_text())
@@ -415,10 +374,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def is_stored(state: Mapping[str, Any]) -> bool:
     """Tell whether an object store gets a checkpoint with this state; if not, it is kept here."""
-    return not _loop_state(state).get(KEPT)
+    return not loop_state(state).get(KEPT)
 
 
-def _loop_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
+def loop_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the loop's own state: ranks on a cluster keep it beside the command they did last."""
     while state.get("loop"):
         state = state["loop"]

@@ -11,9 +11,9 @@ from videorl.config import PolicyConfig, Recipe
 from videorl.policies import load_policy
 from videorl.protocols import Policy
 from videorl.recipes.reading import load_recipe
-from videorl.run.checkpoints import newest_weights
 from videorl.run.compute_type import as_in_run_of
 from videorl.run.inputs import check_unchanged
+from videorl.run.published_weights import newest_weights
 from videorl.types import WeightVersion
 
 

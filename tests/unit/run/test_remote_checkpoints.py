@@ -10,7 +10,8 @@ import pytest
 
 from videorl.config import CheckpointConfig
 from videorl.errors import CheckpointError, StoreLostError
-from videorl.run.checkpoints import CheckpointFolder, newest_weights
+from videorl.run.checkpoints import CheckpointFolder
+from videorl.run.published_weights import newest_weights
 from videorl.storage.place import Place
 
 KEPT = {"loop": {"loop": {"kept_here": True}}}
