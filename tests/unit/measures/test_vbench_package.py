@@ -1,0 +1,175 @@
+"""Dimensions that another Python measures: errors, deaths, and the package itself on demand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.vbench_python import starts, write_python, write_weights
+from tests.video_files import moving_pattern
+from videorl.data.video_io import write_mp4
+from videorl.errors import CheckpointError, VideoError
+from videorl.measures.shapes import Shape, View
+from videorl.measures.vbench import IN_PACKAGE
+from videorl.measures.vbench_package import PYTHON, PackageDimension, load_package_dimension
+from videorl.types import Video
+from videorl.videos.opening import open_frames
+
+MOTION = "motion smoothness"
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "weights"
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(folder))
+    write_weights(folder)
+    return folder
+
+
+def clip(path: Path, frames: np.ndarray) -> View:
+    write_mp4(path, Video(frames, 8.0))
+    return View(open_frames(path))
+
+
+def grey(path: Path, level: int) -> View:
+    return clip(path, np.full((20, 32, 32, 3), level, np.uint8))
+
+
+def test_frames_and_their_rate_reach_the_process(tmp_path: Path, weights: Path) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    view = clip(tmp_path / "a.mp4", moving_pattern(20, 32, 48))  # more than a part
+    frames = open_frames(tmp_path / "a.mp4").read(range(20))
+    assert found.of(view)[0] == pytest.approx(frames.mean() / 255.0 + 8.0)
+    half = View(open_frames(tmp_path / "a.mp4"), Shape(10, 4.0, 32, 48))
+    assert found.of(half)[0] == pytest.approx(frames[::2].mean() / 255.0 + 4.0, abs=1e-9)
+    assert starts(weights, MOTION) == 1
+    assert found.computed_by == "vbench 0.1.5 in an environment of its own (torch 2.14.1)"
+    found.close()
+    assert found.of(half)[0] > 4.0 and starts(weights, MOTION) == 2
+
+
+def test_a_clip_that_fails_costs_no_process(tmp_path: Path, weights: Path) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    with pytest.raises(VideoError, match="RuntimeError: too bright"):
+        found.of(grey(tmp_path / "white.mp4", 250))
+    assert found.of(grey(tmp_path / "grey.mp4", 128))[0] > 8.0
+    assert starts(weights, MOTION) == 1
+
+
+def test_a_process_that_dies_is_started_anew_twice(tmp_path: Path, weights: Path) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    black, other = grey(tmp_path / "black.mp4", 0), grey(tmp_path / "grey.mp4", 128)
+    for _ in range(2):  # between them it measures, so that it is not given up
+        with pytest.raises(VideoError, match=r"was killed \(out of memory\?\).*no memory is left"):
+            found.of(black)
+        assert found.of(other)[0] > 8.0
+    for _ in range(2):
+        with pytest.raises(VideoError, match="was killed"):
+            found.of(black)
+    with pytest.raises(VideoError, match="given up, as 2 processes in a row died"):
+        found.of(other)
+    assert starts(weights, MOTION) == 4
+
+
+def test_what_is_not_there_is_named(tmp_path: Path, weights: Path) -> None:
+    python = str(write_python(tmp_path / "bin"))
+    (weights / "amt_model/amt-s.pth").write_text("damaged")
+    with pytest.raises(CheckpointError, match="ValueError: these are no weights"):
+        load_package_dimension(MOTION, python, "cpu")
+    (weights / "amt_model/amt-s.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"amt-s\.pth is not there"):
+        load_package_dimension(MOTION, python, "cpu")
+    with pytest.raises(CheckpointError, match="nowhere cannot be run"):
+        load_package_dimension("dynamic degree", str(tmp_path / "nowhere"), "cpu")
+    with pytest.raises(CheckpointError, match=r"true: the process of vbench ended with 0"):
+        load_package_dimension("dynamic degree", "/bin/true", "cpu")
+    with pytest.raises(CheckpointError, match=r"echo: .* said '-I .*', which is no answer"):
+        load_package_dimension("dynamic degree", "/bin/echo", "cpu")
+    found = load_package_dimension("dynamic degree", str(tmp_path), "cpu")  # its bin/python
+    assert "vbench 0.1.5" in found.settings
+
+
+def test_a_python_without_the_package_says_so(tmp_path: Path, weights: Path) -> None:
+    """With the worker as it is, in this very environment."""
+    import sys
+
+    with pytest.raises(CheckpointError, match="ModuleNotFoundError: No module named 'vbench'"):
+        load_package_dimension(MOTION, sys.executable, "cpu")
+
+
+_WEIGHTS = """
+import os, sys, torch, vbench
+from easydict import EasyDict
+from omegaconf import OmegaConf
+from pyiqa.archs.musiq_arch import MUSIQ
+from vbench.third_party.RAFT.core.raft import RAFT
+from vbench.third_party.amt.utils.build_utils import build_from_cfg
+
+torch.manual_seed(0)
+package = os.path.dirname(vbench.__file__)
+amt = OmegaConf.load(package + "/third_party/amt/cfgs/AMT-S.yaml").network
+raft = RAFT(EasyDict(small=False, mixed_precision=False, alternate_corr=False)).state_dict()
+torch.save({"state_dict": build_from_cfg(amt).state_dict()}, sys.argv[1])
+torch.save({"module." + name: tensor for name, tensor in raft.items()}, sys.argv[2])
+torch.save(MUSIQ(pretrained=False).state_dict(), sys.argv[3])
+"""
+_DIRECTLY = """
+import importlib, json, os, sys
+
+folder, clips = sys.argv[1], sys.argv[2:]
+import vbench
+from vbench.utils import init_submodules
+
+info = folder + "/info.json"
+names = ("motion_smoothness", "dynamic_degree", "imaging_quality")
+prompts = [{"prompt_en": "a", "dimension": list(names), "video_list": clips}]
+with open(info, "w") as file:
+    json.dump(prompts, file)
+submodules = init_submodules(names, local=True)
+found = {}
+for name in names:
+    compute = getattr(importlib.import_module("vbench." + name), "compute_" + name)
+    mean, rows = compute(info, "cpu", submodules[name])
+    found[name.replace("_", " ")] = [float(mean), [float(row["video_results"]) for row in rows]]
+with open(folder + "/found.json", "w") as file:
+    json.dump(found, file)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(PYTHON not in os.environ, reason=f"{PYTHON} names no Python with vbench")
+def test_numbers_are_those_of_the_package_on_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights under the published names, and whole files through the package's own code."""
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+    write_weights(tmp_path)
+    python = os.environ[PYTHON]
+    from videorl.measures.vbench import DIMENSIONS
+
+    files = [str(tmp_path / DIMENSIONS[name].weights_file) for name in IN_PACKAGE]
+    subprocess.run([python, "-I", "-c", _WEIGHTS, *files], check=True)
+    clips = {
+        "still": np.repeat(moving_pattern(1, 96, 128), 5, axis=0),
+        "moving": moving_pattern(5, 96, 128),
+        "wide": moving_pattern(6, 72, 136)[:, :, ::-1],
+    }
+    for name, frames in clips.items():
+        write_mp4(tmp_path / f"{name}.mp4", Video(frames, 16.0))
+    paths = [str(tmp_path / f"{name}.mp4") for name in clips]
+    subprocess.run([python, "-I", "-c", _DIRECTLY, str(tmp_path), *paths], check=True)
+    theirs = json.loads((tmp_path / "found.json").read_text())
+    for name in IN_PACKAGE:
+        mean, rows = theirs[name]
+        ours = PackageDimension(name, Path(python), tmp_path / DIMENSIONS[name].weights_file, "cpu")
+        found = [float(ours.of(View(open_frames(Path(path))))[0]) for path in paths]
+        ours.close()
+        scale = 100.0 if name == "imaging quality" else 1.0
+        assert found == pytest.approx([row / scale for row in rows], abs=1e-6), name
+        assert np.mean(found) == pytest.approx(mean, abs=1e-6), name
+        assert len(set(found)) > 1 or name == "dynamic degree", name
