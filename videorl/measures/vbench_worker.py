@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pickle
 import sys
@@ -55,6 +56,15 @@ def dynamic_degree(weights: str, device: str) -> Callable[[Any, float], float]:
 
     options = {"model": weights, "small": False, "mixed_precision": False, "alternate_corr": False}
     found = DynamicDegree(EasyDict(options), device)
+    decide = found.check_move
+
+    def checked(lengths: list[float]) -> bool:
+        # NaN is never above the limit: the package counts such a clip among those that stand still.
+        if not all(map(math.isfinite, lengths)):
+            raise ValueError("RAFT's flow has no length; it needs sides of 121 pixels or more")
+        return bool(decide(lengths))
+
+    found.check_move = checked
 
     def measure(frames_FHW3: Any, fps: float) -> float:
         used = found.extract_frame(list(frames_FHW3), max(1, round(fps / 8)))
