@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class SmallI3D(nn.Module):
-    """Is called as the published TorchScript of I3D, and does with a clip what that does."""
+    """Is called as the published TorchScript of I3D, and reads clips likewise, but 32 × 32."""
 
     def __init__(self, num_features: int = 3) -> None:
         super().__init__()
@@ -25,8 +25,8 @@ class SmallI3D(nn.Module):
         if resize:
             b, c, t, h, w = x.shape
             x = x.permute(0, 2, 1, 3, 4).reshape(b * t, c, h, w)
-            x = F.interpolate(x, size=(224, 224), mode="bilinear", align_corners=False)
-            x = x.reshape(b, t, c, 224, 224).permute(0, 2, 1, 3, 4)
+            x = F.interpolate(x, size=(32, 32), mode="bilinear", align_corners=False)
+            x = x.reshape(b, t, c, 32, 32).permute(0, 2, 1, 3, 4)
         if rescale:
             x = x / 255.0 * 2.0 - 1.0
         found = self.first(x).relu().mean(dim=[2, 3, 4])

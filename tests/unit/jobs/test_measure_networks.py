@@ -53,10 +53,10 @@ def test_fvd_on_i3d_beside_that_on_videomae(tmp_path: Path) -> None:
     from videorl.measures.frechet import frechet_distance
 
     save_i3d(tmp_path / "i3d")
-    a, b, real = (clips(tmp_path / n, 6, speed=s) for n, s in (("a", 1), ("b", 3), ("real", 1)))
+    a, b, real = (clips(tmp_path / n, 4, speed=s) for n, s in (("a", 1), ("b", 3), ("real", 1)))
     out, asked = tmp_path / "out", ("--reference", real, "--i3d", tmp_path / "i3d")
     both = ("--metric", "fvd_i3d", "fvd", "--video-mae", tiny_video_mae(tmp_path / "mae"))
-    assert run(a, b, *both, *asked, "--out", out) == 0
+    assert run(a, b, *both, *asked, "--few-clips", "--out", out) == 0
     same, other = (row["numbers"] for row in results(out)["rows"])
     network = I3DFeatures(str(tmp_path / "i3d"), "cpu")
     sides = [
@@ -68,6 +68,7 @@ def test_fvd_on_i3d_beside_that_on_videomae(tmp_path: Path) -> None:
     assert other["FVD (I3D)"]["value"] != pytest.approx(other["FVD (VideoMAE)"]["value"])
     assert str(tmp_path / "i3d") in results(out)["computed_by"]["FVD (I3D)"]
     assert run(a, "--metric", "fvd_i3d", *asked, "--at-infinity", "--out", out) == 1
+    assert "FVD (I3D) at infinity of a is not measured: too few" in results(out)["notes"][0]
     alone = results(out)["rows"][0]["numbers"]
     assert "FVD (I3D)" in alone and "FVD (VideoMAE)" not in alone
 
