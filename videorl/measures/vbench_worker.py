@@ -22,6 +22,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 _CLIP = "clip.mp4"
@@ -33,13 +34,10 @@ def motion_smoothness(weights: str, device: str) -> Callable[[Any, float], float
 
     The number is (255 − the mean difference of those frames to the clip's) / 255.
     """
-    import vbench
-    from vbench.motion_smoothness import MotionSmoothness
-
+    module: Any = import_module("vbench.motion_smoothness")
     config = ("third_party", "amt", "cfgs", "AMT-S.yaml")
-    found = MotionSmoothness(
-        os.path.join(os.path.dirname(vbench.__file__), *config), weights, device
-    )
+    place = os.path.join(os.path.dirname(module.__file__), *config)
+    found = module.MotionSmoothness(place, weights, device)
 
     def measure(frames_FHW3: Any, _: float) -> float:
         found.fp.get_frames = lambda _: list(frames_FHW3)
@@ -51,11 +49,10 @@ def motion_smoothness(weights: str, device: str) -> Callable[[Any, float], float
 def dynamic_degree(weights: str, device: str) -> Callable[[Any, float], float]:
     """Return what says by RAFT whether enough frames, at about 8 a second, move far: 1 or 0."""
     import torch
-    from easydict import EasyDict
-    from vbench.dynamic_degree import DynamicDegree
 
+    module: Any = import_module("vbench.dynamic_degree")
     options = {"model": weights, "small": False, "mixed_precision": False, "alternate_corr": False}
-    found = DynamicDegree(EasyDict(options), device)
+    found = module.DynamicDegree(module.edict(options), device)
     decide = found.check_move
 
     def checked(lengths: list[float]) -> bool:
@@ -78,8 +75,8 @@ def dynamic_degree(weights: str, device: str) -> Callable[[Any, float], float]:
 def imaging_quality(weights: str, device: str) -> Callable[[Any, float], float]:
     """Return what measures a hundredth of MUSIQ's score, the mean over frames."""
     import torch
-    from vbench import imaging_quality as module
 
+    module: Any = import_module("vbench.imaging_quality")
     model = module.MUSIQ(pretrained_model_path=weights)
     model.to(device)
     model.training = False  # as the package does; MUSIQ has no dropout

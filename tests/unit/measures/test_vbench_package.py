@@ -18,6 +18,7 @@ from videorl.errors import CheckpointError, VideoError
 from videorl.measures.shapes import Shape, View
 from videorl.measures.vbench import DIMENSIONS, IN_PACKAGE
 from videorl.measures.vbench_package import PYTHON, PackageDimension, load_package_dimension
+from videorl.measures.vbench_pixels import clip_pixels, dino_pixels
 from videorl.types import Video
 from videorl.videos.opening import open_frames
 
@@ -138,6 +139,12 @@ for name in names:
     compute = getattr(importlib.import_module("vbench." + name), "compute_" + name)
     mean, rows = compute(info, "cpu", submodules[name])
     found[name.replace("_", " ")] = [float(mean), [float(row["video_results"]) for row in rows]]
+import numpy
+from vbench.utils import clip_transform, dino_transform, load_video
+
+frames = load_video(clips[1])
+pixels = {"dino": dino_transform(32)(frames), "clip": clip_transform(32)(frames)}
+numpy.savez(folder + "/pixels.npz", **{name: made.numpy() for name, made in pixels.items()})
 with open(folder + "/found.json", "w") as file:
     json.dump(found, file)
 """
@@ -161,6 +168,10 @@ def test_numbers_are_those_of_the_package_on_the_same_files(
         write_mp4(tmp_path / f"{name}.mp4", Video(frames, 16.0))
     paths = [str(tmp_path / f"{name}.mp4") for name in clips]
     subprocess.run([python, "-I", "-c", _DIRECTLY, str(tmp_path), *paths], check=True)
+    frames = open_frames(Path(paths[1])).read(range(len(wide)))
+    with np.load(tmp_path / "pixels.npz") as pixels:  # of the dimensions that are measured here
+        assert dino_pixels(frames, 32).numpy() == pytest.approx(pixels["dino"], abs=1e-5)
+        assert clip_pixels(frames, 32).numpy() == pytest.approx(pixels["clip"], abs=1e-5)
     theirs = json.loads((tmp_path / "found.json").read_text())
     for name in IN_PACKAGE:
         mean, rows = theirs[name]
