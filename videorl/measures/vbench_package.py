@@ -104,6 +104,11 @@ class PackageDimension:
             if self._deaths >= _DEATHS:
                 self._given_up = f"given up, as {self._deaths} processes in a row died: {error}"
             raise VideoError(str(error)) from error
+        except BaseException:  # stopped: its answer must not be read as that on the next clip
+            if self._process is not None:
+                self._process.end()
+            self._process = None
+            raise
         self._deaths = 0
         return answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.vbench_python import starts, write_python, write_weights
 from tests.video_files import moving_pattern
 from videorl.data.video_io import write_mp4
 from videorl.errors import CheckpointError, VideoError
+from videorl.measures import vbench_package, vbench_worker
 from videorl.measures.shapes import Shape, View
 from videorl.measures.vbench import DIMENSIONS, IN_PACKAGE
 from videorl.measures.vbench_package import PYTHON, PackageDimension, load_package_dimension
@@ -101,6 +103,27 @@ def test_a_python_without_the_package_says_so(tmp_path: Path, weights: Path) -> 
 
     with pytest.raises(CheckpointError, match="ModuleNotFoundError: No module named 'vbench'"):
         load_package_dimension(MOTION, sys.executable, "cpu")
+
+
+def test_an_answer_that_nobody_waited_for_is_not_that_on_the_next_clip(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    dark, light = grey(tmp_path / "dark.mp4", 60), grey(tmp_path / "light.mp4", 180)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(vbench_package._Process, "_read", lambda _: interrupt())
+        found.of(dark)
+    assert found.of(light)[0] == pytest.approx(180 / 255 + 8.0, abs=0.02)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_files_that_hold_more_than_tensors() -> None:
+    said = vbench_worker._why_not_loaded(pickle.UnpicklingError("no\nmore"), "amt-s.pth")
+    assert "amt-s.pth holds more than tensors" in said
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1" in said and "more\n" not in said
 
 
 _WEIGHTS = """
