@@ -158,10 +158,12 @@ def _read(line: str) -> Any:
 def _why_not_loaded(error: Exception, weights: str) -> str:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, pickle.UnpicklingError):
+        lines = str(error).splitlines()
+        why = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
         return (
-            f"{weights} holds more than tensors, which PyTorch 2.6 and later do not read unasked; "
-            "if you trust the file, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 (its code is run then), "
-            f"or install an older PyTorch there. {text.splitlines()[0]}"
+            f"{weights} cannot be read as tensors alone ({why.strip()}): it is damaged, or holds "
+            "more, which PyTorch 2.6 and later do not read unasked; if you trust the file, set "
+            "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, by which code in it is run"
         )
     return text
 
