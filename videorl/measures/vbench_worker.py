@@ -156,7 +156,6 @@ def _read(line: str) -> Any:
 
 
 def _why_not_loaded(error: Exception, weights: str) -> str:
-    text = f"{type(error).__name__}: {error}"
     if isinstance(error, pickle.UnpicklingError):
         lines = str(error).splitlines()
         why = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
@@ -165,7 +164,8 @@ def _why_not_loaded(error: Exception, weights: str) -> str:
             "more, which PyTorch 2.6 and later do not read unasked; if you trust the file, set "
             "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, by which code in it is run"
         )
-    return text
+    text = f"{type(error).__name__}: {error}"
+    return text if isinstance(error, ImportError) else f"{weights} cannot be loaded: {text}"
 
 
 if __name__ == "__main__":

@@ -83,7 +83,9 @@ def test_a_process_that_dies_is_started_anew_twice(tmp_path: Path, weights: Path
 def test_what_is_not_there_is_named(tmp_path: Path, weights: Path) -> None:
     python = str(write_python(tmp_path / "bin"))
     (weights / "amt_model/amt-s.pth").write_text("damaged")
-    with pytest.raises(CheckpointError, match="ValueError: these are no weights"):
+    with pytest.raises(
+        CheckpointError, match=r"amt-s\.pth cannot be loaded: ValueError: these are no weights"
+    ):
         load_package_dimension(MOTION, python, "cpu")
     (weights / "amt_model/amt-s.pth").unlink()
     with pytest.raises(CheckpointError, match=r"amt-s\.pth is not there"):
