@@ -1,5 +1,5 @@
 # `make run` and `make test` install what they need into .venv first, and only when it has changed.
-.PHONY: run test test-long test-trackers setup lint types docs clean
+.PHONY: run test test-long test-trackers vbench setup lint types docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,16 @@ test-trackers: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(BESIDE)/constraints.txt \
 		--upgrade --target $(BESIDE) alembic mlflow-skinny sqlalchemy trackio
 	PYTHONPATH=$(BESIDE) $(BIN)/python -m pytest tests/unit/trackers $(ARGS)
+
+# VBench's package pins other versions than ours, some of which have no wheels for Python 3.12.
+VBENCH := build/vbench
+VBENCH_PYTHON ?= python3.11
+vbench:
+	$(VBENCH_PYTHON) -m venv $(VBENCH)
+	$(VBENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==2.14.1 torchvision==0.29.1
+	$(VBENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==2.14.1 torchvision==0.29.1 vbench==0.1.5 "setuptools<81"
 
 setup: $(VENV)/.installed-dev
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,7 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     """Return what is to be told, and whether all of it was measured."""
     from jobs.measuring import scores, sources
     from jobs.measuring.checks import check_inputs
+    from videorl.measures.assembling import computed_by
     from videorl.measures.corrections import corrected
     from videorl.measures.people import agreements
     from videorl.measures.results import Report, by_path, clip_numbers, row_of, sign_of
@@ -100,6 +102,7 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
         agreements(ready.verdicts, by_path(folders, measured), sign_of),
         over_seeds(rows, rates),
         clip_numbers(folders, measured),
+        computed_by(ready.measures, ready.published, ready.labels),
     )
     return corrected(report), not problems
 
@@ -127,19 +130,15 @@ def _numbers(
     measured: Mapping[str, Measured],
     ready: Ready,
 ) -> Numbers:
+    from jobs.measuring.metrics import fvd_features
     from videorl.measures.assembling import add_fvd, all_numbers
 
     has_diversity = DIVERSITY in options.metric
     numbers = all_numbers(folders, measured, ready.published, has_diversity=has_diversity)
-    if ready.reference and ready.reference.label in measured:
-        add_fvd(
-            numbers,
-            folders,
-            ready.reference,
-            measured,
-            few_clips=options.few_clips,
-            at_infinity=options.at_infinity,
-        )
+    if ready.reference:
+        add = partial(add_fvd, numbers, folders, ready.reference, measured)
+        for features in fvd_features(options, ready.measures):
+            add(features.name, few_clips=options.few_clips, at_infinity=options.at_infinity)
     return numbers
 
 
@@ -174,13 +173,14 @@ def _measured(
     out: Path,
 ) -> dict[str, Measured]:
     """Measure every clip that has to be; of the reference only what FVD needs."""
-    from videorl.measures.measuring import FEATURES, measure_clips
+    from jobs.measuring.metrics import fvd_features
+    from videorl.measures.measuring import measure_clips
     from videorl.measures.store import open_store
     from videorl.run.progress import progress
 
     measures, reference = ready.measures, ready.reference
     wanted = {folder.label: measures for folder in folders} if measures else {}
-    if reference and (features := [found for found in measures if found.name == FEATURES]):
+    if reference and (features := fvd_features(options, measures)):
         folders, wanted = [*folders, reference], {**wanted, reference.label: features}
     used = [folder for folder in folders if folder.label in wanted]
     total = max(2 * sum(len(folder.keys) for folder in used), 1)

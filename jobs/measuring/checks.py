@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.measuring import scores, sources
-from jobs.measuring.metrics import chosen_measures
-from jobs.measuring.options import FVD
+from jobs.measuring.metrics import chosen_measures, fvd_features
 from videorl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def check_inputs(
 
     labels = labels_of([*sources.places_of(read, out), *options.folders])
     given = open_folders(options.folders, options.prompts)
-    reference = open_folders([options.reference])[0] if FVD in options.metric else None
+    reference = open_folders([options.reference])[0] if options.reference else None
     if reference and reference.label in labels:
         raise ConfigError(f"--reference: {reference.label} is taken; give NAME={options.reference}")
     models = scores.read_models(options, labels, {})
@@ -83,10 +82,7 @@ def check_number(
 ) -> None:
     """Refuse too few clips for FVD."""
     from videorl.measures import frechet
-    from videorl.measures.measuring import Features
 
-    is_checked = FVD in options.metric and not options.few_clips
-    sizes = [found.size for found in measures if isinstance(found, Features)]
-    for size in sizes if is_checked else []:
+    for found in [] if options.few_clips else fvd_features(options, measures):
         for label, count in counts.items():
-            frechet.check_number(label, count, size)
+            frechet.check_number(label, count, found.size)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.measuring.options import DIVERSITY, FVD, FVD_I3D, MOTION, MOVED_LIGHT
 from videorl.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from videorl.measures.measuring import Measure
-
-_NO_I3D = (
-    "fvd_i3d is not measured here: I3D and its weights for Kinetics-400 are in no package that is "
-    "kept up; run the `cd-fvd` package (model i3d) in an environment of its own"
-)
+    from videorl.measures.measuring import Features, Measure
 
 
 def chosen_measures(
@@ -34,64 +30,87 @@ def chosen_measures(
     notes: list[str] = []
     metrics = list(dict.fromkeys(options.metric))
     if FVD in metrics or DIVERSITY in metrics:
-        _add_features(options, measures, notes)
+        _add(measures, notes, lambda: _video_mae(options))
     for metric in metrics:
         if metric == FVD_I3D:
-            notes.append(_NO_I3D)
+            _add(measures, notes, lambda: _i3d(options))
         elif metric == "temporal_flickering":
             measures.append(Flickering())
         elif metric == MOVED_LIGHT:
             measures.append(MovedLight())
         elif metric == MOTION:
-            _add(measures, notes, MotionMagnitude)
+            _add(measures, notes, lambda: _opencv(MotionMagnitude))
         elif metric not in (FVD, DIVERSITY):
-            _add_vbench(metric.replace("_", " "), options, measures, notes, labels, published)
+            name = metric.replace("_", " ")
+            # The package's own numbers may be there of every folder.
+            if not all(name in published.get(label, {}) for label in labels):
+                _add(measures, notes, lambda name=name: _vbench(name, options))
     has_scores = options.scores or options.reward or options.rewards
     if not measures and not published and not has_scores:
         raise ConfigError("nothing can be measured: " + "; ".join(notes))
     return measures, notes
 
 
-def _add(measures: list[Measure], notes: list[str], make: type[Measure]) -> None:
+def fvd_features(options: argparse.Namespace, measures: Sequence[Measure]) -> list[Features]:
+    """Return the features from which an FVD that was asked for is computed."""
+    from videorl.measures.measuring import I3D, VIDEO_MAE, Features
+
+    asked = {VIDEO_MAE: FVD in options.metric, I3D: FVD_I3D in options.metric}
+    return [found for found in measures if isinstance(found, Features) and asked[found.name]]
+
+
+def _opencv(make: Callable[[], Measure]) -> Measure:
+    try:
+        return make()
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _add(measures: list[Measure], notes: list[str], make: Callable[[], Measure]) -> None:
     try:
         measures.append(make())
-    except ConfigError as error:
+    except CheckpointError as error:
         notes.append(str(error))
 
 
-def _add_features(options: argparse.Namespace, measures: list[Measure], notes: list[str]) -> None:
-    from videorl.measures.measuring import Features
+def _video_mae(options: argparse.Namespace) -> Measure:
+    from videorl.measures.measuring import VIDEO_MAE, Features
     from videorl.measures.video_mae import VideoMAEFeatures
 
     try:
         network = VideoMAEFeatures(options.video_mae, options.device)
-        measures.append(Features(network, options.frame_step))
     except CheckpointError as error:
         names = " and ".join(name for name in (FVD, DIVERSITY) if name in options.metric)
-        notes.append(f"{names}: not measured: {error}")
+        raise CheckpointError(f"{names}: not measured: {error}") from error
+    return Features(VIDEO_MAE, network, options.frame_step)
 
 
-def _add_vbench(
-    name: str,
-    options: argparse.Namespace,
-    measures: list[Measure],
-    notes: list[str],
-    labels: Sequence[str],
-    published: Mapping[str, Mapping[str, float]],
-) -> None:
-    """Add a dimension of VBench, unless the package's own number is there of every folder."""
-    from videorl.measures.vbench import why_absent
-    from videorl.measures.vbench_networks import NETWORKS, load_dimension
+def _i3d(options: argparse.Namespace) -> Measure:
+    from videorl.measures.i3d import I3DFeatures
+    from videorl.measures.measuring import I3D, Features
 
-    if all(name in published.get(label, {}) for label in labels):
-        return
-    if name not in NETWORKS:
-        notes.append(why_absent(name))
-        return
     try:
-        measures.append(load_dimension(name, _places(options), options.device))
+        network = I3DFeatures(options.i3d, options.device)
     except CheckpointError as error:
-        notes.append(f"{name} is not measured: {error}")
+        raise CheckpointError(f"{FVD_I3D}: not measured: {error}") from error
+    return Features(I3D, network, options.frame_step)
+
+
+def _vbench(name: str, options: argparse.Namespace) -> Measure:
+    """Load a dimension of VBench."""
+    from videorl.measures.vbench import IN_PACKAGE, why_absent
+    from videorl.measures.vbench_networks import load_dimension
+    from videorl.measures.vbench_package import PYTHON, load_package_dimension
+
+    python = options.vbench_python or os.environ.get(PYTHON)
+    if name in IN_PACKAGE and not python:
+        raise CheckpointError(why_absent(name))
+    try:
+        if name in IN_PACKAGE:
+            return load_package_dimension(name, str(python), options.device)
+        return load_dimension(name, _places(options), options.device)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name} is not measured: {error}") from error
 
 
 def _places(options: argparse.Namespace) -> dict[str, str]:

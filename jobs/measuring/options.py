@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs import command
 from jobs.results import add_json
-from videorl.measures.vbench import QUALITY
+from videorl.measures.vbench import IN_PACKAGE, QUALITY
 
 VBENCH = tuple(name.replace(" ", "_") for name in QUALITY)
 FVD, FVD_I3D, DIVERSITY = "fvd", "fvd_i3d", "diversity"
@@ -26,6 +26,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vbench", nargs="+", default=[], metavar="NAME=FILE", help=text)
     text = "where a network lies, of dino, clip_b, clip_l, aesthetic_head (default: hub ids)"
     parser.add_argument("--vbench-model", nargs="+", default=[], metavar="NAME=PLACE", help=text)
+    text = (
+        "an environment with the vbench package, which measures motion smoothness, dynamic degree "
+        "and imaging quality: its folder or its Python (default: $VIDEORL_VBENCH_PYTHON)"
+    )
+    parser.add_argument("--vbench-python", metavar="PYTHON", help=text)
     text = "scores of a folder by one model, from `videorl score`, for win rates"
     parser.add_argument("--scores", nargs="+", default=[], metavar="NAME=FILE", help=text)
     command.add_option(parser, "--tie", 0.0, "scores that differ by no more are a tie")
@@ -84,10 +89,12 @@ def _add_metrics(parser: argparse.ArgumentParser) -> None:
         parser, "--metric", usual, "what is measured", choices=METRICS, metavar="METRIC"
     )
     parser.epilog = "metrics: " + ", ".join(METRICS)
-    parser.add_argument("--reference", metavar="FOLDER", help="real clips, for fvd")
+    parser.add_argument("--reference", metavar="FOLDER", help="real clips, for fvd and fvd_i3d")
     text = "VideoMAE of transformers, for fvd and diversity: a folder or an id of the hub"
     parser.add_argument("--video-mae", metavar="CHECKPOINT", help=text)
-    command.add_option(parser, "--frame-step", 1, "fvd and diversity read every Nth frame")
+    text = "the folder of i3d_torchscript.pt, or that file, for fvd_i3d"
+    parser.add_argument("--i3d", metavar="FOLDER", help=text)
+    command.add_option(parser, "--frame-step", 1, "FVD and diversity read every Nth frame")
     parser.add_argument("--device", default="", help="of networks; default: a GPU if there is one")
     command.add_option(parser, "--workers", 1, "threads that decode and measure clips")
     text = "FVD also extrapolated to infinitely many clips"
@@ -102,11 +109,16 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error("nothing to measure: give folders, or policies with --policy")
     if FVD in options.metric and not (options.reference and options.video_mae):
         parser.error("fvd needs real clips (--reference) and a checkpoint (--video-mae)")
+    if FVD_I3D in options.metric and not (options.reference and options.i3d):
+        parser.error("fvd_i3d needs real clips (--reference) and the folder of I3D (--i3d)")
     if DIVERSITY in options.metric and not options.video_mae:
         parser.error("diversity needs a checkpoint (--video-mae)")
     without = {
-        (FVD,): ("reference", "at_infinity", "few_clips"),
-        (FVD, DIVERSITY): ("video_mae", "frame_step"),
+        (FVD, FVD_I3D): ("reference", "at_infinity", "few_clips"),
+        (FVD, DIVERSITY): ("video_mae",),
+        (FVD_I3D,): ("i3d",),
+        (FVD, FVD_I3D, DIVERSITY): ("frame_step",),
+        tuple(name.replace(" ", "_") for name in IN_PACKAGE): ("vbench_python",),
     }
     for metrics, names in without.items():
         changed = [name for name in names if getattr(options, name) != parser.get_default(name)]

@@ -12,8 +12,8 @@ from videorl.errors import ConfigError
 from videorl.measures import frechet
 from videorl.measures.diversity import by_prompt
 from videorl.measures.folders import Folder
-from videorl.measures.measuring import FEATURES, Measured
-from videorl.measures.results import DIVERSITY, FVD, FVD_AT_INFINITY, Number, means, with_totals
+from videorl.measures.measuring import FEATURES, VIDEO_MAE, Measure, Measured
+from videorl.measures.results import AT_INFINITY, DIVERSITY, FVD, Number, means, with_totals
 from videorl.measures.vbench import DIMENSIONS
 
 logger = logging.getLogger(__name__)
@@ -48,14 +48,14 @@ def all_numbers(
     if has_diversity:
         for folder in folders:
             found = measured.get(folder.label, Measured())
-            values = by_prompt(folder, found.values.get(FEATURES, {}))
+            values = by_prompt(folder, found.values.get(VIDEO_MAE, {}))
             found.values[DIVERSITY] = values
             if not values:
                 text = f"diversity of {folder.label} is not measured: no prompt has two clips"
                 numbers.problems.append(text)
     names = [name for found in measured.values() for name, values in found.values.items() if values]
     for name in dict.fromkeys(names):
-        if name not in DIMENSIONS and name != FEATURES:
+        if name not in DIMENSIONS and name not in FEATURES:
             for label, number in means(folders, measured, name).items():
                 numbers.found[label][name] = number
     return numbers
@@ -93,6 +93,7 @@ def add_fvd(
     folders: Sequence[Folder],
     reference: Folder,
     measured: Mapping[str, Measured],
+    features: str,
     *,
     few_clips: bool,
     at_infinity: bool,
@@ -104,50 +105,83 @@ def add_fvd(
         folders: Whose FVD it is.
         reference: The real clips.
         measured: By label.
+        features: On which of `FEATURES`.
         few_clips: Go on with fewer clips than there are features.
         at_infinity: Extrapolate to infinitely many clips too.
     """
+    name = FVD[features]
     for folder in folders:
         try:
-            sides = [_features(side, measured) for side in (folder, reference)]
+            sides = [_features(side, measured, features) for side in (folder, reference)]
             for side, values in zip((folder, reference), sides, strict=True):
-                numbers.notes += _check(side.label, values, few_clips, numbers.notes)
+                notes = _check(name, side.label, values, few_clips)
+                numbers.notes += [note for note in notes if note not in numbers.notes]
         except ConfigError as error:
-            numbers.problems.append(f"FVD of {folder.label} is not measured: {error}")
+            numbers.problems.append(f"{name} of {folder.label} is not measured: {error}")
             continue
-        logger.info("FVD of %s: resampling its clips", folder.label)
-        units = [_units(side, measured) for side in (folder, reference)]
+        logger.info("%s of %s: resampling its clips", name, folder.label)
+        units = [_units(side, measured, features) for side in (folder, reference)]
         interval = frechet.bootstrap(*sides, clusters=(units[0], units[1]))
-        numbers.found[folder.label][FVD] = Number(interval.mean, interval)
+        numbers.found[folder.label][name] = Number(interval.mean, interval)
         if not at_infinity:
             continue
+        beyond = name + AT_INFINITY
         if (line := frechet.extrapolate(*sides)) is None:
             text = "too few clips for a line through subsets"
-            numbers.problems.append(f"{FVD_AT_INFINITY} of {folder.label} is not measured: {text}")
+            numbers.problems.append(f"{beyond} of {folder.label} is not measured: {text}")
         else:
-            numbers.found[folder.label][FVD_AT_INFINITY] = Number(line.at_infinity)
+            numbers.found[folder.label][beyond] = Number(line.at_infinity)
 
 
-def _check(label: str, values: frechet.Matrix, few_clips: bool, known: Sequence[str]) -> list[str]:
-    """Return a new note where there are too few clips, and they may be."""
+def computed_by(
+    measures: Sequence[Measure],
+    published: Mapping[str, Mapping[str, float]],
+    labels: Sequence[str],
+) -> dict[str, str]:
+    """Return what computes each measure, by name; of features, what is computed from them.
+
+    Args:
+        measures: What is measured of clips.
+        published: What the `vbench` package wrote, by label; it goes before what is measured.
+        labels: Of all folders.
+    """
+    found: dict[str, str] = {}
+    for measure in measures:
+        names = [measure.name]
+        if measure.name in FEATURES:
+            names = [FVD[measure.name], FVD[measure.name] + AT_INFINITY]
+            names += [DIVERSITY] if measure.name == VIDEO_MAE else []
+        found |= dict.fromkeys(names, measure.computed_by)
+    for name in dict.fromkeys(name for values in published.values() for name in values):
+        having = [label for label in labels if name in published.get(label, {})]
+        theirs = "vbench, as its results that were given say"
+        if len(having) < len(labels):
+            theirs += f" (of {', '.join(having)})"
+            theirs += f"; else {found[name]}" if name in found else ""
+        found[name] = theirs
+    return found
+
+
+def _check(name: str, label: str, values: frechet.Matrix, few_clips: bool) -> list[str]:
+    """Return a note where there are too few clips, and they may be."""
     try:
         frechet.check_number(label, *values.shape)
     except ConfigError:
         if not few_clips or len(values) < 2:
             raise
-        note = f"FVD of {label}: {len(values)} clips are too few for {values.shape[1]} features"
-        return [] if note in known else [note]
+        text = f"{len(values)} clips are too few for {values.shape[1]} features"
+        return [f"{name} of {label}: {text}"]
     return []
 
 
-def _units(folder: Folder, measured: Mapping[str, Measured]) -> list[str]:
+def _units(folder: Folder, measured: Mapping[str, Measured], features: str) -> list[str]:
     """Return the prompt of each row of `_features`."""
-    values = measured[folder.label].values.get(FEATURES, {})
+    values = measured[folder.label].values.get(features, {})
     return [folder.unit(key) for key in folder.keys if key in values]
 
 
-def _features(folder: Folder, measured: Mapping[str, Measured]) -> frechet.Matrix:
-    values = measured[folder.label].values.get(FEATURES, {})
+def _features(folder: Folder, measured: Mapping[str, Measured], features: str) -> frechet.Matrix:
+    values = measured[folder.label].values.get(features, {})
     if not values:
         why = next(iter(measured[folder.label].problems.values()), "")
         raise ConfigError(f"{folder.label} has no clip with features: {why}")

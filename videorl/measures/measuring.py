@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from videorl.data.clips import Clip, Key
 from videorl.errors import VideoError
@@ -19,9 +20,12 @@ from videorl.measures.folders import Folder, digest, opened
 from videorl.measures.motion import check_opencv, motion_magnitude
 from videorl.measures.shapes import Shape, View, check_equal, shape_of, smallest
 from videorl.measures.store import Store, Values
-from videorl.measures.video_mae import VideoMAEFeatures
 
-FLICKERING, FEATURES = "temporal flickering", "features"
+FLICKERING = "temporal flickering"
+VIDEO_MAE, I3D = "features", "features (I3D)"
+FEATURES = (VIDEO_MAE, I3D)
+"""Measures that are vectors, from which FVD and diversity are computed."""
+HERE = "videorl"
 MOTION, MOVED_LIGHT = "motion magnitude", "moved light"
 _SHAPE = "shape"
 _AHEAD = 2
@@ -36,6 +40,8 @@ class Measure(Protocol):
     name: str
     settings: str
     """All that its numbers depend on besides the clip."""
+    computed_by: str
+    """What computes it, for people."""
 
     def of(self, view: View) -> Values:
         """Return one or more numbers; raises VideoError if the clip has none."""
@@ -45,7 +51,7 @@ class Measure(Protocol):
 class Flickering:
     """VBench's temporal flickering."""
 
-    name, settings = FLICKERING, ""
+    name, settings, computed_by = FLICKERING, "", HERE
 
     def of(self, view: View) -> Values:
         """See `Measure.of`."""
@@ -62,6 +68,7 @@ class MotionMagnitude:
         import cv2
 
         self.settings = f"DIS medium, OpenCV {cv2.__version__}"
+        self.computed_by = f"OpenCV {cv2.__version__}, DIS"
 
     def of(self, view: View) -> Values:
         """See `Measure.of`."""
@@ -71,7 +78,7 @@ class MotionMagnitude:
 class MovedLight:
     """The dynamic degree of reports, `videorl.evaluation.unseen.dynamic_degree`."""
 
-    name, settings = MOVED_LIGHT, ""
+    name, settings, computed_by = MOVED_LIGHT, "", HERE
 
     def of(self, view: View) -> Values:
         """See `Measure.of`."""
@@ -79,15 +86,35 @@ class MovedLight:
         return np.array([dynamic_degree(luma_FHW)])
 
 
+class Network(Protocol):
+    """A network that turns the first frames of a clip into a vector."""
+
+    name: str
+    num_frames: int
+    size: int
+    """D."""
+    digest: str
+
+    def of(self, frames_FHW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the feature [D] of `num_frames` frames, RGB uint8 [F, H, W, 3]."""
+        ...
+
+
 class Features:
     """The vector of a clip from which FVD is computed."""
 
-    name = FEATURES
+    def __init__(self, name: str, network: Network, step: int) -> None:
+        """Measure with a network.
 
-    def __init__(self, network: VideoMAEFeatures, step: int) -> None:
-        self._network, self._step = network, step
+        Args:
+            name: Of `FEATURES`.
+            network: What makes the vectors.
+            step: Every so many frames are read.
+        """
+        self.name, self._network, self._step = name, network, step
         self.size = network.size
         self.settings = f"{network.digest} step {step}"
+        self.computed_by = f"{HERE}, on {network.name}"
 
     def of(self, view: View) -> Values:
         """See `Measure.of`."""

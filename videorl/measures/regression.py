@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import ConfigError
-from videorl.measures.results import Report
+from videorl.measures.measuring import VIDEO_MAE
+from videorl.measures.results import AT_INFINITY, FVD, Report
 
 _RULE = re.compile(
     r"\s*(?P<name>[^<>]+?)\s*(?P<sign>[<>])\s*(?P<limit>[-+−]?[\d.]+)\s*(?P<unit>%?)\s*"
 )
-_TOTAL = "total"
+_TOTAL, _FVD = "total", "FVD"
+_OLD = {_FVD + end: FVD[VIDEO_MAE] + end for end in ("", AT_INFINITY)}
+"""How older files call what is measured on VideoMAE."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,14 @@ class Rule:
 
 
 def _named(measure: str, values: Mapping[str, float]) -> list[str]:
-    """Return the measures that a rule means: `total` is VBench's and that of every reward model."""
+    """Return the measures that a rule means.
+
+    `total` is VBench's and that of every reward model, `FVD` that on every network.
+    """
     if measure in values:
         return [measure]
+    if measure == _FVD:
+        return [name for name in FVD.values() if name in values]
     if measure == _TOTAL:
         return [name for name in values if name == "total score" or name.endswith(f" {_TOTAL}")]
     return []
@@ -113,7 +121,8 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         return {
             str(row["label"]): {
-                str(name): _finite(number["value"]) for name, number in row["numbers"].items()
+                _OLD.get(str(name), str(name)): _finite(number["value"])
+                for name, number in row["numbers"].items()
             }
             for row in found["rows"]
         }

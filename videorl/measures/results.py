@@ -15,14 +15,16 @@ from videorl.data.clips import Key
 from videorl.evaluation.corrections import flipped_signs
 from videorl.evaluation.statistics import Interval, paired_bootstrap
 from videorl.measures.folders import Folder
-from videorl.measures.measuring import FEATURES, MOTION, MOVED_LIGHT, Measured
+from videorl.measures.measuring import FEATURES, I3D, MOTION, MOVED_LIGHT, VIDEO_MAE, Measured
 from videorl.measures.people import Agreement
 from videorl.measures.power import FEWEST, difference_seen, prompts_needed_if_any
 from videorl.measures.store import Values
 from videorl.measures.vbench import DIMENSIONS, totals
 from videorl.measures.win_rates import WinRate
 
-FVD, FVD_AT_INFINITY = "FVD", "FVD at infinity"
+FVD = {VIDEO_MAE: "FVD (VideoMAE)", I3D: "FVD (I3D)"}
+"""What FVD on each of the features is called: their numbers have nothing to do with each other."""
+AT_INFINITY = " at infinity"
 TOTALS = ("quality score", "semantic score", "total score")
 DIVERSITY, WIN_RATE = "diversity", "win rate"
 
@@ -39,7 +41,7 @@ class Column:
 
 _COLUMNS = {
     **dict.fromkeys((*DIMENSIONS, *TOTALS), Column(100.0)),
-    **dict.fromkeys((FVD, FVD_AT_INFINITY), Column(1.0, -1)),
+    **{name + end: Column(1.0, -1) for name in FVD.values() for end in ("", AT_INFINITY)},
     MOTION: Column(1.0, 0),
     **dict.fromkeys((MOVED_LIGHT, DIVERSITY), Column(100.0, 0)),
 }
@@ -115,7 +117,7 @@ def clip_numbers(folders: Sequence[Folder], measured: Mapping[str, Measured]) ->
     found: list[ClipNumbers] = []
     for folder in folders:
         values = measured.get(folder.label, Measured()).values
-        names = [name for name in values if name not in (FEATURES, DIVERSITY)]
+        names = [name for name in values if name not in (*FEATURES, DIVERSITY)]
         for key in folder.keys:
             numbers = {name: float(values[name][key][0]) for name in names if key in values[name]}
             found.append(ClipNumbers(folder.label, *key, numbers))
@@ -129,7 +131,7 @@ def by_path(
     found: dict[Path, dict[str, float]] = {}
     for folder in folders:
         values = measured.get(folder.label, Measured()).values
-        names = [name for name in values if name not in (FEATURES, DIVERSITY)]
+        names = [name for name in values if name not in (*FEATURES, DIVERSITY)]
         for clip in folder.clips(set(folder.keys)):
             if isinstance(clip.content, str):
                 found[Path(clip.content).resolve()] = {
@@ -151,6 +153,8 @@ class Report:
     agreement: Sequence[Agreement] = ()
     methods: Sequence[OverSeeds] = ()
     clips: Sequence[ClipNumbers] = ()
+    computed_by: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Name of a measure -> what computed it."""
 
 
 def sign_of(name: str) -> int:

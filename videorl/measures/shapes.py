@@ -90,6 +90,16 @@ class View:
             last = timeline.num_frames - 1
             self._indices = [min(round(n * ratio), last) for n in range(target.num_frames)]
 
+    @property
+    def num_frames(self) -> int:
+        """How many frames `parts` yields."""
+        return len(self._indices)
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second (> 0)."""
+        return self._target.fps if self._target else self._frames.timeline.fps
+
     def parts(self) -> Iterator[Pixels]:
         """Yield all frames, RGB uint8 [F, H, W, 3], of which few are in memory at a time."""
         for start in range(0, len(self._indices), _FRAMES_AT_ONCE):

@@ -26,6 +26,7 @@ WIN_HEAD = (
 )  # fmt: skip
 SEEDS_HEAD = ("measure", "method", "mean", "difference", "p (Holm)", "seeds")
 AGREEMENT_HEAD = ("measure", "question", "without ties", "with ties", "pairs", "ties of people")
+COMPUTED_HEAD = ("measure", "computed by")
 CHANGE_HEAD = ("measure", "folder", "difference", "p (Holm)", "seen from", "prompts", "needed")
 
 
@@ -60,6 +61,8 @@ def all_tables(report: Report) -> list[tuple[str, Cells]]:
     if report.agreement:
         rows = list(map(_agreement_cells, report.agreement))
         found.append(("Agreement with people", [AGREEMENT_HEAD, *rows]))
+    if rows := [(name, by) for name, by in report.computed_by.items() if name in columns]:
+        found.append(("What computed it", [COMPUTED_HEAD, *rows]))
     return found
 
 
@@ -77,7 +80,9 @@ def format_latex(report: Report) -> str:
         blocks.append(_latex(seed_cells(report.methods)))
     if report.win_rates:
         blocks.append(_latex([WIN_HEAD, *map(_win_cells, report.win_rates)]))
-    return "\n".join([*(f"% {note}" for note in report.notes), *blocks])
+    columns = _columns(report)
+    by = [f"{name}: {by}" for name, by in report.computed_by.items() if name in columns]
+    return "\n".join([*(f"% {said}" for said in (*report.notes, *by)), *blocks])
 
 
 def _columns(report: Report) -> list[str]:

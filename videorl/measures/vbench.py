@@ -146,20 +146,22 @@ def weights_folder() -> Path:
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "vbench")
 
 
-_NO_PACKAGE = {
-    "motion smoothness": "AMT-S is in no package that is kept up",
-    "dynamic degree": "RAFT is in torchvision alone, in another layout than VBench's weights",
-    "imaging quality": "MUSIQ is in pyiqa, which loads torchvision and pins much else",
-}
+IN_PACKAGE: Mapping[str, str] = MappingProxyType(
+    {
+        "motion smoothness": "AMT-S is in no other package that is kept up",
+        "dynamic degree": "elsewhere RAFT is in torchvision alone, in another layout",
+        "imaging quality": "MUSIQ is in pyiqa, which loads torchvision and pins much else",
+    }
+)
+"""Dimensions that the `vbench` package measures, in an environment of its own -> why."""
 
 
 def why_absent(name: str) -> str:
-    """Return why a dimension of the seven is not measured here, and what to do; "" if it is."""
-    if name not in _NO_PACKAGE:
-        return ""
+    """Return why a dimension of `IN_PACKAGE` is not measured without it, and what to do."""
     path = weights_folder() / DIMENSIONS[name].weights_file
     state = "which is there" if path.exists() else "which is not there"
     return (
-        f"{name} is not measured here ({_NO_PACKAGE[name]}); its weights are {path}, {state}; run "
-        "the `vbench` package in an environment of its own and give what it writes with --vbench"
+        f"{name} is not measured: it needs the `vbench` package ({IN_PACKAGE[name]}) in an "
+        "environment of its own; name that with --vbench-python, or give what the package wrote "
+        f"with --vbench; its weights are {path}, {state}"
     )

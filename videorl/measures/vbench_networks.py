@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ DINO, CLIP_B, CLIP_L = (
 _FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
 _PICTURE_HALF = ("vision_model.", "visual_projection.")
 _NOT_USED = "vision_model.embeddings.position_ids"
+_DINO_EPSILON = 1e-6
+_PIXELS = "pixels not rounded"
+"""Tells numbers from those that were stored when they were rounded."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Network:
     pixels: Callable[[Pixels], Tensor]
     """Frames [F, H, W, 3] -> what the network reads."""
     digest: str
+    place: str
+    """Where it was loaded from."""
 
 
 class Similarity:
@@ -56,7 +62,8 @@ class Similarity:
 
     def __init__(self, name: str, network: Network) -> None:
         self.name, self._network = name, network
-        self.settings = network.digest
+        self.settings = f"{network.digest} {_PIXELS}"
+        self.computed_by = f"videorl, on {network.place}"
 
     def of(self, view: View) -> Values:
         """See `videorl.measures.measuring.Measure.of`."""
@@ -82,7 +89,8 @@ class Aesthetic:
 
     def __init__(self, network: Network, head: Callable[[Tensor], Tensor], digest: str) -> None:
         self._network, self._head = network, head
-        self.settings = f"{network.digest} {digest}"
+        self.settings = f"{network.digest} {digest} {_PIXELS}"
+        self.computed_by = f"videorl, on {network.place}"
 
     def of(self, view: View) -> Values:
         """See `videorl.measures.measuring.Measure.of`."""
@@ -135,9 +143,10 @@ def load_dimension(name: str, places: Mapping[str, str], device: str) -> Similar
 def load_dino(place: str, device: str = "") -> Network:
     """Load DINO ViT-B/16, whose feature is the class token behind the last norm.
 
-    Clips that are not square: transformers resizes the position embeddings to the number of
-    patches, DINO's own code by a factor that is a little larger; the difference is small.
+    Where transformers computes otherwise than DINO's own code, which VBench runs, it is made to do
+    as that: position embeddings of clips that are not square, and what norms add to variances.
     """
+    from torch import nn
     from transformers import ViTModel
 
     folder = _folder(place)
@@ -146,12 +155,39 @@ def load_dino(place: str, device: str = "") -> Network:
     network.requires_grad_(False).eval().to(where)
     config = network.config
     side = int(config.image_size)
+    for module in network.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = _DINO_EPSILON
+    embeddings = network.embeddings
+    embeddings.interpolate_pos_encoding = partial(_dino_positions, embeddings)
 
     def features(pixels: Tensor) -> Tensor:
         found: Any = network(pixel_values=pixels.to(where), interpolate_pos_encoding=True)
         return found.last_hidden_state[:, 0]
 
-    return Network(features, lambda frames: dino_pixels(frames, side), content_of(folder).digest)
+    digest = content_of(folder).digest
+    return Network(features, lambda frames: dino_pixels(frames, side), digest, place)
+
+
+def _dino_positions(embeddings: Any, tokens: Tensor, height: int, width: int) -> Tensor:
+    """Return position embeddings [1, 1 + patches, D] of a picture, as DINO's own code makes them.
+
+    They are resized by factors that belong to a tenth of a patch more than there are, a guard
+    against rounding, so that each is taken of a place a little nearer to the first.
+    """
+    from torch import cat
+    from torch.nn.functional import interpolate
+
+    known = embeddings.position_embeddings
+    count = known.shape[1] - 1
+    if tokens.shape[1] - 1 == count and height == width:
+        return known
+    side = round(count**0.5)
+    rows, columns = (size // int(embeddings.patch_size) for size in (height, width))
+    factors = (rows + 0.1) / side, (columns + 0.1) / side
+    squares = known[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    found = interpolate(squares, scale_factor=factors, mode="bicubic")
+    return cat([known[:, :1], found.flatten(2).transpose(1, 2)], dim=1)
 
 
 def load_clip(place: str, device: str = "") -> Network:
@@ -176,7 +212,8 @@ def load_clip(place: str, device: str = "") -> Network:
         found: Any = network(pixel_values=pixels.to(where))
         return found.image_embeds
 
-    return Network(features, lambda frames: clip_pixels(frames, side), content_of(folder).digest)
+    digest = content_of(folder).digest
+    return Network(features, lambda frames: clip_pixels(frames, side), digest, place)
 
 
 def load_aesthetic(place: str, head: str = "", device: str = "") -> Aesthetic:

@@ -22,15 +22,19 @@ def dino_pixels(frames_FHW3: Pixels, side_px: int) -> Tensor:
 
 def clip_pixels(frames_FHW3: Pixels, side_px: int) -> Tensor:
     """Return pixels [F, 3, side, side]: bicubic, not antialiased, the middle square."""
-    bytes_F3HW = _resized(frames_FHW3, side_px, "bicubic")
+    resized_F3HW = _resized(frames_FHW3, side_px, "bicubic")
     # torchvision's CenterCrop: half of the margin, ties to even.
-    top, left = (round((size - side_px) / 2.0) for size in bytes_F3HW.shape[2:])
-    cut = bytes_F3HW[:, :, top : top + side_px, left : left + side_px]
+    top, left = (round((size - side_px) / 2.0) for size in resized_F3HW.shape[2:])
+    cut = resized_F3HW[:, :, top : top + side_px, left : left + side_px]
     return _normalised(cut, *_CLIP)
 
 
 def _resized(frames_FHW3: Pixels, side_px: int, mode: Literal["bilinear", "bicubic"]) -> Tensor:
-    """Return bytes [F, 3, h, w], as floats; torchvision rounds, and clamps what is bicubic."""
+    """Return [F, 3, h, w] in bytes, as floats that are neither rounded nor clamped.
+
+    `vbench.utils.load_video` makes floats of the bytes before they are resized, so that torchvision
+    does not round, nor clamp what bicubic interpolation overshoots.
+    """
     import torch
     from torch.nn.functional import interpolate
 
@@ -41,16 +45,15 @@ def _resized(frames_FHW3: Pixels, side_px: int, mode: Literal["bilinear", "bicub
     size = (side_px, other) if height <= width else (other, side_px)
     if size == (height, width):
         return frames
-    found = interpolate(frames, size, mode=mode, align_corners=False, antialias=False)
-    return found.clamp(0.0, 255.0).round()
+    return interpolate(frames, size, mode=mode, align_corners=False, antialias=False)
 
 
 def _normalised(
-    bytes_F3HW: Tensor,
+    frames_F3HW: Tensor,
     mean: tuple[float, float, float],
     deviation: tuple[float, float, float],
 ) -> Tensor:
     import torch
 
     shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, deviation))
-    return (bytes_F3HW / 255.0 - shift) / scale
+    return (frames_F3HW / 255.0 - shift) / scale

@@ -127,24 +127,24 @@ def test_fvd_through_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[
     asked = (a, b, "--metric", "fvd", "--video-mae", place, "--out", out, "--at-infinity")
     assert run(*asked, "--reference", clean) == 0
     same, other = (row["numbers"] for row in results(out)["rows"])
-    assert same["FVD"]["value"] == pytest.approx(0.0, abs=1e-6)  # the same clips
-    assert other["FVD"]["value"] > 1e-4
-    interval = other["FVD"]["interval"]
+    assert same["FVD (VideoMAE)"]["value"] == pytest.approx(0.0, abs=1e-6)  # the same clips
+    assert other["FVD (VideoMAE)"]["value"] > 1e-4
+    interval = other["FVD (VideoMAE)"]["interval"]
     assert interval["low"] <= interval["mean"] <= interval["high"]
-    assert "FVD at infinity" in other
+    assert "FVD (VideoMAE) at infinity" in other
     few = clips(tmp_path / "few", ("0", "1", "2", "3"))
     measured = (out / FILE).read_bytes()
     assert run(*asked, "--reference", few) == ExitCode.REFUSED
     assert "few: 4 clips for FVD on 4 features" in capsys.readouterr().err
     assert (out / FILE).read_bytes() == measured  # it is said before anything is measured
     assert run(*asked[:-1], "--reference", few, "--few-clips") == 0
-    assert results(out)["notes"] == ["FVD of few: 4 clips are too few for 4 features"]
+    assert results(out)["notes"] == ["FVD (VideoMAE) of few: 4 clips are too few for 4 features"]
     assert run(*asked, "--reference", few, "--few-clips") == 1
     assert "too few clips for a line" in results(out)["notes"][0]
     five = clips(tmp_path / "five", ("0", "1", "2", "3", "4"))
     (five / "4.mp4").write_bytes(b"damaged")
     assert run(*asked[:-1], "--reference", five) == 1  # the others' numbers are not lost for it
-    assert "FVD of a is not measured: five: 4 clips" in results(out)["notes"][0]
+    assert "FVD (VideoMAE) of a is not measured: five: 4 clips" in results(out)["notes"][0]
 
 
 def test_features_are_those_of_the_classifier(tmp_path: Path) -> None:
@@ -171,14 +171,16 @@ def test_what_is_absent_is_named_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, out, lost = clips(tmp_path / "a"), tmp_path / "out", tmp_path / "no_mae"
-    fvd = ("--reference", a.parent / "clean", "--video-mae", lost)
+    fvd = ("--reference", a.parent / "clean", "--video-mae", lost, "--i3d", lost)
     clips(tmp_path / "clean")
     asked = ("--metric", "temporal_flickering", "motion_smoothness", "fvd", "fvd_i3d")
     assert run(a, *asked, *fvd, "--out", out) == 1
     said = " ".join(results(out)["notes"])
-    assert "amt-s.pth" in said and str(lost) in said and "I3D" in said
+    assert "amt-s.pth" in said and "--vbench-python" in said
+    assert f"{lost}: there is no such folder" in said and f"{lost}/i3d_torchscript.pt" in said
     assert "temporal flickering" in results(out)["rows"][0]["numbers"]
-    assert run(a, "--metric", "fvd_i3d", "--out", out) == ExitCode.REFUSED
+    alone = ("--reference", a.parent / "clean", "--i3d", lost)
+    assert run(a, "--metric", "fvd_i3d", *alone, "--out", out) == ExitCode.REFUSED
     assert "nothing can be measured" in capsys.readouterr().err
 
 
@@ -341,6 +343,9 @@ def test_options_without_effect_are_refused(tmp_path: Path) -> None:
         ["--tie", "1"],
         ["--tie", "-1", "--reward", "moving_shapes"],
         ["--metric", "fvd"],
+        ["--metric", "fvd_i3d", "--reference", a],
+        ["--i3d", a],
+        ["--vbench-python", "python"],
     ):
         with pytest.raises(SystemExit, match="2"):
             run(a, *words)

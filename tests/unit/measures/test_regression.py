@@ -26,6 +26,10 @@ def report(**values: float) -> Report:
     return Report([Row("a", 3, 3, numbers)])
 
 
+def fvd(**values: float) -> Report:
+    return Report([Row("a", 3, 3, {f"FVD ({name})": Number(v) for name, v in values.items()})])
+
+
 @pytest.mark.parametrize(
     ("rule", "value", "is_broken"),
     [
@@ -45,14 +49,28 @@ def test_rules(baseline: Path, rule: str, value: float, is_broken: bool) -> None
 
 
 def test_less_is_better_is_a_matter_of_the_sign(baseline: Path) -> None:
-    (found,) = read_rules(["FVD > 10 %"], baseline)
-    assert not found.broken(report(FVD=10.9)) and found.broken(report(FVD=11.1))
+    (found,) = read_rules(["FVD > 10 %"], baseline)  # of VideoMAE, in files of older versions
+    assert not found.broken(fvd(VideoMAE=10.9)) and found.broken(fvd(VideoMAE=11.1))
+
+
+def test_fvd_is_that_on_every_network(tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    numbers = {f"FVD ({name})": {"value": 10.0} for name in ("VideoMAE", "I3D")}
+    path.write_text(json.dumps({"rows": [{"label": "a", "numbers": numbers}]}))
+    (both,) = read_rules(["FVD > 10 %"], path)
+    (said,) = both.broken(fvd(VideoMAE=10.0, I3D=12.0))
+    assert "FVD (I3D) of a was 10, is 12" in said
+    (theirs,) = read_rules(["FVD (VideoMAE) > 10 %"], path)
+    assert not theirs.broken(fvd(VideoMAE=10.0, I3D=12.0))
 
 
 def test_a_measure_without_a_number_breaks_its_rule(baseline: Path) -> None:
     (found,) = read_rules(["FVD > 10 %"], baseline)
-    assert "a has no FVD now" in found.broken(report(oracle_total=2.0))[0]
-    assert "a has no FVD now" in found.broken(Report([Row("b", 3, 3, {"FVD": Number(1.0)})]))[0]
+    for now in (
+        report(oracle_total=2.0),
+        Report([Row("b", 3, 3, fvd(VideoMAE=1.0).rows[0].numbers)]),
+    ):
+        assert "a has no FVD (VideoMAE) now" in found.broken(now)[0]
 
 
 def test_any_change_from_zero_is_infinite(baseline: Path) -> None:
@@ -67,7 +85,7 @@ def test_rules_that_cannot_be_read(baseline: Path, rule: str) -> None:
 
 
 def test_measures_that_the_baseline_lacks(baseline: Path) -> None:
-    with pytest.raises(ConfigError, match="has no 'speed'; it has FVD, oracle total"):
+    with pytest.raises(ConfigError, match=r"has no 'speed'; it has FVD \(VideoMAE\), oracle"):
         read_rules(["speed < -1 %"], baseline)
     baseline.write_text("[]")
     with pytest.raises(ConfigError, match="--baseline"):

@@ -9,26 +9,25 @@ from videorl.measures.results import Number, Report, Row
 from videorl.measures.tables import format_latex, format_markdown, format_text
 from videorl.measures.win_rates import WinRate
 
-FLICKERING = "temporal flickering"
+FLICKERING, FVD = "temporal flickering", "FVD (VideoMAE)"
 RATE = WinRate(
     "b", "reward", "VQ", 0.6, 0.2, 0.2, Interval(0.7, 0.6, 0.8), 0.5, 100, 100, 0, 0.01, 0.02
 )  # fmt: skip
 REPORT = Report(
     [
-        Row(
-            "a_1|x", 9, 9, {FLICKERING: Number(0.97, Interval(0.97, 0.96, 0.98)), "FVD": Number(9)}
-        ),
-        Row("b", 9, 9, {FLICKERING: Number(0.98), "FVD": Number(0.25)}),
+        Row("a_1|x", 9, 9, {FLICKERING: Number(0.97, Interval(0.97, 0.96, 0.98)), FVD: Number(9)}),
+        Row("b", 9, 9, {FLICKERING: Number(0.98), FVD: Number(0.25)}),
         Row("c", 9, 9, {FLICKERING: Number(0.98)}),
     ],
     [RATE],
     ["50 % of it"],
+    computed_by={FLICKERING: "videorl", "motion smoothness": "vbench 0.1.5"},
 )
 
 
 def test_latex() -> None:
     found = format_latex(REPORT).splitlines()
-    assert found[0] == "% 50 % of it"
+    assert found[:2] == ["% 50 % of it", "% temporal flickering: videorl"]
     assert r"a\_1\textbar{}x & 97.00 & 9.00 \\" in found
     small = format_latex(replace(REPORT, win_rates=[replace(RATE, p_holm=0.0001)]))
     assert r"$<$ 0.001" in small  # LaTeX prints a plain one as another sign
@@ -39,12 +38,14 @@ def test_latex() -> None:
 def test_markdown() -> None:
     found = format_markdown(REPORT).splitlines()
     assert found[:3] == [
-        "|  | temporal flickering | FVD |",
+        "|  | temporal flickering | FVD (VideoMAE) |",
         "| --- | ---: | ---: |",
         "| a_1\\|x | 97.00 | 9.00 |",
     ]
     assert "| c | **98.00** | – |" in found
     assert found[-1] == "- 50 % of it"
+    assert "| temporal flickering | videorl |" in found
+    assert not any("vbench" in line for line in found)  # a measure that has no number
 
 
 def test_text() -> None:

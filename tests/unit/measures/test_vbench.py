@@ -12,7 +12,15 @@ import pytest
 from videorl.errors import ConfigError, VideoError
 from videorl.measures.flickering import temporal_flickering
 from videorl.measures.shapes import View
-from videorl.measures.vbench import DIMENSIONS, QUALITY, read_results, totals, why_absent
+from videorl.measures.vbench import (
+    DIMENSIONS,
+    IN_PACKAGE,
+    QUALITY,
+    read_results,
+    totals,
+    why_absent,
+)
+from videorl.measures.vbench_networks import NETWORKS
 from videorl.videos.opening import open_frames
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,6 +112,5 @@ def test_absent_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
     said = why_absent("motion smoothness")
     assert str(tmp_path / "amt_model/amt-s.pth") in said and "not there" in said
-    assert not why_absent("temporal flickering")
-    absent = [name for name in QUALITY if why_absent(name)]
-    assert absent == ["motion smoothness", "dynamic degree", "imaging quality"]
+    assert "--vbench-python" in said
+    assert set(IN_PACKAGE) | set(NETWORKS) | {"temporal flickering"} == set(QUALITY)

@@ -17,7 +17,7 @@ from tests.video_files import moving_pattern
 from videorl.data.video_io import write_mp4
 from videorl.errors import CheckpointError, ConfigError, VideoError
 from videorl.measures.shapes import View
-from videorl.measures.vbench_networks import load_dimension
+from videorl.measures.vbench_networks import load_dimension, load_dino
 from videorl.measures.vbench_pixels import clip_pixels, dino_pixels
 from videorl.types import Video
 from videorl.videos.opening import open_frames
@@ -60,14 +60,16 @@ def dino_by_hand(folder: Path, pixels_B3HW: Tensor) -> Tensor:
 
     def norm(x: Tensor, name: str) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt()
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
         return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
     place = "embeddings.patch_embeddings.projection"
     grid = F.conv2d(pixels_B3HW, w[f"{place}.weight"], w[f"{place}.bias"], stride=8)
     positions, (rows, columns) = w["embeddings.position_embeddings"], grid.shape[2:]
     squares = positions[:, 1:].reshape(1, 4, 4, 16).permute(0, 3, 1, 2)
-    squares = F.interpolate(squares, (rows, columns), mode="bicubic", align_corners=False)
+    factors = ((rows + 0.1) / 4, (columns + 0.1) / 4)  # as DINO's own code
+    squares = F.interpolate(squares, scale_factor=factors, mode="bicubic", align_corners=False)
+    assert squares.shape[2:] == (rows, columns)
     tokens = grid.flatten(2).transpose(1, 2) + squares.flatten(2).transpose(1, 2)
     first = (w["embeddings.cls_token"] + positions[:, :1]).expand(len(tokens), -1, -1)
     x = torch.cat([first, tokens], 1)
@@ -111,7 +113,10 @@ def test_subject_consistency(tmp_path: Path) -> None:
     found = load_dimension("subject consistency", {"dino": str(place)}, "cpu").of(clip)
     pixels = dino_pixels(frames, SIDE_PX)
     assert pixels.shape == (5, 3, 32, int(32 * 64 / 40))  # not cut: DINO takes any shape
-    expected = consistency(dino_by_hand(place, pixels))
+    by_hand = dino_by_hand(place, pixels)
+    with torch.no_grad():
+        assert torch.allclose(load_dino(str(place), "cpu").features(pixels), by_hand, atol=1e-4)
+    expected = consistency(by_hand)
     assert expected < 0.9995  # random networks hardly tell frames apart
     assert found[0] == pytest.approx(expected, abs=1e-6)
 
@@ -150,10 +155,12 @@ def test_pixels_by_hand() -> None:
     cut = clip_pixels(frames, 3)  # a margin of 1: half of it, ties to even, is 0
     assert torch.equal(cut, same)
     flat = np.full((1, 8, 8, 3), 100, np.uint8)
-    flat[:, ::2] = 101  # without antialiasing a half is taken of two rows, and rounded to even
-    assert dino_pixels(flat, 4)[0, 0].mul(0.229).add(0.485).mul(255).round().unique().tolist() == [
-        100.0
-    ]
+    flat[:, ::2] = 101  # without antialiasing the mean of two rows, which VBench does not round
+    found = dino_pixels(flat, 4)[0, 0].mul(0.229).add(0.485).mul(255)
+    assert found.flatten().tolist() == pytest.approx([100.5] * 16, abs=1e-4)
+    edge = np.zeros((1, 8, 8, 3), np.uint8)
+    edge[:, :, 4:] = 255  # bicubic interpolation overshoots, and VBench does not clamp
+    assert clip_pixels(edge, 6)[0, 0].mul(0.26862954).add(0.48145466).max() > 1.01
 
 
 def test_what_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
