@@ -1,7 +1,8 @@
 """A small whole run in a process of its own, which may be killed on the way.
 
-python -m tests.stored_run RUN_DIR CHECKPOINT KILLED_AFTER_STEP
+python -m tests.stored_run RUN_URI CHECKPOINT KILLED_AFTER_STEP
 
+It is killed once the checkpoint of the step before is in the store.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from videorl import one_process
 from videorl.config import Recipe
 from videorl.recipes.reading import load_recipe
 from videorl.run import sinks
+from videorl.storage.preparing import open_place
 
 
 def recipe_of(run_dir: str | Path, checkpoint: str | Path, **changes: object) -> Recipe:
@@ -26,13 +29,18 @@ def recipe_of(run_dir: str | Path, checkpoint: str | Path, **changes: object) ->
 
 
 class Killing(sinks.JsonlSink):
-    """Ends its process without a word once a step is written."""
+    """Ends its process without a word once a step is written and the one before is stored."""
 
+    uri = ""
     after = -1
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         super().write(step, metrics)
         if step == self.after:
+            end = time.monotonic() + 120
+            while f"checkpoints/step-{step - 1:06d}/state.json" not in open_place(self.uri).list():
+                assert time.monotonic() < end, "the checkpoint does not come"
+                time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -42,7 +50,7 @@ def main() -> None:
 
     run_dir, checkpoint, after = sys.argv[1:]
     recipe = recipe_of(run_dir, checkpoint)
-    Killing.after = int(after)
+    Killing.uri, Killing.after = run_dir, int(after)
     sinks.JsonlSink = Killing
     with open_run(recipe) as folder:
         one_process.run(recipe, folder, lambda: False)

@@ -11,18 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from jobs import audit, compare, export, runs
-from tests.ray.whole_runs import STEPS, assert_same_archive
+from tests.ray.whole_runs import STEPS, assert_same_run, losses_of
 from tests.s3_server import BUCKET, Way, environment
 from tests.stored_run import recipe_of
 from videorl import one_process
 from videorl.config import Recipe
 from videorl.errors import RunFolderError, StoreLostError
 from videorl.run.folder import open_run
-from videorl.run.sinks import JsonlSink, read_metrics
+from videorl.run.sinks import JsonlSink
 from videorl.storage.copies import copy_of
 from videorl.storage.preparing import open_place
 
@@ -36,20 +34,6 @@ def local(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     with open_run(recipe) as folder:
         assert one_process.run(recipe, folder, lambda: False)
     return folder.root
-
-
-def losses(folder: Path) -> list[float]:
-    return [row["learn/loss"] for row in read_metrics(folder / "metrics.jsonl")]
-
-
-def assert_equal(found: Path, expected: Path) -> None:
-    """Archive, losses and exported weights are the same, bit for bit."""
-    assert_same_archive(found, expected)
-    assert losses(found) == losses(expected)
-    name = "aligned/pytorch_lora_weights.safetensors"  # its metadata come in any order
-    exported = [load_file(folder / name) for folder in (found, expected)]
-    assert exported[0].keys() == exported[1].keys()
-    assert all(torch.equal(weight, exported[1][key]) for key, weight in exported[0].items())
 
 
 def go(recipe: Recipe, *, from_scratch: bool = False, take_over: bool = False) -> Path:
@@ -76,7 +60,7 @@ def test_a_run_is_killed_and_goes_on_elsewhere_as_if_nothing_had_been(
     assert "summary.json" not in stored
     monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "another machine"))
     recipe = recipe_of(s3, tiny_checkpoints["wan"])
-    assert_equal(go(recipe, take_over=True), local)
+    assert_same_run(go(recipe, take_over=True), local)
     assert recipe.run_dir == s3, "the recipe is as it was"
     assert not list(tmp_path.glob("run*")), "nothing lies where nobody looks for it"
 
@@ -132,7 +116,7 @@ def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
         threading.Timer(12, lambda: setattr(way, "mode", "pass")).start()
 
     disturbed(monkeypatch, {1: leave})
-    assert_equal(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
+    assert_same_run(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
     assert "cannot be written to" in caplog.text
     assert "could not be written" not in caplog.text, "no checkpoint was given up"
     assert "answers again" in caplog.text
@@ -158,12 +142,12 @@ def test_a_store_that_stays_away_ends_the_run_with_everything_kept_here(
         go(recipe)
     way.mode = "pass"
     root = copy_of(s3, "working")
-    assert len(losses(root)) == 4, "it ended where the next checkpoint was due"
+    assert len(losses_of(root)) == 4, "it ended where the next checkpoint was due"
     assert "checkpoints/step-000004/state.json" not in open_place(s3).list()
     disturbed(monkeypatch, {})
-    assert_equal(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
+    assert_same_run(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
     assert "stored what was kept on this machine: step-000004" in caplog.text
-    assert len(losses(root)) == STEPS
+    assert len(losses_of(root)) == STEPS
 
 
 def test_from_scratch_moves_what_is_stored_aside(
