@@ -55,12 +55,12 @@ def fetch_shared(place: Place, name: str) -> Path:
                 return copy
             _remove_unread(copies, version)
             copy.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(copy.parent, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            _reading[copy.parent] = descriptor
             if not (copy.parent / _WHOLE).exists():
                 _fetch(place, list(stored), copy.parent)
                 (copy.parent / _WHOLE).touch()
+            descriptor = os.open(copy.parent, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _reading[copy.parent] = descriptor
             return copy
     except _NoLocksError as error:
         logger.warning("%s has no file locks (%s): this process fetches its own", copies, error)

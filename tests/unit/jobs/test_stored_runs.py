@@ -170,7 +170,7 @@ def test_what_is_wrong_with_a_store_is_said_before_the_work(
     way: Way, tiny_checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(uri: str) -> None:
-        with open_run(recipe_of(uri, tiny_checkpoints["wan"])):
+        with open_run(recipe_of(uri, tiny_checkpoints["wan"], checkpoint__patience_s=1)):
             pytest.fail("it must not begin")
 
     with pytest.raises(RunFolderError, match="cannot use s3://nowhere/first"):
