@@ -31,9 +31,8 @@ def seen() -> list[str | None]:
 def test_a_rank_gets_the_credentials_of_the_driver_unless_its_node_has_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given(
-        monkeypatch, AWS_ACCESS_KEY_ID="me", AWS_SECRET_ACCESS_KEY="hidden", AWS_SESSION_TOKEN="t"
-    )
+    mine = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_SESSION_TOKEN": "t"}
+    given(monkeypatch, **mine)
     assert access(tmp_path, "") is None, "nothing is in a store: nothing is handed on"
     found = access(tmp_path, "s3://bucket/checkpoints")
     assert found is not None and "hidden" not in repr(found)
@@ -85,9 +84,8 @@ def test_a_rank_of_a_driver_that_was_taken_over_finishes_no_checkpoint(
         for forbidden in (lambda: folder.remove_after(0), lambda: put(folder, 10)):
             with pytest.raises(CheckpointError, match="left as it is"):
                 forbidden()
-        assert names(uri) == before | (
-            {"checkpoints/step-000020/optimizer.pt"} if is_late else set()
-        )
+        left = {"checkpoints/step-000020/optimizer.pt"} if is_late else set[str]()
+        assert names(uri) == before | left
         with pytest.raises(BusyError):
             checker(root)()
         taken.__exit__(None, None, None)
