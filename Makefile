@@ -11,17 +11,12 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 run: $(VENV)/.installed
 	$(BIN)/python -m jobs.train moving_shapes $(ARGS)
 
-# Tests on Ray mostly wait for processes to start: all others run meanwhile, in two processes, and
-# are shown after them.
-ON_RAY := tests/ray tests/chaos
+# All tests, or pytest with ARGS.
 test: lint types
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	@nice -n 19 $(BIN)/python -m pytest -n 2 --dist loadfile tests \
-		$(ON_RAY:%=--ignore=%) > $(VENV)/unit.log 2>&1 & \
-	unit=$$!; $(BIN)/python -m pytest $(ON_RAY); ray=$$?; \
-	wait $$unit; unit=$$?; cat $(VENV)/unit.log; test $$unit -eq 0 -a $$ray -eq 0
+	$(BIN)/python -m tests.everything
 endif
 
 # What is left out of `make test`, on request.

@@ -74,11 +74,11 @@ def prometheus(folder: Path, config: str) -> Iterator[Prometheus]:
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
         server = Prometheus(f"http://127.0.0.1:{port}")
         try:
-            wait_for(lambda: _answers(server), "Prometheus to start", 60)
+            wait_for(lambda: _answers(server), "Prometheus to start", 180)
             yield server
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(180)
 
 
 def wait_for(is_true: Callable[[], object], what: str, timeout_s: float) -> None:

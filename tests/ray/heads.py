@@ -127,5 +127,5 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
     for one in (process, *children):
         with suppress(psutil.NoSuchProcess):
             one.kill()
-    process.wait(10)
-    psutil.wait_procs(children, timeout=10)
+    process.wait(180)
+    psutil.wait_procs(children, timeout=120)

@@ -113,8 +113,8 @@ def main() -> None:
         made = tuple(replace(one, latents=ref) for one, ref in candidates)
         return replace(group, candidates=made, prompt_embeds=ray.put(pack(torch.zeros(SIZE))))
 
-    kept = keeping.submit(holding(refs[:3])).result(60)
-    again = keeping.submit(holding(refs[:3])).result(60)
+    kept = keeping.submit(holding(refs[:3])).result(180)
+    again = keeping.submit(holding(refs[:3])).result(180)
     keeping_nodes = [where(group.candidates[0].candidate.latents) for group in (kept, again)]
     del again
     cluster.remove_node(node, allow_graceful=False)
@@ -126,7 +126,7 @@ def main() -> None:
         "kept": [outcome(one.candidate.latents) for one in kept.candidates],
     }
     try:
-        keeping.submit(holding(refs[3:])).result(60)
+        keeping.submit(holding(refs[3:])).result(180)
     except MediaLostError as error:
         found["too_late"] = type(error).__name__
     print(json.dumps(found), flush=True)

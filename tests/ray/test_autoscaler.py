@@ -52,7 +52,7 @@ limits = Limits(min_workers=1, max_workers=2, max_retries=3, request_timeout_s=6
                 idle_release_s=1.0)
 pool = ElasticPool("generator", lambda _: start_actor(Worker, options), limits)
 seen["minimum"], seen["minimum_s"] = wait_for(2)
-pool.wait_until_serving(60)
+pool.wait_until_serving(180)
 work = [pool.submit(lambda worker: [worker.work.remote(4)]) for _ in range(6)]
 seen["busy"], seen["busy_s"] = wait_for(3)
 for one in work: one.result()

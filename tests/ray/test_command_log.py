@@ -51,7 +51,7 @@ def with_log(
 
     def run(story: Callable[[CommandLog], Awaitable[None]]) -> None:
         async def main() -> None:
-            await asyncio.wait_for(story(CommandLog(max_failures, deadlines)), timeout=5)
+            await asyncio.wait_for(story(CommandLog(max_failures, deadlines)), timeout=60)
 
         asyncio.run(main())
 

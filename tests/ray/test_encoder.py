@@ -61,11 +61,11 @@ def test_an_encoder_that_dies_while_it_loads_is_replaced(tmp_path: Path) -> None
 
     encoder = RayEncoder(load, OPTIONS, LIMITS)
     try:
-        found = embedding_of(encoder.submit("a red circle").result(60))
+        found = embedding_of(encoder.submit("a red circle").result(180))
         assert found[:, 0].tolist() == [1.0, 3.0, 6.0]
         assert encoder.pool.stats().replaced == 1
         with pytest.raises(PromptError):
-            encoder.submit("word " * 50).result(60)
+            encoder.submit("word " * 50).result(180)
     finally:
         encoder.close()
 
@@ -77,7 +77,7 @@ def test_an_encoder_that_cannot_load_ends_the_run_and_not_single_prompts() -> No
     encoder = RayEncoder(load, OPTIONS, LIMITS)
     try:
         with pytest.raises(PoolFailedError, match=r"encoder: 3 workers .* OSError: no such model"):
-            encoder.submit("a red circle").result(60)
+            encoder.submit("a red circle").result(180)
     finally:
         encoder.close()
 
@@ -90,7 +90,7 @@ def test_embeddings_that_went_with_their_node_are_made_anew_for_a_generator() ->
     creator = generator_creator(lambda device: FakePolicy(), store, OPTIONS)
     generator = RayGenerator(creator, encoder, "", LIMITS)
     try:
-        group = generator.submit(request_of(version)).result(60)
+        group = generator.submit(request_of(version)).result(180)
         assert len(group.candidates) == len(request_of(version).seeds)
         assert encoder.pool.stats().completed == len(encoder.lost) == 2
     finally:
@@ -101,11 +101,11 @@ def test_embeddings_that_went_with_their_node_are_made_anew_for_a_generator() ->
 def test_a_lost_embedding_is_forgotten_once_however_many_find_it() -> None:
     encoder = LosingEncoder()
     try:
-        lost = encoder.submit("a red circle").result(60)
+        lost = encoder.submit("a red circle").result(180)
         encoder.forget("a red circle", lost)
-        again = encoder.submit("a red circle").result(60)
+        again = encoder.submit("a red circle").result(180)
         encoder.forget("a red circle", lost)
-        assert encoder.submit("a red circle").result(60) == again
+        assert encoder.submit("a red circle").result(180) == again
         assert embedding_of(again)[:, 0].tolist() == [1.0, 3.0, 6.0]
         assert encoder.pool.stats().completed == 1
     finally:

@@ -179,8 +179,8 @@ def test_a_run_in_prometheus(tmp_path: Path) -> None:
         prometheus(tmp_path, config(rules)) as server,
         running(folder, recipe, trigger) as (rows, began),
     ):
-        wait_for(lambda: server.query("ray_videorl_step > 5"), "the first steps", 60)
-        wait_for(lambda: server.query("ray_node_disk_free"), "Ray's own metrics", 60)
+        wait_for(lambda: server.query("ray_videorl_step > 5"), "the first steps", 180)
+        wait_for(lambda: server.query("ray_node_disk_free"), "Ray's own metrics", 180)
         check_names()
         time.sleep(3)
         assert not {name for name in server.firing() if "Disk" not in name}, "it is well"
@@ -188,14 +188,14 @@ def test_a_run_in_prometheus(tmp_path: Path) -> None:
         trigger.touch()
         wait_for(lambda: server.firing() >= MISBEHAVING, "the alerts", 120)
         trigger.with_name("fence").touch()
-        wait_for(lambda: "VideorlGeneratorFenced" in server.firing(), "the fenced worker", 60)
+        wait_for(lambda: "VideorlGeneratorFenced" in server.firing(), "the fenced worker", 180)
         about_faults = {query for query in asked if any(name in query for name in NEVER)}
 
         def silent() -> set[str]:
             return {query for query in asked if not server.query(query)} - answered
 
         # A counter that is new has an increase from its second sample on.
-        wait_for(lambda: silent() <= about_faults, "an answer to every query", 60)
+        wait_for(lambda: silent() <= about_faults, "an answer to every query", 180)
         assert server.rule_errors() == {}
         check_values(server, rows, began)
 

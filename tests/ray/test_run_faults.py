@@ -69,7 +69,7 @@ def run(recipe: Recipe, faults: Faults) -> Finished:
 
 def sample(assembly: Assembly, version: WeightVersion) -> list[Tensor]:
     request = SampleRequest(0, Prompt(0, PROMPT), SEEDS, version)
-    group = assembly.generator.submit(request).result(60)
+    group = assembly.generator.submit(request).result(180)
     assert {one.version for one in group.candidates} == {version}
     return fetch([one.latents for one in group.candidates])
 

@@ -109,7 +109,7 @@ def test_the_command_is_killed_goes_on_and_takes_what_is_new(tmp_path: Path) -> 
         ).read_text()
         time.sleep(0.01)
     killed.kill()
-    killed.wait(10)
+    killed.wait(180)
 
     again = subprocess.run(
         [*run, "--json"],

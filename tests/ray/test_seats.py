@@ -102,7 +102,7 @@ def test_a_run_takes_all_its_places_or_waits_and_holds_none() -> None:
     def second() -> None:
         with booked(big, "second", str, can_grow=False):
             has_both.set()
-            may_go.wait(60)
+            may_go.wait(180)
 
     with booked(big, "first", str, can_grow=False) as first:
         other = in_background(second)
@@ -116,7 +116,7 @@ def test_a_run_takes_all_its_places_or_waits_and_holds_none() -> None:
             booked(needing(), "third", str, lambda: True, can_grow=False),
         ):
             pytest.fail("the second has not got its places")
-    assert has_both.wait(60)
+    assert has_both.wait(180)
     wait_for(lambda: free_cpus() == 3)
     may_go.set()
     other.join()
@@ -133,18 +133,18 @@ def test_a_pool_starts_no_more_workers_than_fit_and_makes_room_for_who_waits(
         booking = stack.enter_context(booked(placement, "first", str, can_grow=False))
         pool = stack.enter_context(pool_in(booking, placement, LIMITS))
         work = [pool.submit(call("wait_for", tmp_path / "go on")) for _ in range(12)]
-        wait_for(lambda: pool.stats().busy == 3, 60)
+        wait_for(lambda: pool.stats().busy == 3, 180)
         time.sleep(3.0)  # several looks at what is free
         stats = pool.stats()
         assert (stats.workers, stats.starting, stats.queued) == (3, 0, 9), "others would only wait"
         (tmp_path / "go on").touch()
         for one in work:
-            one.result(60)
+            one.result(180)
         assert pool.stats().workers == 3, "they idle for less than 300 s"
         # Another run needs what they hold: those above the minimum go at once.
         with booked(needing(generators=2), "second", str, can_grow=False):
             assert pool.stats().workers == 1
-            assert pool.submit(call("echo", "kept")).result(60).value[1] == "kept"
+            assert pool.submit(call("echo", "kept")).result(180).value[1] == "kept"
 
 
 @pytest.mark.usefixtures("cluster")
@@ -154,15 +154,15 @@ def test_the_place_of_a_worker_that_dies_is_kept_for_the_next_whoever_waits() ->
     with ExitStack() as stack:
         booking = stack.enter_context(booked(placement, "first", str, can_grow=False))
         pool = stack.enter_context(pool_in(booking, placement, LIMITS))
-        assert pool.wait_until_serving(60)
+        assert pool.wait_until_serving(180)
         waiting = [placement_group([{"CPU": 1.0}]) for _ in range(9)]
         stack.callback(lambda: [remove_placement_group(one) for one in waiting])
         wait_for(lambda: free_cpus() == 0)
-        number, _ = pool.submit(call("echo", "here")).result(60).value
+        number, _ = pool.submit(call("echo", "here")).result(180).value
         with pytest.raises(WorkLostError):
-            pool.submit(call("die", 0.0)).result(60)
-        assert pool.submit(call("echo", "back")).result(60).value == (number + 3, "back")
+            pool.submit(call("die", 0.0)).result(180)
+        assert pool.submit(call("echo", "back")).result(180).value == (number + 3, "back")
         # What `videorl scale` gives up, others get.
         pool.resize(0, 1)
         pool.submit(call("die", 0.0))  # its repeats wait for a place, like the others
-        wait_for(lambda: len(booking.seats(placement.generators).kept) == 0, 60)
+        wait_for(lambda: len(booking.seats(placement.generators).kept) == 0, 180)

@@ -94,7 +94,7 @@ def environment_and_cpus(pool: ElasticPool) -> tuple[str | None, float]:
         cpus = ray.get_runtime_context().get_assigned_resources()["CPU"]
         return os.environ.get(VARIABLE), cpus
 
-    return pool.submit(lambda worker: [worker.__ray_call__.remote(given)]).result(60).value
+    return pool.submit(lambda worker: [worker.__ray_call__.remote(given)]).result(180).value
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def test_a_request_loses_no_attempt_with_a_node_that_its_cloud_takes_back() -> N
         return [SimpleNamespace(future=lambda: completed(fail))]
 
     try:
-        assert pool.submit(call).result(10).value == 7
+        assert pool.submit(call).result(180).value == 7
         assert pool.stats().retried == 4
     finally:
         pool.close()

@@ -34,7 +34,7 @@ def test_the_page_and_its_videos_are_served_under_a_prefix(tmp_path: Path) -> No
         assert '"/watch/_nicegui' in page
         place = f"ws://127.0.0.1:{port}/watch/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
         with connect(place) as connection:
-            assert str(connection.recv(timeout=10)).startswith('0{"sid"')
+            assert str(connection.recv(timeout=120)).startswith('0{"sid"')
         assert urlopen(f"{url}/files/{video}").read() == (root / video).read_bytes()
     finally:
         serve.shutdown()

@@ -19,9 +19,10 @@ from transformers import Gemma3ForConditionalGeneration
 
 from videorl.config import SamplingConfig
 from videorl.embedding import Embedding
-from videorl.errors import CheckpointError, ConfigError
+from videorl.errors import ConfigError
 from videorl.policies.checkpoints import read_json
 from videorl.policies.family import check_multiples, check_steps
+from videorl.policies.ltx_2_checks import check_guidance, check_registers, check_sound
 from videorl.policies.ltx_2_sound import (
     PICTURE,
     Connected,
@@ -120,22 +121,9 @@ class LTX2(PlainFamily):
             sampling, frames_step=pipeline.vae_scale_factor_temporal, pixels_step=pixels_step
         )
         check_steps(sampling, self.fewest_steps)
-        shape = self._shape_of(pipeline, sampling)
-        if shape.sound_tokens < 1:
-            raise ConfigError(
-                "sampling.num_frames must be more at this sampling.fps for this model, whose video "
-                f"has a sound: it would have no token, got {sampling.num_frames} frames at "
-                f"{sampling.fps:g} per second"
-            )
-        self._check_guidance(pipeline.transformer, sampling)
-        config, vae = pipeline.transformer.config, pipeline.audio_vae
-        bins = vae.config.mel_bins // vae.mel_compression_ratio
-        if bins * vae.config.latent_channels != config.audio_in_channels:
-            raise CheckpointError(
-                f"policy.path: the transformer reads {config.audio_in_channels} numbers for a "
-                f"token of sound, but its audio_vae makes {vae.config.latent_channels} × {bins}: "
-                "they are of different models"
-            )
+        check_sound(pipeline, self._shape_of(pipeline, sampling), sampling)
+        transformer = pipeline.transformer
+        check_guidance(transformer, len(self.blocks(transformer)), sampling)
 
     def call_options(self, sampling: SamplingConfig) -> dict[str, Any]:
         """Return size, steps, frame rate, and all guidance: the pipeline's is on by default.
@@ -187,7 +175,7 @@ class LTX2(PlainFamily):
             ConfigError: `sampling.max_sequence_length` is no multiple of their number.
             CheckpointError: The connectors have no registers.
         """
-        _check_registers(pipeline.connectors.config, sampling)
+        check_registers(pipeline.connectors.config, sampling)
         num_tokens = len(pipeline.tokenizer(prompt.strip()).input_ids)
         check_length(prompt, num_tokens, sampling)
         embeds_BLD, mask_BL, *_ = pipeline.encode_prompt(
@@ -356,22 +344,6 @@ class LTX2(PlainFamily):
             "latents of a run's archive"
         )
 
-    def _check_guidance(self, transformer: Any, sampling: SamplingConfig) -> None:
-        number = len(self.blocks(transformer))
-        if sampling.stg_scale > 0 and not transformer.config.perturbed_attn:
-            raise ConfigError(
-                "sampling.stg_scale must be 0 for this checkpoint: its transformer "
-                "(perturbed_attn=false) attends in all blocks, so that a forward would be made in "
-                f"vain, got {sampling.stg_scale:g}"
-            )
-        if transformer.device.type == "meta":  # of a plan, which has some of the blocks
-            return
-        if away := [block for block in sampling.stg_blocks if not 0 <= block < number]:
-            raise ConfigError(
-                f"sampling.stg_blocks must be some of 0 ... {number - 1} for this transformer, got "
-                f"{away[0]}"
-            )
-
     def _shape_of(self, pipeline: Any, sampling: SamplingConfig) -> Shape:
         size = (sampling.num_frames, sampling.height, sampling.width)
         return self._shape(pipeline, size, sampling.fps)
@@ -398,21 +370,3 @@ def _text_widths(config: Any) -> tuple[int, int]:
     if config.use_prompt_embeddings:
         return config.caption_channels, config.caption_channels
     return config.cross_attention_dim, config.audio_cross_attention_dim
-
-
-def _check_registers(config: Any, sampling: SamplingConfig) -> None:
-    numbers = [
-        getattr(config, f"{half}_connector_num_learnable_registers") for half in ("video", "audio")
-    ]
-    if None in numbers:
-        raise CheckpointError(
-            "policy.path: its connectors have no learnable registers, unlike those of LTX-2 and "
-            "LTX-2.3: padding would have to be masked, which is not supported"
-        )
-    step = math.lcm(*numbers)
-    if sampling.max_sequence_length % step:
-        raise ConfigError(
-            f"sampling.max_sequence_length must be a multiple of {step} for this model, whose "
-            f"connectors fill the padding with so many registers, got "
-            f"{sampling.max_sequence_length}"
-        )

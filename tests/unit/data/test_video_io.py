@@ -59,7 +59,7 @@ def test_a_small_clip_encodes_in_milliseconds() -> None:
         started = time.perf_counter()
         encode_mp4(video)
         seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.010
+    assert min(seconds) < 0.030
 
 
 @pytest.mark.parametrize("kept", [0, 300, -200])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -169,7 +168,7 @@ def test_what_came_out_of_order_before_a_stop_is_kept(recipe: Recipe) -> None:
     class Pool(Sampler):
         def submit(self, request: SampleRequest) -> Future[CandidateGroup]:
             def sample() -> CandidateGroup:
-                assert request.prompt.index or hold.wait(60)
+                assert request.prompt.index or hold.wait(180)
                 return Sampler().submit(request).result()
 
             asked.append(threads.submit(sample))
@@ -178,7 +177,7 @@ def test_what_came_out_of_order_before_a_stop_is_kept(recipe: Recipe) -> None:
     def should_stop() -> bool:
         is_time = sum(future.done() for future in asked) == NUM_PROMPTS - 1
         if is_time:
-            time.sleep(0.3)  # what is sampled is scored in the same thread, right after
+            threads.submit(int).result(180)  # after what is sampled has been scored, in its thread
         return is_time
 
     assert evaluate(recipe, Pool(), should_stop) is None

@@ -96,7 +96,7 @@ def test_a_stop_reaches_the_command_once(is_job: bool, tmp_path: Path) -> None:
     else:
         process.terminate()
     assert process.stdout.read() == "1\n"
-    assert process.wait(60) == 130
+    assert process.wait(180) == 130
 
 
 def test_a_stop_between_two_tries_is_the_last(tmp_path: Path) -> None:

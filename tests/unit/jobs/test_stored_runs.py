@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,15 +106,19 @@ def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Away from step 1 on, over a checkpoint, until that has been waiting for some seconds."""
+    """Away from step 1 on, over a checkpoint, until that has been waiting and has said so."""
     caplog.set_level(logging.WARNING)
 
-    def leave() -> None:
-        import threading
+    def come_back() -> None:
+        end = time.monotonic() + 120
+        while "cannot be written to" not in caplog.text and time.monotonic() < end:
+            time.sleep(0.1)
+        way.mode = "pass"
 
+    def leave() -> None:
         way.mode = "busy"
         way.interrupt()
-        threading.Timer(12, lambda: setattr(way, "mode", "pass")).start()
+        threading.Thread(target=come_back, daemon=True).start()
 
     disturbed(monkeypatch, {1: leave})
     assert_same_run(go(recipe_of(s3, tiny_checkpoints["wan"])), local)

@@ -122,7 +122,7 @@ def test_it_follows_a_run_in_a_terminal_until_it_ends(tmp_path: Path) -> None:
         seen += read_until(leader, "step 2/6")
         assert process.poll() is None, seen
     read_until(leader, "stopped")
-    assert process.wait(30) == 0
+    assert process.wait(180) == 0
 
 
 def read_until(terminal: int, text: str) -> str:

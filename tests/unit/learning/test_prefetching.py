@@ -46,7 +46,7 @@ class Computing(TinyPolicy):
     ) -> Tensor:
         if role == "policy" and self.to_come:
             self.to_come -= 1
-            assert self.loaded.acquire(timeout=10), "the next batch is not loaded meanwhile"
+            assert self.loaded.acquire(timeout=180), "the next batch is not loaded meanwhile"
         return super().predict(x_t_BCTHW, t_B, prompt_embeds, role)
 
 

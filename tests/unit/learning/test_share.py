@@ -69,9 +69,9 @@ class Member:
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         self.group.given[self.rank] = values
-        self.group.barrier.wait(10)
+        self.group.barrier.wait(180)
         total = torch.stack(list(self.group.given.values())).sum(0)
-        self.group.barrier.wait(10)
+        self.group.barrier.wait(180)
         return total
 
 

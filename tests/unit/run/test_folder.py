@@ -87,7 +87,7 @@ def test_a_holder_gives_signs_of_life_and_a_killed_one_of_this_machine_costs_no_
     tmp_path: Path,
 ) -> None:
     with hold(tmp_path, beat_s=0.01):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 180
         while json.loads((tmp_path / ".driver").read_text())["beat"] < 2:
             assert time.monotonic() < end
             time.sleep(0.01)

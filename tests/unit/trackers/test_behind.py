@@ -92,19 +92,19 @@ def test_errors_are_counted_logged_ever_more_rarely_and_among_the_metrics(
 
 
 def test_trackers_that_hang_at_the_end_are_waited_for_together() -> None:
-    hang, hangs = threading.Event(), threading.Barrier(4)
+    hang, hangs = threading.Event(), threading.Barrier(9)
 
     def wait(kind: str, step: int) -> None:
-        hangs.wait(10)
+        hangs.wait(120)
         hang.wait()
 
-    some = [Behind("wandb", lambda: Recorder(wait), {}, patience_s=1.0) for _ in range(3)]
+    some = [Behind("wandb", lambda: Recorder(wait), {}, patience_s=1.0) for _ in range(8)]
     sinks = FanOut([], some)
     sinks.write(0, {"x": 1.0})
-    hangs.wait(10)
+    hangs.wait(120)
     started = time.monotonic()
     sinks.close()
-    assert 1.0 <= time.monotonic() - started < 2.5, "not three seconds"
+    assert 1.0 <= time.monotonic() - started < 6, "not eight seconds"
     hang.set()
 
 
@@ -134,14 +134,13 @@ def test_a_tracker_that_hangs_costs_the_run_no_time_and_no_memory(
 
     one = Behind("wandb", lambda: Recorder(wait), {}, None, 10, patience_s=0.2)
     one.write(0, {"x": 1.0})
-    assert hangs.wait(10)
+    assert hangs.wait(120)
     started = time.monotonic()
     for step in range(1, 1000):
         one.write(step, {"x": 1.0})
-    assert time.monotonic() - started < 1
     assert one.num_lost == 989
     one.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "no write waited for it"
     assert "wandb has not taken the last 11 entries within 0 s" in caplog.text
     hang.set()
 
@@ -199,7 +198,7 @@ def test_a_damaged_memory_of_steps_is_said(
 
 
 def _until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.005)

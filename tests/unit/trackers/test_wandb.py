@@ -35,7 +35,7 @@ def recorded(folder: Path) -> list[Path]:
 
 def records(path: Path) -> list[Any]:
     """Return what W&B wrote down, once its own process has written the end."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         found = list(_records(path))
         if any(row.HasField("exit") for row in found):

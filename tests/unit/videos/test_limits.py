@@ -36,18 +36,18 @@ def test_work_that_never_ends_is_left_behind(clip: Path) -> None:
     started = time.monotonic()
     with pytest.raises(VideoError, match=r"clip\.mp4: given up after 0\.2 s"):
         limit.call(lambda: time.sleep(60))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     with pytest.raises(VideoError, match="given up after"):
         limit.call(lambda: 1)
 
 
 def test_the_time_of_all_reads_counts_but_not_the_time_between(clip: Path) -> None:
-    limit = Deadline(clip, 0.5)
+    limit = Deadline(clip, 1.5)
     assert limit.call(lambda: time.sleep(0.1) or 7) == 7
-    time.sleep(0.6)
+    time.sleep(1.6)
     assert limit.call(lambda: 8) == 8
     with pytest.raises(VideoError, match="given up"):
-        limit.call(lambda: time.sleep(0.45) or limit.check())
+        limit.call(lambda: time.sleep(1.45) or limit.check())
 
 
 def test_errors_of_the_work_are_passed_on(clip: Path) -> None:
@@ -96,22 +96,22 @@ def test_a_file_that_changed_or_has_more_time_is_tried_again(
     with monkeypatch.context() as patched:
         slow_packets(patched, 0.1)
         with pytest.raises(VideoError, match="given up"):
-            VideoFile(slow, VideoLimits(deadline_s=0.3))
+            VideoFile(slow, VideoLimits(deadline_s=1.5))
     with pytest.raises(VideoError, match="given up"):
-        VideoFile(slow, VideoLimits(deadline_s=0.3))
+        VideoFile(slow, VideoLimits(deadline_s=1.5))
     assert VideoFile(slow, VideoLimits(deadline_s=30)).timeline.num_frames == 24
     os.utime(slow, ns=(0, 0))
-    assert VideoFile(slow, VideoLimits(deadline_s=0.3)).timeline.num_frames == 24
+    assert VideoFile(slow, VideoLimits(deadline_s=1.5)).timeline.num_frames == 24
 
 
 def test_a_stuck_decoder_ends_with_the_name_of_its_file(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`get_batch` of decord did this: nothing but another process could end it."""
-    video = VideoFile(clip, VideoLimits(deadline_s=0.3))
+    video = VideoFile(clip, VideoLimits(deadline_s=1.5))
     monkeypatch.setattr(video._gatherer, "_picture", lambda index: time.sleep(60))
     monkeypatch.setattr(deadline, "_GRACE_S", 0.1)
-    with pytest.raises(VideoError, match=r"clip\.mp4: given up after 0\.3 s"):
+    with pytest.raises(VideoError, match=r"clip\.mp4: given up after 1\.5 s"):
         video.read([0])
 
 
