@@ -301,8 +301,7 @@ class CheckpointFolder:
             self._remote.forget_kept(lambda name: (step_of(name) or 0) > step)
         for newer in reversed([number for number in self.steps() if number > step]):
             if self._remote:
-                self._remote.withdraw(self._name(newer).name)
-                self._remote.delete(self._name(newer).name)
+                self._remote.remove(self._name(newer).name)
             if self._name(newer).exists():
                 shutil.rmtree(self._name(newer))
 

@@ -69,7 +69,7 @@ class RemoteFolder:
         Raises:
             CheckpointError: That is not possible.
         """
-        self._place.check_writable()
+        self._patiently("checkpoints", self._place.check_writable)
 
     def complete(self) -> list[str]:
         """Return the names of complete folders.
@@ -160,8 +160,12 @@ class RemoteFolder:
             return folder
         return self._patiently(folder.name, lambda: fetch_shared(self._place, folder.name))
 
+    def remove(self, name: str) -> None:
+        """Remove one folder, whatever has to be waited for."""
+        self._patiently(name, lambda: self.delete(name))
+
     def delete(self, name: str) -> None:
-        """Remove one folder."""
+        """Remove one folder, if the store answers now."""
         self._change(partial(self._delete, name))
         if self._place.list(name):
             self._place.delete_folder(name)

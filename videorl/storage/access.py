@@ -38,6 +38,7 @@ _PLACES = (
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
     "AZURE_STORAGE_ACCOUNT_NAME",
+    "VIDEORL_COPIES",  # where the next start looks for a checkpoint that a rank has kept
 )
 
 _flags: dict[Path, tuple[str, str]] = {}

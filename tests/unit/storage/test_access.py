@@ -10,6 +10,7 @@ import pytest
 from videorl.errors import BusyError, CheckpointError
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.storage.access import access, checker, raised, taking
+from videorl.storage.copies import cache
 from videorl.storage.lock import hold_place
 from videorl.storage.place import Place, below
 from videorl.storage.preparing import open_place
@@ -33,13 +34,16 @@ def test_a_rank_gets_the_credentials_of_the_driver_unless_its_node_has_its_own(
 ) -> None:
     mine = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_SESSION_TOKEN": "t"}
     given(monkeypatch, **mine)
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
     assert access(tmp_path, "") is None, "nothing is in a store: nothing is handed on"
     found = access(tmp_path, "s3://bucket/checkpoints")
     assert found is not None and "hidden" not in repr(found)
     make = pickle.loads(pickle.dumps(taking(found, divmod)))
 
     given(monkeypatch)
+    monkeypatch.delenv("VIDEORL_COPIES")
     assert make(7, 2) == (3, 1)
+    assert cache() == tmp_path / "copies", "the next start looks there for what the rank kept"
     assert seen() == ["me", "t", None]
     given(monkeypatch, AWS_ACCESS_KEY_ID="the node's", AWS_REGION="there")
     make(7, 2)

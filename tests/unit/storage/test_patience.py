@@ -14,10 +14,10 @@ import pytest
 from tests.s3_server import Way
 from videorl.config import CheckpointConfig
 from videorl.errors import StoreLostError
-from videorl.run.checkpoints import open_checkpoints
+from videorl.run.checkpoints import CheckpointFolder, open_checkpoints
 from videorl.run.stored import working_copy
 from videorl.storage.patience import patiently
-from videorl.storage.place import below
+from videorl.storage.place import Place, below
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_run_starts_as_soon_as_its_store_is_back(away: Callable[[], None], s3:
 
 
 def test_a_rank_restores_as_soon_as_the_store_is_back(
-    away: Callable[[], None], s3: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    away: Callable[[], None], s3: str, tmp_path: Path
 ) -> None:
     config = CheckpointConfig(location=below(s3, "checkpoints"), patience_s=120)
     written = open_checkpoints(config, tmp_path)
@@ -61,9 +61,42 @@ def test_a_rank_restores_as_soon_as_the_store_is_back(
     assert (found[0] / "optimizer.pt").read_text() == "whole"
     rank.let_go()
     assert not found[0].exists()
-    away()
-    caplog.clear()
-    assert open_checkpoints(config, tmp_path).steps() == [10]
+
+
+def test_whatever_is_asked_of_checkpoints_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call to the store fails the first time, but for those that only tidy up."""
+    monkeypatch.setattr("videorl.storage.patience._FIRST_PAUSE_S", 0.001)
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
+    failed = set[tuple[object, ...]]()
+
+    def flaky(name: str) -> Callable[..., object]:
+        real = getattr(Place, name)
+
+        def call(self: Place, *arguments: object) -> object:
+            if (key := (name, *arguments)) not in failed:
+                failed.add(key)
+                raise StoreLostError(f"{name} is away")
+            return real(self, *arguments)
+
+        return call
+
+    for name in ("list", "write", "upload", "download"):
+        monkeypatch.setattr(Place, name, flaky(name))
+    folder = CheckpointFolder(f"file://{tmp_path}/store", keep=9, patience_s=120)
+    folder.check_writable()
+    for step in (10, 20):
+        (folder.begin(step, in_parts=True) / "optimizer.pt").write_text("whole")
+        folder.add_part(step, is_whole=True)
+        folder.commit(step, {"loop": {}})
+    failed.clear()
+    assert folder.steps() == [10, 20]
+    found = CheckpointFolder(f"file://{tmp_path}/store", keep=9, patience_s=120).latest()
+    assert found is not None and found[1]["step"] == 20
+    failed.clear()
+    folder.remove_after(10)
+    assert folder.steps() == [10]
 
 
 def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
