@@ -56,6 +56,12 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     return {family: tiny.save(root / family) for family, tiny in TINY.items()}
 
 
+@pytest.fixture(autouse=True)
+def _copies(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep copies of what is in stores out of the user's cache."""
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path_factory.getbasetemp() / "copies"))
+
+
 @pytest.fixture(scope="session")
 def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with s3_server(tmp_path_factory.mktemp("s3")) as port:

@@ -117,7 +117,7 @@ def test_a_download_that_was_cut_off_is_done_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Place, "download", cut)
     with pytest.raises(StoreLostError):
         folder.latest()
-    monkeypatch.undo()
+    monkeypatch.setattr(Place, "download", download)
     found = folder.latest()
     assert found is not None
     assert (found[0] / "training.pt").read_text() == "weights"
