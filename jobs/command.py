@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -198,8 +199,9 @@ def output_folder(folder: Path, option: str = "--out") -> Path:
     """Create the folder of an option, and see that it can be written before long work begins.
 
     Raises:
-        ConfigError: It is a file, or cannot be written.
+        ConfigError: It is a file or a URI, or cannot be written.
     """
+    _refuse_uri(folder, option)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
@@ -224,13 +226,26 @@ def output_file(path: Path, option: str = "--out") -> Path:
     return path
 
 
+def _refuse_uri(path: Path, option: str) -> None:
+    """Refuse what was a URI before it became a path: a folder `s3:` would be made here."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise ConfigError(
+            f"{option} must be on a disk of this machine, got a URI ({path}); of a run in an "
+            "object store, run_dir alone says so"
+        )
+
+
 def lasting(folder: str | Path) -> Path:
     """Return where a folder or file of results outlives this process.
 
     A submitted job works in Ray's copy of the code, which Ray deletes afterwards: a relative path
     is placed in the home directory of the node instead.
+
+    Raises:
+        ConfigError: It is a URI.
     """
     folder = Path(folder)
+    _refuse_uri(folder, "results")
     if folder.is_absolute() or "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         return folder.absolute()
     placed = Path.home() / folder

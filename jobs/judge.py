@@ -114,6 +114,11 @@ def _study(options: argparse.Namespace) -> tuple[Path, Study]:
     given_places: list[Path] = [places.here(given) for given in options.places]
     first = given_places[0]
     is_file = len(given_places) == 1 and first.suffix == ".json"
+    if len(given_places) == 1 and is_study(first) and not isinstance(options.places[0], Path):
+        raise ConfigError(
+            f"{options.places[0]} is a study, which answers are written into: copy it to a folder "
+            "of this machine, and give that"
+        )
     if len(given_places) == 1 and is_study(first):
         _refuse(options, [*_OF_A_NEW_STUDY, "out"], f"{first} is a study, made before")
         study = read_study(first)

@@ -43,7 +43,7 @@ def here(given: Path | str, *, media: bool = True) -> Path:
 
 
 @contextmanager
-def followed(given: Path | str, *, media: bool, interval_s: float = _AGAIN_S) -> Iterator[Path]:
+def followed(given: Path | str, *, media: bool, interval_s: float | None = None) -> Iterator[Path]:
     """Yield a folder as `here` does, and keep a copy up to date inside the block."""
     if isinstance(given, Path):
         yield given
@@ -51,7 +51,7 @@ def followed(given: Path | str, *, media: bool, interval_s: float = _AGAIN_S) ->
     from videorl.storage.reading import following, reading_copy
 
     logging.getLogger(__name__).info("fetching %s", given)
-    with following(reading_copy(given, media=media), interval_s) as root:
+    with following(reading_copy(given, media=media), interval_s or _AGAIN_S) as root:
         yield root
 
 

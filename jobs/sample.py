@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_option(parser, "--out", Path("samples"), "folder of the mp4 files")
     command.add_option(parser, "--num", 1, "videos per prompt")
     command.add_option(parser, "--seed", 0, "seed of the initial noise")
-    text = "folder of a trained latent reward, e.g. runs/NAME/reward"
-    parser.add_argument("--latent-reward", type=Path, help=text)
+    text = "folder or URI of a trained latent reward, e.g. runs/NAME/reward"
+    parser.add_argument("--latent-reward", type=places.place, help=text)
     parser.add_argument(
         "--guide",
         action="append",
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.output_folder(options.out)
     command.start_logging()
     rows = _rows(options)
+    if options.latent_reward:
+        options.latent_reward = places.here(options.latent_reward)
     if options.lora:
         options.lora = str(places.here(places.place(options.lora)))
 

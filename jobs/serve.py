@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "one more aligned policy on the same base; may be repeated"
     parser.add_argument("--adapter", action="append", default=[], metavar="NAME=RUN", help=text)
     command.add_models(parser, "--reward")
-    text = "folder of a trained latent reward, which requests may guide by"
-    parser.add_argument("--latent-reward", type=Path, help=text)
+    text = "folder or URI of a trained latent reward, which requests may guide by"
+    parser.add_argument("--latent-reward", type=places.place, help=text)
     command.add_option(parser, "--host", "127.0.0.1", "address to listen on")
     command.add_option(parser, "--port", 8000, "port to listen on")
     text = f"answer without a token; by default {TOKEN} is the token, or a new one is printed"
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.start_logging()
     token, was_given = _token(options), TOKEN in os.environ
     os.environ.pop(TOKEN, None)  # Ray's processes, whose environment others show, need none
+    if options.latent_reward:
+        options.latent_reward = places.here(options.latent_reward)
     served, name = _served(options)
     rewards = _rewards(options)
     site = _site(options, served, name, rewards, token)

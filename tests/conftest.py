@@ -7,10 +7,14 @@ Property tests take seconds, and the same examples every time. More, and others 
 """
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.s3_server import BUCKET, Way, environment, s3_server
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -50,3 +54,41 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
 
     root = tmp_path_factory.mktemp("checkpoints")
     return {family: tiny.save(root / family) for family, tiny in TINY.items()}
+
+
+@pytest.fixture(autouse=True)
+def _copies(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep copies of what is in stores out of the user's cache."""
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path_factory.getbasetemp() / "copies"))
+
+
+@pytest.fixture(scope="session")
+def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as port:
+        yield port
+
+
+@pytest.fixture
+def way(s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Way]:
+    """The only way to the S3 server, as the environment says."""
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
+    found = Way(s3_port)
+    for name, value in environment(found.port).items():
+        monkeypatch.setenv(name, value)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def s3(way: Way) -> str:
+    """A URI of an S3 server where nothing is yet."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}/first"
+
+
+@pytest.fixture(params=["file", "s3"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URI where nothing is yet, of either kind."""
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
+    if request.param == "file":
+        return f"file://{tmp_path}/store/first"
+    return request.getfixturevalue("s3")

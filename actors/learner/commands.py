@@ -57,6 +57,8 @@ class Export:
     """Write the trained model in its published format to a directory."""
 
     directory: str
+    node: str = ""
+    """Id of the node whose directory it is; empty = all nodes see it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ray.actor import ActorHandle
 
 from actors.learner.commands import (
-    Export,
     RehearseCheckpoint,
     RehearseStep,
     Restored,
@@ -25,6 +24,7 @@ from actors.learner.rank_group import LearnerResources, RankGroup
 from actors.naming import run_name
 from actors.store.handles import to_learn_from
 from videorl.config import Recipe
+from videorl.storage.access import access, taking
 from videorl.types import (
     LearnerOutput,
     Media,
@@ -58,6 +58,7 @@ class RayLearner:
         places: Callable[[], str],
     ) -> None:
         make = partial(make_policy_rank, recipe, run_dir, weight_store)
+        make = taking(access(run_dir, recipe.checkpoint.location), make)
         failures, deadlines = recipe.learner.max_failures, policy_deadlines(recipe)
         run = run_name(recipe)
         self._ranks = RankGroup(make, run_dir, resources, failures, deadlines, places, run)
@@ -107,7 +108,7 @@ class RayLearner:
 
     def export(self, directory: Path) -> None:
         """Write the policy for diffusers pipelines."""
-        self._ranks.call(Export(str(directory)))
+        self._ranks.export(directory)
 
     def num_parameters(self) -> int:
         """Return how many weights the policy's transformer has, once it is up."""

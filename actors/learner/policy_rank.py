@@ -25,6 +25,7 @@ from actors.learner.commands import (
     UpdateReference,
 )
 from actors.learner.rank_worker import is_first
+from actors.store.folders import write_on
 from actors.store.media import opened
 from actors.store.weights import publish
 from videorl.config import Recipe
@@ -87,8 +88,8 @@ class PolicyRank:
                 return self._learner.sample(request, embeds, negative_embeds)
             case UpdateReference(version):
                 return self._learner.update_reference(version)
-            case Export(directory):
-                return self._learner.export(Path(directory))
+            case Export(directory, node):
+                return write_on(node, Path(directory), self._learner.export)
             case RehearseStep() | RehearseCheckpoint():
                 return self._rehearsed(command)
             case Nothing():

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup
 
 from actors.learner.command_log import CommandLog
-from actors.learner.commands import Command, Nothing, Rehearse, Restored, Save
+from actors.learner.commands import Command, Export, Nothing, Rehearse, Restored, Save
 from actors.learner.deadlines import LOADING, Deadlines, Work
 from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
@@ -28,10 +28,10 @@ from actors.naming import named
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
 from actors.seats.booking import Booking
+from actors.store.folders import unpack_folder
 from videorl.errors import LearnerLostError, StoppedError
 from videorl.settings.workers import LearnerConfig
 from videorl.storage.copies import uri_of
-from videorl.storage.place import below
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class RankGroup:
         self._log = start_actor(CommandLog, options, max_failures, deadlines)
         self._places = places
         settings = RankSettings(make, resources.num_cpus, self._log)
+        self._run_dir = run_dir
         self._make_trainer = partial(_make_trainer, settings, run_dir, resources, run)
         self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
         self._error: BaseException | None = None
@@ -154,6 +155,16 @@ class RankGroup:
                 raise error
 
         return self._savers.submit(written)
+
+    def export(self, folder: Path) -> None:
+        """Have rank 0 write the trained model into a folder of the run.
+
+        Raises:
+            LearnerFailedError: The group keeps failing.
+        """
+        # A working copy is on the driver's node alone.
+        node = driver_node() if uri_of(self._run_dir) else ""
+        unpack_folder(self.call(Export(str(folder), node)), folder)
 
     def num_ranks(self) -> int:
         """Return how many ranks the running group has."""
@@ -228,10 +239,9 @@ class RankGroup:
         return True
 
 
-def _shared(run_dir: Path, name: str) -> str:
-    """Return a folder of the run that all nodes reach; a working copy is of one node alone."""
-    uri = uri_of(run_dir)
-    return str(run_dir / name) if uri is None else below(uri, name)
+def driver_node() -> str:
+    """Return the id of the node that this process is on."""
+    return ray.get_runtime_context().get_node_id()
 
 
 def _make_trainer(
@@ -258,7 +268,8 @@ def _make_trainer(
         ),
         run_config=RunConfig(
             name=run,
-            storage_path=_shared(run_dir, "ray_train"),
+            # Ray Train's controller, on the driver's node, alone writes there: never a checkpoint.
+            storage_path=str(run_dir / "ray_train"),
             failure_config=FailureConfig(max_failures=-1),
             callbacks=callbacks,
             # Its warnings are about retries on a busy machine; the command log reports restarts.

@@ -17,7 +17,7 @@ import torch
 from ray.exceptions import ObjectFetchTimedOutError, ObjectLostError
 
 from actors.learner.commands import Command, Restored, Save, Stop
-from videorl.errors import CheckpointError, RehearsalError, VideorlError
+from videorl.errors import CheckpointError, RehearsalError, StoreLostError, VideorlError
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,10 @@ def run_rank(settings: RankSettings) -> None:
     try:
         rank, index, ticket = _start(settings)
     except VideorlError as error:
-        ray.get(log.failed.remote(f"{type(error).__name__}: {error}", is_final=True))
+        # Of a store that stayed away for as long as a rank waits: it may be back the next time.
+        is_lost = isinstance(error, StoreLostError)
+        text = f"{type(error).__name__}: {error}"
+        ray.get(log.failed.remote(text, is_final=True, is_lost=is_lost))
         return
     except Exception as error:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))

@@ -14,12 +14,14 @@ from actors.learner.commands import Command, Export, Restored, Train
 from actors.learner.deadlines import reward_deadlines
 from actors.learner.rank_group import LearnerResources, RankGroup
 from actors.naming import run_name
+from actors.store.folders import write_on
 from videorl.futures import completed
 from videorl.learning.engines.deepspeed import DeepSpeedEngine
 from videorl.reward_training.config import RewardRecipe
 from videorl.reward_training.tasks import load_task
 from videorl.reward_training.trainer import RewardTrainer
 from videorl.run.checkpoints import open_checkpoints
+from videorl.storage.access import access, taking
 
 
 def make_reward_rank(recipe: RewardRecipe, run_dir: Path, device: torch.device) -> RewardRank:
@@ -52,8 +54,8 @@ class RewardRank:
         match command:
             case Train(step):
                 return self._trainer.step(step)
-            case Export(directory):
-                return self._trainer.export(Path(directory))
+            case Export(directory, node):
+                return write_on(node, Path(directory), self._trainer.export)
         raise AssertionError(f"unknown command {command!r}")
 
     def save(self, index: int, loop_state: dict[str, Any]) -> Future[None]:
@@ -82,6 +84,7 @@ class RayRewardTrainer:
         places: Callable[[], str],
     ) -> None:
         make = partial(make_reward_rank, recipe, run_dir)
+        make = taking(access(run_dir, recipe.checkpoint.location), make)
         deadlines = reward_deadlines(recipe.learner, recipe.checkpoint, recipe.labels.batch_size)
         failures, run = recipe.learner.max_failures, run_name(recipe)
         self._ranks = RankGroup(make, run_dir, resources, failures, deadlines, places, run)
@@ -101,7 +104,7 @@ class RayRewardTrainer:
 
     def export(self, folder: Path) -> None:
         """Write the model in its published layout."""
-        self._ranks.call(Export(str(folder)))
+        self._ranks.export(folder)
 
     def close(self) -> None:
         """Let the ranks end."""

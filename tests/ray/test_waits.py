@@ -34,7 +34,7 @@ from actors.store.archive import RayArchive
 from tests.ray.roles import LIMITS
 from videorl.config import ArchiveConfig, Recipe, RewardConfig
 from videorl.data.pair_encoding import Part
-from videorl.errors import ArchiveError, PoolFailedError, StoppedError
+from videorl.errors import ArchiveError, PoolFailedError, StoppedError, StoreLostError
 from videorl.futures import completed
 from videorl.measures.engines import sampling_only
 from videorl.run.folder import RunFolder
@@ -158,6 +158,21 @@ def test_ranks_start_again_when_latents_come_late(
         with pytest.raises(ObjectFetchTimedOutError):
             run_rank(settings)
     assert [kind.get("is_final", False) for kind in said] == [is_final]
+
+
+def test_a_store_that_stayed_away_for_as_long_as_a_rank_waits_may_be_back_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[dict[str, bool]] = []
+
+    def start(settings: RankSettings) -> None:
+        raise StoreLostError("cannot use s3://bucket/run")
+
+    monkeypatch.setattr(rank_worker, "_start", start)
+    monkeypatch.setattr(ray, "get", lambda ref: ref)
+    failed = SimpleNamespace(remote=lambda text, **kind: said.append(kind))
+    run_rank(RankSettings(lambda device: None, 1.0, SimpleNamespace(failed=failed)))  # pyright: ignore
+    assert said == [{"is_final": True, "is_lost": True}]
 
 
 def test_a_verdict_that_comes_as_ray_train_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from videorl.data.archive import check, read_table
 from videorl.data.archive_tables import SCHEMAS
 from videorl.loop import train
 from videorl.one_process import local_parts
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import open_run
+from videorl.run.sinks import read_metrics
 from videorl.types import WeightVersion
 
 STEPS = 6
@@ -66,6 +70,21 @@ def assert_same_archive(found: Path, expected: Path) -> None:
         columns = [column for column in SCHEMAS[name].names if column != "video"]
         tables = [read_table(folder / "archive", name, columns) for folder in (found, expected)]
         assert tables[0].equals(tables[1]), name
+
+
+def losses_of(folder: Path) -> list[float]:
+    """Return the loss of every step of a run."""
+    return [row["learn/loss"] for row in read_metrics(folder / "metrics.jsonl")]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Archive, losses and exported weights are the same, bit for bit."""
+    assert_same_archive(found, expected)
+    assert losses_of(found) == losses_of(expected)
+    name = "aligned/pytorch_lora_weights.safetensors"  # its metadata come in any order
+    exported = [load_file(folder / name) for folder in (found, expected)]
+    assert exported[0].keys() == exported[1].keys()
+    assert all(torch.equal(weight, exported[1][key]) for key, weight in exported[0].items())
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ class Learner:
         version = self._publish(state["step"])
         if version.digest != state["published"][str(state["step"])]:
             raise WeightMismatchError(f"the weights restored from {folder} are not those it saved")
+        self._checkpoints.let_go()
         return version, state["loop"]
 
     def published(self, version: WeightVersion) -> Mapping[str, Tensor]:

@@ -86,10 +86,11 @@ class Saving:
             CheckpointError: It cannot be written, or a rank cannot read it.
         """
         trial = Saving(self._checkpoints.trial(), self._engine, self._is_sharded)
+        reading = self._checkpoints.trial()
         try:
             trial._write_trial(tensors, state)
             self._wait_for_all()
-            found = self._checkpoints.trial().latest()
+            found = reading.latest()
             if found is None:
                 raise CheckpointError(
                     f"rank {self._engine.rank} does not see the checkpoint that rank 0 wrote: set "
@@ -101,6 +102,7 @@ class Saving:
                 read_slices(found[0] / _OPTIMIZER, self._engine.share())
             self._wait_for_all()
         finally:
+            reading.let_go()
             if self._engine.rank == 0:
                 trial._checkpoints.remove()
 

@@ -57,6 +57,7 @@ class RewardTrainer:
         folder, state = found
         self._saving.restore(folder)
         self._step = int(state["step"])
+        self._checkpoints.let_go()
         return state["loop"]
 
     def step(self, step: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ import logging
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from videorl.data.archive_layout import files_of
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import superseded, write_json
 from videorl.run.changes import going_on_from
-from videorl.run.checkpoints import KEPT, NOTE, RUN, CheckpointFolder
+from videorl.run.checkpoints import KEPT, NOTE, RUN, CheckpointFolder, open_checkpoints
 from videorl.storage.mirror import flush
 from videorl.storage.place import is_uri
 
@@ -39,7 +40,7 @@ class CheckpointNote:
 
     def __init__(self, root: Path, config: CheckpointConfig) -> None:
         self._root = root
-        self._location = _location(config.location)
+        self._config, self._location = config, _location(config.location)
         self._noted = _read(root)
         self._run: str = self._noted.get(RUN) or uuid.uuid4().hex
 
@@ -148,7 +149,7 @@ class CheckpointNote:
         write_json(self._root / NOTE, self._noted)
 
     def _folder(self) -> CheckpointFolder:
-        return CheckpointFolder(_place(self._root, self._location), keep=1)
+        return open_checkpoints(replace(self._config, location=self._location), self._root)
 
     def _old_steps(self) -> list[int]:
         """Return the steps of checkpoints where the last ones were written, if one can look."""

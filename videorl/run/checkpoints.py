@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from videorl.errors import CheckpointError, StoreLostError
 from videorl.files import sync
 from videorl.files.steps import step_name, step_of
 from videorl.run.remote_folder import RemoteFolder
+from videorl.storage.access import checker
 from videorl.storage.place import below, is_uri
+from videorl.storage.shared import let_go
 
 _STATE = RemoteFolder.LAST
 _FORMAT = 1
@@ -72,16 +74,26 @@ class CheckpointFolder:
             `s3://bucket/run` or `gs://bucket/run`, with the credentials of the environment.
         keep: The newest so many (>= 1) stay.
         keep_every: So do those of steps that are multiples of it; 0 = of none.
-        patience_s: How long a commit waits for an object store that does not answer.
+        patience_s: How long a call waits for an object store that does not answer.
+        is_ours: Asked before an object store is changed, see `RemoteFolder`.
     """
 
     def __init__(
-        self, location: str | Path, keep: int, keep_every: int = 0, patience_s: float = 0.0
+        self,
+        location: str | Path,
+        keep: int,
+        keep_every: int = 0,
+        patience_s: float = 0.0,
+        is_ours: Callable[[], None] = lambda: None,
     ) -> None:
         self._keep = keep
         self._keep_every = keep_every
         self._location = str(location).rstrip("/")
-        self._remote = RemoteFolder(str(location), patience_s) if is_uri(location) else None
+        self._patience_s, self._is_ours = patience_s, is_ours
+        self._remote: RemoteFolder | None = None
+        if is_uri(location):
+            self._remote = RemoteFolder(str(location), patience_s, is_ours)
+        self._fetched = set[Path]()
         self._directory = self._remote.copy if self._remote else Path(location)
 
     @property
@@ -256,7 +268,8 @@ class CheckpointFolder:
 
     def trial(self) -> CheckpointFolder:
         """Return a folder inside this one, for a checkpoint that is none of the run."""
-        return CheckpointFolder(below(self._location, "rehearsal"), 1)
+        place = below(self._location, "rehearsal")
+        return CheckpointFolder(place, 1, 0, self._patience_s, self._is_ours)
 
     def remove(self) -> None:
         """Remove all checkpoints of this folder, and the folder.
@@ -288,8 +301,7 @@ class CheckpointFolder:
             self._remote.forget_kept(lambda name: (step_of(name) or 0) > step)
         for newer in reversed([number for number in self.steps() if number > step]):
             if self._remote:
-                self._remote.withdraw(self._name(newer).name)
-                self._remote.delete(self._name(newer).name)
+                self._remote.remove(self._name(newer).name)
             if self._name(newer).exists():
                 shutil.rmtree(self._name(newer))
 
@@ -305,7 +317,8 @@ class CheckpointFolder:
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
         """Return the newest readable checkpoint and its state, or None if there is none.
 
-        A remote one is first copied to this machine.
+        A remote one is first copied to this machine, once for all its processes, and stays until
+        `let_go`, or this process ends.
 
         Raises:
             CheckpointError: It was written by a newer version of this format, or every
@@ -314,9 +327,7 @@ class CheckpointFolder:
         """
         damaged: list[str] = []
         for step in reversed(self.steps()):
-            path = self._name(step)
-            if self._remote:
-                self._remote.download(path)  # out of reach is not damaged: that error is raised
+            path = self._local(step)  # out of reach is not damaged: that error is raised
             try:
                 return path, _read(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
@@ -342,19 +353,33 @@ class CheckpointFolder:
             raise CheckpointError(
                 f"there is no checkpoint of step {step} in {self._location}, but of: {there}"
             )
-        path = self._name(step)
-        if self._remote:
-            self._remote.download(path)
+        path = self._local(step)
         try:
             return path, _read(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
+    def let_go(self) -> None:
+        """Remove what was copied from an object store, if no other process reads it."""
+        while self._fetched:
+            let_go(self._fetched.pop())
+
+    def _local(self, step: int) -> Path:
+        """Return a checkpoint's folder on this machine, which has all of it after that."""
+        path = self._name(step)
+        if self._remote is None:
+            return path
+        found = self._remote.local(path)
+        if found != path:
+            self._fetched.add(found)
+        return found
+
 
 def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolder:
     """Return the checkpoints of a run, in its folder unless the recipe says where."""
     place, patience_s = config.location or run_dir / "checkpoints", config.patience_s
-    return CheckpointFolder(place, config.keep, config.keep_every, min(patience_s, _LONGEST_WAIT_S))
+    patience_s = min(patience_s, _LONGEST_WAIT_S)
+    return CheckpointFolder(place, config.keep, config.keep_every, patience_s, checker(run_dir))
 
 
 def _read(path: Path) -> dict[str, Any]:

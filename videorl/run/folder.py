@@ -190,9 +190,9 @@ def _begin_anew(folder: RunFolder, config: CheckpointConfig) -> None:
     Raises:
         RunFolderError: Checkpoints lie elsewhere, where the new run would find them.
     """
-    from videorl.run.checkpoints import CheckpointFolder
+    from videorl.run.checkpoints import open_checkpoints
 
-    if config.location and (steps := CheckpointFolder(config.location, keep=1).steps()):
+    if config.location and (steps := open_checkpoints(config, folder.root).steps()):
         raise RunFolderError(
             f"--from-scratch: checkpoint.location={config.location} holds checkpoints, the newest "
             f"of step {steps[-1]}, from which the run would go on: set another location"

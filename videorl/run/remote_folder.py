@@ -7,21 +7,23 @@ import json
 import logging
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from videorl.errors import CheckpointError, StoreLostError
+from videorl.errors import BusyError, CheckpointError
 from videorl.files import write_json
 from videorl.files.steps import step_of
 from videorl.files.superseded import set_aside
 from videorl.storage.copies import copy_of
-from videorl.storage.place import Place
+from videorl.storage.patience import patiently
+from videorl.storage.place import Place, is_safe
+from videorl.storage.shared import fetch_shared
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_S = 15.0
-_TOLD_S = 30.0
+_T = TypeVar("_T")
 _AFTER = "after.json"
 """Beside folders that were kept: the newest one that was in the store then."""
 
@@ -31,7 +33,9 @@ class RemoteFolder:
 
     Args:
         uri: What pyarrow or fsspec opens.
-        patience_s: How long an upload waits for a store that does not answer.
+        patience_s: How long a call waits for a store that does not answer.
+        is_ours: Raises BusyError where another driver took the run over: a folder must not be
+            written, or count, after that.
 
     Raises:
         ConfigError: Nobody knows such a URI.
@@ -40,10 +44,16 @@ class RemoteFolder:
     LAST = "state.json"
     """Uploaded last and deleted first."""
 
-    def __init__(self, uri: str, patience_s: float = 0.0) -> None:
-        self._place = Place(uri.rstrip("/"), "checkpoint.location", CheckpointError)
-        self._patience_s = patience_s
-        # One for each process: ranks that restore together must not write into each other's.
+    def __init__(
+        self,
+        uri: str,
+        patience_s: float = 0.0,
+        is_ours: Callable[[], None] = lambda: None,
+    ) -> None:
+        place = Place(uri.rstrip("/"), "checkpoint.location", CheckpointError, patience_s)
+        self._place = place.with_patience(0)  # it is for all of a folder, not for each file
+        self._patience_s, self._is_ours = patience_s, is_ours
+        # One for each process: what it writes.
         self.copy = Path(tempfile.mkdtemp(prefix="videorl-checkpoints-"))
         atexit.register(shutil.rmtree, self.copy, ignore_errors=True)
         self._newest: str | None = None
@@ -59,7 +69,7 @@ class RemoteFolder:
         Raises:
             CheckpointError: That is not possible.
         """
-        self._place.check_writable()
+        self._patiently("checkpoints", self._place.check_writable)
 
     def complete(self) -> list[str]:
         """Return the names of complete folders.
@@ -67,7 +77,8 @@ class RemoteFolder:
         Raises:
             CheckpointError: One has a name that would climb out, or the store is out of reach.
         """
-        parts = [name.split("/") for name in self._place.list()]
+        stored = self._patiently("checkpoints", self._place.list)
+        parts = [name.split("/") for name in stored]
         found = [part[0] for part in parts if len(part) == 2 and part[1] == self.LAST]
         found.sort(key=_in_order)
         self._newest = found[-1] if found else None
@@ -75,7 +86,7 @@ class RemoteFolder:
 
     def unfinished(self) -> list[str]:
         """Return the names of folders without their last file: whoever wrote them was cut off."""
-        names = self._place.list()
+        names = self._patiently("checkpoints", self._place.list)
         folders = {name.partition("/")[0] for name in names if "/" in name}
         return sorted(folder for folder in folders if f"{folder}/{self.LAST}" not in names)
 
@@ -113,10 +124,10 @@ class RemoteFolder:
             return []
         brought = list[str]()
         for folder in folders:
-            if lacking := self._lacking(folder):
+            if lacking := self._patiently(folder.name, partial(self._lacking, folder)):
                 self._set_kept_aside(f"{folder.name} has no {lacking}, which another machine wrote")
                 break
-            self._upload(folder)
+            self._patiently(folder.name, partial(self._upload, folder))
             self._newest = folder.name
             self._note_kept_after()
             shutil.rmtree(folder)
@@ -132,37 +143,60 @@ class RemoteFolder:
 
     def withdraw(self, name: str) -> None:
         """Make a folder incomplete, before any of its files is written anew."""
-        self._patiently(name, lambda: self._place.delete(f"{name}/{self.LAST}"))
+        self._patiently(name, lambda: self._change(partial(self._delete, name)))
 
     def add(self, folder: Path, name: str) -> None:
         """Copy the files of a local folder into the folder `name`; other files there stay."""
-        self._patiently(name, lambda: self._upload_into(name, folder))
+        self._patiently(name, lambda: self._change(partial(self._upload_into, name, folder)))
 
-    def download(self, folder: Path) -> None:
-        """Copy the remote folder of the same name to `folder`, unless it was written here."""
+    def local(self, folder: Path) -> Path:
+        """Return where the files of a folder are on this machine, which has them after that.
+
+        Args:
+            folder: Where it is if this process wrote it; otherwise it is fetched, see
+                `videorl.storage.shared`.
+        """
         if (folder / self.LAST).exists():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        names = self._place.list(folder.name)
-        for name in sorted(names, key=lambda name: name == f"{folder.name}/{self.LAST}"):
-            self._place.download(name, folder.parent / name)
+            return folder
+        return self._patiently(folder.name, lambda: fetch_shared(self._place, folder.name))
+
+    def remove(self, name: str) -> None:
+        """Remove one folder, whatever has to be waited for."""
+        self._patiently(name, lambda: self.delete(name))
 
     def delete(self, name: str) -> None:
-        """Remove one folder."""
-        self._place.delete(f"{name}/{self.LAST}")
+        """Remove one folder, if the store answers now."""
+        self._change(partial(self._delete, name))
         if self._place.list(name):
             self._place.delete_folder(name)
 
+    def _delete(self, name: str) -> None:
+        self._place.delete(f"{name}/{self.LAST}")
+
     def _upload(self, folder: Path) -> None:
         """Upload what belongs to a folder; what lies there of an earlier attempt goes first."""
-        self._place.delete(f"{folder.name}/{self.LAST}")
+        self._change(partial(self._delete, folder.name))
         files = _files_of(folder)
         for name in self._place.list(folder.name):
             if name.removeprefix(f"{folder.name}/") not in files:
                 self._place.delete(name)
-        for name in (*files, self.LAST):
+        for name in files:
             if (folder / name).is_file():  # others are another rank's, and there already
                 self._place.upload(folder / name, f"{folder.name}/{name}")
+        last = partial(self._place.upload, folder / self.LAST, f"{folder.name}/{self.LAST}")
+        self._change(last)
+
+    def _change(self, do: Callable[[], object]) -> None:
+        """Do what makes a folder count, or no longer, if the run is still this driver's.
+
+        Raises:
+            CheckpointError: It is not.
+        """
+        try:
+            self._is_ours()
+        except BusyError as error:
+            raise CheckpointError(f"{self._place.uri} is left as it is: {error}") from error
+        do()
 
     def _upload_into(self, name: str, folder: Path) -> None:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -177,20 +211,8 @@ class RemoteFolder:
                 return name
         return None
 
-    def _patiently(self, name: str, do: Callable[[], None]) -> None:
-        """Do it, and again while the store is away, as long as patience lasts."""
-        begun, pause, told = time.monotonic(), 0.5, 0.0
-        while True:
-            try:
-                return do()
-            except StoreLostError as error:
-                if time.monotonic() - begun + pause > self._patience_s:
-                    raise
-                if time.monotonic() - told > _TOLD_S:
-                    told = time.monotonic()
-                    logger.warning("%s waits for its store: %s", name, error)
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+    def _patiently(self, name: str, do: Callable[[], _T]) -> _T:
+        return patiently(do, self._patience_s, name)
 
     def keep(self, folder: Path) -> str:
         """Move a folder that could not be uploaded to where the next start looks; say so.
@@ -245,4 +267,7 @@ def _in_order(name: str) -> tuple[int, str]:
 
 def _files_of(folder: Path) -> dict[str, int]:
     """Return the files of a folder, wherever they are, and their lengths."""
-    return dict(json.loads((folder / RemoteFolder.LAST).read_text())["files"])
+    files = dict(json.loads((folder / RemoteFolder.LAST).read_text())["files"])
+    if climbing := [name for name in files if not is_safe(name)]:
+        raise CheckpointError(f"{folder} names {climbing[0]!r}, a file outside of its folder")
+    return files

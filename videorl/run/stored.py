@@ -9,6 +9,7 @@ from pathlib import Path
 
 from videorl.errors import BusyError, StoreLostError
 from videorl.run.lock import hold
+from videorl.storage.access import raised
 from videorl.storage.copies import copy_of
 from videorl.storage.lock import hold_place
 from videorl.storage.mirror import Mirror, register
@@ -25,7 +26,7 @@ def working_copy(
 
     Args:
         uri: The run folder.
-        patience_s: How long to wait for the store, see `Mirror`.
+        patience_s: How long to wait for the store, at the start and later; see `Mirror`.
         from_scratch: Move what is stored to a URI beside it first.
         take_over: Do not wait for signs of life of a driver on another machine.
 
@@ -33,7 +34,7 @@ def working_copy(
         RunFolderError: It cannot be written to, or another driver works in it.
         StoreLostError: The store does not answer; what the run wrote is kept here.
     """
-    place = open_place(uri)
+    place = open_place(uri, patience_s)
     place.check_writable()
     root = copy_of(uri, "working")
     with hold(root), hold_place(place, root, take_over=take_over) as flag:
@@ -41,10 +42,12 @@ def working_copy(
             if aside := move_aside(place):
                 logger.warning("what %s held is now in %s", uri, aside)
             forget_copies(uri, root)
-        mirror = Mirror(root, place, flag, prepare(root, place), patience_s)
+        note = prepare(root, place)
+        mirror = Mirror(root, place.with_patience(0), flag, note, patience_s)
         mirror.start()
         logger.info("%s has its working copy in %s", uri, root)
         register(root, mirror)
+        raised(root, (uri, flag.name))
         try:
             yield root
         except BaseException as error:
@@ -55,6 +58,7 @@ def working_copy(
             logger.info("all of it is stored in %s", uri)
         finally:
             register(root, None)
+            raised(root, None)
             mirror.close()
 
 

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,7 @@ class Flag:
         Raises:
             BusyError: This one is not there.
         """
-        names = self.place.list(FOLDER)
-        if self.name not in names:
-            raise BusyError(f"the lock of {self.place.uri} was taken from this driver")
-        return sorted(name for name in names if name not in (self.name, *self.took))
+        return [name for name in _beside(self.place, self.name) if name not in self.took]
 
     def check(self) -> None:
         """See that the folder is still held, unless that was seen a moment ago.
@@ -103,16 +100,38 @@ class Flag:
     def _look(self) -> None:
         if self.lost is None:
             try:
-                for name in self.others():  # they ask, and see this one, or took it over
-                    other = _read(self.place, name) or {}
-                    if self.name in other.get("took", ()):
-                        raise _busy(self.place, other)
+                check_raised(self.place, self.name)
                 self.wave()
             except BusyError as error:
                 self.lost = error
                 logger.error("%s; nothing more is stored there", error)
         if self.lost is not None:
             raise self.lost
+
+
+def check_raised(place: Place, name: str) -> None:
+    """See that a flag stands, and that nobody took the folder over from it.
+
+    Raises:
+        BusyError: Somebody did.
+        StoreLostError: The store does not answer.
+    """
+    for other in _beside(place, name):  # others ask, and see this one, or took it over
+        said = _read(place, other) or {}
+        if name in said.get("took", ()):
+            raise _busy(place, said)
+
+
+def _beside(place: Place, name: str) -> list[str]:
+    """Return the names of all flags but one.
+
+    Raises:
+        BusyError: That one is not there.
+    """
+    names = place.list(FOLDER)
+    if name not in names:
+        raise BusyError(f"the lock of {place.uri} was taken from this driver")
+    return sorted(names.keys() - {name})
 
 
 @contextmanager
@@ -127,7 +146,7 @@ def hold_place(
     """Be the only driver of a URI inside the block.
 
     Args:
-        place: The run folder.
+        place: The run folder; its patience is for the beginning.
         copy: Its working copy on this machine, whose own lock the caller holds.
         take_over: Do not wait for signs of life of a driver on another machine.
         lease_s: How long a flag must stand still before it is taken down.
@@ -139,6 +158,8 @@ def hold_place(
     """
     new = partial(Flag, place, _driver(copy), beat_s)
     flag = _taken(new, take_over, lease_s)
+    # A holder that waits for its store must not keep others from asking whether it still holds it.
+    flag.place = place.with_patience(0)
     stop = threading.Event()
 
     def live() -> None:
@@ -188,7 +209,7 @@ def _taken(new: Callable[[], Flag], take_over: bool, lease_s: float) -> Flag:
                 return flag
         except BaseException:
             with suppress(StoreLostError):
-                flag.take_down()
+                replace(flag, place=place.with_patience(0)).take_down()
             raise
         flag.take_down()
         dead = [name for name in others if _stands_still(place, name, lease_s)]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from videorl.errors import ConfigError, StoreLostError
+from videorl.storage.patience import patiently
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _WRONG = r"NO_SUCH_BUCKET|ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|no such bucket|forbidden"
 """What a store says where somebody has to change the URI or the credentials."""
 _BLOCK = 16 * 2**20
@@ -53,6 +58,17 @@ class Stored:
     """Of full seconds in S3."""
 
 
+def _patient(method: Callable[Concatenate[Place, _P], _T]) -> Callable[Concatenate[Place, _P], _T]:
+    """Have a method try again as long as its place has patience."""
+
+    @wraps(method)
+    def waiting(self: Place, *args: _P.args, **named: _P.kwargs) -> _T:
+        do = partial(method, self, *args, **named)
+        return patiently(do, self.patience_s, self.uri)
+
+    return waiting
+
+
 class Place:
     """Named files below one URI.
 
@@ -60,15 +76,22 @@ class Place:
         uri: Such as `s3://bucket/run`, with the credentials of the environment.
         setting: That names it, for messages.
         wrong: The error of what somebody has to mend: no such bucket, no permission.
+        patience_s: How long each call waits for a store that does not answer.
 
     Raises:
         ConfigError: Nobody knows such a URI, or there are credentials in it.
         StoreLostError: The store does not answer.
     """
 
-    def __init__(self, uri: str, setting: str, wrong: Callable[[str], Exception]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        setting: str,
+        wrong: Callable[[str], Exception],
+        patience_s: float = 0.0,
+    ) -> None:
         self.uri = uri
-        self._setting, self._wrong = setting, wrong
+        self._setting, self._wrong, self.patience_s = setting, wrong, patience_s
         parts = urlsplit(uri)
         if parts.password is not None:
             raise ConfigError(
@@ -76,7 +99,15 @@ class Place:
                 "which would be written into the run: set them in the environment "
                 "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or a profile)"
             )
-        self.files, self.root = _open(uri, setting)
+        _check_parts(parts.path, uri, setting)
+        self.files, self.root = patiently(lambda: _open(uri, setting), patience_s, uri)
+        _check_parts(self.root, uri, setting)  # also if it was written with %2e
+
+    def with_patience(self, patience_s: float) -> Place:
+        """Return the same place with another patience."""
+        other = copy.copy(self)
+        other.patience_s = patience_s
+        return other
 
     @property
     def local(self) -> Path | None:
@@ -94,6 +125,7 @@ class Place:
         self.write(name, b"0")
         self.delete(name)
 
+    @_patient
     def list(self, folder: str = "") -> dict[str, Stored]:
         """Return name below the URI -> what is told of it, of all files at any depth.
 
@@ -123,6 +155,7 @@ class Place:
             files[name] = Stored(info.size or 0, info.mtime_ns or 0)
         return files
 
+    @_patient
     def stat(self, name: str) -> Stored | None:
         """Return what is told of a file; None = there is none."""
         from pyarrow.fs import FileType
@@ -131,16 +164,19 @@ class Place:
             info = self.files.get_file_info(self._path(name))
         return Stored(info.size or 0, info.mtime_ns or 0) if info.type == FileType.File else None
 
+    @_patient
     def read(self, name: str) -> bytes:
         """Return what a file holds."""
         with self.reaching(), self.files.open_input_stream(self._path(name)) as stream:
             return stream.read()
 
+    @_patient
     def write(self, name: str, content: bytes) -> None:
         """Write a small file."""
         with self._writing(name) as path, self.files.open_output_stream(path) as stream:
             stream.write(content)
 
+    @_patient
     def upload(self, path: Path, name: str) -> os.stat_result:
         """Copy a local file, as it is when this begins; return what the system told of it then.
 
@@ -158,6 +194,7 @@ class Place:
                     left -= len(block)
         return known
 
+    @_patient
     def download(self, name: str, path: Path) -> None:
         """Copy a file to `path`, which appears when it is whole."""
         partial = path.with_name(f".{path.name}.partial")
@@ -170,11 +207,13 @@ class Place:
             shutil.copyfileobj(stream, target, _BLOCK)
         os.replace(partial, path)
 
+    @_patient
     def copy(self, name: str, other: Place) -> None:
         """Copy a file to the same name below another URI of the same store."""
         with other._writing(name) as path:
             self.files.copy_file(self._path(name), path)
 
+    @_patient
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         from pyarrow.fs import FileType
@@ -183,6 +222,7 @@ class Place:
             if self.files.get_file_info(self._path(name)).type != FileType.NotFound:
                 self.files.delete_file(self._path(name))
 
+    @_patient
     def delete_folder(self, name: str) -> None:
         """Remove all that is in a folder."""
         with self.reaching():
@@ -205,6 +245,11 @@ class Place:
             raise kind(f"cannot use {self.uri}: {error}") from error
 
     def _path(self, name: str) -> str:
+        """Return the path of a file or folder below the URI, of a name that stays there."""
+        if name and not is_safe(name):
+            raise self._wrong(
+                f"{self._setting}: {self.uri} has no {name!r}: the name leaves its folder"
+            )
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     @contextmanager
@@ -226,6 +271,12 @@ class Place:
             partial = f"{folder}/.{last}.partial"
             yield partial
             self.files.move(partial, path)
+
+
+def _check_parts(path: str, uri: str, setting: str) -> None:
+    """Refuse what would be another folder than it seems, here and in the store."""
+    if {".", ".."} & set(path.split("/")):
+        raise ConfigError(f"{setting}: {uri!r} has a part `.` or `..`: give the URI without it")
 
 
 def _open(uri: str, setting: str) -> tuple[FileSystem, str]:

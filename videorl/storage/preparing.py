@@ -24,13 +24,17 @@ GENERATION = ".generation"
 _THREADS = 8
 
 
-def open_place(uri: str) -> Place:
+def open_place(uri: str, patience_s: float = 0.0) -> Place:
     """Return the place of a run, or of a folder of runs.
+
+    Args:
+        uri: Where it is.
+        patience_s: See `Place`.
 
     Raises:
         ConfigError: Nobody knows such a URI.
     """
-    return Place(uri, "run_dir", RunFolderError)
+    return Place(uri, "run_dir", RunFolderError, patience_s)
 
 
 def prepare(root: Path, place: Place) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def move_aside(place: Place) -> str | None:
         return None
     start, mark, query = place.uri.partition("?")
     parent, _, name = start.rstrip("/").rpartition("/")
-    beside = Place(f"{parent}/{old_name(name)}{mark}{query}", "run_dir", RunFolderError)
+    beside = open_place(f"{parent}/{old_name(name)}{mark}{query}", place.patience_s)
     _each(lambda name: place.copy(name, beside), names)
     names.sort(key=lambda name: name != "checkpoint.json" and not name.endswith("/state.json"))
     for name in names:

@@ -12,18 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from jobs import audit, compare, export, runs
-from tests.ray.whole_runs import STEPS, assert_same_archive
+from tests.ray.whole_runs import STEPS, assert_same_run, losses_of
 from tests.s3_server import BUCKET, Way, environment
 from tests.stored_run import recipe_of
 from videorl import one_process
 from videorl.config import Recipe
 from videorl.errors import RunFolderError, StoreLostError
 from videorl.run.folder import open_run
-from videorl.run.sinks import JsonlSink, read_metrics
+from videorl.run.sinks import JsonlSink
+from videorl.storage import mirror
 from videorl.storage.copies import copy_of
 from videorl.storage.preparing import open_place
 
@@ -37,20 +36,6 @@ def local(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     with open_run(recipe) as folder:
         assert one_process.run(recipe, folder, lambda: False)
     return folder.root
-
-
-def losses(folder: Path) -> list[float]:
-    return [row["learn/loss"] for row in read_metrics(folder / "metrics.jsonl")]
-
-
-def assert_equal(found: Path, expected: Path) -> None:
-    """Archive, losses and exported weights are the same, bit for bit."""
-    assert_same_archive(found, expected)
-    assert losses(found) == losses(expected)
-    name = "aligned/pytorch_lora_weights.safetensors"  # its metadata come in any order
-    exported = [load_file(folder / name) for folder in (found, expected)]
-    assert exported[0].keys() == exported[1].keys()
-    assert all(torch.equal(weight, exported[1][key]) for key, weight in exported[0].items())
 
 
 def go(recipe: Recipe, *, from_scratch: bool = False, take_over: bool = False) -> Path:
@@ -77,7 +62,7 @@ def test_a_run_is_killed_and_goes_on_elsewhere_as_if_nothing_had_been(
     assert "summary.json" not in stored
     monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "another machine"))
     recipe = recipe_of(s3, tiny_checkpoints["wan"])
-    assert_equal(go(recipe, take_over=True), local)
+    assert_same_run(go(recipe, take_over=True), local)
     assert recipe.run_dir == s3, "the recipe is as it was"
     assert not list(tmp_path.glob("run*")), "nothing lies where nobody looks for it"
 
@@ -137,7 +122,7 @@ def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
         threading.Thread(target=come_back, daemon=True).start()
 
     disturbed(monkeypatch, {1: leave})
-    assert_equal(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
+    assert_same_run(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
     assert "cannot be written to" in caplog.text
     assert "could not be written" not in caplog.text, "no checkpoint was given up"
     assert "answers again" in caplog.text
@@ -154,21 +139,28 @@ def test_a_store_that_stays_away_ends_the_run_with_everything_kept_here(
     caplog.set_level(logging.WARNING)
 
     def leave() -> None:
+        """Go once the checkpoint before is stored, from where on nobody is patient."""
+        end = time.monotonic() + 120
+        while "checkpoints/step-000002/state.json" not in open_place(s3).list():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        (working,) = mirror._working.values()
+        working._patience_s = 1.0
         way.mode = "refuse"
         way.interrupt()
 
     disturbed(monkeypatch, {2: leave})
-    recipe = recipe_of(s3, tiny_checkpoints["wan"], checkpoint__patience_s=3)
+    recipe = recipe_of(s3, tiny_checkpoints["wan"])
     with pytest.raises(StoreLostError, match="start the same command again on this machine"):
         go(recipe)
     way.mode = "pass"
     root = copy_of(s3, "working")
-    assert len(losses(root)) == 4, "it ended where the next checkpoint was due"
+    assert len(losses_of(root)) == 4, "it ended where the next checkpoint was due"
     assert "checkpoints/step-000004/state.json" not in open_place(s3).list()
     disturbed(monkeypatch, {})
-    assert_equal(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
+    assert_same_run(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
     assert "stored what was kept on this machine: step-000004" in caplog.text
-    assert len(losses(root)) == STEPS
+    assert len(losses_of(root)) == STEPS
 
 
 def test_from_scratch_moves_what_is_stored_aside(
@@ -191,7 +183,7 @@ def test_what_is_wrong_with_a_store_is_said_before_the_work(
     way: Way, tiny_checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(uri: str) -> None:
-        with open_run(recipe_of(uri, tiny_checkpoints["wan"])):
+        with open_run(recipe_of(uri, tiny_checkpoints["wan"], checkpoint__patience_s=1)):
             pytest.fail("it must not begin")
 
     with pytest.raises(RunFolderError, match="cannot use s3://nowhere/first"):
@@ -205,4 +197,4 @@ def test_what_is_wrong_with_a_store_is_said_before_the_work(
     began = time.monotonic()
     with pytest.raises(StoreLostError, match="cannot use s3://"):
         start(f"s3://{BUCKET}/first")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300, "not for as long as a run waits by default"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -116,11 +117,23 @@ def test_a_download_that_was_cut_off_is_done_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Place, "download", cut)
     with pytest.raises(StoreLostError):
         folder.latest()
-    monkeypatch.undo()
+    monkeypatch.setattr(Place, "download", download)
     found = folder.latest()
     assert found is not None
     assert (found[0] / "training.pt").read_text() == "weights"
     fsspec.filesystem("memory").rm("/cut", recursive=True)
+
+
+def test_a_kept_checkpoint_that_names_files_elsewhere_is_refused(store: Path) -> None:
+    """What it names is read here and stored."""
+    folder = opened(store)
+    write(folder, 10)
+    keep(folder, 20)
+    (kept,) = (store.parent / "copies").rglob("step-000020/state.json")
+    state = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**state, "files": {"../../../secret": 6}}))
+    with pytest.raises(CheckpointError, match=r"names '\.\./\.\./\.\./secret', a file outside"):
+        opened(store).bring_kept()
 
 
 def test_what_is_kept_after_an_older_one_was_overtaken_is_brought(

