@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,18 +12,15 @@ from typing import Any
 
 import ray
 
-from actors.encoder import RayEncoder
+from actors.beside import Beside, beside_learner
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
 from actors.learner.notices import Notices
 from actors.learner.rank_group import resources_for
 from actors.monitoring.sink import ray_metrics
-from actors.naming import run_name
-from actors.placement import check_feasible, live_nodes, place_learner_and_encoder
-from actors.pool.limits import encoder_limits
+from actors.placement import Placement, check_feasible, live_nodes, place_training
 from actors.pool.places import Places
 from actors.processes.archive_encoding import encode_parts
-from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
 from actors.seats.booking import book
 from videorl.config import Recipe
@@ -45,12 +41,7 @@ from videorl.report.ending import finish, keep_evaluation, kept_groups, version_
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import FanOut, open_sinks
 from videorl.run.stages import Stages
-from videorl.types import Condition, SampleRequest, WeightVersion
-
-logger = logging.getLogger(__name__)
-
-Encode = Callable[[Condition], Any]
-"""Prompt -> handle of its embedding."""
+from videorl.types import SampleRequest, WeightVersion
 
 
 def run_learner_only(
@@ -62,14 +53,10 @@ def run_learner_only(
     """Run the recipe on the Ray that is connected; return whether it reached its end.
 
     Base and aligned policy are compared when the learner has left: the generators take its place.
+    Held-out prompts in between (`evaluation.interval`) have generators and reward workers beside
+    the learner.
     """
     started, stages = time.perf_counter(), stages or Stages()
-    if recipe.evaluation.interval_in_use:
-        logger.warning(
-            "evaluation.interval=%d: a learner that is alone on Ray is evaluated only when it has "
-            "left, and the guard does not watch it; videorl.train runs it in one process, watched",
-            recipe.evaluation.interval,
-        )
     if recipe.evaluation.source:
         _check_comparison(recipe)
     stages.begin("starting the learner, and training", recipe.num_steps, "step")
@@ -110,41 +97,52 @@ def _train(
     recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool], sinks: FanOut
 ) -> bool:
     """Train, and export the policy; return whether it reached its last step."""
-    nodes = live_nodes()
-    placement = place_learner_and_encoder(recipe, nodes)
-    check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    placement = _placement(recipe)
     is_offline = bool(recipe.offline.archive)
     places = Places(placement)
     if is_offline and has_videos(Path(recipe.offline.archive)):
         encode = partial(encode_parts, placement.encoder, places, should_stop)
         encode_archive(recipe, folder, encode)
-    with book(recipe, placement, places, should_stop) as booking:
+    with (
+        book(recipe, placement, places, should_stop) as booking,
+        beside_learner(recipe, folder, placement, booking, places, should_stop) as beside,
+    ):
         resources = resources_for(placement.learner, recipe.learner, booking)
-        load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
-        options, seats = placement.encoder.options(), booking.seats(placement.encoder)
-        with closing(RayEncoder(load, options, limits, run_name(recipe), seats)) as encoder:
-            places.pools = {"encoder": encoder.pool}
-            learn = _from_pairs if is_offline else _from_prompts
-            start = partial(RayLearner, run_dir=folder.root, weight_store=None)
-            start = partial(start, resources=resources, places=places)
-            return learn(recipe, folder, start, encoder.encode_here, should_stop, sinks)
+        start = partial(RayLearner, run_dir=folder.root, weight_store=beside.weights)
+        start = partial(start, resources=resources, places=places)
+        learn = _from_pairs if is_offline else _from_prompts
+        return learn(recipe, folder, start, beside, should_stop, sinks)
+
+
+def _placement(recipe: Recipe) -> Placement:
+    """Return what is needed while the run learns, if the cluster can ever hold it."""
+    nodes = live_nodes()
+    try:
+        placement = place_training(recipe, nodes)
+        check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    except ResourceError as error:
+        if not recipe.has_pools:
+            raise
+        raise ResourceError(
+            f"{error}. Generators and rewards are there to look at held-out prompts every "
+            f"{recipe.evaluation.interval} steps, which the guard judges: evaluation.interval=0 "
+            "leaves that out"
+        ) from error
+    return placement
 
 
 def _from_prompts(
     recipe: Recipe,
     folder: RunFolder,
     start: Callable[[Recipe], RayLearner],
-    encode: Encode,
+    beside: Beside,
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
-    stream = open_prompts(recipe)
-    prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
+    encode = beside.encoder.encode_here
+    prompts = PromptExamples(open_prompts(recipe), recipe.sampling.negative_prompt, encode)
     learner = start(recipe)
-    with ray_metrics(recipe, folder) as metrics:
-        around = Around(
-            devices=cluster_devices(), opened=sinks, also=[metrics], is_warned=Notices(learner)
-        )
+    with _around(recipe, folder, learner, beside, sinks) as around:
         return run_learner(recipe, folder, learner, prompts, should_stop, around)
 
 
@@ -152,12 +150,12 @@ def _from_pairs(
     recipe: Recipe,
     folder: RunFolder,
     start: Callable[[Recipe], RayLearner],
-    encode: Encode,
+    beside: Beside,
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
     """Read latents on this machine, and hand them to the ranks through the object store."""
-    archive = Path(recipe.offline.archive)
+    archive, encode = Path(recipe.offline.archive), beside.encoder.encode_here
     preferences = read_preferences(folder.latents if has_videos(archive) else archive)
     probing = replace(recipe, sampling=probe_sampling(recipe))
     learner = start(probing)
@@ -168,6 +166,32 @@ def _from_pairs(
         check_shape(preferences, learner.sample(request, embeds, embeds))
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
-    with ray_metrics(recipe, folder) as metrics:
-        around = Around(check, cluster_devices(), sinks, [metrics], Notices(learner))
+    with _around(recipe, folder, learner, beside, sinks, check) as around:
         return run_learner(recipe, folder, learner, pairs, should_stop, around)
+
+
+@contextmanager
+def _around(
+    recipe: Recipe,
+    folder: RunFolder,
+    learner: RayLearner,
+    beside: Beside,
+    sinks: FanOut,
+    check: Callable[[WeightVersion], None] = lambda version: None,
+) -> Iterator[Around]:
+    """Give what the loop gets from here; `check` is as of `Around`."""
+
+    def checked(version: WeightVersion) -> None:
+        beside.wait()
+        check(version)
+
+    with ray_metrics(recipe, folder, beside.pools) as metrics:
+        yield Around(
+            checked,
+            cluster_devices(),
+            sinks,
+            [metrics],
+            Notices(learner),
+            beside.during,
+            beside.watched,
+        )
