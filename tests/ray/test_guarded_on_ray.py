@@ -32,12 +32,12 @@ WATCHED: dict[str, object] = {
     **NO_OTHER_RULE,
     "evaluation.source": "moving_shapes",
     "evaluation.num_prompts": 6,
-    "evaluation.best_of": 1,
+    "evaluation.best_of": 2,
     "evaluation.samples": 1,
     "evaluation.num_videos": 0,
     "evaluation.interval": 2,
     "evaluation.during_prompts": 6,
-    "evaluation.during_samples": 1,
+    "evaluation.during_samples": 2,
     "checkpoint.keep": 1,
 }
 
@@ -57,7 +57,7 @@ def one_process(recipe: Recipe, until: int, *changes: str) -> RunFolder:
 def online(checkpoint: Path, run_dir: Path, **guard: object) -> Recipe:
     settings = {key.replace(".", "__"): value for key, value in WATCHED.items()}
     settings |= {f"guard__{name}": value for name, value in guard.items()}
-    settings["optimizer__learning_rate"] = 1e-1
+    settings |= {"optimizer__learning_rate": 0.5, "objective__sft_weight": 6}
     return load_recipe("moving_shapes", overrides(checkpoint, run_dir, **settings))
 
 

@@ -39,7 +39,7 @@ def make(checkpoints: Mapping[str, Path], run_dir: Path, **guard: object) -> Rec
 @pytest.fixture(scope="module")
 def bands(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = go(make(tiny_checkpoints, tmp_path_factory.mktemp("off") / "run", action="off"))
-    assert read_notes(folder.root) == {"alarms": [], "rollbacks": []}
+    assert read_notes(folder.root) == {"alarms": [], "rollbacks": [], "rates": []}
     return limit(read_readings(folder.root))
 
 
