@@ -43,6 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "fail (exit code 1) if a change from the baseline is so large: 'total < -1 %%'; repeatable"
     )
     parser.add_argument("--fail-if", action="append", default=[], metavar="RULE", help=text)
+    text = "compare with a baseline of other prompts, seeds, sampling, networks or weights, too"
+    parser.add_argument("--accept-baseline", action="store_true", help=text)
     command.add_option(parser, "--out", Path("measured"), "folder of the results")
     add_json(parser)
 
@@ -123,6 +125,8 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             parser.error(f"--{name.replace('_', '-')} must be >= 1, got {count}")
     if bool(options.baseline) != bool(options.fail_if):
         parser.error("--baseline and --fail-if go together, got only one of them")
+    if options.accept_baseline and not options.baseline:
+        parser.error("--accept-baseline has no effect without --baseline")
     _check_policies(parser, options)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -151,6 +151,8 @@ class Report:
     agreement: Sequence[Agreement] = ()
     methods: Sequence[OverSeeds] = ()
     clips: Sequence[ClipNumbers] = ()
+    made_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    """See `videorl.measures.made_with`."""
 
 
 def sign_of(name: str) -> int:
