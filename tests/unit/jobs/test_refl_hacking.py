@@ -1,5 +1,5 @@
 """ReFL at its recipe's rate follows the learned reward to where its videos are no videos any more;
-the guard stops it in time: the shipped recipe and its own model, with fewer and shorter looks."""
+the guard stops it in time: the shipped recipe and its own model, with shorter looks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from videorl.run.checkpoints import CheckpointFolder
 from videorl.run.folder import RunFolder, open_run
 from videorl.run.guard_notes import read_notes
 
-INTERVAL = 5
+INTERVAL = 4
 SETTINGS = (
-    "prompts.per_round=2",
     f"evaluation.interval={INTERVAL}",
     "evaluation.during_prompts=8",
     "evaluation.during_samples=1",
