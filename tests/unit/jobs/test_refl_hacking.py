@@ -1,5 +1,8 @@
-"""ReFL at its recipe's rate follows the learned reward to where its videos are no videos any more;
-the guard stops it in time: the shipped recipe and its own model, with shorter looks."""
+"""ReFL at its recipe's rate hacks the learned reward, and is stopped in time.
+
+The shipped recipe with its own model, reward and guard; only the evaluations are smaller. A tiny
+one: `tests/unit/evaluation/test_hacking.py`.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ SETTINGS = (
 )
 
 
+@pytest.mark.long
 def test_refl_at_its_recipes_rate_is_stopped_in_time(tmp_path: Path) -> None:
     recipe = load_recipe("moving_shapes_refl", [f"run_dir={tmp_path / 'run'}", *SETTINGS])
     assert recipe.guard.action == "stop", "as it is shipped"
