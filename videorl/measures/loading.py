@@ -8,6 +8,14 @@ from typing import Any
 
 from videorl.errors import CheckpointError
 
+LOADING: Mapping[str, Any] = {
+    "output_loading_info": True,
+    "local_files_only": True,
+    "use_safetensors": True,
+    "ignore_mismatched_sizes": True,  # `check_loaded` names them, transformers prints a table
+}
+"""Options of `from_pretrained`."""
+
 
 def check_loaded(report: Mapping[str, Any], folder: Path, kind: str) -> None:
     """Check that every weight came from the checkpoint: transformers draws the others.

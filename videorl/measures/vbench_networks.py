@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from videorl.errors import CheckpointError, VideoError
 from videorl.files.content import content_of
-from videorl.measures.loading import check_loaded, side_of
+from videorl.measures.loading import LOADING, check_loaded, side_of
 from videorl.measures.shapes import View
 from videorl.measures.store import Values
 from videorl.measures.vbench import DIMENSIONS, weights_folder
@@ -225,9 +225,7 @@ def _pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     from safetensors import SafetensorError
 
     try:
-        network, report = kind.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
-        )
+        network, report = kind.from_pretrained(folder, **LOADING, **options)
     except (
         OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError
     ) as error:  # fmt: skip

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from videorl.errors import CheckpointError, ConfigError, VideoError
 from videorl.files import hub
 from videorl.files.content import content_of
-from videorl.measures.loading import check_loaded, side_of
+from videorl.measures.loading import LOADING, check_loaded, side_of
 
 if TYPE_CHECKING:
     import torch
@@ -126,9 +126,7 @@ def _load(folder: Path, name: str) -> tuple[Any, torch.nn.Module | None]:
     is_classifier = _CLASSIFIER in (config.get("architectures") or [])
     kind: Any = VideoMAEForVideoClassification if is_classifier else VideoMAEModel
     try:
-        model, report = kind.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
+        model, report = kind.from_pretrained(folder, **LOADING)
     except (
         OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError
     ) as error:  # fmt: skip
