@@ -12,8 +12,8 @@ from typing import Any
 
 import ray
 
-from actors.beside import Beside, beside_learner
 from actors.evaluation import compare, comparison_placement
+from actors.learner.beside import Beside, beside_learner
 from actors.learner.learner import RayLearner
 from actors.learner.notices import Notices
 from actors.learner.rank_group import resources_for

@@ -19,7 +19,11 @@ class Behind:
     """Keeps the books of what is sampled beside the loop; no error of it ends the run."""
 
     name: str
-    """Of its metrics, `time/<name>_s` and `<name>/lost`, and in the log."""
+    """Of its thread, and in the log."""
+    spent: str
+    """The metric of the seconds that the loop spent on it."""
+    lost: str
+    """The metric of how much was lost so far; absent where that is nothing."""
     is_closed: bool = field(default=False, init=False)
     """What is not there will not come: the run has ended, or is ending."""
     _thread: ThreadPoolExecutor = field(init=False)
@@ -70,15 +74,13 @@ class Behind:
 
     def log(self, what: str, error: Exception) -> None:
         """Say what did not come, and why."""
-        logger.warning(
-            "%s: %s: %s: %s", self.name.replace("_", " "), what, type(error).__name__, error
-        )
+        logger.warning("%s: %s: %s: %s", self.name, what, type(error).__name__, error)
 
     def metrics(self) -> dict[str, float]:
         """Return what the loop spent on it since this was asked, and what was lost so far."""
-        found = {f"time/{self.name}_s": self._spent_s} if self._spent_s >= 1e-3 else {}
+        found = {self.spent: self._spent_s} if self._spent_s >= 1e-3 else {}
         self._spent_s = 0.0
-        lost = {f"{self.name}/lost": float(self._num_lost)} if self._num_lost else {}
+        lost = {self.lost: float(self._num_lost)} if self._num_lost else {}
         return {**found, **lost}
 
     def close(self) -> None:

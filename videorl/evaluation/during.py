@@ -80,7 +80,10 @@ class DuringTraining:
     is_beside: bool
     resumed: int
     guarding: Guarding
-    behind: Behind = field(default_factory=lambda: Behind("evaluation"), init=False)
+    behind: Behind = field(
+        default_factory=lambda: Behind("evaluation", "time/evaluation_s", "evaluation/lost"),
+        init=False,
+    )
     _found: dict[int, Reading] = field(default_factory=dict[int, Reading], init=False)
     _told: int = field(default=0, init=False)
     """Readings of earlier steps are in the metrics."""

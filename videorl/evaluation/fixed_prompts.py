@@ -105,7 +105,12 @@ class FixedPrompts:
     save: Save
     tell: Tell = lambda step, videos: None
     resumed: int = -1
-    behind: Behind = field(default_factory=lambda: Behind("fixed_prompts"), init=False)
+    behind: Behind = field(
+        default_factory=lambda: Behind(
+            "fixed prompts", "time/fixed_prompts_s", "fixed_prompts/lost"
+        ),
+        init=False,
+    )
 
     def begin(self, version: WeightVersion) -> None:
         """Queue the prompts if a version is due and not there; returns at once on a pool."""
