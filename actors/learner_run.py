@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
+from actors.assembly import named_pools, pools_by_role, start_pools, watched
+from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
-from actors.learner.beside import Beside, beside_learner
 from actors.learner.learner import RayLearner
 from actors.learner.notices import Notices
 from actors.learner.rank_group import resources_for
 from actors.monitoring.sink import ray_metrics
-from actors.placement import Placement, check_feasible, live_nodes, place_training
+from actors.naming import run_name
+from actors.placement import (
+    Placement,
+    check_feasible,
+    live_nodes,
+    place_training,
+    wait_until_serving,
+)
+from actors.pool.control import controlled
+from actors.pool.limits import encoder_limits
 from actors.pool.places import Places
+from actors.pool.pool import ElasticPool
 from actors.processes.archive_encoding import encode_parts
+from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
-from actors.seats.booking import book
+from actors.seats.booking import Booking, book
+from actors.store.weights import weight_store
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
 from videorl.data.prompts import open_prompts
 from videorl.errors import ResourceError, StoppedError
+from videorl.evaluation.during import DuringTraining, NoEvaluation, open_during
 from videorl.learning.loop import Around, run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.stored_pairs import (
@@ -37,6 +52,7 @@ from videorl.learning.stored_pairs import (
     encode_archive,
     probe_sampling,
 )
+from videorl.protocols import MetricSink
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import FanOut, open_sinks
@@ -105,13 +121,72 @@ def _train(
         encode_archive(recipe, folder, encode)
     with (
         book(recipe, placement, places, should_stop) as booking,
-        beside_learner(recipe, folder, placement, booking, places, should_stop) as beside,
+        _beside_learner(recipe, folder, placement, booking, places, should_stop) as beside,
     ):
         resources = resources_for(placement.learner, recipe.learner, booking)
         start = partial(RayLearner, run_dir=folder.root, weight_store=beside.weights)
         start = partial(start, resources=resources, places=places)
         learn = _from_pairs if is_offline else _from_prompts
         return learn(recipe, folder, start, beside, should_stop, sinks)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Who works beside the learner."""
+
+    encoder: RayEncoder
+    weights: ActorHandle | None = None
+    """The store that the learner publishes to; None = nobody samples from its weights."""
+    pools: Mapping[str, ElasticPool] = field(default_factory=dict[str, ElasticPool])
+    """By name, those that monitoring shows."""
+    wait: Callable[[], None] = lambda: None
+    """Returns when all can work, or raises why they never will."""
+    watched: Callable[[MetricSink], MetricSink] = lambda sink: sink
+    """As in `videorl.learning.loop.Around`."""
+    during: Callable[[int], DuringTraining | NoEvaluation] = lambda step: NoEvaluation()
+    """Likewise."""
+
+
+@contextmanager
+def _beside_learner(
+    recipe: Recipe,
+    folder: RunFolder,
+    placement: Placement,
+    booking: Booking,
+    places: Places,
+    should_stop: Callable[[], bool],
+) -> Iterator[_Beside]:
+    """Start what works beside the learner, inside the block; it loads while the learner does.
+
+    Args:
+        recipe: The run; `evaluation.interval` asks for generators and reward workers.
+        folder: Its folder.
+        placement: What each role needs, by `place_training`.
+        booking: The places of the run.
+        places: Is told of the pools.
+        should_stop: Asked while they are waited for.
+    """
+    if not recipe.has_pools:
+        options, seats = placement.encoder.options(), booking.seats(placement.encoder)
+        load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
+        with closing(RayEncoder(load, options, limits, run_name(recipe), seats)) as encoder:
+            places.pools = {"encoder": encoder.pool}
+            yield _Beside(encoder)
+        return
+    with ExitStack() as stack:
+        store = stack.enter_context(weight_store(recipe.versions_sampled, run_name(recipe)))
+        workers = start_pools(recipe, placement, booking, store, stack)
+        places.pools = pools_by_role(placement, *workers)
+        pools = named_pools(recipe, *workers)
+        stack.enter_context(controlled(folder, pools, places))
+        yield _Beside(
+            workers[0].encoder,
+            store,
+            pools,
+            lambda: wait_until_serving(pools.values(), places, should_stop),
+            lambda sink: watched(sink, pools, *workers),
+            partial(open_during, recipe, folder.root, workers=workers, is_beside=True),
+        )
 
 
 def _placement(recipe: Recipe) -> Placement:
@@ -135,7 +210,7 @@ def _from_prompts(
     recipe: Recipe,
     folder: RunFolder,
     start: Callable[[Recipe], RayLearner],
-    beside: Beside,
+    beside: _Beside,
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
@@ -150,7 +225,7 @@ def _from_pairs(
     recipe: Recipe,
     folder: RunFolder,
     start: Callable[[Recipe], RayLearner],
-    beside: Beside,
+    beside: _Beside,
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
@@ -175,7 +250,7 @@ def _around(
     recipe: Recipe,
     folder: RunFolder,
     learner: RayLearner,
-    beside: Beside,
+    beside: _Beside,
     sinks: FanOut,
     check: Callable[[WeightVersion], None] = lambda version: None,
 ) -> Iterator[Around]:
