@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import ray
 import ray._private.state
@@ -18,6 +17,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from actors.naming import run_name
 from actors.placement import Placement, Role
+from actors.seats.holders import ALL, group_name, kept_by
 from actors.seats.room import could_have, num_that_fit
 from actors.seats.seats import Seats
 from actors.seats.turn import check_going, turn
@@ -27,9 +27,8 @@ from videorl.run.background import repeating
 
 logger = logging.getLogger(__name__)
 
-_ALL = "videorl-all-places/"
-"""Begins the name of the group that a run waits for."""
-_LOOK_S, _REPORT_S, _SETTLE_S = 1.0, 30.0, 30.0
+_LOOK_S, _FIRST_S, _REPORT_S, _SETTLE_S = 1.0, 3.0, 30.0, 30.0
+"""Who waits says so after `_FIRST_S`, and then every `_REPORT_S`."""
 
 
 class Booking:
@@ -122,11 +121,16 @@ def booked(
     Raises:
         StoppedError: `should_stop` said so.
     """
-    wait = partial(_wait, places=places, should_stop=should_stop)
+
+    def held() -> str:
+        table: Mapping[str, Any] = placement_group_table()
+        return places() + kept_by(table.values())
+
+    wait = partial(_wait, places=held, should_stop=should_stop)
     with turn(should_stop):
         while (groups := _taken(placement, run, wait, is_elastic=is_elastic)) is None:
             logger.warning(
-                "the places of this run went to others meanwhile; waiting again: %s", places()
+                "the places of this run went to others meanwhile; waiting again: %s", held()
             )
     booking = Booking(placement, groups, can_grow=can_grow)
     try:
@@ -178,7 +182,9 @@ def _taken(
     ]
     if not bundles:
         return {}
-    everything = placement_group([each for _, each in bundles], "PACK", name=_name(f"{_ALL}{run}"))
+    everything = placement_group(
+        [each for _, each in bundles], "PACK", name=group_name(f"{ALL}{run}")
+    )
     try:
         wait(everything)
         nodes = _nodes_of(everything)
@@ -203,14 +209,14 @@ def _wait(
     until: float = math.inf,
 ) -> bool:
     """Return whether a group has its places, at the latest at `until` by the monotonic clock."""
-    said = time.monotonic()
+    next_word = time.monotonic() + _FIRST_S
     check_going(should_stop)
     while not group.wait(_LOOK_S):
         check_going(should_stop)
         if (now := time.monotonic()) >= until:
             return False
-        if now - said >= _REPORT_S:
-            said = now
+        if now >= next_word:
+            next_word = now + _REPORT_S
             logger.warning("waiting for places for all workers at once: %s", places())
     return True
 
@@ -233,19 +239,17 @@ def _apart(
         if role is not placement.learner:
             # On the node where it fitted; but if that is lost, elsewhere.
             own = placement_group(
-                [dict(each)], "STRICT_PACK", _name(f"{run}/{role.name}"), _soft_target_node_id=node
+                [dict(each)],
+                "STRICT_PACK",
+                group_name(f"{run}/{role.name}"),
+                _soft_target_node_id=node,
             )
             groups.setdefault(role.name, []).append(own)
     ranks = [dict(each) for role, each in bundles if role is placement.learner]
     if ranks and not is_elastic:
-        of_all = placement_group(ranks, "PACK", name=_name(f"{run}/learner"))
+        of_all = placement_group(ranks, "PACK", name=group_name(f"{run}/learner"))
         groups[placement.learner.name] = [of_all]
     return groups
-
-
-def _name(text: str) -> str:
-    """Return a name for a group, of which a cluster has each only once."""
-    return f"{text} {uuid4().hex[:8]}"
 
 
 def _nodes_of(group: PlacementGroup) -> list[str]:
@@ -265,7 +269,7 @@ def _lacks_place(entry: Mapping[str, Any]) -> bool:
 
 def _waits_for_all(entry: Mapping[str, Any]) -> bool:
     """Tell whether another run waits for all its places by this group."""
-    return entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
+    return entry["state"] == "PENDING" and entry["name"].startswith(ALL)
 
 
 def _can_be_helped(

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.faults import FAULTS, World
+from tests.chaos.faults import FAULTS
 from tests.chaos.nodes import Nodes
 from tests.chaos.runs import SETTINGS, Run, Watch, contradictions, differences
+from tests.chaos.world import World
 from videorl.one_process import train_online
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder, open_run
@@ -25,7 +26,7 @@ _PATIENCE_S = 300.0
 """How long a run may take to start, and then to get over a fault, before that counts as failed."""
 _NEW_STEPS = 4
 """Steps that must be finished after a fault: at least one checkpoint is among them."""
-_ROOM = 8
+_ROOM = 12
 """A run with fewer steps before it is left to finish."""
 LOST = {"lost video": "video", "lost latents": "latents"}
 

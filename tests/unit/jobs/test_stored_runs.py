@@ -113,7 +113,9 @@ def disturbed(monkeypatch: pytest.MonkeyPatch, acts: Mapping[int, object]) -> No
     monkeypatch.setattr("videorl.run.sinks.JsonlSink", Disturbing)
 
 
+@pytest.mark.parametrize("away_s", [12.0, pytest.param(120.0, marks=pytest.mark.long)])
 def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
+    away_s: float,
     way: Way,
     s3: str,
     local: Path,
@@ -129,7 +131,7 @@ def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
 
         way.mode = "busy"
         way.interrupt()
-        threading.Timer(12, lambda: setattr(way, "mode", "pass")).start()
+        threading.Timer(away_s, lambda: setattr(way, "mode", "pass")).start()
 
     disturbed(monkeypatch, {1: leave})
     assert_equal(go(recipe_of(s3, tiny_checkpoints["wan"])), local)
