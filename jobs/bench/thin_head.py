@@ -38,12 +38,12 @@ _LATENT_BYTES = 16 * 21 * 60 * 104 * 4
 """[C, T, H, W] of the Wan VAE in float32, as generators hand them out."""
 _WORK = "work"
 _BESIDE = {
-    "GCS": "gcs_server",
-    "archive writer": "/archive",
-    "latent keeper": "/latents",
-    "weight store": "/weights",
+    "GCS": ("gcs_server",),
+    "archive writer": ("ray::ArchiveWriter", "/archive"),
+    "latent keeper": ("ray::LatentKeeper", "/latents"),
+    "weight store": ("ray::WeightStore", "/weights"),
 }
-"""What could grow beside the driver -> a part of the title of its process."""
+"""What could grow beside the driver -> parts of the title of its process."""
 _SPREAD = 0.1
 
 
@@ -151,7 +151,7 @@ def beside_driver_bytes() -> dict[str, int]:
     for process in psutil.Process().children(recursive=True):
         try:
             title = " ".join(process.cmdline())
-            for name in (name for name, part in _BESIDE.items() if part in title):
+            for name in (name for name, parts in _BESIDE.items() if any(p in title for p in parts)):
                 memory = process.memory_info()
                 found[name] = found.get(name, 0) + memory.rss - memory.shared
         except psutil.Error:  # it ended meanwhile

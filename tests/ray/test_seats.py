@@ -109,7 +109,7 @@ def test_a_run_takes_all_its_places_or_waits_holds_none_and_says_who_has_them(
     with booked(big, "first", str, can_grow=False) as first:
         other = in_background(second)
         wait_for(lambda: bool(seen.append(free_cpus())) or seen[-1] == 3)
-        wait_for(lambda: "kept for run first: 5 CPU" in caplog.text)
+        wait_for(lambda: "kept for run first: 5 CPU" in caplog.text, 120)
         assert free_cpus() == 3, "the second holds none of the three while it waits"
         first.look()
         assert not first.seats(big.generators).is_pressed, "no making room would help it"
