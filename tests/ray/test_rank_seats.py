@@ -12,6 +12,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources
+from actors.learner.seated import groups_with_a_place
 from actors.placement import Placement, Role
 from actors.seats.booking import booked
 from actors.seats.rank_seats import to_give_up
@@ -35,8 +36,9 @@ def test_places_that_were_lost_or_do_not_come_are_given_up_if_others_are_enough(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_ranks_that_became_more_keep_their_places_when_one_dies_whoever_waits(
-    tiny_checkpoints: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("become_more", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_ranks_beyond_the_least_keep_their_places_when_one_dies_whoever_waits(
+    become_more: bool, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     wait_for(lambda: ray.available_resources().get("CPU", 0.0) == 8, 120)
     recipe = small_recipe(Path(os.path.relpath(tiny_checkpoints["wan"])))
@@ -44,17 +46,19 @@ def test_ranks_that_became_more_keep_their_places_when_one_dies_whoever_waits(
     _, expected = local_run(recipe, tmp_path / "local", 5)
     placement = Placement(NOBODY, NOBODY, (), Role("learner", 1, 1.0, 0.0))
     with ExitStack() as stack:
-        others = [placement_group([{"CPU": 7.0}])]
+        others = [placement_group([{"CPU": 7.0 if become_more else 6.0}])]
         stack.callback(lambda: [remove_placement_group(one) for one in others])
-        wait_for(lambda: ray.available_resources().get("CPU", 0.0) == 1, 120)
+        wait_for(lambda: ray.available_resources().get("CPU", 0.0) == 2 - become_more, 120)
         booking = stack.enter_context(booked(placement, "run", str, can_grow=False, most_ranks=2))
         assert booking.ranks is not None
         name = booking.ranks.name
+        if not become_more:
+            wait_for(lambda: len(groups_with_a_place(name)) == 2, 120)
         resources = LearnerResources(1, 1.0, 0.0, 2, resize_s=1.0, seats_name=name)
         store = create_weight_store(keep=1)
         learner = stack.enter_context(closing(RayLearner(recipe, tmp_path, store, resources, str)))
         learner.start()
-        assert learner.num_ranks() == 1, "there is no room for another"
+        assert learner.num_ranks() == 2 - become_more
         found = run_steps(learner, 0, 2)
         learner.save({"step": 2}).result()
 
