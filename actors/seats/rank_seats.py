@@ -14,8 +14,11 @@ from actors.seats.holders import group_name
 
 logger = logging.getLogger(__name__)
 
-_MOST_LOOKS = 10
-"""So often it is looked whether a place beyond the least has come, before it is given up."""
+_MOST_LOOKS, _REST_LOOKS = 10, 60
+"""So often it is looked whether a place beyond the least has come, before it is given up; and then
+so often nothing is asked for: shares of GPUs may be free that make no whole one."""
+_NEVER_PLACED = ("PENDING", "PREPARED")
+"""States of a group, by Ray's names."""
 
 
 @dataclass
@@ -44,6 +47,8 @@ class RankSeats:
     _kept: dict[str, PlacementGroup] = field(init=False)
     _looks: dict[str, int] = field(default_factory=dict[str, int])
     """Id of a group that has no place -> how often it was seen so."""
+    _rest: int = 0
+    """So many looks more it asks for nothing."""
 
     def __post_init__(self) -> None:
         """Keep the groups by their ids."""
@@ -56,8 +61,8 @@ class RankSeats:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a place that somebody else might take is about to come."""
-        return bool(self._looks) and not self.can_grow
+        """Whether a place beyond the least, for which there is room, is about to come."""
+        return bool(self._looks) and not self.needed and not self.can_grow
 
     def look(self, table: Mapping[str, Mapping[str, Any]], room: float, *, may_grow: bool) -> None:
         """Give up places that were lost or did not come, and ask for more where there is room.
@@ -68,14 +73,16 @@ class RankSeats:
             may_grow: Nobody needs that room more.
         """
         states = {name: str(table.get(name, {}).get("state", "REMOVED")) for name in self._kept}
+        self._rest = max(0, self._rest - 1)
         for name in to_give_up(states, self._looks, self.least, can_grow=self.can_grow):
             remove_placement_group(self._kept.pop(name))
-            del states[name]
+            if states.pop(name) in _NEVER_PLACED:
+                self._rest = _REST_LOOKS
         lacking = [name for name, state in states.items() if state != "CREATED"]
         self._looks = {name: self._looks.get(name, 0) + 1 for name in lacking}
         wanted = self.most - len(self._kept)
         more = wanted if self.can_grow else min(wanted, int(room) - len(lacking))
-        for _ in range(more if may_grow else 0):
+        for _ in range(more if may_grow and not self._rest else 0):
             group = placement_group([dict(self.bundle)], "PACK", name=group_name(self.name))
             self._kept[group.id.hex()] = group
             self._looks[group.id.hex()] = 0
@@ -105,5 +112,5 @@ def to_give_up(
         name
         for name, state in states.items()
         if state in ("RESCHEDULING", "REMOVED")
-        or (state != "CREATED" and looks.get(name, 0) >= most_looks)
+        or (state in _NEVER_PLACED and looks.get(name, 0) >= most_looks)
     ]

@@ -77,6 +77,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
     monkeypatch.setattr(booking, "placement_group", found.group)
     monkeypatch.setattr(booking, "remove_placement_group", found.remove)
     monkeypatch.setattr("actors.seats.seats.remove_placement_group", found.remove)
+    monkeypatch.setattr(booking, "placement_group_table", dict)
     monkeypatch.setattr(booking, "_nodes_of", lambda group: [node for node, _ in group.taken])
     monkeypatch.setattr(booking, "turn", lambda should_stop: nullcontext())
     monkeypatch.setattr(Booking, "look", lambda self: None)

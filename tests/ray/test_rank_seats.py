@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -14,8 +16,9 @@ from actors.learner.learner import RayLearner
 from actors.learner.rank_group import LearnerResources
 from actors.learner.seated import groups_with_a_place
 from actors.placement import Placement, Role
+from actors.seats import rank_seats
 from actors.seats.booking import booked
-from actors.seats.rank_seats import to_give_up
+from actors.seats.rank_seats import RankSeats, to_give_up
 from actors.store.weights import create_weight_store
 from tests.ray.ranks import kill_rank
 from tests.ray.test_learner import local_run, run_steps, same_numbers, small_recipe
@@ -32,6 +35,50 @@ def test_places_that_were_lost_or_do_not_come_are_given_up_if_others_are_enough(
     assert to_give_up(states, {"c": 10, "d": 9}, 1, can_grow=False) == ["b", "c"]
     assert to_give_up(states, {"c": 10}, 1, can_grow=True) == ["b"], "a node may be on its way"
     assert to_give_up(states, {"c": 10}, 2, can_grow=False) == [], "the run needs another"
+
+
+class Groups:
+    """Makes placement groups that get no place until somebody says so."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+
+    def make(self, *_: Any, **__: Any) -> Any:
+        name = f"{len(self.states)}"
+        self.states[name] = "PENDING"
+        return SimpleNamespace(id=SimpleNamespace(hex=lambda: name))
+
+    def remove(self, group: Any) -> None:
+        self.states[group.id.hex()] = "REMOVED"
+
+    def table(self) -> dict[str, dict[str, str]]:
+        return {name: {"state": state} for name, state in self.states.items()}
+
+
+def test_what_seems_free_and_is_not_keeps_nobody_from_it_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = Groups()
+    monkeypatch.setattr(rank_seats, "placement_group", groups.make)
+    monkeypatch.setattr(rank_seats, "remove_placement_group", groups.remove)
+    seats = RankSeats("ranks", {"GPU": 1.0}, [groups.make()], least=1, most=3, can_grow=False)
+    seats.look(groups.table(), 0.0, may_grow=True)
+    assert (list(seats.needed), seats.is_waiting) == (["0"], False), "the run needs it"
+    groups.states["0"] = "CREATED"
+    seats.look(groups.table(), 1.0, may_grow=False)
+    assert not seats.is_waiting, "others need the room more"
+    waits = list[bool]()
+    for _ in range(71):
+        seats.look(groups.table(), 1.0, may_grow=True)
+        waits.append(seats.is_waiting)
+    assert (waits.index(False), sum(waits), len(groups.states)) == (11, 11, 2)
+    seats.look(groups.table(), 1.0, may_grow=True)
+    groups.states["2"] = "CREATED"
+    seats.look(groups.table(), 1.0, may_grow=True)
+    assert len(groups.states) == 4, "it asks again, and for the third as the second has come"
+    groups.states["2"], groups.states["3"] = "RESCHEDULING", "CREATED"
+    seats.look(groups.table(), 0.0, may_grow=True)
+    assert groups.states["2"] == "REMOVED", "its node is lost, and the others are enough"
 
 
 @pytest.mark.slow
