@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from functools import partial
 
+from jobs.scale import main as scale
 from tests.chaos.two_runs import make_room_for_another_run, stop_another_run
 from tests.chaos.world import REFUSED, STOPPED, WAIT_S, World, await_text, kill
 
@@ -21,6 +22,7 @@ STARVING = "chaos: waiting for every place"
 DOOMED = "chaos: media are on node "
 """What `tests.chaos.losing` says before the id of a node that it waits to lose."""
 
+RESIZED = "generators resized again and again"
 Fault = Callable[[World], None]
 
 
@@ -134,15 +136,17 @@ def starve(class_name: str, world: World) -> None:
     world.later(40.0, others.wait)
 
 
-def resize_again_and_again(seconds: float, world: World) -> None:
-    """Change the size of the generators' pool all the time."""
-    run = world.folder / world.log.stem
-    world.strike(f"videorl scale, again and again for {seconds:.0f} s")
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        most = str(world.chance.randint(1, 4))
-        command = [sys.executable, "-m", "jobs.scale", str(run), "--min", "1", "--max", most]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+def resize_again_and_again(num_steps: int, world: World) -> None:
+    """Change the size of the generators' pool all the time, until so many steps were made."""
+    run, made, times = world.folder / world.log.stem, world.num_steps(), 0
+    world.strike(f"videorl scale, again and again for {num_steps} steps")
+    while world.num_steps() < made + num_steps:
+        sizes = ["--min", "1", "--max", str(world.chance.randint(1, 4))]
+        # In this process: a new one would take as long as some steps.
+        with redirect_stdout(io.StringIO()):
+            scale([str(run), *sizes])
+        times += 1
+    world.said.append(f"{times} times")
 
 
 def kill_driver(world: World) -> None:
@@ -230,7 +234,7 @@ FAULTS: dict[str, Fault] = {
     "reward worker, whose successor hangs as it starts": partial(hang_as_it_starts, "RewardWorker"),
     "learner rank, whose place others wait for": partial(starve, "RayTrainWorker"),
     "drained node of the learner": partial(drain_node, "RayTrainWorker"),
-    "generators resized for 20 s": partial(resize_again_and_again, 20.0),
+    RESIZED: partial(resize_again_and_again, 24),
     "another run without room": stop_another_run,
     "another run, for which room is made": make_room_for_another_run,
     "learner rank that hangs": partial(hang, "RayTrainWorker"),

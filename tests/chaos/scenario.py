@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, RESIZED
 from tests.chaos.nodes import Nodes
 from tests.chaos.runs import SETTINGS, Run, Watch, contradictions, differences
 from tests.chaos.world import World
@@ -29,6 +29,8 @@ _NEW_STEPS = 4
 _ROOM = 12
 """A run with fewer steps before it is left to finish."""
 LOST = {"lost video": "video", "lost latents": "latents"}
+_OWN_RUN = {*LOST, RESIZED}
+"""These need a run from its first steps on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Stage:
         """Carry out one scenario, and leave the cluster whole."""
         if self._run is not None and self._steps_left(self._run) < _ROOM:
             self._finish(self._run)
-        if self._run is None or scenario.fault in LOST:
+        if self._run is None or scenario.fault in _OWN_RUN:
             self._open_run(LOST.get(scenario.fault), scenario.after_steps)
         run = self._run
         assert run is not None
