@@ -116,7 +116,12 @@ def stop_in_a_wait(world: World) -> None:
 
 
 def move_checkpoints(world: World) -> None:
-    """Kill the driver, and start the command with another place of checkpoints."""
+    """Kill the driver, and start the command with another place of checkpoints.
+
+    Before there is a checkpoint, each start begins anew, wherever they are to be.
+    """
+    kept = world.folder / world.log.stem / "checkpoints"
+    world.wait(lambda: any(kept.glob("step-*/state.json")), "wrote a checkpoint")
     world.strike("kill -9 the driver; the command again with another checkpoint.location")
     world.driver.kill()
     world.driver.wait()
