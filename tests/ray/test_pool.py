@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -169,7 +169,7 @@ def make() -> Iterator[Make]:
     def create(kind: Any = Worker, **changes: Any) -> ElasticPool:
         def worker(number: int) -> Any:
             if isinstance(kind, partial):
-                return start_actor(kind.func, {"num_cpus": 1}, *kind.args)
+                return start_actor(cast(type, kind.func), {"num_cpus": 1}, *kind.args)
             arguments = (number,) if kind in (Worker, Apart) else ()
             return start_actor(kind, {"num_cpus": 1}, *arguments)
 
