@@ -112,7 +112,16 @@ def main(
         answers.flush()
 
     try:
-        measure = loaders[dimension](weights, _usable(device))
+        place = _usable(device)
+    except ImportError as error:
+        say({"error": f"{type(error).__name__}: {error}"})
+        return 1
+    except Exception as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        say({"error": f"the device {device or 'cuda'} cannot be used there ({why}); try cpu"})
+        return 1
+    try:
+        measure = loaders[dimension](weights, place)
     except Exception as error:
         say({"error": _why_not_loaded(error, weights)})
         return 1
@@ -157,7 +166,7 @@ def _read(line: str) -> Any:
 
 def _why_not_loaded(error: Exception, weights: str) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        lines = str(error).splitlines()
+        lines = str(error).splitlines() or ["no reason is given"]
         why = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
         return (
             f"{weights} cannot be read as tensors alone ({why.strip()}): it is damaged, or holds "
