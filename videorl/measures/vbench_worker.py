@@ -8,7 +8,7 @@ ours is imported, and no weights are downloaded. It speaks JSON, a line at a tim
 - first it says `{"ready": {"vbench": "0.1.5", ...}}`, or `{"error": "..."}` and ends with 1;
 - it reads `{"frames": "FILE.npy", "fps": 8.0}`: RGB uint8 [F, H, W, 3], and answers with
   `{"value": 0.97}` or `{"error": "..."}`;
-- it ends with its input.
+- it ends when its input is closed, also in the middle of a clip.
 
 What the package prints goes to standard error.
 """
@@ -20,9 +20,11 @@ import json
 import math
 import os
 import pickle
+import select
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from threading import Thread
 from typing import Any
 
 _CLIP = "clip.mp4"
@@ -111,6 +113,7 @@ def main(
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
+    Thread(target=_end_with_input, daemon=True).start()
     try:
         place = _usable(device)
     except ImportError as error:
@@ -132,6 +135,14 @@ def main(
         except Exception as error:
             say({"error": f"{type(error).__name__}: {error}"})
     return 0
+
+
+def _end_with_input() -> None:
+    """End this process when whoever asks is gone, so that none that hangs is left behind."""
+    poll = select.poll()
+    poll.register(0, 0)  # that the other end is closed is told unasked
+    poll.poll()
+    os._exit(1)
 
 
 def versions() -> dict[str, str]:

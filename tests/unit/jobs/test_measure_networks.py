@@ -126,11 +126,7 @@ def test_what_a_process_measured_is_not_measured_again(tmp_path: Path, weights: 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_ends_a_process_that_hangs(tmp_path: Path, weights: Path, workers: int) -> None:
-    a, out, hangs = (
-        clips(tmp_path / "a", 2),
-        tmp_path / "out",
-        weights / "amt_model/amt-s.pth.hangs",
-    )
+    a, hangs = clips(tmp_path / "a", 2), weights / "amt_model/amt-s.pth.hangs"
     write_mp4(a / "0.mp4", Video(np.full((16, 32, 48, 3), 210, np.uint8), 8.0))
 
     def press() -> None:

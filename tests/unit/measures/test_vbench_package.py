@@ -171,6 +171,19 @@ def test_closing_ends_the_wait_of_another_thread(tmp_path: Path, weights: Path) 
     assert starts(weights, MOTION) == 1
 
 
+def test_a_process_that_hangs_ends_with_its_input(tmp_path: Path, weights: Path) -> None:
+    """As where we are killed, and cannot kill it."""
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(found.of, grey(tmp_path / "light.mp4", 210))
+        until((weights / "amt_model/amt-s.pth.hangs").exists)
+        assert found._process is not None and found._process._process.stdin is not None
+        found._process._process.stdin.close()
+        with pytest.raises(VideoError, match="the process of vbench ended with 1"):
+            waiting.result(120)
+    found.close()
+
+
 def until(is_so: Callable[[], bool], limit_s: float = 120.0) -> None:
     end = time.monotonic() + limit_s
     while not is_so():
