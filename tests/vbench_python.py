@@ -10,7 +10,7 @@ from videorl.measures import vbench_worker
 from videorl.measures.vbench import DIMENSIONS, IN_PACKAGE
 
 # Brightness of all frames, and their rate. Of a black clip it dies, of a white one it fails, of a
-# light grey one it hangs.
+# light grey one it hangs, of a grey one its GPU breaks.
 _PROGRAM = """
 import importlib.util, os, signal, sys
 sys.argv = sys.argv[2:]
@@ -40,6 +40,8 @@ def load(weights, device):
             os.rename(weights + ".pid", weights + ".hangs")
             while True:
                 signal.pause()
+        if frames.min() > 150 and frames.max() < 170:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return float(frames.mean()) / 255.0 + fps
 
     return measure

@@ -198,7 +198,7 @@ class _Process:
         """Return what it answers.
 
         Raises:
-            _DiedError: It does not, or not in time.
+            _DiedError: It does not, or not in time, or cannot answer again.
         """
         assert self._process.stdin is not None
         try:
@@ -206,7 +206,10 @@ class _Process:
             self._process.stdin.flush()
         except OSError:
             raise self._died() from None
-        return self._read(limit_s)
+        answer = self._read(limit_s)
+        if answer.get("is_broken"):
+            raise _DiedError(str(answer["error"]))
+        return answer
 
     def kill(self) -> None:
         """Kill it, so that whoever waits for its answer waits no longer; for any thread."""

@@ -7,7 +7,8 @@ ours is imported, and no weights are downloaded. It speaks JSON, a line at a tim
 
 - first it says `{"ready": {"vbench": "0.1.5", ...}}`, or `{"error": "..."}` and ends with 1;
 - it reads `{"frames": "FILE.npy", "fps": 8.0}`: RGB uint8 [F, H, W, 3], and answers with
-  `{"value": 0.97}` or `{"error": "..."}`;
+  `{"value": 0.97}` or `{"error": "..."}`, with `"is_broken": true` where no later clip can have a
+  number of this process;
 - it ends when its input is closed, also in the middle of a clip.
 
 What the package prints goes to standard error.
@@ -99,6 +100,8 @@ LOADERS = {
 }
 """Dimension -> what loads its network and returns what measures a clip."""
 PACKAGES = ("vbench", "torch", "torchvision", "pyiqa")
+BROKEN = ("CUDA error", "cuDNN error", "CUBLAS_STATUS")
+"""What errors say after which a GPU is of no more use to the process; too little memory is none."""
 
 
 def main(
@@ -133,7 +136,8 @@ def main(
         try:
             say({"value": measure(*_read(line))})
         except Exception as error:
-            say({"error": f"{type(error).__name__}: {error}"})
+            text = f"{type(error).__name__}: {error}"
+            say({"error": text, "is_broken": any(said in text for said in BROKEN)})
     return 0
 
 

@@ -79,12 +79,16 @@ def test_fvd_on_i3d_beside_that_on_videomae(tmp_path: Path) -> None:
     assert "FVD (I3D)" in alone and "FVD (VideoMAE)" not in alone
 
 
-def test_clips_that_are_too_short_for_i3d_are_counted(tmp_path: Path) -> None:
+def test_clips_that_are_too_short_for_i3d_are_counted(tmp_path: Path, weights: Path) -> None:
     save_i3d(tmp_path / "i3d")
     a, real = clips(tmp_path / "a", 4, frames=12), clips(tmp_path / "real", 4, frames=12)
-    asked = ("--metric", "fvd_i3d", "--reference", real, "--i3d", tmp_path / "i3d")
+    write_mp4(a / "0.mp4", Video(np.zeros((12, 32, 48, 3), np.uint8), 8.0))  # has another problem
+    metrics = ("--metric", "motion_smoothness", "fvd_i3d")
+    asked = (*metrics, "--reference", real, "--i3d", tmp_path / "i3d")
     assert run(a, *asked, "--out", tmp_path / "out") == 1
-    assert "16 frames are needed, there are 12" in results(tmp_path / "out")["notes"][0]
+    said = results(tmp_path / "out")["notes"]
+    assert "FVD (I3D) of a is not measured" in said[0] and "16 frames are needed" in said[0]
+    assert "a: 4 clips lack a number" in said[1] and "was killed" in said[1]
 
 
 def test_dimensions_of_another_python_join_the_totals(tmp_path: Path, weights: Path) -> None:

@@ -126,6 +126,14 @@ def test_an_answer_that_nobody_waited_for_is_not_that_on_the_next_clip(
     assert found.of(light)[0] == pytest.approx(180 / 255 + 8.0, abs=0.02)
 
 
+def test_a_process_whose_gpu_breaks_is_started_anew(tmp_path: Path, weights: Path) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    with pytest.raises(VideoError, match="CUDA error: an illegal memory access"):
+        found.of(grey(tmp_path / "middle.mp4", 160))
+    assert found.of(grey(tmp_path / "grey.mp4", 128))[0] > 8.0
+    assert starts(weights, MOTION) == 2
+
+
 def test_a_process_that_hangs_is_killed(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
