@@ -184,6 +184,7 @@ def _measured(
     from jobs.measuring.metrics import fvd_features
     from videorl.measures.measuring import measure_clips
     from videorl.measures.store import open_store
+    from videorl.measures.video_mae import single_precision
     from videorl.run.progress import progress
 
     measures, reference = ready.measures, ready.reference
@@ -192,7 +193,8 @@ def _measured(
         folders, wanted = [*folders, reference], {**wanted, reference.label: features}
     used = [folder for folder in folders if folder.label in wanted]
     total = max(2 * sum(len(folder.keys) for folder in used), 1)
-    with open_store(out) as store, progress("clips, opened and measured", total) as reach:
+    said = "clips, opened and measured"
+    with open_store(out) as store, progress(said, total) as reach, single_precision():
         return measure_clips(
             used, wanted, store, reach, resample=options.resample, workers=options.workers
         )

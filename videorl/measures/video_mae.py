@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +99,25 @@ def usable_device(device: str) -> str:
         why = str(error).splitlines()[0]
         raise ConfigError(f"--device: {device} cannot be used here ({why}); try cpu") from error
     return device
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Let networks convolve in single precision on a GPU inside the block, on every thread.
+
+    cuDNN's default is TF32, which rounds to 10 bits; StyleGAN-V's `calc_metrics.py` turns it off.
+    """
+    if "torch" not in sys.modules:  # no network was loaded
+        yield
+        return
+    from torch.backends import cudnn
+
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def _folder(checkpoint: str) -> Path:
