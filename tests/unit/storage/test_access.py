@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -17,15 +18,13 @@ from videorl.storage.preparing import open_place
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
 
 def seen() -> list[str | None]:
-    import os
-
     return [os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SESSION_TOKEN", "REGION")]
 
 
@@ -48,6 +47,22 @@ def test_a_rank_gets_the_credentials_of_the_driver_unless_its_node_has_its_own(
     given(monkeypatch, AWS_ACCESS_KEY_ID="the node's", AWS_REGION="there")
     make(7, 2)
     assert seen() == ["the node's", None, "there"], "no token of another key"
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+)
+def test_a_node_with_a_profile_or_a_role_keeps_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys in variables would come before it, and a token of the driver's ends some day."""
+    given(monkeypatch, AWS_ACCESS_KEY_ID="me", AWS_SECRET_ACCESS_KEY="hidden")
+    found = access(tmp_path, "s3://bucket/checkpoints")
+    given(monkeypatch)
+    monkeypatch.setenv(name, "the node's")
+    assert found is not None
+    found.take()
+    assert seen() == [None, None, None]
 
 
 def put(folder: CheckpointFolder, step: int) -> None:
