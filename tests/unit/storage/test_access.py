@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from videorl.errors import BusyError, CheckpointError
+from videorl.errors import BusyError, CheckpointError, ConfigError, RunFolderError
 from videorl.run.checkpoints import CheckpointFolder
 from videorl.storage.access import access, checker, raised, taking
 from videorl.storage.copies import cache
@@ -66,7 +66,9 @@ def test_a_node_with_a_profile_or_a_role_keeps_it(
 
 
 def put(folder: CheckpointFolder, step: int) -> None:
-    (folder.begin(step) / "optimizer.pt").write_text(str(step))
+    partial = folder.begin(step)
+    for name in ("optimizer.pt", "published.safetensors"):
+        (partial / name).write_text(str(step))
     folder.commit(step, {"loop": {}})
 
 
@@ -110,3 +112,40 @@ def test_a_rank_of_a_driver_that_was_taken_over_finishes_no_checkpoint(
         taken.__exit__(None, None, None)
         raised(root, None)
     checker(root)()
+
+
+def test_a_part_of_a_checkpoint_is_not_gone_on_with_either(tmp_path: Path) -> None:
+    """The other driver may have a whole one of the same step by then."""
+    asked: list[str] = []
+
+    def is_ours() -> None:
+        asked.append("")
+        if len(asked) == 3:
+            raise BusyError("another driver is working in it")
+
+    uri = f"file://{tmp_path}/store"
+    folder = CheckpointFolder(uri, keep=1, is_ours=is_ours)
+    partial = folder.begin(10, in_parts=True)
+    for name in ("rank0-0", "rank0-1"):
+        (partial / name).write_text("slice")
+    with pytest.raises(CheckpointError, match="left as it is"):
+        folder.add_part(10, is_whole=False)
+    assert list(open_place(uri).list()) == ["step-000010/rank0-0"]
+
+
+@pytest.mark.parametrize("kind", [RunFolderError, ConfigError])
+def test_a_checkpoint_is_kept_where_nobody_may_look_whose_the_run_is(
+    kind: type[Exception], tmp_path: Path
+) -> None:
+    """A token has expired, for instance."""
+
+    def is_ours() -> None:
+        raise kind("cannot use s3://bucket/run: ACCESS_DENIED")
+
+    uri = f"file://{tmp_path}/store"
+    folder = CheckpointFolder(uri, keep=1, is_ours=is_ours)
+    with pytest.raises(CheckpointError, match=r"left as it is: .*ACCESS_DENIED; it is kept in"):
+        put(folder, 10)
+    again = CheckpointFolder(uri, keep=1)
+    again.bring_kept()
+    assert again.steps() == [10]
