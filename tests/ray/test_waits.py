@@ -160,15 +160,17 @@ def test_ranks_start_again_when_latents_come_late(
     assert [kind.get("is_final", False) for kind in said] == [is_final]
 
 
+@pytest.mark.parametrize("where", ["_start", "_serve"])
 def test_a_store_that_stayed_away_for_as_long_as_a_rank_waits_may_be_back_the_next_time(
-    monkeypatch: pytest.MonkeyPatch,
+    where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[dict[str, bool]] = []
 
-    def start(settings: RankSettings) -> None:
+    def lost(*arguments: Any) -> None:
         raise StoreLostError("cannot use s3://bucket/run")
 
-    monkeypatch.setattr(rank_worker, "_start", start)
+    monkeypatch.setattr(rank_worker, "_start", lambda settings: (None, 0, 0))
+    monkeypatch.setattr(rank_worker, where, lost)
     monkeypatch.setattr(ray, "get", lambda ref: ref)
     failed = SimpleNamespace(remote=lambda text, **kind: said.append(kind))
     run_rank(RankSettings(lambda device: None, 1.0, SimpleNamespace(failed=failed)))  # pyright: ignore
