@@ -97,7 +97,7 @@ def _fetch(place: Place, stored: Mapping[str, Stored], root: Path) -> None:
 
 
 def _download(place: Place, stored: Mapping[str, Stored], root: Path) -> None:
-    here = {name for name, found in stored.items() if _size(root / name) == found.size}
+    here = {name for name, found in stored.items() if _is_here(root / name, found)}
     with ThreadPoolExecutor(_THREADS, "store") as threads:
         answers = [
             threads.submit(place.download, name, root / name) for name in stored if name not in here
@@ -111,8 +111,9 @@ def _download(place: Place, stored: Mapping[str, Stored], root: Path) -> None:
             raise
 
 
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+def _is_here(path: Path, stored: Stored) -> bool:
+    # Some stores tell no size. A machine that lost its power may have lost the end of a file.
+    return path.is_file() and stored.size in (0, path.stat().st_size)
 
 
 def _remove_unread(copies: Path, wanted: str) -> None:

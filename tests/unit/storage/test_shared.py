@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +17,7 @@ import pytest
 
 from videorl.errors import CheckpointError, StoreLostError
 from videorl.storage.copies import cache
-from videorl.storage.place import Place
+from videorl.storage.place import Place, Stored
 from videorl.storage.shared import fetch_shared, let_go
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,10 +98,17 @@ def test_what_a_killed_process_left_goes_with_the_next_and_a_new_version_is_anot
     let_go(copy)
 
 
+@pytest.mark.parametrize("tells_sizes", [True, False])
 def test_a_fetch_that_was_cut_off_is_done_again(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    tells_sizes: bool, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    download = Place.download
+    download, told = Place.download, Place.list
+
+    def unknown(self: Place, folder: str = "") -> dict[str, Stored]:
+        return {name: replace(found, size=0) for name, found in told(self, folder).items()}
+
+    if not tells_sizes:
+        monkeypatch.setattr(Place, "list", unknown)
 
     def cut(self: Place, name: str, path: Path) -> None:
         if name.endswith("weights"):
