@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -66,9 +66,7 @@ class Assembly:
 
     def watched(self, sink: MetricSink) -> PoolSizesSink:
         """Return a sink that adds pools, faults and the work of all workers to each step."""
-        faults = {GENERATORS_UNCOMPILED: self.generator.num_uncompiled}
-        work = partial(work_seconds, self.generator, self.scorer)
-        return PoolSizesSink(sink, self.pools, faults, work)
+        return watched(sink, self.pools, self.generator, self.scorer)
 
 
 @contextmanager
@@ -146,7 +144,7 @@ def assemble(
             note,
         )
         started_in_s = time.perf_counter() - started - first_s
-        pools = _named_pools(recipe, *workers)
+        pools = named_pools(recipe, *workers)
         yield Assembly(parts, progress, *workers, learner, archive, started_in_s, places, pools)
 
 
@@ -156,6 +154,14 @@ def _keepers(recipe: Recipe, run: str) -> Keepers:
     if not recipe.cluster.can_grow:
         keepers.check()
     return keepers
+
+
+def watched(
+    sink: MetricSink, pools: Mapping[str, ElasticPool], generator: RayGenerator, scorer: RayScorer
+) -> PoolSizesSink:
+    """Return a sink that adds pools, faults and the work of all workers to each step."""
+    faults = {GENERATORS_UNCOMPILED: generator.num_uncompiled}
+    return PoolSizesSink(sink, pools, faults, partial(work_seconds, generator, scorer))
 
 
 def work_seconds(generator: RayGenerator, scorer: RayScorer) -> dict[str, float]:
@@ -235,7 +241,7 @@ def all_pools(generator: RayGenerator, scorer: RayScorer) -> list[ElasticPool]:
     return [generator.pool, generator.encoder.pool, *scorer.pools]
 
 
-def _named_pools(
+def named_pools(
     recipe: Recipe, generator: RayGenerator, scorer: RayScorer
 ) -> dict[str, ElasticPool]:
     """Return the pools by the names that `Assembly.pools` has."""

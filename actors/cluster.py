@@ -31,6 +31,9 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # A process less; a rank that is gone is replaced whether or not that was announced.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Of a cluster that starts here: its head keeps 3 kB for each task that it remembers, 100,000 of
+    # them by default. Its pages and `ray list tasks` show no more than 10,000.
+    "RAY_task_events_max_num_task_in_gcs": "10000",
     # Read by glibc as a process starts, which the workers of a new cluster do from here. Otherwise
     # it gives the memory of activations back after every layer, and the kernel has to clear the
     # same pages again and again: up to 15 % of what a small model computes on CPUs. Blocks above

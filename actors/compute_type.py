@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from actors.placement import Node, place, place_learner_and_encoder
+from actors.placement import Node, place, place_training
 from videorl.config import Recipe
 from videorl.planning.fitting import own_memory_gib
 from videorl.policies.devices import Devices
@@ -26,14 +26,12 @@ def computing_devices(recipe: Recipe, nodes: Sequence[Node]) -> Devices:
         recipe: The run.
         nodes: All nodes of its cluster.
     """
-    if recipe.learns_online:
-        placement = place(recipe, nodes)
-        gpus = [placement.learner.num_gpus, placement.generators.num_gpus]
-    else:
-        gpus = [place_learner_and_encoder(recipe, nodes).learner.num_gpus]
-        if recipe.evaluation.source:  # the generators take the learner's place when it has left
-            idle = replace(recipe, learner=replace(recipe.learner, num_cpus=0.0, num_gpus=0.0))
-            gpus.append(place(idle, nodes).generators.num_gpus)
+    placement = place_training(recipe, nodes)
+    gpus = [placement.learner.num_gpus, placement.generators.num_gpus]
+    if recipe.evaluation.source and not recipe.learns_online:
+        # The generators take the learner's place when it has left.
+        idle = replace(recipe, learner=replace(recipe.learner, num_cpus=0.0, num_gpus=0.0))
+        gpus.append(place(idle, nodes).generators.num_gpus)
     cards = {
         name.removeprefix("accelerator_type:")
         for node in nodes
@@ -54,8 +52,7 @@ def learner_memory_gib(recipe: Recipe, nodes: Sequence[Node]) -> float:
         recipe: The run.
         nodes: All nodes of its cluster.
     """
-    placement = place if recipe.learns_online else place_learner_and_encoder
-    role = placement(recipe, nodes).learner
+    role = place_training(recipe, nodes).learner
     if not role.num_gpus:
         return 0.0
     options = {"num_cpus": 0, "num_gpus": role.num_gpus, "resources": dict(role.custom)}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
+from actors.assembly import named_pools, pools_by_role, start_pools, watched
 from actors.encoder import RayEncoder
 from actors.evaluation import compare, comparison_placement
 from actors.learner.learner import RayLearner
@@ -20,18 +21,28 @@ from actors.learner.notices import Notices
 from actors.learner.rank_group import resources_for
 from actors.monitoring.sink import ray_metrics
 from actors.naming import run_name
-from actors.placement import check_feasible, live_nodes, place_learner_and_encoder
+from actors.placement import (
+    Placement,
+    check_feasible,
+    live_nodes,
+    place_training,
+    wait_until_serving,
+)
+from actors.pool.control import controlled
 from actors.pool.limits import encoder_limits
 from actors.pool.places import Places
+from actors.pool.pool import ElasticPool
 from actors.processes.archive_encoding import encode_parts
 from actors.processes.policy_loading import loader
 from actors.rehearsal import cluster_devices
-from actors.seats.booking import book
+from actors.seats.booking import Booking, book
+from actors.store.weights import weight_store
 from videorl.config import Recipe
 from videorl.data.preference_videos import has_videos
 from videorl.data.preferences import read_preferences
 from videorl.data.prompts import open_prompts
 from videorl.errors import ResourceError, StoppedError
+from videorl.evaluation.during import DuringTraining, NoEvaluation, open_during
 from videorl.learning.loop import Around, run_learner
 from videorl.learning.prompts import PromptExamples
 from videorl.learning.stored_pairs import (
@@ -41,16 +52,12 @@ from videorl.learning.stored_pairs import (
     encode_archive,
     probe_sampling,
 )
+from videorl.protocols import MetricSink
 from videorl.report.ending import finish, keep_evaluation, kept_groups, version_to_json
 from videorl.run.folder import RunFolder
 from videorl.run.sinks import FanOut, open_sinks
 from videorl.run.stages import Stages
-from videorl.types import Condition, SampleRequest, WeightVersion
-
-logger = logging.getLogger(__name__)
-
-Encode = Callable[[Condition], Any]
-"""Prompt -> handle of its embedding."""
+from videorl.types import SampleRequest, WeightVersion
 
 
 def run_learner_only(
@@ -62,14 +69,10 @@ def run_learner_only(
     """Run the recipe on the Ray that is connected; return whether it reached its end.
 
     Base and aligned policy are compared when the learner has left: the generators take its place.
+    Held-out prompts in between (`evaluation.interval`) have generators and reward workers beside
+    the learner.
     """
     started, stages = time.perf_counter(), stages or Stages()
-    if recipe.evaluation.interval_in_use:
-        logger.warning(
-            "evaluation.interval=%d: a learner that is alone on Ray is evaluated only when it has "
-            "left, and the guard does not watch it; videorl.train runs it in one process, watched",
-            recipe.evaluation.interval,
-        )
     if recipe.evaluation.source:
         _check_comparison(recipe)
     stages.begin("starting the learner, and training", recipe.num_steps, "step")
@@ -110,41 +113,111 @@ def _train(
     recipe: Recipe, folder: RunFolder, should_stop: Callable[[], bool], sinks: FanOut
 ) -> bool:
     """Train, and export the policy; return whether it reached its last step."""
-    nodes = live_nodes()
-    placement = place_learner_and_encoder(recipe, nodes)
-    check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    placement = _placement(recipe)
     is_offline = bool(recipe.offline.archive)
     places = Places(placement)
     if is_offline and has_videos(Path(recipe.offline.archive)):
         encode = partial(encode_parts, placement.encoder, places, should_stop)
         encode_archive(recipe, folder, encode)
-    with book(recipe, placement, places, should_stop) as booking:
+    with (
+        book(recipe, placement, places, should_stop) as booking,
+        _beside_learner(recipe, folder, placement, booking, places, should_stop) as beside,
+    ):
         resources = resources_for(placement.learner, recipe.learner, booking)
-        load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
+        start = partial(RayLearner, run_dir=folder.root, weight_store=beside.weights)
+        start = partial(start, resources=resources, places=places)
+        learn = _from_pairs if is_offline else _from_prompts
+        return learn(recipe, folder, start, beside, should_stop, sinks)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Who works beside the learner."""
+
+    encoder: RayEncoder
+    weights: ActorHandle | None = None
+    """The store that the learner publishes to; None = nobody samples from its weights."""
+    pools: Mapping[str, ElasticPool] = field(default_factory=dict[str, ElasticPool])
+    """By name, those that monitoring shows."""
+    wait: Callable[[], None] = lambda: None
+    """Returns when all can work, or raises why they never will."""
+    watched: Callable[[MetricSink], MetricSink] = lambda sink: sink
+    """As in `videorl.learning.loop.Around`."""
+    during: Callable[[int], DuringTraining | NoEvaluation] = lambda step: NoEvaluation()
+    """Likewise."""
+
+
+@contextmanager
+def _beside_learner(
+    recipe: Recipe,
+    folder: RunFolder,
+    placement: Placement,
+    booking: Booking,
+    places: Places,
+    should_stop: Callable[[], bool],
+) -> Iterator[_Beside]:
+    """Start what works beside the learner, inside the block; it loads while the learner does.
+
+    Args:
+        recipe: The run; `evaluation.interval` asks for generators and reward workers.
+        folder: Its folder.
+        placement: What each role needs, by `place_training`.
+        booking: The places of the run.
+        places: Is told of the pools.
+        should_stop: Asked while they are waited for.
+    """
+    if not recipe.has_pools:
         options, seats = placement.encoder.options(), booking.seats(placement.encoder)
+        load, limits = loader(recipe, "text_encoder"), encoder_limits(recipe.encoder)
         with closing(RayEncoder(load, options, limits, run_name(recipe), seats)) as encoder:
             places.pools = {"encoder": encoder.pool}
-            learn = _from_pairs if is_offline else _from_prompts
-            start = partial(RayLearner, run_dir=folder.root, weight_store=None)
-            start = partial(start, resources=resources, places=places)
-            return learn(recipe, folder, start, encoder.encode_here, should_stop, sinks)
+            yield _Beside(encoder)
+        return
+    with ExitStack() as stack:
+        store = stack.enter_context(weight_store(recipe.versions_sampled, run_name(recipe)))
+        workers = start_pools(recipe, placement, booking, store, stack)
+        places.pools = pools_by_role(placement, *workers)
+        pools = named_pools(recipe, *workers)
+        stack.enter_context(controlled(folder, pools, places))
+        yield _Beside(
+            workers[0].encoder,
+            store,
+            pools,
+            lambda: wait_until_serving(pools.values(), places, should_stop),
+            lambda sink: watched(sink, pools, *workers),
+            partial(open_during, recipe, folder.root, workers=workers, is_beside=True),
+        )
+
+
+def _placement(recipe: Recipe) -> Placement:
+    """Return what is needed while the run learns, if the cluster can ever hold it."""
+    nodes = live_nodes()
+    try:
+        placement = place_training(recipe, nodes)
+        check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
+    except ResourceError as error:
+        if not recipe.has_pools:
+            raise
+        raise ResourceError(
+            f"{error}. Generators and rewards are there to look at held-out prompts every "
+            f"{recipe.evaluation.interval} steps, which the guard judges: evaluation.interval=0 "
+            "leaves that out"
+        ) from error
+    return placement
 
 
 def _from_prompts(
     recipe: Recipe,
     folder: RunFolder,
     start: Callable[[Recipe], RayLearner],
-    encode: Encode,
+    beside: _Beside,
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
-    stream = open_prompts(recipe)
-    prompts = PromptExamples(stream, recipe.sampling.negative_prompt, encode)
+    encode = beside.encoder.encode_here
+    prompts = PromptExamples(open_prompts(recipe), recipe.sampling.negative_prompt, encode)
     learner = start(recipe)
-    with ray_metrics(recipe, folder) as metrics:
-        around = Around(
-            devices=cluster_devices(), opened=sinks, also=[metrics], is_warned=Notices(learner)
-        )
+    with _around(recipe, folder, learner, beside, sinks) as around:
         return run_learner(recipe, folder, learner, prompts, should_stop, around)
 
 
@@ -152,12 +225,12 @@ def _from_pairs(
     recipe: Recipe,
     folder: RunFolder,
     start: Callable[[Recipe], RayLearner],
-    encode: Encode,
+    beside: _Beside,
     should_stop: Callable[[], bool],
     sinks: FanOut,
 ) -> bool:
     """Read latents on this machine, and hand them to the ranks through the object store."""
-    archive = Path(recipe.offline.archive)
+    archive, encode = Path(recipe.offline.archive), beside.encoder.encode_here
     preferences = read_preferences(folder.latents if has_videos(archive) else archive)
     probing = replace(recipe, sampling=probe_sampling(recipe))
     learner = start(probing)
@@ -168,6 +241,32 @@ def _from_pairs(
         check_shape(preferences, learner.sample(request, embeds, embeds))
 
     pairs = PairStream(preferences, encode, recipe.seed, put=ray.put)
-    with ray_metrics(recipe, folder) as metrics:
-        around = Around(check, cluster_devices(), sinks, [metrics], Notices(learner))
+    with _around(recipe, folder, learner, beside, sinks, check) as around:
         return run_learner(recipe, folder, learner, pairs, should_stop, around)
+
+
+@contextmanager
+def _around(
+    recipe: Recipe,
+    folder: RunFolder,
+    learner: RayLearner,
+    beside: _Beside,
+    sinks: FanOut,
+    check: Callable[[WeightVersion], None] = lambda version: None,
+) -> Iterator[Around]:
+    """Give what the loop gets from here; `check` is as of `Around`."""
+
+    def checked(version: WeightVersion) -> None:
+        beside.wait()
+        check(version)
+
+    with ray_metrics(recipe, folder, beside.pools) as metrics:
+        yield Around(
+            checked,
+            cluster_devices(),
+            sinks,
+            [metrics],
+            Notices(learner),
+            beside.during,
+            beside.watched,
+        )

@@ -184,6 +184,11 @@ def place_rewards(rewards: Sequence[RewardConfig], nodes: Sequence[Node]) -> Pla
     return Placement(_NOBODY, _NOBODY, tuple(roles), _NOBODY)
 
 
+def place_training(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
+    """Return what every role needs that is there while the run learns, as `place` does."""
+    return place(recipe, nodes) if recipe.has_pools else place_learner_and_encoder(recipe, nodes)
+
+
 def place_learner_and_encoder(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     """Return what a run needs that samples and scores nothing outside its learner."""
     needs: list[tuple[str, int, _Needed]] = [

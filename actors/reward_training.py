@@ -30,7 +30,6 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
         placement = place_learner(learner, nodes)
         check_feasible(placement, nodes, can_grow=False)
         places = Places(placement)
-        is_elastic = learner.max_workers > learner.num_workers
         with (
             # Inside: connecting replaces the handler of SIGTERM by one that exits at once.
             stop_on_signal() as should_stop,
@@ -42,7 +41,7 @@ def train_reward(recipe: RewardRecipe, folder: RunFolder, address: str | None) -
                 places,
                 should_stop,
                 can_grow=False,
-                is_elastic=is_elastic,
+                most_ranks=learner.max_workers,
             ) as booking,
             closing(
                 RayRewardTrainer(

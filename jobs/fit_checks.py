@@ -93,14 +93,13 @@ def _shown(texts: Sequence[str]) -> str:
 
 def _placed(recipe: Recipe, nodes: Sequence[NodeFacts]) -> dict[str, Role]:
     """Return the plan's name of each role -> what Ray is asked for."""
-    from actors.placement import place, place_learner_and_encoder
+    from actors.placement import place_training
 
-    there = [ray_node(node) for node in nodes]
-    if not recipe.learns_online:
-        placed = place_learner_and_encoder(recipe, there)
-        return {"learner": placed.learner, "encoder": placed.encoder}
-    placed = place(recipe, there)
-    own = {"learner": placed.learner, "encoder": placed.encoder, "generator": placed.generators}
+    placed = place_training(recipe, [ray_node(node) for node in nodes])
+    own = {"learner": placed.learner, "encoder": placed.encoder}
+    if not recipe.has_pools:
+        return own
+    own["generator"] = placed.generators
     rewards = zip(recipe.rewards, placed.rewards, strict=True)
     return own | {reward.key: role for reward, role in rewards}
 

@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     """Return what is to be told, and whether all of it was measured."""
     from jobs.measuring import scores, sources
+    from jobs.measuring.baseline import after_measuring, before_sampling, opened_baseline
     from jobs.measuring.checks import check_inputs
     from videorl.measures.assembling import computed_by
     from videorl.measures.corrections import corrected
@@ -80,6 +81,9 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
 
     read, rewards = sources.read_policies(options), sources.read_rewards(options)
     ready = check_inputs(options, read, rewards, out)
+    baseline = opened_baseline(options)
+    if read is not None and baseline is not None:  # before hours of sampling
+        baseline.check(before_sampling(options, read, ready), is_whole=False)
     if read is not None:
         _say_power(len(read[2].prompts))  # before hours of sampling
     given = [*sources.sampled(read, options, out), *options.folders]
@@ -92,17 +96,21 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     measured = _measured(options, folders, ready, out)
     unscored = scores.add_to(measured, models, folders)
     numbers = _numbers(options, folders, measured, ready)
+    made_with = after_measuring(options, folders, ready, models, measured)
+    accepted = baseline.check(made_with, is_whole=True) if baseline else []
     problems = [*ready.notes, *numbers.problems, *scores.lost(measured)]
+    notes = [*problems, *numbers.notes, *unscored, *accepted]
     rows = [row_of(folder, numbers.found[folder.label], measured) for folder in folders]
     report = Report(
         rows,
         rates,
-        [" ".join(note.split()) for note in (*problems, *numbers.notes, *unscored)],  # a line each
+        [" ".join(note.split()) for note in notes],  # a line each
         _settings(options),
         agreements(ready.verdicts, by_path(folders, measured), sign_of),
         over_seeds(rows, rates),
         clip_numbers(folders, measured),
         computed_by(ready.measures, ready.published, ready.labels),
+        made_with,
     )
     return corrected(report), not problems
 
@@ -176,6 +184,7 @@ def _measured(
     from jobs.measuring.metrics import fvd_features
     from videorl.measures.measuring import measure_clips
     from videorl.measures.store import open_store
+    from videorl.measures.video_mae import single_precision
     from videorl.run.progress import progress
 
     measures, reference = ready.measures, ready.reference
@@ -184,7 +193,8 @@ def _measured(
         folders, wanted = [*folders, reference], {**wanted, reference.label: features}
     used = [folder for folder in folders if folder.label in wanted]
     total = max(2 * sum(len(folder.keys) for folder in used), 1)
-    with open_store(out) as store, progress("clips, opened and measured", total) as reach:
+    said = "clips, opened and measured"
+    with open_store(out) as store, progress(said, total) as reach, single_precision():
         return measure_clips(
             used, wanted, store, reach, resample=options.resample, workers=options.workers
         )

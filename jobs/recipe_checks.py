@@ -84,18 +84,17 @@ def check_sources(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 def check_workers(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Compare the CPUs and GPUs that the workers ask for with those that are there."""
-    from actors.placement import check_feasible, place, place_learner_and_encoder
+    from actors.placement import check_feasible, place_training
     from videorl.errors import ResourceError
 
     there = [ray_node(node) for node in nodes]
     # What compares base and aligned policy at the end takes the learner's place.
-    placed = place if recipe.learns_online else place_learner_and_encoder
     found = (
         f"{sum(node.cpus for node in there):g} CPUs and {sum(node.gpus for node in there):g} GPUs"
         " there"
     )
     try:
-        placement = placed(recipe, there)
+        placement = place_training(recipe, there)
         found = f"{placement.num_cpus():g} and {placement.num_gpus():g} wanted, {found}"
         check_feasible(placement, there, can_grow=recipe.cluster.can_grow)
     except ResourceError as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 from videorl.measures import vbench_worker
 from videorl.measures.vbench import DIMENSIONS, IN_PACKAGE
 
-# Brightness of all frames, and their rate. Of a black clip it dies, of a white one it fails.
+# Brightness of all frames, and their rate. Of a black clip it dies, of a white one it fails, of a
+# light grey one it hangs, of a grey one its GPU breaks.
 _PROGRAM = """
 import importlib.util, os, signal, sys
 sys.argv = sys.argv[2:]
@@ -33,6 +34,14 @@ def load(weights, device):
             os.kill(os.getpid(), signal.SIGKILL)
         if frames.min() > 235:
             raise RuntimeError("too bright")
+        if frames.min() > 195 and frames.max() < 225:
+            with open(weights + ".pid", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(weights + ".pid", weights + ".hangs")
+            while True:
+                signal.pause()
+        if frames.min() > 150 and frames.max() < 170:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return float(frames.mean()) / 255.0 + fps
 
     return measure

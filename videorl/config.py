@@ -204,6 +204,14 @@ class Recipe:
         return self.objective.learns_from != "prompts" and not self.offline.archive
 
     @property
+    def has_pools(self) -> bool:
+        """Whether generators and reward workers are there while the run learns.
+
+        Those of a learner that is alone sample and score held-out prompts in between.
+        """
+        return self.learns_online or bool(self.evaluation.interval_in_use)
+
+    @property
     def shares_videos(self) -> bool:
         """Whether several processes share a video, of the learner or of generator workers."""
         return max(self.learner.context_parallel, self.generators.context_parallel) > 1

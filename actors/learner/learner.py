@@ -64,7 +64,8 @@ class RayLearner:
         self._ranks = RankGroup(make, run_dir, resources, failures, deadlines, places, run)
         if not recipe.checkpoint.interval:  # or the latents of all steps would have to be kept
             self._ranks.keep_no_commands()
-        self._newest: WeightVersion | None = None
+        self._versions: list[WeightVersion] = []
+        self._num_versions = recipe.versions_sampled
         self._num_parameters = 0
 
     def begin(self) -> None:
@@ -78,7 +79,7 @@ class RayLearner:
             StoppedError: `should_stop`, which is asked every second, said so.
         """
         restored = self._ranks.restored(should_stop)
-        self._newest, self._num_parameters = restored.versions[-1], restored.num_parameters
+        self._versions, self._num_parameters = [*restored.versions], restored.num_parameters
         return restored
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
@@ -90,7 +91,7 @@ class RayLearner:
     def step(self, step: int, examples: Sequence[TrainingExample | PromptExample]) -> LearnerOutput:
         """Apply one optimizer step on all ranks; the new weights are in the weight store."""
         output: LearnerOutput = self._ranks.call(Step(step, tuple(map(to_learn_from, examples))))
-        self._newest = output.version
+        self._versions = [*self._versions, output.version][-self._num_versions :]
         return output
 
     def sample(self, request: SampleRequest, embeds: Media, negative_embeds: Media) -> Tensor:
@@ -124,8 +125,12 @@ class RayLearner:
 
     def newest(self) -> WeightVersion:
         """Return the version of the policy."""
-        assert self._newest is not None, "restored() comes first"
-        return self._newest
+        assert self._versions, "restored() comes first"
+        return self._versions[-1]
+
+    def in_use(self) -> list[WeightVersion]:
+        """Return the published versions that samples may be asked of, oldest first."""
+        return list(self._versions)
 
     def starts(self) -> int:
         """Return how often the worker group has started."""

@@ -23,7 +23,7 @@ from actors.learner.commands import Command, Export, Nothing, Rehearse, Restored
 from actors.learner.deadlines import LOADING, Deadlines, Work
 from actors.learner.own_cluster import ask_this_cluster
 from actors.learner.rank_worker import Rank, RankSettings, run_rank
-from actors.learner.seated import SeatedTrainer, Seating
+from actors.learner.seated import ApartTrainer, SeatedTrainer, Seating, SeatingApart
 from actors.naming import named
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
@@ -56,6 +56,8 @@ class LearnerResources:
     """Seconds between checks whether more ranks fit; each resize costs a restart."""
     seat: PlacementGroup | None = None
     """A place that is kept for each rank; None = Ray Train looks for places at every start."""
+    seats_name: str = ""
+    """Where `max_workers` counts, begins the names of the groups that are the ranks' places."""
 
 
 def resources_for(role: Role, learner: LearnerConfig, booking: Booking) -> LearnerResources:
@@ -73,6 +75,7 @@ def resources_for(role: Role, learner: LearnerConfig, booking: Booking) -> Learn
         learner.max_workers,
         role.custom,
         seat=booking.learner,
+        seats_name=booking.ranks.name if booking.ranks else "",
     )
 
 
@@ -253,7 +256,10 @@ def _make_trainer(
         per_worker["GPU"] = resources.num_gpus
     # Declared for users' callbacks only, but it takes those of its own kind too.
     callbacks: list[Any] = [Seating(resources.seat)] if resources.seat else []
-    return (SeatedTrainer if resources.seat else TorchTrainer)(
+    kind = SeatedTrainer if resources.seat else TorchTrainer
+    if name := resources.seats_name:
+        callbacks, kind = [SeatingApart(name)], partial(ApartTrainer, name)
+    return kind(
         lambda: run_rank(settings),
         torch_config=TorchConfig(backend="nccl" if resources.num_gpus else "gloo"),
         scaling_config=ScalingConfig(

@@ -5,20 +5,31 @@ from __future__ import annotations
 import time
 
 from actors.pool.lending import next_straggler
+from actors.pool.placing import ask_s
 from actors.pool.roster import Roster
 from actors.pool.state import Durations, Limits, Starts
 
 
 def seconds_to_next(
-    roster: Roster, starts: Starts, durations: Durations, limits: Limits
+    roster: Roster, starts: Starts, durations: Durations, limits: Limits, asked: float = 0.0
 ) -> float | None:
-    """Return the seconds until something is due; None = nothing ever is."""
+    """Return the seconds until something is due; None = nothing ever is.
+
+    Args:
+        roster: All workers of the pool.
+        starts: Those that failed.
+        durations: What is usual.
+        limits: Of the pool.
+        asked: When it was last asked which of those that wait have a place.
+    """
     now = time.monotonic()
     due = [starts.next] if starts.next else list[float]()
     if busy := roster.oldest("busy"):
         due.append(busy.since + limits.request_timeout_s)
     if starting := roster.oldest("starting"):
         due.append(starting.since + limits.start_timeout_s)
+    if pending := roster.oldest("pending"):
+        due.append(max(pending.since, asked) + ask_s(limits))
     if roster.count("idle") and (slow := next_straggler(roster, durations)):
         due.append(slow[0])
     if len(roster) > limits.min_workers:

@@ -27,6 +27,7 @@ from actors.pool.outcomes import (
     judge,
     was_preempted,
 )
+from actors.pool.placing import ask_s, placed_in_silence
 from actors.pool.rhythm import Rhythm
 from actors.pool.roster import Roster
 from actors.pool.scaling import Around, change
@@ -88,7 +89,7 @@ class Dispatcher:
         self._starts = Starts()
         self._durations = Durations()
         self._rhythm = Rhythm()
-        self._seats = seats
+        self._asked, self._seats = 0.0, seats
 
     def look(self) -> None:
         """Replace workers that took too long, start and release workers, lend requests."""
@@ -98,7 +99,8 @@ class Dispatcher:
 
     def seconds_to_next_deadline(self) -> float | None:
         """Return after how long to look again if nothing happens; None = not at all."""
-        return seconds_to_next(self.roster, self._starts, self._durations, self.limits)
+        now_is = self.roster, self._starts, self._durations, self.limits, self._asked
+        return seconds_to_next(*now_is)
 
     def stats(self) -> PoolStats:
         """Return the state of the pool at this moment."""
@@ -127,6 +129,10 @@ class Dispatcher:
         patience = self.limits.start_timeout_s
         while (worker := self.roster.oldest("starting")) and now - worker.since > patience:
             self._could_not_start(worker, TimeoutError(f"it was not ready within {patience:.0f} s"))
+        if now >= self._asked + ask_s(self.limits):
+            self._asked = now
+            for worker in placed_in_silence(self.roster, self.limits, now):
+                self._begin(worker)
 
     def _scale(self) -> None:
         now = time.monotonic()
@@ -212,13 +218,16 @@ class Dispatcher:
         self._notify(worker.pending, partial(self._on_placed, worker))
 
     def _on_placed(self, worker: Worker, done: Future[Any]) -> None:
-        if worker not in self.roster:
+        if worker not in self.roster or worker.state != "pending":
             return
         if (error := done.exception()) is None:
-            self._seats.has_come(worker.number)
-            self._await_ready(worker)
+            self._begin(worker)
         else:
             self._could_not_start(worker, error)
+
+    def _begin(self, worker: Worker) -> None:
+        self._seats.has_come(worker.number)
+        self._await_ready(worker)
 
     def _await_ready(self, worker: Worker) -> None:
         self.roster.move(worker, "starting")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import ray
 import ray._private.state
@@ -18,6 +17,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from actors.naming import run_name
 from actors.placement import Placement, Role
+from actors.seats.holders import ALL, group_name, kept_by
+from actors.seats.rank_seats import RankSeats
 from actors.seats.room import could_have, num_that_fit
 from actors.seats.seats import Seats
 from actors.seats.turn import check_going, turn
@@ -27,9 +28,8 @@ from videorl.run.background import repeating
 
 logger = logging.getLogger(__name__)
 
-_ALL = "videorl-all-places/"
-"""Begins the name of the group that a run waits for."""
-_LOOK_S, _REPORT_S, _SETTLE_S = 1.0, 30.0, 30.0
+_LOOK_S, _FIRST_S, _REPORT_S, _SETTLE_S = 1.0, 3.0, 30.0, 30.0
+"""Who waits says so after `_FIRST_S`, and then every `_REPORT_S`."""
 
 
 class Booking:
@@ -39,15 +39,22 @@ class Booking:
         placement: What it needs.
         groups: Name of a role -> the group of each of its workers; the learner has one for all
             ranks.
+        ranks: The places of a learner that follows the cluster's size, instead.
         can_grow: Whether an autoscaler may add nodes: then nobody knows how much room there is.
     """
 
     def __init__(
-        self, placement: Placement, groups: Mapping[str, list[PlacementGroup]], *, can_grow: bool
+        self,
+        placement: Placement,
+        groups: Mapping[str, list[PlacementGroup]],
+        ranks: RankSeats | None = None,
+        *,
+        can_grow: bool,
     ) -> None:
         self._can_grow = can_grow
-        self.learner = next(iter(groups.get(placement.learner.name, [])), None)
-        """Of all ranks; None = their places are not kept."""
+        self.learner = None if ranks else next(iter(groups.get(placement.learner.name, [])), None)
+        """Of all ranks of a learner of fixed size; None = it has none, or takes nothing."""
+        self.ranks = ranks
         self._roles = [role for role in placement.roles() if role is not placement.learner]
         self._seats = {role.name: Seats(groups.get(role.name, [])) for role in self._roles}
 
@@ -62,11 +69,16 @@ class Booking:
         placed = {name: node for name, entry in table.items() if (node := _first_node(entry))}
         kept = [name for seats in self._seats.values() for name in seats.kept]
         kept += [self.learner.id.hex()] if self.learner else []
+        kept += self.ranks.needed if self.ranks else []
         lacking = [entry for name in kept if (entry := table.get(name)) and _lacks_place(entry)]
         lacking += filter(_waits_for_all, table.values())
         is_short = _can_be_helped(lacking, table.values(), ray.cluster_resources())
         free: Mapping[str, Any] = _ray_state("available_resources_per_node")
         staying = [has for node, has in free.items() if node not in leaving]
+        if self.ranks:
+            self.ranks.look(table, num_that_fit(self.ranks.bundle, staying), may_grow=not is_short)
+            if self.ranks.is_waiting:
+                staying = []  # what is free now is about to be theirs
         for role in self._roles:
             bundle = role.bundle()
             room = math.inf if self._can_grow else num_that_fit(bundle, staying)
@@ -79,6 +91,8 @@ class Booking:
             seats.close()
         if self.learner:
             remove_placement_group(self.learner)
+        if self.ranks:
+            self.ranks.close()
 
 
 def book(
@@ -95,7 +109,7 @@ def book(
         places,
         should_stop,
         can_grow=recipe.cluster.can_grow,
-        is_elastic=learner.max_workers > learner.num_workers,
+        most_ranks=learner.max_workers,
     )
 
 
@@ -107,7 +121,7 @@ def booked(
     should_stop: Callable[[], bool] = lambda: False,
     *,
     can_grow: bool,
-    is_elastic: bool = False,
+    most_ranks: int = 0,
 ) -> Iterator[Booking]:
     """Wait until there is a place for all that a run needs, and keep them inside the block.
 
@@ -117,18 +131,33 @@ def booked(
         places: Says who has what, for those who wait.
         should_stop: Asked while it waits.
         can_grow: Whether an autoscaler may add nodes.
-        is_elastic: The learner follows the cluster's size, so that Ray Train places its ranks.
+        most_ranks: Up to so many if that is more than the learner needs: it then takes places as
+            there is room.
 
     Raises:
         StoppedError: `should_stop` said so.
     """
-    wait = partial(_wait, places=places, should_stop=should_stop)
+
+    def held() -> str:
+        table: Mapping[str, Any] = placement_group_table()
+        return places() + kept_by(table.values())
+
+    wait = partial(_wait, places=held, should_stop=should_stop)
+    learner = placement.learner
+    is_elastic = most_ranks > learner.num_workers > 0
+    learner_name = group_name(f"{run}/learner")
     with turn(should_stop):
-        while (groups := _taken(placement, run, wait, is_elastic=is_elastic)) is None:
+        while (
+            groups := _taken(placement, run, wait, learner_name if is_elastic else None)
+        ) is None:
             logger.warning(
-                "the places of this run went to others meanwhile; waiting again: %s", places()
+                "the places of this run went to others meanwhile; waiting again: %s", held()
             )
-    booking = Booking(placement, groups, can_grow=can_grow)
+    ranks = None
+    if is_elastic and (own := groups.get(learner.name)):
+        least = learner.num_workers
+        ranks = RankSeats(learner_name, learner.bundle(), own, least, most_ranks, can_grow)
+    booking = Booking(placement, groups, ranks, can_grow=can_grow)
     try:
         booking.look()
         with repeating(booking.look, _LOOK_S, "places"):
@@ -162,7 +191,7 @@ def _ray_state(name: str) -> Any:
 
 
 def _taken(
-    placement: Placement, run: str, wait: Callable[..., bool], *, is_elastic: bool
+    placement: Placement, run: str, wait: Callable[..., bool], ranks_name: str | None
 ) -> dict[str, list[PlacementGroup]] | None:
     """Take a place for each worker where all of them found room at once.
 
@@ -178,13 +207,15 @@ def _taken(
     ]
     if not bundles:
         return {}
-    everything = placement_group([each for _, each in bundles], "PACK", name=_name(f"{_ALL}{run}"))
+    everything = placement_group(
+        [each for _, each in bundles], "PACK", name=group_name(f"{ALL}{run}")
+    )
     try:
         wait(everything)
         nodes = _nodes_of(everything)
     finally:
         remove_placement_group(everything)
-    groups = _apart(placement, run, bundles, nodes, is_elastic=is_elastic)
+    groups = _apart(placement, run, bundles, nodes, ranks_name)
     every = [group for found in groups.values() for group in found]
     are_kept = False
     try:
@@ -203,14 +234,14 @@ def _wait(
     until: float = math.inf,
 ) -> bool:
     """Return whether a group has its places, at the latest at `until` by the monotonic clock."""
-    said = time.monotonic()
+    next_word = time.monotonic() + _FIRST_S
     check_going(should_stop)
     while not group.wait(_LOOK_S):
         check_going(should_stop)
         if (now := time.monotonic()) >= until:
             return False
-        if now - said >= _REPORT_S:
-            said = now
+        if now >= next_word:
+            next_word = now + _REPORT_S
             logger.warning("waiting for places for all workers at once: %s", places())
     return True
 
@@ -220,32 +251,34 @@ def _apart(
     run: str,
     bundles: Sequence[tuple[Role, Mapping[str, float]]],
     nodes: Sequence[str],
-    *,
-    is_elastic: bool,
+    ranks_name: str | None,
 ) -> dict[str, list[PlacementGroup]]:
     """Ask for a group for each worker, where it fitted; return role -> its groups.
 
     Ray serves them in this order. The ranks, which may be on any nodes, come last: before the
-    others they might take the only node that is large enough for one of these.
+    others they might take the only node that is large enough for one of these. Where they may
+    become fewer or more, each has a group whose name begins with `ranks_name`.
     """
     groups: dict[str, list[PlacementGroup]] = {}
     for (role, each), node in zip(bundles, nodes, strict=True):
         if role is not placement.learner:
             # On the node where it fitted; but if that is lost, elsewhere.
             own = placement_group(
-                [dict(each)], "STRICT_PACK", _name(f"{run}/{role.name}"), _soft_target_node_id=node
+                [dict(each)],
+                "STRICT_PACK",
+                group_name(f"{run}/{role.name}"),
+                _soft_target_node_id=node,
             )
             groups.setdefault(role.name, []).append(own)
     ranks = [dict(each) for role, each in bundles if role is placement.learner]
-    if ranks and not is_elastic:
-        of_all = placement_group(ranks, "PACK", name=_name(f"{run}/learner"))
+    if ranks and ranks_name is None:
+        of_all = placement_group(ranks, "PACK", name=group_name(f"{run}/learner"))
         groups[placement.learner.name] = [of_all]
+    elif ranks and ranks_name is not None:
+        groups[placement.learner.name] = [
+            placement_group([each], "PACK", name=group_name(ranks_name)) for each in ranks
+        ]
     return groups
-
-
-def _name(text: str) -> str:
-    """Return a name for a group, of which a cluster has each only once."""
-    return f"{text} {uuid4().hex[:8]}"
 
 
 def _nodes_of(group: PlacementGroup) -> list[str]:
@@ -265,7 +298,7 @@ def _lacks_place(entry: Mapping[str, Any]) -> bool:
 
 def _waits_for_all(entry: Mapping[str, Any]) -> bool:
     """Tell whether another run waits for all its places by this group."""
-    return entry["state"] == "PENDING" and entry["name"].startswith(_ALL)
+    return entry["state"] == "PENDING" and entry["name"].startswith(ALL)
 
 
 def _can_be_helped(

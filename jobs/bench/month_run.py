@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -234,7 +235,8 @@ def _record(step: int) -> StepRecord:
 
 def files_of(root: Path) -> dict[str, int]:
     """Return how many files a run folder has, and their bytes."""
-    files = [path for path in root.rglob("*") if path.is_file()]
+    # Unlike rglob, it goes on where a folder of a step vanishes, as that is written meanwhile.
+    files = [Path(folder) / name for folder, _, names in os.walk(root) for name in names]
     tables = [path for path in files if path.suffix == ".parquet"]
     videos = [path for path in files if path.suffix == ".mp4"]
     return {

@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -36,8 +37,13 @@ _FRAMES, _HEIGHT, _WIDTH = 81, 480, 832
 _LATENT_BYTES = 16 * 21 * 60 * 104 * 4
 """[C, T, H, W] of the Wan VAE in float32, as generators hand them out."""
 _WORK = "work"
-_BESIDE = ("gcs_server", "ray::ArchiveWriter", "ray::LatentKeeper", "ray::WeightStore")
-"""Titles of the processes of the head that could grow; those of named actors have their names."""
+_BESIDE = {
+    "GCS": ("gcs_server",),
+    "archive writer": ("ray::ArchiveWriter", "/archive"),
+    "latent keeper": ("ray::LatentKeeper", "/latents"),
+    "weight store": ("ray::WeightStore", "/weights"),
+}
+"""What could grow beside the driver -> parts of the title of its process."""
 _SPREAD = 0.1
 
 
@@ -105,8 +111,8 @@ class Moment:
 
     at: float
     driver_bytes: int
-    beside_bytes: int
-    """Of GCS and actors beside the driver; private memory, as of the driver."""
+    beside_bytes: Mapping[str, int]
+    """Of each of `_BESIDE` that is there; private memory, as of the driver."""
     created_bytes: int
     """Put into the head's object store so far, be it made there or brought there."""
     store_bytes: int
@@ -139,18 +145,18 @@ class Watch:
         )
 
 
-def beside_driver_bytes() -> int:
-    """Return the private memory of GCS and of the actors beside the driver."""
-    total = 0
+def beside_driver_bytes() -> dict[str, int]:
+    """Return the private memory of GCS and of the actors beside the driver, by their names."""
+    found: dict[str, int] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             title = " ".join(process.cmdline())
-            if any(name in title for name in (*_BESIDE, "/archive", "/weights", "/latents")):
+            for name in (name for name, parts in _BESIDE.items() if any(p in title for p in parts)):
                 memory = process.memory_info()
-                total += memory.rss - memory.shared
+                found[name] = found.get(name, 0) + memory.rss - memory.shared
         except psutil.Error:  # it ended meanwhile
             continue
-    return total
+    return found
 
 
 @contextmanager
@@ -199,16 +205,21 @@ def thin_head(load: Load) -> dict[str, Any]:
 
 
 def numbers(load: Load, moments: list[Moment], files: list[int]) -> dict[str, Any]:
-    """Return the numbers of the measured steps; memory as means of the first and last fifth."""
+    """Return the numbers of the measured steps; memory as the means of each fifth of them."""
     seen = moments[load.warm_up : load.warm_up + load.steps + 1]
     first, last = seen[0], seen[-1]
-    wall_s, fifth = last.at - first.at, max(1, load.steps // 5)
+    wall_s = last.at - first.at
     pixels = load.per_round * _CANDIDATES * load.video_bytes()
 
-    def grown(name: str) -> list[float]:
-        ends = (seen[:fifth], seen[-fifth:])
-        return [round(sum(getattr(one, name) for one in end) / fifth / 2**20, 1) for end in ends]
+    def grown(of: Callable[[Moment], int]) -> list[float]:
+        bounds = [len(seen) * number // 5 for number in range(6)]
+        parts = [seen[start : max(stop, start + 1)] for start, stop in pairwise(bounds)]
+        return [round(sum(map(of, part)) / len(part) / 2**20, 1) for part in parts]
 
+    beside = {
+        f"{name}, MiB, in each fifth": grown(lambda one, name=name: one.beside_bytes.get(name, 0))
+        for name in _BESIDE
+    }
     return {
         "media, share of the true size": f"1/{load.fraction}",
         "generators": load.num_workers,
@@ -220,9 +231,9 @@ def numbers(load: Load, moments: list[Moment], files: list[int]) -> dict[str, An
         / load.steps
         / 2**20,
         "mp4 files per step, MiB": sum(files) / len(moments) / 2**20,
-        "driver, MiB, first and last fifth": grown("driver_bytes"),
-        "GCS and actors beside it, MiB, first and last fifth": grown("beside_bytes"),
-        "head's store, MiB, first and last fifth": grown("store_bytes"),
+        "driver, MiB, in each fifth": grown(lambda one: one.driver_bytes),
+        **beside,
+        "head's store, MiB, in each fifth": grown(lambda one: one.store_bytes),
         "share of the ideal throughput": (last.slept_s - first.slept_s)
         / (load.num_workers * wall_s),
     }

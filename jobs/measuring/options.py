@@ -48,6 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "fail (exit code 1) if a change from the baseline is so large: 'total < -1 %%'; repeatable"
     )
     parser.add_argument("--fail-if", action="append", default=[], metavar="RULE", help=text)
+    text = "compare with a baseline of other prompts, seeds, sampling, networks or weights, too"
+    parser.add_argument("--accept-baseline", action="store_true", help=text)
     command.add_option(parser, "--out", Path("measured"), "folder of the results")
     add_json(parser)
 
@@ -107,12 +109,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     """Refuse options that contradict each other, or have no effect."""
     if not (options.folders or options.policy):
         parser.error("nothing to measure: give folders, or policies with --policy")
-    if FVD in options.metric and not (options.reference and options.video_mae):
-        parser.error("fvd needs real clips (--reference) and a checkpoint (--video-mae)")
-    if FVD_I3D in options.metric and not (options.reference and options.i3d):
-        parser.error("fvd_i3d needs real clips (--reference) and the folder of I3D (--i3d)")
-    if DIVERSITY in options.metric and not options.video_mae:
-        parser.error("diversity needs a checkpoint (--video-mae)")
+    _check_needs(parser, options)
     without = {
         (FVD, FVD_I3D): ("reference", "at_infinity", "few_clips"),
         (FVD, DIVERSITY): ("video_mae",),
@@ -135,7 +132,18 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             parser.error(f"--{name.replace('_', '-')} must be >= 1, got {count}")
     if bool(options.baseline) != bool(options.fail_if):
         parser.error("--baseline and --fail-if go together, got only one of them")
+    if options.accept_baseline and not options.baseline:
+        parser.error("--accept-baseline has no effect without --baseline")
     _check_policies(parser, options)
+
+
+def _check_needs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if FVD in options.metric and not (options.reference and options.video_mae):
+        parser.error("fvd needs real clips (--reference) and a checkpoint (--video-mae)")
+    if FVD_I3D in options.metric and not (options.reference and options.i3d):
+        parser.error("fvd_i3d needs real clips (--reference) and the folder of I3D (--i3d)")
+    if DIVERSITY in options.metric and not options.video_mae:
+        parser.error("diversity needs a checkpoint (--video-mae)")
 
 
 def _check_policies(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -2,83 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
-import random
 import re
 import resource
-import shutil
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import redirect_stdout, suppress
 from functools import partial
-from pathlib import Path
 
-from tests.chaos.nodes import Nodes, Process
+from jobs.scale import main as scale
+from tests.chaos.two_runs import make_room_for_another_run, stop_another_run
+from tests.chaos.world import REFUSED, STOPPED, WAIT_S, World, await_text, kill
 
-_WAIT_S = 90.0
-REFUSED, STOPPED = 2, 130
-"""Exit codes of the command."""
 STARVING = "chaos: waiting for every place"
 """What `tests.chaos.starving` says when it does."""
 DOOMED = "chaos: media are on node "
 """What `tests.chaos.losing` says before the id of a node that it waits to lose."""
 
-
-@dataclass
-class World:
-    """What faults can reach."""
-
-    nodes: Nodes
-    folder: Path
-    """On a small file system that holds nothing but run folders."""
-    log: Path
-    """Of the driver."""
-    chance: random.Random
-    driver: subprocess.Popen[bytes]
-    start: Callable[[list[str]], int]
-    """Runs the command with further settings, and returns its exit code."""
-    beside: Callable[[Path, Path], subprocess.Popen[bytes]]
-    """Starts the command in another run folder, with a log of its own."""
-    touched: set[int] = field(default_factory=set[int])
-    """Nodes that must be started anew before the next scenario."""
-    said: list[str] = field(default_factory=list[str])
-    struck_at: float = 0.0
-    """Of `time.monotonic()`."""
-    timers: list[threading.Timer] = field(default_factory=list[threading.Timer])
-
-    def find(self, class_name: str) -> Process:
-        """Return one process of a class, as soon as there is one."""
-        end = time.monotonic() + _WAIT_S
-        while time.monotonic() < end and self.driver.poll() is None:
-            if found := sorted(self.nodes.workers(class_name), key=lambda one: one.pid):
-                return self.chance.choice(found)
-            time.sleep(0.05)
-        raise LookupError(f"no {class_name} to harm")
-
-    def strike(self, what: str) -> None:
-        """Note what is done now, and when the first blow fell."""
-        self.said.append(what)
-        self.struck_at = self.struck_at or time.monotonic()
-
-    def later(self, seconds: float, action: Callable[[], object]) -> None:
-        """Act after some seconds, whatever happens meanwhile."""
-        timer = threading.Timer(seconds, action)
-        timer.start()
-        self.timers.append(timer)
-
-
+RESIZED = "generators resized again and again"
 Fault = Callable[[World], None]
-
-
-def kill(class_name: str, world: World) -> None:
-    found = world.find(class_name)
-    world.strike(f"kill -9 {class_name} on node {found.node}")
-    os.kill(found.pid, signal.SIGKILL)
 
 
 def kill_node(class_name: str, world: World) -> None:
@@ -162,7 +107,7 @@ def stop_in_a_wait(world: World) -> None:
     time.sleep(1.0)
     world.strike("kill -TERM the driver, which waits for generators that hang")
     world.driver.send_signal(signal.SIGTERM)
-    code = world.driver.wait(_WAIT_S)
+    code = world.driver.wait(WAIT_S)
     for process in held:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
@@ -171,7 +116,12 @@ def stop_in_a_wait(world: World) -> None:
 
 
 def move_checkpoints(world: World) -> None:
-    """Kill the driver, and start the command with another place of checkpoints."""
+    """Kill the driver, and start the command with another place of checkpoints.
+
+    Before there is a checkpoint, each start begins anew, wherever they are to be.
+    """
+    kept = world.folder / world.log.stem / "checkpoints"
+    world.wait(lambda: any(kept.glob("step-*/state.json")), "wrote a checkpoint")
     world.strike("kill -9 the driver; the command again with another checkpoint.location")
     world.driver.kill()
     world.driver.wait()
@@ -185,47 +135,23 @@ def starve(class_name: str, world: World) -> None:
     found, log = world.find(class_name), world.log.with_suffix(".starving")
     log.unlink(missing_ok=True)
     others = world.nodes.popen([sys.executable, "-m", "tests.chaos.starving", "40"], log)
-    _await_text(log, STARVING)
+    await_text(log, STARVING)
     world.strike(f"kill -9 {class_name} on node {found.node}, others wait for its place")
     os.kill(found.pid, signal.SIGKILL)
     world.later(40.0, others.wait)
 
 
-def resize_again_and_again(seconds: float, world: World) -> None:
-    """Change the size of the generators' pool all the time."""
-    run = world.folder / world.log.stem
-    world.strike(f"videorl scale, again and again for {seconds:.0f} s")
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        most = str(world.chance.randint(1, 4))
-        command = [sys.executable, "-m", "jobs.scale", str(run), "--min", "1", "--max", most]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-
-
-def start_another_run(world: World) -> None:
-    """Start a run that has no room beside this, and kill two processes while it waits."""
-    run = world.folder / "beside"
-    log = world.log.with_suffix(".beside")
-    other = world.beside(run, log)
-    try:
-        _await_text(log, "waiting for places for all workers at once")
-        kill("GeneratorWorker", world)
-        kill("RayTrainWorker", world)
-        time.sleep(20.0)
-        if other.poll() is not None or len(world.nodes.workers("Encoder")) != 1:
-            raise AssertionError(f"the other run did not wait: {log.read_text()[-500:]}")
-    finally:
-        other.kill()
-        other.wait()
-        shutil.rmtree(run, ignore_errors=True)
-
-
-def _await_text(log: Path, text: str) -> None:
-    end = time.monotonic() + _WAIT_S
-    while not log.exists() or text not in log.read_text():
-        if time.monotonic() > end:
-            raise LookupError(f"{log.name} never said {text!r}")
-        time.sleep(0.1)
+def resize_again_and_again(num_steps: int, world: World) -> None:
+    """Change the size of the generators' pool all the time, until so many steps were made."""
+    run, made, times = world.folder / world.log.stem, world.num_steps(), 0
+    world.strike(f"videorl scale, again and again for {num_steps} steps")
+    while world.num_steps() < made + num_steps:
+        sizes = ["--min", "1", "--max", str(world.chance.randint(1, 4))]
+        # In this process: a new one would take as long as some steps.
+        with redirect_stdout(io.StringIO()):
+            scale([str(run), *sizes])
+        times += 1
+    world.said.append(f"{times} times")
 
 
 def kill_driver(world: World) -> None:
@@ -271,7 +197,7 @@ def several(world: World) -> None:
 
 def lose(world: World) -> None:
     """Kill the node that holds what `tests.chaos.losing`, the driver of this scenario, names."""
-    end = time.monotonic() + _WAIT_S
+    end = time.monotonic() + WAIT_S
     while not (found := re.search(rf"{DOOMED}(\w+)", world.log.read_text())):
         if time.monotonic() > end or world.driver.poll() is not None:
             raise LookupError("the driver named no node")
@@ -313,8 +239,9 @@ FAULTS: dict[str, Fault] = {
     "reward worker, whose successor hangs as it starts": partial(hang_as_it_starts, "RewardWorker"),
     "learner rank, whose place others wait for": partial(starve, "RayTrainWorker"),
     "drained node of the learner": partial(drain_node, "RayTrainWorker"),
-    "generators resized for 20 s": partial(resize_again_and_again, 20.0),
-    "another run without room": start_another_run,
+    RESIZED: partial(resize_again_and_again, 24),
+    "another run without room": stop_another_run,
+    "another run, for which room is made": make_room_for_another_run,
     "learner rank that hangs": partial(hang, "RayTrainWorker"),
     "straggling generator": partial(slow_down, "GeneratorWorker", 30.0),
     "SIGTERM in a wait": stop_in_a_wait,

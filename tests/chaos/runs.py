@@ -31,6 +31,9 @@ SETTINGS: dict[str, object] = {
     "learner.max_failures": 2,
     "learner.worker_timeout_s": 30,
     "rewards.0.start_timeout_s": 60,
+    # As many workers as may die in half a minute, some with the same work; 3, the default, would
+    # cost a group, which is no loss in silence, but not the run without faults.
+    "rewards.0.max_retries": 100,
     "checkpoint.interval": 3,
     "archive.latents": "true",
     "evaluation.source": "",

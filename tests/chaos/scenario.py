@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.faults import FAULTS, World
+from tests.chaos.faults import FAULTS, RESIZED
 from tests.chaos.nodes import Nodes
 from tests.chaos.runs import SETTINGS, Run, Watch, contradictions, differences
+from tests.chaos.world import World
 from videorl.one_process import train_online
 from videorl.recipes.reading import load_recipe
 from videorl.run.folder import RunFolder, open_run
@@ -25,9 +26,11 @@ _PATIENCE_S = 300.0
 """How long a run may take to start, and then to get over a fault, before that counts as failed."""
 _NEW_STEPS = 4
 """Steps that must be finished after a fault: at least one checkpoint is among them."""
-_ROOM = 8
+_ROOM = 12
 """A run with fewer steps before it is left to finish."""
 LOST = {"lost video": "video", "lost latents": "latents"}
+_OWN_RUN = {*LOST, RESIZED}
+"""These need a run from its first steps on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class Stage:
         """Carry out one scenario, and leave the cluster whole."""
         if self._run is not None and self._steps_left(self._run) < _ROOM:
             self._finish(self._run)
-        if self._run is None or scenario.fault in LOST:
+        if self._run is None or scenario.fault in _OWN_RUN:
             self._open_run(LOST.get(scenario.fault), scenario.after_steps)
         run = self._run
         assert run is not None

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ray.cluster_utils import Cluster
 from actors.cluster import prepare_environment
 
 
-def main(checkpoint: Path, folder: Path) -> None:
+def main(checkpoint: Path, folder: Path) -> None:  # noqa: PLR0915 - a story
     """One rank; a second node joins; it is lost again. Two steps each time."""
     prepare_environment()
     # `Cluster` finds its own processes; the state API that Ray Train asks is the dashboard's.
@@ -36,13 +37,20 @@ def main(checkpoint: Path, folder: Path) -> None:
     ray.init(address=cluster.address)
     from actors.learner.learner import RayLearner
     from actors.learner.rank_group import LearnerResources
+    from actors.placement import Placement, Role
+    from actors.seats.booking import booked
     from actors.store.weights import create_weight_store, pull
     from tests.ray.test_learner import run_steps, small_recipe
     from videorl.weights import digest
 
     recipe = small_recipe(checkpoint)
     recipe.learner.zero_stage = 2
-    resources = LearnerResources(1, 1.0, 0.0, 2, {"learner": 1.0}, resize_s=1.0)
+    nobody, role = Role("nobody", 0, 0.0, 0.0), Role("learner", 1, 1.0, 0.0, {"learner": 1.0})
+    placement = Placement(nobody, nobody, (), role)
+    stack = ExitStack()
+    booking = stack.enter_context(booked(placement, "run", str, can_grow=False, most_ranks=2))
+    name = booking.ranks.name if booking.ranks else ""
+    resources = LearnerResources(1, 1.0, 0.0, 2, role.custom, resize_s=1.0, seats_name=name)
     store = create_weight_store(keep=1)
     learner = RayLearner(recipe, folder, store, resources, str)
     learner.start()
@@ -75,6 +83,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     }
     print(json.dumps(found))
     learner.close()
+    stack.close()
     ray.shutdown()
     cluster.shutdown()
 

@@ -17,6 +17,7 @@ from actors.learner.seated import check_internals
 from actors.placement import Placement, Role
 from actors.seats import booking, turn
 from actors.seats.booking import Booking, booked
+from actors.seats.holders import ALL, kept_by
 from videorl.errors import ResourceError, StoppedError
 
 NOBODY = Role("nobody", 0, 0.0, 0.0)
@@ -76,6 +77,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
     monkeypatch.setattr(booking, "placement_group", found.group)
     monkeypatch.setattr(booking, "remove_placement_group", found.remove)
     monkeypatch.setattr("actors.seats.seats.remove_placement_group", found.remove)
+    monkeypatch.setattr(booking, "placement_group_table", dict)
     monkeypatch.setattr(booking, "_nodes_of", lambda group: [node for node, _ in group.taken])
     monkeypatch.setattr(booking, "turn", lambda should_stop: nullcontext())
     monkeypatch.setattr(Booking, "look", lambda self: None)
@@ -107,7 +109,7 @@ def test_a_run_whose_places_go_to_others_again_and_again_can_be_stopped(
 
     def taken_by_others(group: Group) -> None:
         removed(group)
-        if booking._ALL in group.name:
+        if ALL in group.name:
             nodes.free = dict.fromkeys(nodes.free, 0.0)
 
     monkeypatch.setattr(booking, "remove_placement_group", taken_by_others)
@@ -129,7 +131,7 @@ def test_workers_that_take_nothing_start_though_places_are_wanting(
 ) -> None:
     encoder, generators = Role("encoder", 1, 0.0, 0.0), Role("generators", 1, 1.0, 0.0)
     placement = Placement(encoder, generators, (), NOBODY)
-    ray_says(monkeypatch, theirs=waiting(booking._ALL, CPU=1.0))
+    ray_says(monkeypatch, theirs=waiting(ALL, CPU=1.0))
     made = Booking(placement, {}, can_grow=False)
     made.look()
     assert made.seats(generators).is_pressed
@@ -239,3 +241,18 @@ def test_a_learner_that_comes_to_a_node_that_leaves_is_news() -> None:
     assert notices()
     notices._looked -= 1.0
     assert not notices(), "once"
+
+
+def test_who_waits_learns_which_runs_have_places() -> None:
+    def group(name: str, state: str, *bundles: Mapping[str, float]) -> dict[str, Any]:
+        return {"name": name, "state": state, "bundles": dict(enumerate(bundles))}
+
+    groups = [
+        group("big/learner 1f", "CREATED", {"CPU": 1.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}),
+        group("big/generators 2e", "CREATED", {"CPU": 0.5}),
+        group("small/generators 3d", "PENDING", {"CPU": 4.0}),
+        group(f"{ALL}mine 4c", "CREATED", {"CPU": 4.0}),
+        group("of somebody else", "CREATED", {"CPU": 4.0}),
+    ]
+    assert kept_by(groups) == "; kept for run big: 2.5 CPU and 2 GPU"
+    assert kept_by([]) == ""

@@ -182,10 +182,7 @@ def test_two_ranks_give_the_numbers_of_plain_pytorch_and_survive(
     assert list((tmp_path / "export").glob("*.safetensors"))
 
 
-@pytest.mark.skipif(
-    os.environ.get("VIDEORL_ELASTIC") != "1",
-    reason="VIDEORL_ELASTIC=1 runs it; Ray takes two minutes to notice nodes that come and go",
-)
+@pytest.mark.long  # two nodes of its own, which come and go
 def test_ranks_follow_the_size_of_the_cluster(
     recipe: Recipe, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:

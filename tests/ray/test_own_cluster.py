@@ -2,6 +2,7 @@
 
 import logging
 
+import psutil
 import pytest
 import ray
 from ray._private.authentication import authentication_token_setup
@@ -21,6 +22,14 @@ def test_ray_train_passes_on_the_address_of_its_cluster_while_it_runs() -> None:
     address = ray.get_runtime_context().gcs_address
     assert passed_on == {**stock, "RAY_ADDRESS": address}
     assert data_parallel_trainer.get_env_vars_to_propagate() == stock
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("cluster")
+def test_the_head_remembers_few_tasks() -> None:
+    """It keeps 3 kB for each; what else `jobs.bench.orchestration head` measures."""
+    (head,) = (p for p in psutil.Process().children(recursive=True) if p.name() == "gcs_server")
+    assert head.environ()["RAY_task_events_max_num_task_in_gcs"] == "10000"
 
 
 @pytest.mark.ray

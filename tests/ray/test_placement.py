@@ -12,7 +12,7 @@ from actors.placement import (
     check_feasible,
     place,
     place_learner,
-    place_learner_and_encoder,
+    place_training,
     wait_until_serving,
 )
 from actors.pool.places import Places, describe
@@ -136,9 +136,7 @@ def test_a_worker_larger_than_any_node_is_refused(role: str, changes: dict[str, 
 def test_recipes_for_a_laptop_fit_on_two_cores(name: str) -> None:
     shipped, nodes = load_recipe(name), [Node(2, 0)]
     comparison_placement(shipped, nodes)
-    alone = not shipped.learns_online
-    placement = place_learner_and_encoder(shipped, nodes) if alone else place(shipped, nodes)
-    check_feasible(placement, nodes, can_grow=False)
+    check_feasible(place_training(shipped, nodes), nodes, can_grow=False)
 
 
 @pytest.mark.usefixtures("cluster")

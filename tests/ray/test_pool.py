@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from actors.placement import start_actor
+from actors.pool import placing
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Starts
 from videorl.errors import (
@@ -146,6 +148,16 @@ class Loading:
         os._exit(1)
 
 
+class HangingAsItIsMade(Worker):
+    """The first one hangs before it can answer anything, as one that cannot read its modules."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__(1)
+        if not marker.exists():
+            marker.touch()
+            time.sleep(1000)
+
+
 Make = Callable[..., ElasticPool]
 
 
@@ -157,7 +169,7 @@ def make() -> Iterator[Make]:
     def create(kind: Any = Worker, **changes: Any) -> ElasticPool:
         def worker(number: int) -> Any:
             if isinstance(kind, partial):
-                return start_actor(Loading, {"num_cpus": 1}, *kind.args)
+                return start_actor(cast(type, kind.func), {"num_cpus": 1}, *kind.args)
             arguments = (number,) if kind in (Worker, Apart) else ()
             return start_actor(kind, {"num_cpus": 1}, *arguments)
 
@@ -321,6 +333,29 @@ def test_a_worker_that_hangs_while_it_loads_is_replaced(make: Make, tmp_path: Pa
     pool = make(partial(Loading, tmp_path / "hung"), start_timeout_s=2.0)
     assert pool.submit(call("process_id")).result(180).value
     assert (pool.stats().replaced, pool.stats().starting) == (1, 0)
+
+
+def test_a_worker_that_hangs_before_it_answers_is_replaced(make: Make, tmp_path: Path) -> None:
+    pool = make(partial(HangingAsItIsMade, tmp_path / "hung"), start_timeout_s=2.0)
+    assert pool.submit(call("process_id")).result(120).value
+    assert (pool.stats().replaced, pool.stats().starting) == (1, 0)
+
+
+def test_a_worker_without_a_place_waits_for_as_long_as_it_takes(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = list[bool](), placing._has_process
+    monkeypatch.setattr(
+        placing, "_has_process", lambda handle: asked.append(ask(handle)) or asked[-1]
+    )
+    place = placement_group([{"CPU": 8.0}])
+    assert place.wait(60)
+    pool = make(start_timeout_s=1.0)
+    wait_for(lambda: len(asked) == 3, 120)
+    assert asked == [False, False, False]
+    assert (pool.stats().pending, pool.stats().replaced) == (1, 0)
+    remove_placement_group(place)
+    assert pool.submit(call("echo", "here")).result(120).value == (0, "here")
 
 
 def test_a_pool_that_has_served_tries_for_a_time_before_it_gives_up(

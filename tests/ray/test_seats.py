@@ -94,7 +94,9 @@ def test_workers_that_were_started_count_before_ray_s_sums_know_of_them() -> Non
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_run_takes_all_its_places_or_waits_and_holds_none() -> None:
+def test_a_run_takes_all_its_places_or_waits_holds_none_and_says_who_has_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     wait_for(lambda: free_cpus() == 8)
     big, has_both, may_go = needing(generators=3, learner=2), threading.Event(), threading.Event()
     seen: list[float] = []
@@ -107,7 +109,7 @@ def test_a_run_takes_all_its_places_or_waits_and_holds_none() -> None:
     with booked(big, "first", str, can_grow=False) as first:
         other = in_background(second)
         wait_for(lambda: bool(seen.append(free_cpus())) or seen[-1] == 3)
-        time.sleep(2.0)
+        wait_for(lambda: "kept for run first: 5 CPU" in caplog.text, 120)
         assert free_cpus() == 3, "the second holds none of the three while it waits"
         first.look()
         assert not first.seats(big.generators).is_pressed, "no making room would help it"

@@ -179,14 +179,15 @@ def test_numbers_of_the_head_are_those_of_the_measured_steps() -> None:
     load = HeadLoad(num_workers=4, num_shared=1, per_round=4, steps=5, fraction=4)
     assert (load.warm_up, load.video_bytes()) == (2, 81 * 240 * 416 * 3)
     moments = [
-        Moment(10.0 * n, (100 + n) * 2**20, 50 * 2**20, n * 2**20, 0, 4 * n, 38.0 * n)
+        Moment(10.0 * n, (100 + n) * 2**20, {"GCS": 2 * n * 2**20}, n * 2**20, 0, 4 * n, 38.0 * n)
         for n in range(8)
     ]
     found = numbers(load, moments, [2**20] * 8)
     assert found["wall, s"] == 50.0
     assert found["pixels per step, MiB"] == pytest.approx(8 * 81 * 240 * 416 * 3 / 2**20)
     assert found["into the head's store per step, MiB"] == 1.0
-    assert found["driver, MiB, first and last fifth"] == [102.0, 107.0]
+    assert found["driver, MiB, in each fifth"] == [102.0, 103.0, 104.0, 105.0, 106.5]
+    assert found["GCS, MiB, in each fifth"] == [4.0, 6.0, 8.0, 10.0, 13.0]
     assert found["share of the ideal throughput"] == pytest.approx(0.95)
     whole = HeadLoad()
     assert smallest_fraction(whole, 2.01 * whole.store_bytes()) == 1

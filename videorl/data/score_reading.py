@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from videorl.data.clips import Key
 from videorl.errors import DatasetError
+from videorl.files.content import digest_of
 from videorl.types import Score
 
 _COLUMNS = ("video", "prompt", "total", "raw", "error")
 _CONTENT = "content"
-_MODELS = b"videorl.rewards"
+_MODELS, _INPUTS = b"videorl.rewards", b"videorl.inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class ScoredClips:
     """The user's name for it, or else its name."""
     scores: dict[Key, Score | str]
     """A score, or the reason why there is none, by video and stripped prompt."""
+    made_with: str = ""
+    """A digest of the model's settings and of the content that it was loaded from."""
 
     def of(self, key: Key) -> Score | str:
         """Return the score of a video with a prompt, or the reason why there is none."""
@@ -46,7 +50,9 @@ def read_scores(path: Path) -> ScoredClips:
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
-        models = json.loads((table.schema.metadata or {}).get(_MODELS, b"[]"))
+        metadata = table.schema.metadata or {}
+        models = json.loads(metadata.get(_MODELS, b"[]"))
+        inputs = json.loads(metadata.get(_INPUTS, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DatasetError(f"cannot read scores from {path}: {error}") from error
     if not models or set(_COLUMNS) - set(table.column_names):
@@ -64,7 +70,19 @@ def read_scores(path: Path) -> ScoredClips:
         except (AttributeError, TypeError, ValueError) as error:
             raise DatasetError(f"{path}, row {number}: is no score ({error})") from error
     name = models[0]["name"]
-    return ScoredClips(name, models[0].get("label") or name, scores)
+    label = models[0].get("label") or name
+    return ScoredClips(name, label, scores, _made_with(models[0], inputs))
+
+
+def _made_with(model: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+    """Return a digest of what decides scores: of places that are named, the content."""
+    contents = sorted((key, row["content"]["digest"]) for key, row in inputs.items())
+    places = {row["place"] for row in inputs.values()}
+    options = {
+        name: value for name, value in model.get("options", {}).items() if str(value) not in places
+    }
+    facts = [model["name"], model.get("dimension_weights"), options]
+    return digest_of([json.dumps(facts, sort_keys=True), *contents])
 
 
 def _result(row: dict[str, Any]) -> Score | str:

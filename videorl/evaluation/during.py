@@ -7,10 +7,8 @@ that it does not depend on how fast anything ran.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 from videorl.config import Recipe
 from videorl.errors import WorkLostError
 from videorl.evaluation import readings
+from videorl.evaluation.behind import Behind
 from videorl.evaluation.guarding import Guarding
 from videorl.evaluation.held_out import (
     held_out_prompts,
@@ -32,10 +31,6 @@ from videorl.rollouts import chain
 from videorl.run.sinks import read_metrics
 from videorl.sampling.parts import InParts
 from videorl.types import SampleRequest, ScoredGroup, WeightVersion
-
-logger = logging.getLogger(__name__)
-
-_ASK_S = 0.2
 
 
 class NoEvaluation:
@@ -85,18 +80,15 @@ class DuringTraining:
     is_beside: bool
     resumed: int
     guarding: Guarding
-    _worker: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, "evaluation"), init=False
+    behind: Behind = field(
+        default_factory=lambda: Behind("evaluation", "time/evaluation_s", "evaluation/lost"),
+        init=False,
     )
-    _pending: dict[int, Future[None]] = field(default_factory=dict[int, Future[None]], init=False)
     _found: dict[int, Reading] = field(default_factory=dict[int, Reading], init=False)
     _told: int = field(default=0, init=False)
     """Readings of earlier steps are in the metrics."""
     _reached: int = field(default=0, init=False)
     """Readings of earlier steps are all there, or lost."""
-    _spent_s: float = field(default=0.0, init=False)
-    _num_lost: int = field(default=0, init=False)
-    _is_closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Read what earlier sessions found."""
@@ -114,35 +106,25 @@ class DuringTraining:
     def begin(self, version: WeightVersion) -> None:
         """Evaluate a version if it is due and not there; returns at once on pools."""
         step = version.step
-        if not self.is_due(step) or step in self._pending or step in self._found:
+        if not self.is_due(step) or step in self.behind.steps or step in self._found:
             return
-        started = time.perf_counter()
         if self.is_beside:
-            self._pending[step] = self._worker.submit(self._evaluate, version)
-        else:
+            self.behind.begin(step, partial(self._evaluate, version))
+            return
+        with self.behind.counted():
             self._evaluate(version)
-        self._spent_s += time.perf_counter() - started
 
     def settle(self, step: int, should_stop: Callable[[], bool]) -> bool:
-        """Return when all that was begun with weights before `step` is there, or lost.
-
-        So that they are still published, and in the checkpoints, from which a run that ended
-        before goes on with it. False if `should_stop` said so first.
+        """Return when all that was begun with weights before `step` is there; see `Behind`.
 
         Raises:
             GuardError: The guard stops the run, or sends it back.
         """
-        started = time.perf_counter()
-        waited = [done for number, done in self._pending.items() if number < step]
-        while is_waiting := bool(wait(waited, timeout=_ASK_S).not_done):
-            if should_stop():
-                break
-        self._pending = {number: done for number, done in self._pending.items() if not done.done()}
-        self._spent_s += time.perf_counter() - started
-        if not is_waiting:
-            self._reached = max(self._reached, step)
-            self.guarding.judge(self.readings())
-        return not is_waiting
+        if not self.behind.settle(step, should_stop):
+            return False
+        self._reached = max(self._reached, step)
+        self.guarding.judge(self.readings())
+        return True
 
     def readings(self) -> list[Reading]:
         """Return what was found up to what `settle` waited for, by step."""
@@ -153,7 +135,7 @@ class DuringTraining:
         known = self.readings()
         best = [readings.best(known).step] if known else []
         newer = [step for step in [*self._found] if step >= self._reached]  # a thread adds to it
-        return sorted({*best, *newer, *self._pending, *self.guarding.worth_keeping(known)})
+        return sorted({*best, *newer, *self.behind.steps, *self.guarding.worth_keeping(known)})
 
     def metrics(self, step: int = 0, logged: Mapping[str, float] | None = None) -> dict[str, float]:
         """Return the newest reading that was not logged yet, and what the loop spent on it all.
@@ -164,19 +146,16 @@ class DuringTraining:
         """
         if logged is not None:
             self.guarding.saw(step, logged)
-        metrics = {"time/evaluation_s": self._spent_s} if self._spent_s >= 1e-3 else {}
-        self._spent_s = 0.0
+        found = self.behind.metrics()
         known = self.readings()
         if known and known[-1].step >= self._told:
-            metrics |= readings.metrics_of(known[0], known[-1])
+            found |= readings.metrics_of(known[0], known[-1])
         self._told = self._reached
-        lost = {"evaluation/lost": float(self._num_lost)} if self._num_lost else {}
-        return {**metrics, **lost}
+        return found
 
     def close(self) -> None:
         """Give up what is not there; what was scored is kept."""
-        self._is_closed = True
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self.behind.close()
 
     def _evaluate(self, version: WeightVersion) -> None:
         """Sample, score and write one reading."""
@@ -186,10 +165,10 @@ class DuringTraining:
             requests = held_out_requests(recipe, prompts, recipe.evaluation.during_samples, version)
             path = path_of(self.root / "evaluation", recipe, version)
             kept = KeptGroups(path, shared=path_of_base(recipe, version))
-            behind = [replace(request, is_behind=True) for request in requests]
+            asked = [replace(request, is_behind=True) for request in requests]
             most = most_in_flight(recipe)
-            groups = stream(behind, self._run(), most, lambda: self._is_closed, kept)
-            if groups is None or (self._is_closed and len(groups) < len(requests)):
+            groups = stream(asked, self._run(), most, lambda: self.behind.is_closed, kept)
+            if groups is None or (self.behind.is_closed and len(groups) < len(requests)):
                 return  # lost with the pools, which end then: goes on when the run does
             reading = readings.reading_of(version, groups)
             if reading is None:
@@ -197,14 +176,9 @@ class DuringTraining:
             readings.write_reading(self.root, reading)
             self._found[version.step] = reading
         except Exception as error:  # the run is worth more than a look at it
-            if not self._is_closed:
-                self._num_lost += 1
-                logger.warning(
-                    "the evaluation of step %d is left out: %s: %s",
-                    version.step,
-                    type(error).__name__,
-                    error,
-                )
+            if not self.behind.is_closed:
+                self.behind.lose(1)
+                self.behind.log(f"that of step {version.step} is left out", error)
 
     def _run(self) -> Callable[[SampleRequest], Future[ScoredGroup]]:
         generator = InParts(self.generator, self.recipe.candidates_per_request())

@@ -10,13 +10,12 @@ and renamed: one that is there is whole, and a run that goes on does not make it
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from videorl.config import Recipe
 from videorl.data.prompts import fixed_prompt_rows
 from videorl.errors import PromptError, WorkLostError
+from videorl.evaluation.behind import Behind
 from videorl.evaluation.strip_files import (
     FOLDER,
     FixedPrompt,
@@ -40,10 +40,6 @@ from videorl.rollouts import chain
 from videorl.seeds import derive_seed
 from videorl.trackers.tracker import FixedVideo
 from videorl.types import Media, SampleRequest, ScoredCandidate, ScoredGroup, WeightVersion
-
-logger = logging.getLogger(__name__)
-
-_ASK_S = 0.2
 
 Save = Callable[[Mapping[Path, Media]], None]
 """Writes videos, or what their handles stand for, as mp4 files by path."""
@@ -109,13 +105,12 @@ class FixedPrompts:
     save: Save
     tell: Tell = lambda step, videos: None
     resumed: int = -1
-    _writer: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, "fixed-prompts"), init=False
+    behind: Behind = field(
+        default_factory=lambda: Behind(
+            "fixed prompts", "time/fixed_prompts_s", "fixed_prompts/lost"
+        ),
+        init=False,
     )
-    _pending: dict[int, Future[None]] = field(default_factory=dict[int, Future[None]], init=False)
-    _spent_s: float = field(default=0.0, init=False)
-    _num_lost: int = field(default=0, init=False)
-    _is_closed: bool = field(default=False, init=False)
 
     def begin(self, version: WeightVersion) -> None:
         """Queue the prompts if a version is due and not there; returns at once on a pool."""
@@ -125,19 +120,8 @@ class FixedPrompts:
             self._begin(version)
 
     def settle(self, step: int, should_stop: Callable[[], bool]) -> bool:
-        """Return when all that was begun with weights before `step` is written.
-
-        So that they are still published, and in the checkpoints, from which a run that ended
-        before goes on with it. False if `should_stop` said so first.
-        """
-        started = time.perf_counter()
-        waited = [done for number, done in self._pending.items() if number < step]
-        while is_waiting := bool(wait(waited, timeout=_ASK_S).not_done):
-            if should_stop():
-                break
-        self._pending = {number: done for number, done in self._pending.items() if not done.done()}
-        self._spent_s += time.perf_counter() - started
-        return not is_waiting
+        """Return when all that was begun with weights before `step` is written; see `Behind`."""
+        return self.behind.settle(step, should_stop)
 
     def finish(self, version: WeightVersion, should_stop: Callable[[], bool]) -> None:
         """Sample with the last version too, and return when all is written, or it is to stop."""
@@ -146,27 +130,22 @@ class FixedPrompts:
 
     def metrics(self) -> dict[str, float]:
         """Return what the loop spent on it since this was asked, and what was lost so far."""
-        found = {"time/fixed_prompts_s": self._spent_s} if self._spent_s >= 1e-3 else {}
-        self._spent_s = 0.0
-        lost = {"fixed_prompts/lost": float(self._num_lost)} if self._num_lost else {}
-        return {**found, **lost}
+        return self.behind.metrics()
 
     def close(self) -> None:
         """Give up what is not written."""
-        self._is_closed = True
-        self._writer.shutdown(wait=False, cancel_futures=True)
+        self.behind.close()
 
     def _begin(self, version: WeightVersion) -> None:
         folder = step_folder(self.root, version.step)
-        if version.step in self._pending or folder.exists():
+        if version.step in self.behind.steps or folder.exists():
             return
-        started = time.perf_counter()
-        scored = [
-            chain(self._request(fixed, version), self.generator, self.scorer)
-            for fixed in self.prompts
-        ]
-        self._pending[version.step] = self._writer.submit(self._finish, version, folder, scored)
-        self._spent_s += time.perf_counter() - started
+        with self.behind.counted():
+            scored = [
+                chain(self._request(fixed, version), self.generator, self.scorer)
+                for fixed in self.prompts
+            ]
+            self.behind.begin(version.step, partial(self._finish, version, folder, scored))
 
     def _tell_again(self, step: int) -> None:
         """Tell of the videos of a step that an earlier session wrote, if it did."""
@@ -174,7 +153,7 @@ class FixedPrompts:
             if videos := read_videos(self.root, step, self.prompts):
                 self.tell(step, videos)
         except Exception as error:  # the run is worth more than its pictures
-            _log(f"step {step} is not told again", error)
+            self.behind.log(f"step {step} is not told again", error)
 
     def _request(self, fixed: FixedPrompt, version: WeightVersion) -> SampleRequest:
         seeds = (fixed.seed,)
@@ -184,26 +163,26 @@ class FixedPrompts:
         self, version: WeightVersion, folder: Path, scored: Sequence[Future[ScoredGroup]]
     ) -> None:
         """Wait for all prompts of a version and write them; on the thread of the writer."""
-        partial = folder.with_name(f".partial-{folder.name}")
+        half = folder.with_name(f".partial-{folder.name}")
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir(parents=True)
             found = [self._candidate(future) for future in scored]
-            files = [self._saved(partial, place, each) for place, each in enumerate(found)]
+            files = [self._saved(half, place, each) for place, each in enumerate(found)]
             if not any(files):
                 raise WorkLostError("every video was lost")
-            write_json(partial / "scores.json", scores_file(version, found))
-            if self._is_closed and None in files:
+            write_json(half / "scores.json", scores_file(version, found))
+            if self.behind.is_closed and None in files:
                 return  # lost with the pools, which end then: made again when the run goes on
-            os.replace(partial, folder)
-            self._num_lost += files.count(None)
+            os.replace(half, folder)
+            self.behind.lose(files.count(None))
             self.tell(version.step, self._told(folder, files, found))
         except Exception as error:  # the run is worth more than its pictures
-            if not self._is_closed:
-                self._num_lost += len(self.prompts)
-                _log(f"step {version.step} is left out", error)
+            if not self.behind.is_closed:
+                self.behind.lose(len(self.prompts))
+                self.behind.log(f"step {version.step} is left out", error)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(half, ignore_errors=True)
 
     def _candidate(self, scored: Future[ScoredGroup]) -> ScoredCandidate | None:
         try:
@@ -211,7 +190,7 @@ class FixedPrompts:
             if not group.candidates:
                 raise WorkLostError(f"its candidate was dropped ({', '.join(group.dropped)})")
         except (PromptError, WorkLostError) as error:
-            _log("a video is left out", error)
+            self.behind.log("a video is left out", error)
             return None
         return group.candidates[0]
 
@@ -223,7 +202,7 @@ class FixedPrompts:
         try:
             self.save({folder / name: found.candidate.video})
         except WorkLostError as error:
-            _log("a video is left out", error)
+            self.behind.log("a video is left out", error)
             return None
         return name
 
@@ -236,10 +215,6 @@ class FixedPrompts:
             )
             for fixed, name, candidate in zip(self.prompts, files, found, strict=True)
         ]
-
-
-def _log(what: str, error: Exception) -> None:
-    logger.warning("fixed prompts: %s: %s: %s", what, type(error).__name__, error)
 
 
 def open_fixed_prompts(

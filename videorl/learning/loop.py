@@ -41,6 +41,10 @@ class Examples(Protocol):
 class StandaloneLearner(Learner, RehearsingLearner, Protocol):
     """A learner that nothing else of a run looks after."""
 
+    def in_use(self) -> list[WeightVersion]:
+        """Return the published versions that samples may be asked of, oldest first."""
+        ...
+
     def export(self, directory: Path) -> None:
         """Write the policy in the format that diffusers pipelines load."""
         ...
@@ -80,6 +84,8 @@ class Around:
     """As in `videorl.loop.Parts`."""
     during: Callable[[int], DuringTraining | NoEvaluation] = lambda step: NoEvaluation()
     """Takes the step that the run goes on from; returns what evaluates it in between."""
+    watched: Callable[[MetricSink], MetricSink] = lambda sink: sink
+    """Returns a sink that adds what is only known there to each step."""
 
 
 class NoArchive:
@@ -171,11 +177,11 @@ def run_learner(
         rehearsal = Rehearsal(recipe, folder, around.devices)
         rehearsal.learner_alone(learner, examples, version.step)
         with closing(around.during(version.step)) as during:
-            during.begin(version)
+            for each in learner.in_use():  # an earlier one may not be evaluated yet
+                during.begin(each)
             during.metrics()  # what that took is of no step
-            parts = LearnerParts(
-                examples, learner, reference, every, note, during, around.is_warned
-            )
+            sink = around.watched(every)
+            parts = LearnerParts(examples, learner, reference, sink, note, during, around.is_warned)
             if train_learner(recipe, parts, version.step, should_stop) < recipe.num_steps:
                 return False
         learner.export(folder.export)

@@ -183,6 +183,7 @@ def _units(folder: Folder, measured: Mapping[str, Measured], features: str) -> l
 def _features(folder: Folder, measured: Mapping[str, Measured], features: str) -> frechet.Matrix:
     values = measured[folder.label].values.get(features, {})
     if not values:
-        why = next(iter(measured[folder.label].problems.values()), "")
-        raise ConfigError(f"{folder.label} has no clip with features: {why}")
+        found = list(measured[folder.label].problems.values())  # may be those of other measures
+        why = [said for said in found if f": {features}: " in said] or found or [""]
+        raise ConfigError(f"{folder.label} has no clip with features: {why[0]}")
     return np.stack([values[key] for key in folder.keys if key in values]).astype(np.float64)

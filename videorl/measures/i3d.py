@@ -62,8 +62,9 @@ class I3DFeatures:
             raise CheckpointError(
                 f"{file}: is no I3D that is called with rescale, resize and return_features: {why}"
             ) from error
-        if found.ndim != 2 or len(found) != 1:
-            raise CheckpointError(f"{file}: expected features [1, D], got {list(found.shape)}")
+        if not isinstance(found, torch.Tensor) or found.ndim != 2 or len(found) != 1:
+            got = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise CheckpointError(f"{file}: expected features [1, D], got {got}")
         self.size = int(found.shape[1])
         self.name = f"I3D {place}"
         self.digest = content_of(file).digest

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,15 @@ class Measure(Protocol):
 
     def of(self, view: View) -> Values:
         """Return one or more numbers; raises VideoError if the clip has none."""
+        ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A measure that waits for a process."""
+
+    def close(self) -> None:
+        """End the waiting of every thread; no clip has a number afterwards."""
         ...
 
 
@@ -161,7 +170,8 @@ def measure_clips(
         done: Is called with the number of clips that are done, at most twice that of all: they are
             opened first, to compare their shapes.
         resample: Cut all clips to one shape instead of refusing those that differ.
-        workers: Threads that decode and measure (>= 1); results do not depend on it.
+        workers: Threads that decode and measure (>= 1); results do not depend on it. If they are
+            stopped, each goes on to the end of its clip, but for measures that can be closed.
 
     Raises:
         ConfigError: Clips have different shapes, and `resample` is not set.
@@ -257,8 +267,17 @@ def _in_order(
             while pending:
                 first, future = pending.popleft()
                 yield first, future.result()
+        except BaseException:  # the pool waits for threads, and these may wait for processes
+            _close(measures)
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _close(measures: Mapping[str, Sequence[Measure]]) -> None:
+    for measure in {id(found): found for each in measures.values() for found in each}.values():
+        if isinstance(measure, Closing):
+            measure.close()
 
 
 def _compute(task: _Task, left: Sequence[Measure]) -> _Computed:

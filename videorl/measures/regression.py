@@ -67,12 +67,14 @@ class Rule:
 def _named(measure: str, values: Mapping[str, float]) -> list[str]:
     """Return the measures that a rule means.
 
-    `total` is VBench's and that of every reward model, `FVD` that on every network.
+    `total` is VBench's and that of every reward model, `FVD` and `FVD at infinity` are those on
+    every network.
     """
     if measure in values:
         return [measure]
-    if measure == _FVD:
-        return [name for name in FVD.values() if name in values]
+    for end in ("", AT_INFINITY):
+        if measure == _FVD + end:
+            return [name + end for name in FVD.values() if name + end in values]
     if measure == _TOTAL:
         return [name for name in values if name == "total score" or name.endswith(f" {_TOTAL}")]
     return []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -155,6 +155,8 @@ class Report:
     clips: Sequence[ClipNumbers] = ()
     computed_by: Mapping[str, str] = field(default_factory=dict[str, str])
     """Name of a measure -> what computed it."""
+    made_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    """See `videorl.measures.made_with`."""
 
 
 def sign_of(name: str) -> int:

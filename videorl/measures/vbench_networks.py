@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from videorl.errors import CheckpointError, VideoError
 from videorl.files.content import content_of
+from videorl.measures.loading import LOADING, check_loaded, side_of
 from videorl.measures.shapes import View
 from videorl.measures.store import Values
 from videorl.measures.vbench import DIMENSIONS, weights_folder
@@ -51,6 +52,8 @@ class Network:
     digest: str
     place: str
     """Where it was loaded from."""
+    size: int
+    """D."""
 
 
 class Similarity:
@@ -153,8 +156,7 @@ def load_dino(place: str, device: str = "") -> Network:
     network = _pretrained(ViTModel, folder, add_pooling_layer=False)
     where = _device(device)
     network.requires_grad_(False).eval().to(where)
-    config = network.config
-    side = int(config.image_size)
+    side = side_of(network.config, folder)
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = _DINO_EPSILON
@@ -165,8 +167,8 @@ def load_dino(place: str, device: str = "") -> Network:
         found: Any = network(pixel_values=pixels.to(where), interpolate_pos_encoding=True)
         return found.last_hidden_state[:, 0]
 
-    digest = content_of(folder).digest
-    return Network(features, lambda frames: dino_pixels(frames, side), digest, place)
+    digest, size = content_of(folder).digest, int(network.config.hidden_size)
+    return Network(features, lambda frames: dino_pixels(frames, side), digest, place, size)
 
 
 def _dino_positions(embeddings: Any, tokens: Tensor, height: int, width: int) -> Tensor:
@@ -198,22 +200,25 @@ def load_clip(place: str, device: str = "") -> Network:
     whole = _config(CLIPConfig, folder)
     config = whole.vision_config
     config.projection_dim = whole.projection_dim
-    with _empty():
-        network = CLIPVisionModelWithProjection(config)
+    side = side_of(config, folder)
+    try:
+        with _empty():
+            network = CLIPVisionModelWithProjection(config)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
     where = _filled(
         network,
         folder,
         lambda name: name.startswith(_PICTURE_HALF) and name != _NOT_USED,
         device,
     )
-    side = int(config.image_size)
 
     def features(pixels: Tensor) -> Tensor:
         found: Any = network(pixel_values=pixels.to(where))
         return found.image_embeds
 
-    digest = content_of(folder).digest
-    return Network(features, lambda frames: clip_pixels(frames, side), digest, place)
+    digest, size = content_of(folder).digest, int(config.projection_dim)
+    return Network(features, lambda frames: clip_pixels(frames, side), digest, place, size)
 
 
 def load_aesthetic(place: str, head: str = "", device: str = "") -> Aesthetic:
@@ -231,9 +236,14 @@ def load_aesthetic(place: str, head: str = "", device: str = "") -> Aesthetic:
             "publish on GitHub; --vbench-model aesthetic_head=FILE says where it lies"
         )
     network = load_clip(place, device)
-    stored = read_tensors(file)
-    linear = nn.Linear(stored["weight"].shape[-1] if "weight" in stored else 768, 1)
-    load_strictly(linear, stored, source=file, dtype=torch.float32)
+    linear = nn.Linear(network.size, 1)
+    try:
+        load_strictly(linear, read_tensors(file), source=file, dtype=torch.float32)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. The head must fit the {network.size} features of the CLIP in {place}: the "
+            "published one belongs to CLIP L/14, which has 768"
+        ) from error
     linear.requires_grad_(False).to(_device(device))
     return Aesthetic(network, linear, content_of(file).digest)
 
@@ -250,26 +260,22 @@ def _pretrained(kind: Any, folder: Path, **options: Any) -> Any:
     from safetensors import SafetensorError
 
     try:
-        network, report = kind.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, use_safetensors=True, **options
-        )
+        network, report = kind.from_pretrained(folder, **LOADING, **options)
     except (
         OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError
     ) as error:  # fmt: skip
         raise CheckpointError(f"{folder}: {kind.__name__} cannot be loaded: {error}") from error
-    # transformers gives random values to weights that are not there.
-    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise CheckpointError(
-            f"{folder} lacks {len(absent)} weights of {kind.__name__}, {absent[0]} first"
-        )
+    check_loaded(report, folder, kind.__name__)
     return network
 
 
 def _config(kind: Any, folder: Path) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         return kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder}: its config.json cannot be read: {error}") from error
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise CheckpointError(f"{folder}: its config.json cannot be used: {error}") from error
 
 
 def _empty() -> Any:

@@ -16,7 +16,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Timer
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,12 @@ PYTHON = "VIDEORL_VBENCH_PYTHON"
 _DEATHS = 2
 """So many processes that die one after the other, and the dimension is given up."""
 _LAST_WORDS = 300
-"""Characters of what a process said before it died."""
+"""Bytes of what a process said before it died."""
+_LOAD_S, _CLIP_S, _FRAME_S = 1800.0, 600.0, 120.0
+"""A process hangs that takes longer to load, or for a clip, with so much more for each frame."""
+_CLOSED = "not measured, as it was stopped"
+_EXIT_S = 60.0
+"""So long may a process take to end that has closed its output."""
 
 
 class PackageDimension:
@@ -41,8 +46,9 @@ class PackageDimension:
 
     The process gets the frames as they are decoded here, so that clips of tables, folders of
     pictures and resampled clips are measured too; pixels of an mp4 file are those that the package
-    decodes. A process that dies takes the number of one clip with it, and another is started; two
-    that die one after the other, and the clips that are left have no number.
+    decodes. A process that dies, or that hangs and is killed, takes the number of one clip with it,
+    and another is started; two that do so one after the other, and the clips that are left have no
+    number.
     """
 
     def __init__(self, name: str, python: Path, weights: Path, device: str = "") -> None:
@@ -69,6 +75,7 @@ class PackageDimension:
         # Isolated (-I): neither our folders nor our PYTHONPATH are searched for packages.
         self._command = [str(python), "-I", str(worker), dimension, str(weights), device]
         self._lock, self._deaths, self._given_up = Lock(), 0, ""
+        self._is_closed = False
         self._process: _Process | None = None
         versions = self._started().versions
         version = versions.get("vbench", "of unknown version")
@@ -78,36 +85,45 @@ class PackageDimension:
         self.settings = f"{networks}, {content_of(weights).digest}"
 
     def of(self, view: View) -> Values:
-        """See `videorl.measures.measuring.Measure.of`."""
-        with self._lock, tempfile.TemporaryDirectory() as folder:
-            if self._given_up:
-                raise VideoError(self._given_up)
-            file = _written(view, Path(folder) / "frames.npy")
-            answer = self._answer({"frames": str(file), "fps": view.fps})
+        """See `videorl.measures.measuring.Measure.of`; a clip at a time, whatever the threads."""
+        with self._lock:
+            if self._given_up or self._is_closed:
+                raise VideoError(self._given_up or _CLOSED)
+            try:
+                with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                    file = _written(view, Path(folder) / "frames.npy")
+                    limit_s = _CLIP_S + _FRAME_S * view.num_frames
+                    answer = self._answer({"frames": str(file), "fps": view.fps}, limit_s)
+            except OSError as error:
+                raise VideoError(
+                    f"its frames cannot be handed over in files ({error}); give TMPDIR a folder "
+                    "with room for a clip's frames as bytes"
+                ) from error
         if "error" in answer:
             raise VideoError(str(answer["error"]))
         return np.array([float(answer["value"])])
 
     def close(self) -> None:
-        """End the process; `of` would start another."""
+        """End the process, also while a thread waits for it; no clip has a number afterwards."""
+        self._is_closed = True
+        if (process := self._process) is not None:
+            process.kill()
         with self._lock:
-            if self._process is not None:
-                self._process.end()
-                self._process = None
+            self._end_process()
 
-    def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _answer(self, request: Mapping[str, Any], limit_s: float) -> Mapping[str, Any]:
         try:
-            answer = self._started().ask(request)
+            answer = self._started().ask(request, limit_s)
         except (_DiedError, CheckpointError) as error:
-            self._process = None
+            self._end_process()
+            if self._is_closed:
+                raise VideoError(_CLOSED) from error
             self._deaths += 1
             if self._deaths >= _DEATHS:
                 self._given_up = f"given up, as {self._deaths} processes in a row died: {error}"
             raise VideoError(str(error)) from error
         except BaseException:  # stopped: its answer must not be read as that on the next clip
-            if self._process is not None:
-                self._process.end()
-            self._process = None
+            self._end_process()
             raise
         self._deaths = 0
         return answer
@@ -115,7 +131,19 @@ class PackageDimension:
     def _started(self) -> _Process:
         if self._process is None:
             self._process = _Process(self._command)
+            if self._is_closed:  # `close` did not see it
+                self._process.kill()
+            try:
+                self._process.load()
+            except BaseException:
+                self._end_process()
+                raise
         return self._process
+
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.end()
+            self._process = None
 
 
 class _DiedError(Exception):
@@ -123,14 +151,15 @@ class _DiedError(Exception):
 
 
 class _Process:
-    """A process of another Python that is ready to measure."""
+    """A process of another Python, which measures once it is loaded."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Start it and wait until it is ready; a network may take minutes to load.
+        """Start it.
 
         Raises:
-            CheckpointError: It cannot be started, or says why it is not ready.
+            CheckpointError: It cannot be started.
         """
+        self._name = command[0]
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the finalizer
         try:
             self._process = subprocess.Popen(
@@ -138,7 +167,8 @@ class _Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
-                text=True,
+                encoding="utf-8",
+                errors="replace",  # of another program, which may say anything
                 start_new_session=True,  # Ctrl-C is for us; it ends with its input
             )
         except OSError as error:
@@ -148,20 +178,27 @@ class _Process:
                 "an environment with the `vbench` package"
             ) from error
         self.end = weakref.finalize(self, _end, self._process, self._said)
-        try:
-            first = self._read()
-        except _DiedError as error:
-            raise CheckpointError(f"{command[0]}: {error}") from error
-        if "ready" not in first:
-            self.end()
-            raise CheckpointError(f"{command[0]} cannot measure it: {first.get('error', first)}")
-        self.versions: Mapping[str, str] = first["ready"]
+        self.versions: Mapping[str, str] = {}
 
-    def ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def load(self) -> None:
+        """Wait until it is ready; a network may take minutes to load.
+
+        Raises:
+            CheckpointError: It says why it is not, or says nothing.
+        """
+        try:
+            first = self._read(_LOAD_S)
+        except _DiedError as error:
+            raise CheckpointError(f"{self._name}: {error}") from error
+        if "ready" not in first:
+            raise CheckpointError(f"{self._name} cannot measure it: {first.get('error', first)}")
+        self.versions = first["ready"]
+
+    def ask(self, request: Mapping[str, Any], limit_s: float) -> Mapping[str, Any]:
         """Return what it answers.
 
         Raises:
-            _DiedError: It does not.
+            _DiedError: It does not, or not in time, or cannot answer again.
         """
         assert self._process.stdin is not None
         try:
@@ -169,11 +206,34 @@ class _Process:
             self._process.stdin.flush()
         except OSError:
             raise self._died() from None
-        return self._read()
+        answer = self._read(limit_s)
+        if answer.get("is_broken"):
+            raise _DiedError(str(answer["error"]))
+        return answer
 
-    def _read(self) -> Mapping[str, Any]:
+    def kill(self) -> None:
+        """Kill it, so that whoever waits for its answer waits no longer; for any thread."""
+        _kill(self._process)
+
+    def _read(self, limit_s: float) -> Mapping[str, Any]:
         assert self._process.stdout is not None
-        if not (line := self._process.stdout.readline()):
+        is_late = Event()
+
+        def give_up() -> None:
+            is_late.set()
+            self.kill()
+
+        timer = Timer(limit_s, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+            timer.join()  # else it might kill the process while that measures the next clip
+        if is_late.is_set():
+            raise _DiedError(f"the process of vbench was killed: no answer in {limit_s:.0f} s")
+        if not line:
             raise self._died()
         try:
             found = json.loads(line)
@@ -181,21 +241,34 @@ class _Process:
                 return found
         except ValueError:
             pass
-        self.end()
         raise _DiedError(f"the process of vbench said {line[:_LAST_WORDS]!r}, which is no answer")
 
     def _died(self) -> _DiedError:
-        code = self._process.wait()  # it has closed its output, or no longer reads
+        """Return why there is no answer of a process that no longer reads, or closed its output."""
+        try:
+            how = _ending(self._process.wait(_EXIT_S))
+        except subprocess.TimeoutExpired:
+            how = "closed its output without ending, and was killed"
         size = os.fstat(self._said.fileno()).st_size
         found = os.pread(self._said.fileno(), _LAST_WORDS, max(size - _LAST_WORDS, 0))
         words = " ".join(found.decode(errors="replace").split())
-        self.end()
-        how = "was killed (out of memory?)" if code == -signal.SIGKILL else f"ended with {code}"
         return _DiedError(f"the process of vbench {how}; its last words: {words or '-'}")
 
 
+def _ending(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "was killed (out of memory?)"
+    return f"ended with {code}" if code >= 0 else f"was ended by signal {-code}"
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process with all that it started: it leads a group of processes."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it is dead
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _end(process: subprocess.Popen[str], said: Any) -> None:
-    process.kill()
+    _kill(process)
     for file in (process.stdin, process.stdout, said):
         with contextlib.suppress(OSError):  # what a process that died has not read is flushed
             if file is not None:
@@ -204,18 +277,22 @@ def _end(process: subprocess.Popen[str], said: Any) -> None:
 
 
 def _written(view: View, path: Path) -> Path:
-    """Write the frames of a clip, a few at a time."""
-    file: Any = None
-    start = 0
-    for part_FHW3 in view.parts():
-        if file is None:
-            shape = (view.num_frames, *part_FHW3.shape[1:])
-            file = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        file[start : start + len(part_FHW3)] = part_FHW3
-        start += len(part_FHW3)
-    if file is None:
-        raise VideoError("there are no frames")
-    file.flush()
+    """Write the frames of a clip, a few at a time.
+
+    Not through a memory map: where a disk is full, that ends the process without a word.
+
+    Raises:
+        OSError: There is no room.
+    """
+    with path.open("wb") as file:
+        for number, part_FHW3 in enumerate(view.parts()):
+            if number == 0:
+                shape = (view.num_frames, *part_FHW3.shape[1:])
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(part_FHW3, np.uint8).data)
+        if file.tell() == 0:
+            raise VideoError("there are no frames")
     return path
 
 

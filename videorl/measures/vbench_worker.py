@@ -7,8 +7,9 @@ ours is imported, and no weights are downloaded. It speaks JSON, a line at a tim
 
 - first it says `{"ready": {"vbench": "0.1.5", ...}}`, or `{"error": "..."}` and ends with 1;
 - it reads `{"frames": "FILE.npy", "fps": 8.0}`: RGB uint8 [F, H, W, 3], and answers with
-  `{"value": 0.97}` or `{"error": "..."}`;
-- it ends with its input.
+  `{"value": 0.97}` or `{"error": "..."}`, with `"is_broken": true` where no later clip can have a
+  number of this process;
+- it ends when its input is closed, also in the middle of a clip.
 
 What the package prints goes to standard error.
 """
@@ -20,9 +21,11 @@ import json
 import math
 import os
 import pickle
+import select
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from threading import Thread
 from typing import Any
 
 _CLIP = "clip.mp4"
@@ -97,6 +100,8 @@ LOADERS = {
 }
 """Dimension -> what loads its network and returns what measures a clip."""
 PACKAGES = ("vbench", "torch", "torchvision", "pyiqa")
+BROKEN = ("CUDA error", "cuDNN error", "CUBLAS_STATUS")
+"""What errors say after which a GPU is of no more use to the process; too little memory is none."""
 
 
 def main(
@@ -111,8 +116,18 @@ def main(
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
+    Thread(target=_end_with_input, daemon=True).start()
     try:
-        measure = loaders[dimension](weights, _usable(device))
+        place = _usable(device)
+    except ImportError as error:
+        say({"error": f"{type(error).__name__}: {error}"})
+        return 1
+    except Exception as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        say({"error": f"the device {device or 'cuda'} cannot be used there ({why}); try cpu"})
+        return 1
+    try:
+        measure = loaders[dimension](weights, place)
     except Exception as error:
         say({"error": _why_not_loaded(error, weights)})
         return 1
@@ -121,8 +136,17 @@ def main(
         try:
             say({"value": measure(*_read(line))})
         except Exception as error:
-            say({"error": f"{type(error).__name__}: {error}"})
+            text = f"{type(error).__name__}: {error}"
+            say({"error": text, "is_broken": any(said in text for said in BROKEN)})
     return 0
+
+
+def _end_with_input() -> None:
+    """End this process when whoever asks is gone, so that none that hangs is left behind."""
+    poll = select.poll()
+    poll.register(0, 0)  # that the other end is closed is told unasked
+    poll.poll()
+    os._exit(1)
 
 
 def versions() -> dict[str, str]:
@@ -157,7 +181,7 @@ def _read(line: str) -> Any:
 
 def _why_not_loaded(error: Exception, weights: str) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        lines = str(error).splitlines()
+        lines = str(error).splitlines() or ["no reason is given"]
         why = next((line for line in lines if "WeightsUnpickler error" in line), lines[0])
         return (
             f"{weights} cannot be read as tensors alone ({why.strip()}): it is damaged, or holds "

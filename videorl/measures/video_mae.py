@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ import numpy.typing as npt
 from videorl.errors import CheckpointError, ConfigError, VideoError
 from videorl.files import hub
 from videorl.files.content import content_of
+from videorl.measures.loading import LOADING, check_loaded, side_of
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +54,7 @@ class VideoMAEFeatures:
             self._norm.to(self._device)
         config = self._model.config
         self.num_frames, self.size = int(config.num_frames), int(config.hidden_size)
-        self._side = int(config.image_size)
+        self._side = side_of(config, folder)
         mean, deviation = _colours(folder)
         self._mean = torch.tensor(mean, device=self._device).view(3, 1, 1)
         self._deviation = torch.tensor(deviation, device=self._device).view(3, 1, 1)
@@ -97,6 +101,25 @@ def usable_device(device: str) -> str:
     return device
 
 
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Let networks convolve in single precision on a GPU inside the block, on every thread.
+
+    cuDNN's default is TF32, which rounds to 10 bits; StyleGAN-V's `calc_metrics.py` turns it off.
+    """
+    if "torch" not in sys.modules:  # no network was loaded
+        yield
+        return
+    from torch.backends import cudnn
+
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
 def _folder(checkpoint: str) -> Path:
     place = hub.local_path(checkpoint)
     if place.exists():
@@ -125,18 +148,12 @@ def _load(folder: Path, name: str) -> tuple[Any, torch.nn.Module | None]:
     is_classifier = _CLASSIFIER in (config.get("architectures") or [])
     kind: Any = VideoMAEForVideoClassification if is_classifier else VideoMAEModel
     try:
-        model, report = kind.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, use_safetensors=True
-        )
+        model, report = kind.from_pretrained(folder, **LOADING)
     except (
         OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError
     ) as error:  # fmt: skip
         raise CheckpointError(f"{folder}: VideoMAE cannot be loaded: {error}") from error
-    # transformers gives random values to weights that are not there.
-    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise CheckpointError(
-            f"{folder} lacks {len(absent)} weights of VideoMAE, {absent[0]} first"
-        )
+    check_loaded(report, folder, "VideoMAE")
     model.eval().requires_grad_(False)
     return (model.videomae, model.fc_norm) if is_classifier else (model, None)
 
@@ -160,6 +177,8 @@ def _colours(folder: Path) -> tuple[list[float], list[float]]:
         return [0.0] * 3, [1.0] * 3
     try:
         mean, deviation = map(_three, (found["image_mean"], found["image_std"]))
+        if min(deviation) <= 0:
+            raise ValueError(f"image_std must be > 0, got {deviation}")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: no usable image_mean and image_std ({error})") from error
     return mean, deviation

@@ -48,7 +48,7 @@ class Plan:
     def candidates_per_hour(self) -> float:
         """Videos sampled and scored, by generators or by a learner that samples; 0 offline."""
         prompts, per_step = self.recipe.prompts, 0
-        if GENERATOR in self.needs.roles:
+        if self.recipe.learns_online:
             per_step = prompts.per_round * prompts.candidates_per_prompt
         elif isinstance(self.recipe.objective, RewardObjective):
             per_step = prompts.per_round
@@ -155,7 +155,7 @@ class Plan:
                 "forward of decoding and reward"
             )
         step_s = self.split.pace.step_s
-        if self.split.bottleneck == LEARNER or GENERATOR not in needs.roles:
+        if self.split.bottleneck == LEARNER or not self.recipe.learns_online:
             yield from self._more_ranks(step_s)
             return
         ahead = f"rollouts.max_staleness={self.recipe.rollouts.max_staleness + 1}"
@@ -250,7 +250,7 @@ class Plan:
     def _rewards(self) -> list[RewardConfig]:
         """Those that some process loads."""
         recipe = self.recipe
-        is_used = recipe.learns_online or recipe.objective.learns_from == "prompts"
+        is_used = recipe.has_pools or recipe.objective.learns_from == "prompts"
         return recipe.rewards if is_used else []
 
 

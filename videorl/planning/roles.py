@@ -181,7 +181,7 @@ def _pools(
     roles: dict[str, Role] = {}
     forward_flops = counts.denoise(1).flops / counts.guided
     merged_s = None
-    if recipe.learns_online:
+    if recipe.has_pools:
         unit_s, merged_s = _request_s(counts, card, forward_flops)
         if recipe.sampling.merge_lora and merged_s is not None:
             unit_s, merged_s = merged_s, None  # nothing left to gain

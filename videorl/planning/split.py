@@ -67,7 +67,8 @@ def best_split(recipe: Recipe, needs: Needs, num_gpus: int) -> Split:
 def stages_of(recipe: Recipe, needs: Needs, workers: Mapping[str, int]) -> Stages:
     """Return the times of the model of the loop for so many workers."""
     rewards = [reward.key for reward in recipe.rewards] if recipe.learns_online else []
-    generator = needs.roles.get(GENERATOR)
+    # What samples held-out prompts now and then is of no step.
+    generator = needs.roles.get(GENERATOR) if recipe.learns_online else None
     return Stages(
         per_round=recipe.prompts.per_round,
         staleness=recipe.rollouts.max_staleness,
@@ -102,7 +103,8 @@ def _ranks(needs: Needs, room: float, items: int) -> list[int]:
 def _filled(recipe: Recipe, needs: Needs, num_gpus: int, ranks: int) -> dict[str, int]:
     workers = {name: ranks if name == LEARNER else 1 for name in needs.roles}
     left = num_gpus - sum(needs.roles[name].gpus * count for name, count in workers.items())
-    growing = {n: r for n, r in needs.roles.items() if n not in (LEARNER, "encoder")}
+    is_online = recipe.learns_online
+    growing = {n: r for n, r in needs.roles.items() if is_online and n not in (LEARNER, "encoder")}
     most = dict.fromkeys(growing, recipe.prompts_in_flight)
     if GENERATOR in most:
         most[GENERATOR] *= recipe.parts_per_prompt(num_gpus)

@@ -108,7 +108,7 @@ def read_run(run_dir: Path) -> RunContents:
     try:
         config, recipe = folder.config.read_text(encoding="utf-8"), read_yaml(folder.config)
         rows = read_metrics(folder.metrics) if folder.metrics.exists() else []
-        summary = _read_json(folder.summary, {})
+        notes, summary = read_notes(run_dir), _read_json(folder.summary, {})
         videos = _read_json(folder.evaluation / "videos.json", [])
         if not isinstance(summary, dict):
             raise ValueError(f"{folder.summary.name} holds no results but {str(summary)[:40]!r}")
@@ -120,7 +120,8 @@ def read_run(run_dir: Path) -> RunContents:
             rows=sorted(rows, key=lambda row: row["step"]),
             summary=summary,
             changes=read_changes(run_dir),
-            **read_notes(run_dir),
+            alarms=notes["alarms"],
+            rollbacks=notes["rollbacks"],
             videos=[_video_pair(folder.evaluation, entry) for entry in videos],
             run_id=read_run_id(run_dir),
         )

@@ -74,7 +74,7 @@ def check_changes(
         raise RunFolderError(
             f"--change {wrong[0]}: a run in progress cannot change it; it may change {MAY_CHANGE}"
         )
-    silent = {key: values for key, values in differing.items() if not _is_asked(key, asked)}
+    silent = {key: values for key, values in differing.items() if not is_asked(key, asked)}
     if silent:
         raise RunFolderError(_refusal(root, silent))
     sources = [str(value or "") for value in differing.get("evaluation.source", ())]
@@ -159,7 +159,8 @@ def _covers_only_changeable(key: str) -> bool:
     return may_change(key) or may_change(f"{key}.any")
 
 
-def _is_asked(key: str, asked: Collection[str]) -> bool:
+def is_asked(key: str, asked: Collection[str]) -> bool:
+    """Tell whether settings after `--change` cover a setting: itself, or one above it."""
     return any(key == each or key.startswith(f"{each}.") for each in asked)
 
 

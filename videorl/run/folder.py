@@ -11,7 +11,7 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from videorl.config import CheckpointConfig
+from videorl.config import CheckpointConfig, Recipe
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import write_text
 from videorl.files.inputs import Input, moved
@@ -19,7 +19,7 @@ from videorl.files.superseded import set_aside
 from videorl.recipes.fingerprint import RunRecipe, differing, recipe_fingerprint
 from videorl.recipes.reading import to_yaml
 from videorl.run import lock
-from videorl.run.changes import check_changes, note_changes
+from videorl.run.changes import check_changes, is_asked, note_changes
 from videorl.run.lock import hold
 from videorl.run.run_id import keep_run_id
 from videorl.run.stored import working_copy
@@ -150,6 +150,7 @@ def _opened(
     from videorl.run.checkpoint_note import CheckpointNote
     from videorl.run.inputs import inputs_of, keep_inputs, read_inputs
     from videorl.run.pins import pin
+    from videorl.run.rollback import set_rate
 
     is_new = from_scratch or not folder.config.exists()
     if is_new and change:
@@ -176,6 +177,8 @@ def _opened(
     note.check_location()
     if is_going_on:
         note.check_writable()
+    if isinstance(recipe, Recipe) and is_asked("optimizer.learning_rate", change):
+        changed = set_rate(recipe, folder.root, changed)
     if changed:
         note_changes(folder.root, changed, note.newest_step())
     keep_run_id(folder.root, recipe.name, is_new=is_new)

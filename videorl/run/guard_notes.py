@@ -1,4 +1,4 @@
-"""`guard.json` of a run folder: alarms of the run's guard, and where it sent the run back to."""
+"""`guard.json` of a run folder: alarms, rollbacks, and learning rates that a person has set."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ FILE = "guard.json"
 
 
 def read_notes(root: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the `alarms` and `rollbacks` of the run folder `root`, oldest first.
+    """Return the `alarms`, `rollbacks` and `rates` of the run folder `root`, oldest first.
 
     Raises:
         RunFolderError: The file is damaged.
     """
     path = root / FILE
     if not path.exists():
-        return {"alarms": [], "rollbacks": []}
+        return {"alarms": [], "rollbacks": [], "rates": []}
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        return {"alarms": [*saved["alarms"]], "rollbacks": [*saved["rollbacks"]]}
+        notes = {"alarms": [*saved["alarms"]], "rollbacks": [*saved["rollbacks"]]}
+        return {**notes, "rates": [*saved.get("rates", ())]}  # older runs have none
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path} is damaged ({error!r}): restore it from a copy; without its rollbacks the run "

@@ -212,7 +212,7 @@ def test_pools_go_on_while_the_loop_does_and_an_ended_run_leaves_what_was_scored
         during.close()
         generator.is_over = True
         generator.go_on.release()
-        during._worker.shutdown()
+        during.behind.wait_for_thread()
     assert all(request.is_behind for request in generator.begun)
     assert read_readings(tmp_path) == []
     with ThreadPoolExecutor(8) as threads:

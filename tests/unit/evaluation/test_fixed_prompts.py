@@ -286,7 +286,7 @@ def test_a_step_that_ends_with_the_pools_is_not_taken_for_whole(tmp_path: Path) 
     assert not fixed.settle(5, lambda: True)
     fixed.close()
     half.asked[1].set_exception(WorkLostError("pool generator was closed"))
-    fixed._writer.shutdown()
+    fixed.behind.wait_for_thread()
     assert list((tmp_path / "fixed_prompts").iterdir()) == []
 
 

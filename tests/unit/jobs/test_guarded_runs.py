@@ -1,7 +1,6 @@
 """The guard in whole runs of a tiny model: warned, stopped, set back, gone on with.
 
-Its limits are set between what the evaluations of an unguarded run found with the weights of step 2
-and of step 4, so that step 4 breaks a rule.
+On Ray: `tests/ray/test_guarded_on_ray.py`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from typing import Any
 import pytest
 
 from jobs import export
+from tests.guarded_runs import NO_OTHER_RULE, limit
 from tests.small_runs import small_recipe
 from tests.unit.evaluation.test_during import SETTINGS, Killed, go
 from videorl.config import Recipe
 from videorl.data.archive import read_table
 from videorl.errors import GuardError
-from videorl.evaluation.readings import Reading, change, read_readings
+from videorl.evaluation.readings import read_readings
 from videorl.run import rollback
 from videorl.run.changes import read_changes
 from videorl.run.checkpoints import CheckpointFolder
@@ -28,38 +28,18 @@ from videorl.run.folder import RunFolder
 from videorl.run.guard_notes import read_notes, write_notes
 from videorl.run.sinks import read_metrics
 
-UNSEEN = ("sharpness", "edge_density", "colour_entropy", "dark_pixel_share", "dynamic_degree")
-
 
 def make(checkpoints: Mapping[str, Path], run_dir: Path, **guard: object) -> Recipe:
-    settings = {**SETTINGS, "evaluation.interval": 2, "checkpoint.keep": 1, "guard.patience": 1}
-    settings |= {"evaluation.during_prompts": 6, "guard.band": "[0.0, 1e9]"}
-    settings |= {"guard.max_motion_loss": 1e9, "guard.max_winner_error": 1e9}
+    settings = {**SETTINGS, **NO_OTHER_RULE, "evaluation.interval": 2, "checkpoint.keep": 1}
+    settings |= {"evaluation.during_prompts": 6}
     settings |= {f"guard.{name}": value for name, value in guard.items()}
     return small_recipe("moving_shapes", checkpoints, run_dir, settings)
-
-
-def limit(readings: list[Reading]) -> str:
-    """Return `guard.bands` that hold at step 2 and not at step 4."""
-    base, early, late = readings
-    for name in UNSEEN:
-        moved = change(base, late, f"unseen/{name}")
-        size = base.mean(f"unseen/{name}")
-        if moved is None or not size or moved.low <= 0 <= moved.high:
-            continue
-        parts = [reading.mean(f"unseen/{name}") / size for reading in (early, late)]
-        between = sum(parts) / 2
-        if parts[1] < between < 1:
-            return f"{{{name}: [{between}, 1e9]}}"
-        if parts[1] > between > 1:
-            return f"{{{name}: [0.0, {between}]}}"
-    raise AssertionError("no unseen metric goes away from the base")
 
 
 @pytest.fixture(scope="module")
 def bands(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = go(make(tiny_checkpoints, tmp_path_factory.mktemp("off") / "run", action="off"))
-    assert read_notes(folder.root) == {"alarms": [], "rollbacks": []}
+    assert read_notes(folder.root) == {"alarms": [], "rollbacks": [], "rates": []}
     return limit(read_readings(folder.root))
 
 

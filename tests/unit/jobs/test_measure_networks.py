@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from jobs import command
+from jobs.exit_codes import ExitCode
 from jobs.measure import main
 from tests.vbench_python import starts, write_python, write_weights
 from tests.video_files import moving_pattern
@@ -73,12 +79,16 @@ def test_fvd_on_i3d_beside_that_on_videomae(tmp_path: Path) -> None:
     assert "FVD (I3D)" in alone and "FVD (VideoMAE)" not in alone
 
 
-def test_clips_that_are_too_short_for_i3d_are_counted(tmp_path: Path) -> None:
+def test_clips_that_are_too_short_for_i3d_are_counted(tmp_path: Path, weights: Path) -> None:
     save_i3d(tmp_path / "i3d")
     a, real = clips(tmp_path / "a", 4, frames=12), clips(tmp_path / "real", 4, frames=12)
-    asked = ("--metric", "fvd_i3d", "--reference", real, "--i3d", tmp_path / "i3d")
+    write_mp4(a / "0.mp4", Video(np.zeros((12, 32, 48, 3), np.uint8), 8.0))  # has another problem
+    metrics = ("--metric", "motion_smoothness", "fvd_i3d")
+    asked = (*metrics, "--reference", real, "--i3d", tmp_path / "i3d")
     assert run(a, *asked, "--out", tmp_path / "out") == 1
-    assert "16 frames are needed, there are 12" in results(tmp_path / "out")["notes"][0]
+    said = results(tmp_path / "out")["notes"]
+    assert "FVD (I3D) of a is not measured" in said[0] and "16 frames are needed" in said[0]
+    assert "a: 4 clips lack a number" in said[1] and "was killed" in said[1]
 
 
 def test_dimensions_of_another_python_join_the_totals(tmp_path: Path, weights: Path) -> None:
@@ -116,6 +126,46 @@ def test_what_a_process_measured_is_not_measured_again(tmp_path: Path, weights: 
     assert run(*asked) == 0
     added = (out / "measured.jsonl").read_text().splitlines()[len(lines) :]
     assert sum(MOTION in line for line in added) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_a_process_that_hangs(tmp_path: Path, weights: Path, workers: int) -> None:
+    a, hangs = clips(tmp_path / "a", 2), weights / "amt_model/amt-s.pth.hangs"
+    write_mp4(a / "0.mp4", Video(np.full((16, 32, 48, 3), 210, np.uint8), 8.0))
+
+    def press() -> None:
+        end = time.monotonic() + 120
+        while not hangs.exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = Thread(target=press)
+    thread.start()
+    asked = ("--metric", "motion_smoothness", "temporal_flickering", "--workers", workers)
+    assert run(a, *asked, "--out", tmp_path / "out") == ExitCode.STOPPED
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(hangs.read_text()), 0)
+
+
+def test_networks_compute_in_single_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As StyleGAN-V's: on a GPU, cuDNN's convolutions would round to TF32."""
+    save_i3d(tmp_path / "i3d")
+    a, real = clips(tmp_path / "a", 4), clips(tmp_path / "real", 4, speed=3)
+    rounds: list[bool] = []
+    features, usual = I3DFeatures.of, torch.backends.cudnn.allow_tf32
+
+    def noted(network: I3DFeatures, frames: Any) -> Any:
+        rounds.append(torch.backends.cudnn.allow_tf32)
+        return features(network, frames)
+
+    monkeypatch.setattr(I3DFeatures, "of", noted)
+    asked = ("--metric", "fvd_i3d", "--reference", real, "--i3d", tmp_path / "i3d")
+    assert run(a, *asked, "--workers", 2, "--out", tmp_path / "out") == 0
+    assert rounds == [False] * 8
+    assert torch.backends.cudnn.allow_tf32 == usual
 
 
 def test_a_dimension_that_cannot_be_loaded_is_named(tmp_path: Path, weights: Path) -> None:

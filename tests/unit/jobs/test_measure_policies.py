@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +76,41 @@ def test_policies_are_sampled_scored_and_compared(
     assert run(*asked, "--reward", "moving_shapes", *rules) == ExitCode.FOUND_WRONG
     assert "FAILED: total < -1 %: moving_shapes total of same was" in capsys.readouterr().err
 
+    refuses_what_was_made_otherwise(tmp_path, asked, capsys)
     assert run(*asked[:-4], "--samples", 1, "--out", out) == ExitCode.REFUSED
     assert "made otherwise (changed: samples)" in capsys.readouterr().err
+
+
+def refuses_what_was_made_otherwise(
+    tmp_path: Path, asked: tuple[Any, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A baseline of other seeds before a video is made; of another network once all is measured."""
+    baseline, (*_, out) = tmp_path / "baseline.json", asked
+    found = json.loads((out / "measured.json").read_text())
+    rules = ("--reward", "moving_shapes", "--baseline", baseline, "--fail-if", "total < 9")
+    scored, elsewhere = (*asked, *rules), (*asked[:-1], tmp_path / "new", *rules)
+
+    def refused(change: Callable[[dict[str, Any]], object], *words: object) -> str:
+        other = copy.deepcopy(found)
+        change(other)
+        baseline.write_text(json.dumps(other))
+        assert run(*(words or scored)) == ExitCode.REFUSED
+        return capsys.readouterr().err
+
+    others = ("--seed", 3, "--set", "sampling.guidance_scale=2")
+    said = refused(lambda _: None, *elsewhere, *others)
+    assert "base: seed was 0, is 3" in said and "sampling.guidance_scale was 1" in said
+    assert not [*(tmp_path / "new").rglob("*.mp4")]
+    said = refused(
+        lambda other: other["made_with"]["measures"].update({"reward moving_shapes": "x"})
+    )
+    assert "reward moving_shapes was x, is " in said
+    said = refused(lambda other: other["made_with"]["videos"]["same"].pop("seed"))
+    assert "same: seed was not known, is 0" in said and "--accept-baseline" in said
+    assert "does not say what it was made with" in refused(lambda other: other.pop("made_with"))
+    assert run(*scored, "--accept-baseline") == ExitCode.FOUND_WRONG, "it is below 9"
+    notes = json.loads((out / "measured.json").read_text())["notes"]
+    assert any("the baseline was made with something else" in note for note in notes)
 
 
 def test_a_stop_between_videos_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

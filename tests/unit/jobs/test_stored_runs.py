@@ -99,7 +99,9 @@ def disturbed(monkeypatch: pytest.MonkeyPatch, acts: Mapping[int, object]) -> No
     monkeypatch.setattr("videorl.run.sinks.JsonlSink", Disturbing)
 
 
+@pytest.mark.parametrize("away_s", [0.0, pytest.param(120.0, marks=pytest.mark.long)])
 def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
+    away_s: float,
     way: Way,
     s3: str,
     local: Path,
@@ -107,13 +109,14 @@ def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Away from step 1 on, over a checkpoint, until that has been waiting and has said so."""
+    """Away from step 1 on, until a checkpoint waits and has said so, and for `away_s` more."""
     caplog.set_level(logging.WARNING)
 
     def come_back() -> None:
         end = time.monotonic() + 120
         while "cannot be written to" not in caplog.text and time.monotonic() < end:
             time.sleep(0.1)
+        time.sleep(away_s)
         way.mode = "pass"
 
     def leave() -> None:

@@ -72,7 +72,7 @@ def test_all_faults_that_are_looked_for_are_written_by_the_run() -> None:
     tracker: Any = SimpleNamespace(name="wandb", num_lost=3, write=lambda *_: None)
     told = FanOut([cast(RunSink, rows)], [tracker])
     fixed = FixedPrompts(Path(), [], 1, *[cast(Any, None)] * 3)
-    fixed._num_lost = 2  # pyright: ignore[reportPrivateUsage]
+    fixed.behind.lose(2)
     for step, (repeated, uncompiled) in enumerate([(0, 0), (2, 5), (2, 5), (3, 1)]):
         stats = picture([], 0, Counts(0, step, step // 2, step // 3, repeated))
         pool = cast(ElasticPool, SimpleNamespace(stats=lambda stats=stats: stats))

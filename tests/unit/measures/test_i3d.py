@@ -32,11 +32,23 @@ def test_features_are_those_of_the_network_on_clips_in_its_range(tmp_path: Path)
         found.of(frames[:9])
 
 
+class Pair(nn.Module):
+    """Returns two tensors instead of features."""
+
+    def forward(
+        self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no/i3d_torchscript\.pt is not there.*--i3d"):
         I3DFeatures(str(tmp_path / "no"), "cpu")
     (tmp_path / FILE).write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="cannot be loaded as TorchScript"):
+        I3DFeatures(str(tmp_path), "cpu")
+    torch.jit.script(Pair()).save(str(tmp_path / FILE))
+    with pytest.raises(CheckpointError, match=r"expected features \[1, D\], got tuple"):
         I3DFeatures(str(tmp_path), "cpu")
     torch.jit.script(nn.Conv3d(3, 2, 3)).save(str(tmp_path / FILE))
     with pytest.raises(CheckpointError, match="is no I3D that is called with rescale"):

@@ -64,6 +64,18 @@ def test_fvd_is_that_on_every_network(tmp_path: Path) -> None:
     assert not theirs.broken(fvd(VideoMAE=10.0, I3D=12.0))
 
 
+def test_rules_on_fvd_at_infinity_keep_their_name(tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    row = {"label": "a", "numbers": {"FVD": {"value": 9.0}, "FVD at infinity": {"value": 10.0}}}
+    path.write_text(json.dumps({"rows": [row]}))
+    (rule,) = read_rules(["FVD at infinity > 10 %"], path)
+    now = {"FVD (VideoMAE)": Number(99.0), "FVD (VideoMAE) at infinity": Number(10.9)}
+    assert not rule.broken(Report([Row("a", 3, 3, now)]))
+    now["FVD (VideoMAE) at infinity"] = Number(11.1)
+    (said,) = rule.broken(Report([Row("a", 3, 3, now)]))
+    assert "FVD (VideoMAE) at infinity of a was 10, is 11.1" in said
+
+
 def test_a_measure_without_a_number_breaks_its_rule(baseline: Path) -> None:
     (found,) = read_rules(["FVD > 10 %"], baseline)
     for now in (

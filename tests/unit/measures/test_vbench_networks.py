@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,44 @@ def test_what_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     still, _ = view(tmp_path, frames=1)
     with pytest.raises(VideoError, match="two frames"):
         load_dimension("subject consistency", {"dino": str(place)}, "cpu").of(still)
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
+    """Before a clip is opened: file, what was got, and what was wanted."""
+    clip = tmp_path / "clip"
+    wide: Any = save_clip(clip).config.projection_dim
+    head = tmp_path / "head.pth"
+    places = {"clip_l": str(clip), "aesthetic_head": str(head)}
+    for tensors, said in (
+        (nn.Linear(wide + 3, 1).state_dict(), rf"'weight' has shape \[1, {wide + 3}\], expected"),
+        (nn.Linear(wide, 2).state_dict(), rf"'weight' has shape \[2, {wide}\], expected"),
+        ({"weight": torch.tensor(1.0)}, r"missing 'bias'; 'weight' has shape \[\], expected"),
+        ({"layers.0.weight": torch.ones(1, wide)}, "missing 'bias', 'weight'; unexpected"),
+    ):
+        torch.save(tensors, head)
+        with pytest.raises(CheckpointError, match=rf"head\.pth .*{said}.* the {wide} features of"):
+            load_dimension("aesthetic quality", places, "cpu")
+    change(clip / "config.json", "vision_config", image_size=56)
+    with pytest.raises(CheckpointError, match=r"position_embedding.weight' has shape"):
+        load_dimension("background consistency", {"clip_b": str(clip)}, "cpu")
+    change(clip / "config.json", "vision_config", image_size=28, num_attention_heads=7)
+    with pytest.raises(CheckpointError, match=r"config.json cannot be used(?s:.*)32"):
+        load_dimension("background consistency", {"clip_b": str(clip)}, "cpu")
+
+    dino = save_dino(tmp_path / "dino")
+    change(dino / "config.json", intermediate_size=40)
+    with pytest.raises(CheckpointError, match=r"dino.*\b32\b.*\b40\b"):
+        load_dimension("subject consistency", {"dino": str(dino)}, "cpu")
+    change(dino / "config.json", intermediate_size=32, image_size=[32, 64])
+    with pytest.raises(CheckpointError, match="dino"):
+        load_dimension("subject consistency", {"dino": str(dino)}, "cpu")
+
+
+def change(file: Path, *section: str, **values: object) -> None:
+    """Change settings of a configuration, in a section of it if one is named."""
+    found = json.loads(file.read_text())
+    (found[section[0]] if section else found).update(values)
+    file.write_text(json.dumps(found))
 
 
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:

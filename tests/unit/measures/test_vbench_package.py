@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +58,6 @@ def test_frames_and_their_rate_reach_the_process(tmp_path: Path, weights: Path) 
     assert found.of(half)[0] == pytest.approx(frames[::2].mean() / 255.0 + 4.0, abs=1e-9)
     assert starts(weights, MOTION) == 1
     assert found.computed_by == "vbench 0.1.5 in an environment of its own (torch 2.14.1)"
-    found.close()
-    assert found.of(half)[0] > 4.0 and starts(weights, MOTION) == 2
 
 
 def test_a_clip_that_fails_costs_no_process(tmp_path: Path, weights: Path) -> None:
@@ -96,15 +99,20 @@ def test_what_is_not_there_is_named(tmp_path: Path, weights: Path) -> None:
         load_package_dimension("dynamic degree", "/bin/true", "cpu")
     with pytest.raises(CheckpointError, match=r"echo: .* said '-I .*', which is no answer"):
         load_package_dimension("dynamic degree", "/bin/echo", "cpu")
+    (tmp_path / "latin").write_text("#!/bin/sh\nprintf 'caf\\351\\n'\n")
+    (tmp_path / "latin").chmod(0o755)
+    with pytest.raises(CheckpointError, match=r"latin: .* said 'caf.*', which is no answer"):
+        load_package_dimension("dynamic degree", str(tmp_path / "latin"), "cpu")
     found = load_package_dimension("dynamic degree", str(tmp_path), "cpu")  # its bin/python
     assert "vbench 0.1.5" in found.settings
 
 
 def test_a_python_without_the_package_says_so(tmp_path: Path, weights: Path) -> None:
     """With the worker as it is, in this very environment."""
-
     with pytest.raises(CheckpointError, match="ModuleNotFoundError: No module named 'vbench'"):
         load_package_dimension(MOTION, sys.executable, "cpu")
+    with pytest.raises(CheckpointError, match=r"it: the device banana cannot be used there \(.*\)"):
+        load_package_dimension(MOTION, sys.executable, "banana")
 
 
 def test_an_answer_that_nobody_waited_for_is_not_that_on_the_next_clip(
@@ -113,9 +121,100 @@ def test_an_answer_that_nobody_waited_for_is_not_that_on_the_next_clip(
     found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
     dark, light = grey(tmp_path / "dark.mp4", 60), grey(tmp_path / "light.mp4", 180)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(vbench_package._Process, "_read", lambda _: interrupt())
+        patched.setattr(vbench_package._Process, "_read", lambda *_: interrupt())
         found.of(dark)
     assert found.of(light)[0] == pytest.approx(180 / 255 + 8.0, abs=0.02)
+
+
+def test_a_process_whose_gpu_breaks_is_started_anew(tmp_path: Path, weights: Path) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    with pytest.raises(VideoError, match="CUDA error: an illegal memory access"):
+        found.of(grey(tmp_path / "middle.mp4", 160))
+    assert found.of(grey(tmp_path / "grey.mp4", 128))[0] > 8.0
+    assert starts(weights, MOTION) == 2
+
+
+def test_a_process_that_hangs_is_killed(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    light, other = grey(tmp_path / "light.mp4", 210), grey(tmp_path / "grey.mp4", 128)
+    with monkeypatch.context() as patched, pytest.raises(VideoError, match="no answer in 1 s"):
+        patched.setattr(vbench_package, "_CLIP_S", 0.0)
+        patched.setattr(vbench_package, "_FRAME_S", 0.05)  # of 20
+        found.of(light)
+    assert found.of(other)[0] > 8.0
+    python = tmp_path / "hangs"
+    python.write_text("#!/bin/sh\nsleep 100000\nexit 1\n")  # what it starts holds its output too
+    python.chmod(0o755)
+    monkeypatch.setattr(vbench_package, "_LOAD_S", 0.0)
+    with pytest.raises(CheckpointError, match=r"hangs: .* was killed: no answer in 0 s"):
+        load_package_dimension(MOTION, str(python), "cpu")
+
+
+def test_a_process_that_closes_its_output_and_stays_is_killed(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "mute"
+    python.write_text("#!/bin/sh\nexec >&- sleep 100000\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(vbench_package, "_EXIT_S", 0.1)
+    with pytest.raises(CheckpointError, match="closed its output without ending, and was killed"):
+        load_package_dimension(MOTION, str(python), "cpu")
+
+
+def test_closing_ends_the_wait_of_another_thread(tmp_path: Path, weights: Path) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    light, other = grey(tmp_path / "light.mp4", 210), grey(tmp_path / "grey.mp4", 128)
+    hangs = weights / "amt_model/amt-s.pth.hangs"
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(found.of, light), pool.submit(found.of, light)]
+        until(hangs.exists)
+        found.close()
+        for future in waiting:
+            with pytest.raises(VideoError, match="not measured, as it was stopped"):
+                future.result(120)
+    with pytest.raises(VideoError, match="not measured, as it was stopped"):
+        found.of(other)
+    assert starts(weights, MOTION) == 1
+
+
+def test_a_process_that_hangs_ends_with_its_input(tmp_path: Path, weights: Path) -> None:
+    """As where we are killed, and cannot kill it."""
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(found.of, grey(tmp_path / "light.mp4", 210))
+        until((weights / "amt_model/amt-s.pth.hangs").exists)
+        assert found._process is not None and found._process._process.stdin is not None
+        found._process._process.stdin.close()
+        with pytest.raises(VideoError, match="the process of vbench ended with 1"):
+            waiting.result(120)
+    found.close()
+
+
+def until(is_so: Callable[[], bool], limit_s: float = 120.0) -> None:
+    end = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_frames_for_which_there_is_no_room(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = load_package_dimension(MOTION, str(write_python(tmp_path)), "cpu")
+    view = grey(tmp_path / "grey.mp4", 128)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
+    try:
+        with pytest.raises(VideoError, match=r"File too large.*TMPDIR"):
+            found.of(view)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    with monkeypatch.context() as patched, pytest.raises(VideoError, match="TMPDIR"):
+        patched.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        found.of(view)
+    assert found.of(view)[0] > 8.0
 
 
 def interrupt() -> None:
