@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC
 from functools import partial
 from typing import Any, Protocol
 
@@ -69,10 +70,7 @@ def run_rank(settings: RankSettings) -> None:
     try:
         rank, index, ticket = _start(settings)
     except VideorlError as error:
-        # Of a store that stayed away for as long as a rank waits: it may be back the next time.
-        is_lost = isinstance(error, StoreLostError)
-        text = f"{type(error).__name__}: {error}"
-        ray.get(log.failed.remote(text, is_final=True, is_lost=is_lost))
+        _end(log, error)
         return
     except Exception as error:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))
@@ -89,10 +87,20 @@ def run_rank(settings: RankSettings) -> None:
         text = f"{lost}; start the same command again"
         ray.get(log.failed.remote(text, is_final=True, is_lost=True))
     except (CheckpointError, RehearsalError) as error:
-        ray.get(log.failed.remote(f"{type(error).__name__}: {error}", is_final=True))
+        _end(log, error)
     except Exception as error:
         ray.get(log.failed.remote(f"{type(error).__name__}: {error}"))
         raise
+
+
+def _end(log: Any, error: VideorlError) -> None:
+    """Report an error that would come again, as this learner is."""
+    # A store that stayed away for as long as a rank waits may be back the next time, as may room.
+    cause = error.__cause__
+    is_full = isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT)
+    is_lost = is_full or isinstance(error, StoreLostError)
+    text = f"{type(error).__name__}: {error}"
+    ray.get(log.failed.remote(text, is_final=True, is_lost=is_lost))
 
 
 def is_first() -> bool:

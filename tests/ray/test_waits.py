@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -34,7 +35,13 @@ from actors.store.archive import RayArchive
 from tests.ray.roles import LIMITS
 from videorl.config import ArchiveConfig, Recipe, RewardConfig
 from videorl.data.pair_encoding import Part
-from videorl.errors import ArchiveError, PoolFailedError, StoppedError, StoreLostError
+from videorl.errors import (
+    ArchiveError,
+    CheckpointError,
+    PoolFailedError,
+    StoppedError,
+    StoreLostError,
+)
 from videorl.futures import completed
 from videorl.measures.engines import sampling_only
 from videorl.run.folder import RunFolder
@@ -160,19 +167,31 @@ def test_ranks_start_again_when_latents_come_late(
     assert [kind.get("is_final", False) for kind in said] == [is_final]
 
 
-def test_a_store_that_stayed_away_for_as_long_as_a_rank_waits_may_be_back_the_next_time(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("where", ["_start", "_serve"])
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (StoreLostError("cannot use s3://bucket/run"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+    ],
+)
+def test_a_store_that_stayed_away_and_a_full_disk_may_be_well_the_next_time(
+    error: OSError, is_lost: bool, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[dict[str, bool]] = []
 
-    def start(settings: RankSettings) -> None:
-        raise StoreLostError("cannot use s3://bucket/run")
+    def lost(*arguments: Any) -> None:
+        if isinstance(error, StoreLostError):
+            raise error
+        raise CheckpointError("a checkpoint cannot be copied") from error
 
-    monkeypatch.setattr(rank_worker, "_start", start)
+    monkeypatch.setattr(rank_worker, "_start", lambda settings: (None, 0, 0))
+    monkeypatch.setattr(rank_worker, where, lost)
     monkeypatch.setattr(ray, "get", lambda ref: ref)
     failed = SimpleNamespace(remote=lambda text, **kind: said.append(kind))
     run_rank(RankSettings(lambda device: None, 1.0, SimpleNamespace(failed=failed)))  # pyright: ignore
-    assert said == [{"is_final": True, "is_lost": True}]
+    assert said == [{"is_final": True, "is_lost": is_lost}]
 
 
 def test_a_verdict_that_comes_as_ray_train_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from videorl.policies.lora import train_adapters
 from videorl.policies.pipeline_policy import PipelinePolicy
 from videorl.policies.precision import hold_frozen_layers
 from videorl.rewards.checkpoints import check_tensors, read_tensors
-from videorl.run.checkpoints import writing
+from videorl.run.checkpoint_files import writing
 from videorl.settings.model import LoraConfig, PolicyConfig, SamplingConfig
 from videorl.weights import digest
 

@@ -21,7 +21,8 @@ from videorl.errors import CheckpointError
 from videorl.learning.engines import Engine
 from videorl.learning.engines.slices import Slice, read_slices, write_slices
 from videorl.learning.engines.whole_state import with_moments
-from videorl.run.checkpoints import CheckpointFolder, is_stored
+from videorl.run.checkpoint_state import is_stored
+from videorl.run.checkpoints import CheckpointFolder
 
 _T = TypeVar("_T")
 _OPTIMIZER = "optimizer"

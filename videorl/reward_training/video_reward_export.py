@@ -18,7 +18,7 @@ from videorl.reward_training.video_reward_adapters import RewardTokenEmbedding
 from videorl.rewards.video_reward.checkpoint import PEFT_PREFIX, SETTINGS_FILE
 from videorl.rewards.video_reward.network import VideoRewardNetwork, published_name
 from videorl.rewards.video_reward.prompt import Questionnaire
-from videorl.run.checkpoints import writing
+from videorl.run.checkpoint_files import writing
 
 _EMBEDDING = "backbone.model.language_model.embed_tokens"
 

@@ -23,7 +23,8 @@ from videorl.data.archive_layout import files_of
 from videorl.errors import RunFolderError, VideorlError
 from videorl.files import superseded, write_json
 from videorl.run.changes import going_on_from
-from videorl.run.checkpoints import KEPT, NOTE, RUN, CheckpointFolder, open_checkpoints
+from videorl.run.checkpoint_state import KEPT, NOTE, RUN
+from videorl.run.checkpoints import CheckpointFolder, open_checkpoints
 from videorl.storage.mirror import flush
 from videorl.storage.place import is_uri
 

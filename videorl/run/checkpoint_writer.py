@@ -11,7 +11,7 @@ from functools import partial
 from videorl.errors import CheckpointError, RollbackError, StoreLostError
 from videorl.protocols import Archive, Learner, ReferenceUpdater
 from videorl.run.checkpoint_note import CheckpointNote
-from videorl.run.checkpoints import WORTH_KEEPING
+from videorl.run.checkpoint_state import WORTH_KEEPING
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,10 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,46 +22,23 @@ from videorl.config import CheckpointConfig
 from videorl.errors import CheckpointError, StoreLostError
 from videorl.files import sync
 from videorl.files.steps import step_name, step_of
+from videorl.run.checkpoint_files import (
+    FORMAT,
+    STATE,
+    NewerFormatError,
+    read_state,
+    sizes_below,
+    writing,
+)
+from videorl.run.checkpoint_state import WORTH_KEEPING, is_stored, loop_state
 from videorl.run.remote_folder import RemoteFolder
 from videorl.storage.access import checker
 from videorl.storage.place import below, is_uri
 from videorl.storage.shared import let_go
 
-_STATE = RemoteFolder.LAST
-_FORMAT = 1
-KEPT = "kept_here"
-"""In the loop's state of a checkpoint that an object store must not get yet."""
 _LONGEST_WAIT_S = 180.0
 """For a store, by one checkpoint: less than `checkpoint.timeout_s`, after which it is given up."""
-NOTE = "checkpoint.json"
-"""In the run folder: what it knows of its checkpoints, see `videorl.run.checkpoint_note`."""
-RUN = "run"
-"""Key of the run's name, in that note and in the loop's state of a checkpoint."""
-WORTH_KEEPING = "worth_keeping"
-"""Key in the loop's state of a checkpoint: steps whose checkpoints stay, newer ones or not."""
 logger = logging.getLogger(__name__)
-
-
-class NewerFormatError(CheckpointError):
-    """A checkpoint was written by a later version of this project."""
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what libraries raise on a full disk into what it is.
-
-    safetensors has an error of its own for it, and `torch.save` gives a bare RuntimeError.
-
-    Raises:
-        CheckpointError: A file below `folder` could not be written.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        free = shutil.disk_usage(folder).free / 2**20
-        raise CheckpointError(
-            f"cannot write into {folder}, where {free:.0f} MiB are free: {error}"
-        ) from error
 
 
 class CheckpointFolder:
@@ -174,7 +149,7 @@ class CheckpointFolder:
             stored: As in `begin`.
         """
         partial, name = self.partial(step), self._name(step).name
-        sizes = _sizes(partial)
+        sizes = sizes_below(partial)
         if self._remote and not is_whole:
             if stored:
                 self._remote.add(partial, name)
@@ -214,14 +189,14 @@ class CheckpointFolder:
         """
         partial, final = self.partial(step), self._name(step)
         files = {name: size for part in parts for name, size in part.items()}
-        here = _sizes(partial)
+        here = sizes_below(partial)
         if not self._remote and (unseen := sorted(files.keys() - here)):
             raise CheckpointError(
                 f"{partial} does not have {unseen[0]}, which another learner rank wrote: set "
                 "checkpoint.location, or run_dir, to a place that every learner rank reaches"
             )
-        content = {"format": _FORMAT, "step": step, "files": files | here, **state}
-        (partial / _STATE).write_text(json.dumps(content))
+        content = {"format": FORMAT, "step": step, "files": files | here, **state}
+        (partial / STATE).write_text(json.dumps(content))
         for path in (*partial.rglob("*"), partial):
             sync(path)
         if final.exists():
@@ -329,7 +304,7 @@ class CheckpointFolder:
         for step in reversed(self.steps()):
             path = self._local(step)  # out of reach is not damaged: that error is raised
             try:
-                return path, _read(path)
+                return path, read_state(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 if isinstance(error, NewerFormatError):
                     raise
@@ -355,7 +330,7 @@ class CheckpointFolder:
             )
         path = self._local(step)
         try:
-            return path, _read(path)
+            return path, read_state(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
@@ -380,36 +355,3 @@ def open_checkpoints(config: CheckpointConfig, run_dir: Path) -> CheckpointFolde
     place, patience_s = config.location or run_dir / "checkpoints", config.patience_s
     patience_s = min(patience_s, _LONGEST_WAIT_S)
     return CheckpointFolder(place, config.keep, config.keep_every, patience_s, checker(run_dir))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the state of one checkpoint whose files are all there, at their full lengths."""
-    state = json.loads((path / _STATE).read_text())
-    if state["format"] > _FORMAT:
-        raise NewerFormatError(
-            f"{path} has checkpoint format {state['format']}, this version reads up to "
-            f"{_FORMAT}: upgrade videorl, or use another run_dir"
-        )
-    found = _sizes(path)
-    for name, size in state["files"].items():
-        if found.get(name) != size:
-            raise CheckpointError(f"{name} has {found.get(name, 'no')} of its {size} bytes")
-    return state
-
-
-def is_stored(state: Mapping[str, Any]) -> bool:
-    """Tell whether an object store gets a checkpoint with this state; if not, it is kept here."""
-    return not loop_state(state).get(KEPT)
-
-
-def loop_state(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the loop's own state: ranks on a cluster keep it beside the command they did last."""
-    while state.get("loop"):
-        state = state["loop"]
-    return state
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the length in bytes of every file below `folder`, by relative path."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from videorl.config import CheckpointConfig
 from videorl.errors import CheckpointError
-from videorl.run.checkpoints import NOTE, RUN, loop_state, open_checkpoints
+from videorl.run.checkpoint_state import NOTE, RUN, loop_state
+from videorl.run.checkpoints import open_checkpoints
 from videorl.types import WeightVersion
 
 

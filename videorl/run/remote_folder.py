@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from videorl.errors import BusyError, CheckpointError
+from videorl.errors import CheckpointError, StoreLostError, VideorlError
 from videorl.files import write_json
 from videorl.files.steps import step_of
 from videorl.files.superseded import set_aside
@@ -35,7 +35,7 @@ class RemoteFolder:
         uri: What pyarrow or fsspec opens.
         patience_s: How long a call waits for a store that does not answer.
         is_ours: Raises BusyError where another driver took the run over: a folder must not be
-            written, or count, after that.
+            written, or count, after that. Other errors say that nobody knows.
 
     Raises:
         ConfigError: Nobody knows such a URI.
@@ -147,7 +147,7 @@ class RemoteFolder:
 
     def add(self, folder: Path, name: str) -> None:
         """Copy the files of a local folder into the folder `name`; other files there stay."""
-        self._patiently(name, lambda: self._change(partial(self._upload_into, name, folder)))
+        self._patiently(name, lambda: self._upload_into(name, folder))
 
     def local(self, folder: Path) -> Path:
         """Return where the files of a folder are on this machine, which has them after that.
@@ -182,25 +182,30 @@ class RemoteFolder:
                 self._place.delete(name)
         for name in files:
             if (folder / name).is_file():  # others are another rank's, and there already
-                self._place.upload(folder / name, f"{folder.name}/{name}")
-        last = partial(self._place.upload, folder / self.LAST, f"{folder.name}/{self.LAST}")
-        self._change(last)
+                self._upload_file(folder / name, f"{folder.name}/{name}")
+        self._upload_file(folder / self.LAST, f"{folder.name}/{self.LAST}")
 
     def _change(self, do: Callable[[], object]) -> None:
-        """Do what makes a folder count, or no longer, if the run is still this driver's.
+        """Change a folder if the run is still this driver's.
 
         Raises:
-            CheckpointError: It is not.
+            CheckpointError: It is not, or nobody may look.
         """
         try:
             self._is_ours()
-        except BusyError as error:
+        except StoreLostError:
+            raise
+        except VideorlError as error:
             raise CheckpointError(f"{self._place.uri} is left as it is: {error}") from error
         do()
 
     def _upload_into(self, name: str, folder: Path) -> None:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self._place.upload(path, f"{name}/{path.relative_to(folder).as_posix()}")
+            self._upload_file(path, f"{name}/{path.relative_to(folder).as_posix()}")
+
+    def _upload_file(self, path: Path, name: str) -> None:
+        # Of a large checkpoint this takes long: another driver may have all of it by then.
+        self._change(partial(self._place.upload, path, name))
 
     def _lacking(self, folder: Path) -> str | None:
         """Return a file that a kept folder has neither here nor in the store."""

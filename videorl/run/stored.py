@@ -39,10 +39,10 @@ def working_copy(
     root = copy_of(uri, "working")
     with hold(root), hold_place(place, root, take_over=take_over) as flag:
         if from_scratch:
-            if aside := move_aside(place):
+            if aside := move_aside(place, flag):
                 logger.warning("what %s held is now in %s", uri, aside)
             forget_copies(uri, root)
-        note = prepare(root, place)
+        note = prepare(root, place, flag)
         mirror = Mirror(root, place.with_patience(0), flag, note, patience_s)
         mirror.start()
         logger.info("%s has its working copy in %s", uri, root)

@@ -20,17 +20,30 @@ from videorl.storage.place import Place, is_uri
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _CREDENTIALS = (
-    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     (
-        "AZURE_STORAGE_ACCOUNT_KEY",
-        "AZURE_STORAGE_CONNECTION_STRING",
-        "AZURE_STORAGE_SAS_TOKEN",
-        "AZURE_TENANT_ID",
-        "AZURE_CLIENT_ID",
-        "AZURE_CLIENT_SECRET",
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+        (
+            "AWS_PROFILE",
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        ),
+    ),
+    (
+        (
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_TENANT_ID",
+            "AZURE_CLIENT_ID",
+            "AZURE_CLIENT_SECRET",
+        ),
+        ("AZURE_FEDERATED_TOKEN_FILE",),
     ),
 )
-"""Those of one line belong together: a node that has some of its own gets none of the others."""
+"""What belongs together, and by what else a node has credentials, which is of no use elsewhere: a
+node that has some of its own gets none of the driver's."""
 _PLACES = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -60,8 +73,8 @@ class StoreAccess:
 
     def take(self) -> None:
         """Let this process have it. What its node sets itself stays as it is."""
-        for together in _CREDENTIALS:
-            if not any(name in os.environ for name in together):
+        for together, own in _CREDENTIALS:
+            if not any(name in os.environ for name in (*together, *own)):
                 os.environ.update({k: v for k, v in self.variables.items() if k in together})
         for name in _PLACES:
             if name in self.variables:
@@ -98,7 +111,7 @@ def access(root: Path, location: str) -> StoreAccess | None:
     """
     if uri_of(root) is None and not is_uri(location):
         return None
-    names = {*_PLACES, *(name for together in _CREDENTIALS for name in together)}
+    names = {*_PLACES, *(name for together, _ in _CREDENTIALS for name in together)}
     found = {name: os.environ[name] for name in sorted(names) if name in os.environ}
     return StoreAccess(root, _flags.get(root), found)
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from videorl.errors import BusyError, StoreLostError, VideorlError
+from videorl.storage.patience import patiently
 from videorl.storage.place import Place
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,20 @@ class Flag:
             if self.lost is None and time.monotonic() - self._seen < 2 * self.beat_s:
                 return
             self._look()
+
+    def change(self, do: Callable[[], object], patience_s: float) -> None:
+        """Do what changes the folder if it is still held; again, while the store is away.
+
+        Raises:
+            BusyError: Another driver took it over, perhaps while this one waited.
+            StoreLostError: The store does not answer for so long.
+        """
+
+        def held() -> None:
+            self.check()
+            do()
+
+        patiently(held, patience_s, self.place.uri)
 
     def beat(self) -> None:
         """See that the folder is still held, and say so; an unreachable store is no answer."""
@@ -202,6 +217,7 @@ def _taken(new: Callable[[], Flag], take_over: bool, lease_s: float) -> Flag:
                     others.remove(name)
             if not others:
                 flag.wave()
+                check_raised(place, flag.name)  # both may have waited for the store
                 for name in took:
                     place.delete(name)
                 if silent:  # who lives after all looks for its flag within this time

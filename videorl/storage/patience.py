@@ -20,6 +20,8 @@ _TOLD_S = 30.0
 def patiently(do: Callable[[], _T], patience_s: float, what: str) -> _T:
     """Do it, and again while the store is away, as long as patience lasts.
 
+    It begins with the first failure: what goes well may take long.
+
     Args:
         do: May be called any number of times.
         patience_s: 0 = it is tried once.
@@ -28,12 +30,14 @@ def patiently(do: Callable[[], _T], patience_s: float, what: str) -> _T:
     Raises:
         StoreLostError: The last one, when another pause would be too long.
     """
-    begun, pause, told = time.monotonic(), _FIRST_PAUSE_S, float("-inf")
+    pause, told = _FIRST_PAUSE_S, float("-inf")
+    away: float | None = None
     while True:
         try:
             return do()
         except StoreLostError as error:
-            if time.monotonic() - begun + pause > patience_s:
+            away = time.monotonic() if away is None else away
+            if time.monotonic() - away + pause > patience_s:
                 raise
             if time.monotonic() - told > _TOLD_S:
                 told = time.monotonic()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -18,12 +17,26 @@ from videorl.errors import ConfigError, StoreLostError
 from videorl.storage.patience import patiently
 
 if TYPE_CHECKING:
+    from pyarrow import NativeFile
     from pyarrow.fs import FileSystem
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_WRONG = r"NO_SUCH_BUCKET|ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|no such bucket|forbidden"
+_WRONG = re.compile(
+    # Amazon's, as its SDK and the servers that speak its protocol name them
+    r"no.?such.?bucket|bucket '' not found|access.?denied|invalid.?access.?key|signature|forbidden"
+    r"|expired.?token|token has expired|invalid.?(client.?)?token|unrecognized.?client"
+    r"|missing.?authentication|permanent.?redirect"
+    # Google's
+    r"|permission.?denied|unauthenticated"
+    # Azure's
+    r"|authentication.?failed|failed to authenticate|authorization.?(failure|permission)"
+    r"|not authorized to perform|container.?not.?found",
+    re.IGNORECASE,
+)
 """What a store says where somebody has to change the URI or the credentials."""
+_QUOTED = re.compile(r"'[^']*'")
+"""Names of buckets and files in what it says."""
 _BLOCK = 16 * 2**20
 
 
@@ -196,16 +209,29 @@ class Place:
 
     @_patient
     def download(self, name: str, path: Path) -> None:
-        """Copy a file to `path`, which appears when it is whole."""
+        """Copy a file to `path`, which appears when it is whole.
+
+        Raises:
+            OSError: It cannot be written here, on a full disk for instance.
+        """
         partial = path.with_name(f".{path.name}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            self.reaching(),
-            self.files.open_input_stream(self._path(name)) as stream,
-            partial.open("wb") as target,
-        ):
-            shutil.copyfileobj(stream, target, _BLOCK)
-        os.replace(partial, path)
+        with self.reaching():
+            stream = self.files.open_input_stream(self._path(name))
+        try:
+            with stream, partial.open("wb") as target:
+                while block := self._block(stream):
+                    target.write(block)
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+    def _block(self, stream: NativeFile) -> bytes:
+        # What the disk says is no word of the store: neither lost nor wrong.
+        with self.reaching():
+            return stream.read(_BLOCK)
 
     @_patient
     def copy(self, name: str, other: Place) -> None:
@@ -240,8 +266,7 @@ class Place:
             yield
         except OSError as error:
             is_wrong = isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError)
-            is_wrong = is_wrong or re.search(_WRONG, str(error))
-            kind = self._wrong if is_wrong else StoreLostError
+            kind = self._wrong if is_wrong or _is_refused(error) else StoreLostError
             raise kind(f"cannot use {self.uri}: {error}") from error
 
     def _path(self, name: str) -> str:
@@ -279,13 +304,18 @@ def _check_parts(path: str, uri: str, setting: str) -> None:
         raise ConfigError(f"{setting}: {uri!r} has a part `.` or `..`: give the URI without it")
 
 
+def _is_refused(error: OSError) -> bool:
+    """Tell whether a store would say the same again, until somebody changes something."""
+    return _WRONG.search(_QUOTED.sub("''", str(error))) is not None
+
+
 def _open(uri: str, setting: str) -> tuple[FileSystem, str]:
     from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
     try:
         return FileSystem.from_uri(uri)
     except OSError as error:  # S3 is asked where the bucket is
-        if re.search(_WRONG, str(error)):
+        if _is_refused(error):
             raise _unknown(uri, setting, error) from error
         raise StoreLostError(f"{setting}: cannot reach {uri}: {error}") from error
     except ValueError as error:  # as pyarrow's ArrowInvalid is

@@ -7,13 +7,14 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from videorl.errors import RunFolderError
 from videorl.files.superseded import old_name, set_aside
 from videorl.storage.copies import NOTE, OWN, copy_of, read_note, write_note
-from videorl.storage.lock import FOLDER
+from videorl.storage.lock import FOLDER, Flag
 from videorl.storage.place import Place, below
 from videorl.storage.scanning import is_stored, scan, signature
 
@@ -37,7 +38,7 @@ def open_place(uri: str, patience_s: float = 0.0) -> Place:
     return Place(uri, "run_dir", RunFolderError, patience_s)
 
 
-def prepare(root: Path, place: Place) -> dict[str, Any]:
+def prepare(root: Path, place: Place, flag: Flag) -> dict[str, Any]:
     """Bring a working copy to where its store is, and return its note.
 
     A copy of the driver that wrote last may be ahead of the store: it stays as it is, and the
@@ -45,7 +46,11 @@ def prepare(root: Path, place: Place) -> dict[str, Any]:
 
     Args:
         root: The working copy, whose lock the caller holds.
-        place: The store, whose lock the caller holds.
+        place: The store.
+        flag: The caller's, there.
+
+    Raises:
+        BusyError: Another driver took the run over meanwhile.
     """
     stored = {name: found for name, found in place.list().items() if is_stored(name)}
     there = place.read(GENERATION).decode() if stored.pop(GENERATION, None) else None
@@ -59,17 +64,25 @@ def prepare(root: Path, place: Place) -> dict[str, Any]:
     mine = uuid.uuid4().hex
     # Whether the next line reaches the store or not, this copy is then known for its own.
     write_note(root, {**note, "generations": [there, mine]})
-    place.write(GENERATION, mine.encode())
+    now = place.with_patience(0)
+    flag.change(lambda: now.write(GENERATION, mine.encode()), place.patience_s)
     note["generations"] = [mine]
     write_note(root, note)
     return note
 
 
-def move_aside(place: Place) -> str | None:
+def move_aside(place: Place, flag: Flag) -> str | None:
     """Copy all that a store holds of a run to a URI beside it, and remove it; None = it is empty.
 
     The note of its checkpoints goes first: what is left of a run that was cut off meanwhile is not
     taken for one to go on with.
+
+    Args:
+        place: The store.
+        flag: The caller's, there.
+
+    Raises:
+        BusyError: Another driver took the run over meanwhile: the rest stays as it is.
     """
     names = [name for name in place.list() if not name.startswith(f"{FOLDER}/")]
     if not names:
@@ -79,8 +92,9 @@ def move_aside(place: Place) -> str | None:
     beside = open_place(f"{parent}/{old_name(name)}{mark}{query}", place.patience_s)
     _each(lambda name: place.copy(name, beside), names)
     names.sort(key=lambda name: name != "checkpoint.json" and not name.endswith("/state.json"))
+    now = place.with_patience(0)
     for name in names:
-        place.delete(name)
+        flag.change(partial(now.delete, name), place.patience_s)
     return beside.uri
 
 

@@ -150,8 +150,8 @@ def test_a_size_is_asked_for_through_the_store(
         beat, size = 0, PoolSize(1, 2)
         while not stop.wait(0.05):
             beat += 1
-            if found := place.stat("scale.json"):
-                folder.scale.write_bytes(place.read("scale.json") if found else b"{}")
+            if place.stat("scale.json"):
+                folder.scale.write_bytes(place.read("scale.json"))
             wished = read_wishes(folder)
             now = wished["generator"].size if wished else size
             write_states(folder, beat, {"generator": PoolState(now, size, 1, 0, 0, 0)})

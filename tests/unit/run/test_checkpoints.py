@@ -11,7 +11,8 @@ import fsspec
 import pytest
 
 from videorl.errors import CheckpointError, ConfigError, StoreLostError
-from videorl.run.checkpoints import WORTH_KEEPING, CheckpointFolder
+from videorl.run.checkpoint_state import WORTH_KEEPING
+from videorl.run.checkpoints import CheckpointFolder
 
 
 def write(folder: CheckpointFolder, step: int, content: str = "weights") -> Path:

@@ -27,7 +27,7 @@ def working(uri: str, patience_s: float = 60) -> Iterator[tuple[Path, Mirror, Pl
     place, root = open_place(uri), copy_of(uri, "working")
     root.mkdir(parents=True, exist_ok=True)
     with hold_place(place, root) as flag:
-        mirror = Mirror(root, place, flag, prepare(root, place), patience_s, interval_s=0.2)
+        mirror = Mirror(root, place, flag, prepare(root, place, flag), patience_s, interval_s=0.2)
         mirror.start()
         try:
             yield root, mirror, place

@@ -118,3 +118,14 @@ def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreLostError):
         patiently(lost, 0.0, "it")
     assert len(tries) == 1
+
+    def slow() -> str:
+        """Goes well for an hour, and then again."""
+        tries.append(clock[0])
+        clock[0] += 3600
+        if len(tries) == 1:
+            raise StoreLostError("away")
+        return "done"
+
+    tries.clear()
+    assert patiently(slow, 60.0, "it") == "done", "it was away for a moment only"

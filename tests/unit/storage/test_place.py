@@ -103,6 +103,53 @@ def test_what_somebody_must_mend_is_no_lost_store(
         open_place(f"s3://{BUCKET}/run").check_writable()
 
 
+@pytest.mark.parametrize(
+    ("said", "is_wrong"),
+    [
+        ("Bucket 'nowhere' not found", True),
+        (
+            "When listing objects under key 'a' in bucket 'b': AWS Error UNKNOWN (HTTP status 400) "
+            "during ListObjectsV2 operation: Unable to parse ExceptionName: ExpiredToken Message: "
+            "The provided token has expired.",
+            True,
+        ),
+        (
+            "When listing objects under key 'a' in bucket 'b': AWS Error UNKNOWN (HTTP status 301) "
+            "during ListObjectsV2 operation: Unable to parse ExceptionName: PermanentRedirect",
+            True,
+        ),
+        ("google::cloud::Status(PERMISSION_DENIED: x does not have storage.objects.list)", True),
+        ("google::cloud::Status(UNAUTHENTICATED: Invalid Credentials)", True),
+        ("Azure Error: [AuthenticationFailed] 403 Server failed to authenticate the request", True),
+        ("Azure Error: [AuthorizationPermissionMismatch] 403 This request is not authorized", True),
+        (
+            "When listing objects under key 'forbidden/SIGNATURE' in bucket 'access_denied': AWS "
+            "Error NETWORK_CONNECTION during ListObjectsV2 operation: curlCode: 7",
+            False,
+        ),
+        ("google::cloud::Status(UNAVAILABLE: Retry policy exhausted)", False),
+        ("AWS Error SLOW_DOWN during PutObject operation: Reduce your request rate.", False),
+    ],
+)
+def test_only_what_may_pass_is_waited_for(said: str, is_wrong: bool, tmp_path: Path) -> None:
+    """As pyarrow tells it, of stores that are not here; names of buckets and files say nothing."""
+    with (
+        pytest.raises(RunFolderError if is_wrong else StoreLostError) as caught,
+        open_place(f"file://{tmp_path}").reaching(),
+    ):
+        raise OSError(said)
+    assert said in str(caught.value)
+
+
+def test_what_the_disk_of_this_machine_says_is_not_of_the_store(tmp_path: Path) -> None:
+    place = open_place(f"file://{tmp_path}/store", patience_s=1000)
+    place.write("a", b"there")
+    (tmp_path / "here/a").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        place.download("a", tmp_path / "here/a")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["a"]
+
+
 @pytest.mark.parametrize("mode", ["busy", "cut"])
 def test_a_store_that_does_not_answer_is_lost_and_comes_back(mode: str, way: Way, s3: str) -> None:
     place = open_place(s3)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from videorl.errors import CheckpointError
+from videorl.errors import CheckpointError, StoreLostError
 from videorl.storage.copies import cache
-from videorl.storage.place import Place
+from videorl.storage.place import Place, Stored
 from videorl.storage.shared import fetch_shared, let_go
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,10 +98,17 @@ def test_what_a_killed_process_left_goes_with_the_next_and_a_new_version_is_anot
     let_go(copy)
 
 
+@pytest.mark.parametrize("tells_sizes", [True, False])
 def test_a_fetch_that_was_cut_off_is_done_again(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    tells_sizes: bool, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    download = Place.download
+    download, told = Place.download, Place.list
+
+    def unknown(self: Place, folder: str = "") -> dict[str, Stored]:
+        return {name: replace(found, size=0) for name, found in told(self, folder).items()}
+
+    if not tells_sizes:
+        monkeypatch.setattr(Place, "list", unknown)
 
     def cut(self: Place, name: str, path: Path) -> None:
         if name.endswith("weights"):
@@ -105,7 +118,79 @@ def test_a_fetch_that_was_cut_off_is_done_again(
     monkeypatch.setattr(Place, "download", cut)
     with pytest.raises(CheckpointError):
         fetch_shared(place, "step-000010")
-    monkeypatch.setattr(Place, "download", download)
+    fetched: list[str] = []
+
+    def counted(self: Place, name: str, path: Path) -> None:
+        fetched.append(name)
+        download(self, name, path)
+
+    monkeypatch.setattr(Place, "download", counted)
+    copy = fetch_shared(place, "step-000010")
+    assert fetched == ["step-000010/weights"], "the other file is there"
+    assert (copy / "weights").read_text() == "first"
+    let_go(copy)
+
+
+def test_a_full_disk_is_no_lost_store_and_keeps_nothing(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for it would not help."""
+    place.write("step-000010/more", bytes(2**20))
+    program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, 2**19))\n"
+    program += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + PROGRAM
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", program, place.uri]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    *_, last = done.stderr.splitlines()
+    assert "CheckpointError: a checkpoint cannot be copied to" in last and "File too large" in last
+    assert "make room there, or set VIDEORL_COPIES" in last
+    assert [path.name for path in cache().rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_locks_are_those_of_files_which_other_machines_see(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS a folder has a lock on its machine alone, and none to write for an open reader."""
+    flock = fcntl.flock
+
+    def of_files(file: int | TextIO, kind: int) -> None:
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            return  # as another machine's
+        if kind & fcntl.LOCK_EX:
+            os.write(descriptor, b"")  # EBADF of an open reader
+        flock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", of_files)
+    reader = another(place)
+    assert said(reader) == ["2", "first"]
+    write(place, "second")
+    let_go(fetch_shared(place, "step-000010"))
+    assert copies() == ["weights"], "the other process reads the first"
+    reader.communicate("\n", timeout=120)
+    assert copies() == []
+    left = [path.name for path in cache().rglob("*") if path.is_file()]
+    assert left == [".lock"]
+
+
+def test_without_locks_a_process_has_its_own_copy_and_removes_it(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(file: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "own"))
+    (tmp_path / "own").mkdir()
     copy = fetch_shared(place, "step-000010")
     assert (copy / "weights").read_text() == "first"
     let_go(copy)
+    assert list((tmp_path / "own").iterdir()) == []
+
+    def away(self: Place, name: str, path: Path) -> None:
+        raise StoreLostError("away")
+
+    monkeypatch.setattr(Place, "download", away)
+    with pytest.raises(StoreLostError):
+        fetch_shared(place, "step-000010")
+    assert list((tmp_path / "own").iterdir()) == [], "each new try would leave another one"
