@@ -25,6 +25,7 @@ from videorl.policies import load_family
 from videorl.policies.decoding import HOST
 from videorl.policies.family import pixel_frames
 from videorl.policies.video_codec import VideoCodec
+from videorl.rewards.differentiable import is_followed
 
 _SHORT = (3, 5)
 """Latent frames of the two clips from which decoding is counted: one piece of CogVideoX or three of
@@ -127,7 +128,7 @@ def count_chain(
     if like is not None:
         return replace(like, left=left, calls=calls)
     recipe, weights, reward = counts.recipe, counts.vae_bytes, Counted(0.0, 0.0)
-    for config in recipe.rewards:
+    for config in filter(is_followed, recipe.rewards):
         num_bytes, needs = reward_with_gradient(config, recipe)
         weights += num_bytes
         reward = Counted(reward.num_bytes + needs.num_bytes, reward.flops + needs.flops)
