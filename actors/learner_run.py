@@ -125,7 +125,7 @@ def _train(
     ):
         resources = resources_for(placement.learner, recipe.learner, booking)
         start = partial(RayLearner, run_dir=folder.root, weight_store=beside.weights)
-        start = partial(start, resources=resources, places=places)
+        start = partial(start, resources=resources, places=places, should_stop=should_stop)
         learn = _from_pairs if is_offline else _from_prompts
         return learn(recipe, folder, start, beside, should_stop, sinks)
 
