@@ -30,7 +30,7 @@ def computing_devices(recipe: Recipe, nodes: Sequence[Node]) -> Devices:
     gpus = [placement.learner.num_gpus, placement.generators.num_gpus]
     if recipe.evaluation.source and not recipe.learns_online:
         # The generators take the learner's place when it has left.
-        idle = replace(recipe, learner=replace(recipe.learner, num_cpus=0.0, num_gpus=0.0))
+        idle = replace(recipe, learner=recipe.learner.taking_nothing())
         gpus.append(place(idle, nodes).generators.num_gpus)
     cards = {
         name.removeprefix("accelerator_type:")

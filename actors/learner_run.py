@@ -27,6 +27,7 @@ from actors.placement import (
     live_nodes,
     place_training,
     wait_until_serving,
+    why_beside,
 )
 from actors.pool.control import controlled
 from actors.pool.limits import encoder_limits
@@ -125,7 +126,7 @@ def _train(
     ):
         resources = resources_for(placement.learner, recipe.learner, booking)
         start = partial(RayLearner, run_dir=folder.root, weight_store=beside.weights)
-        start = partial(start, resources=resources, places=places)
+        start = partial(start, resources=resources, places=places, should_stop=should_stop)
         learn = _from_pairs if is_offline else _from_prompts
         return learn(recipe, folder, start, beside, should_stop, sinks)
 
@@ -192,17 +193,9 @@ def _beside_learner(
 def _placement(recipe: Recipe) -> Placement:
     """Return what is needed while the run learns, if the cluster can ever hold it."""
     nodes = live_nodes()
-    try:
-        placement = place_training(recipe, nodes)
+    placement = place_training(recipe, nodes)
+    with why_beside(recipe):
         check_feasible(placement, nodes, can_grow=recipe.cluster.can_grow)
-    except ResourceError as error:
-        if not recipe.has_pools:
-            raise
-        raise ResourceError(
-            f"{error}. Generators and rewards are there to look at held-out prompts every "
-            f"{recipe.evaluation.interval} steps, which the guard judges: evaluation.interval=0 "
-            "leaves that out"
-        ) from error
     return placement
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
@@ -186,7 +187,25 @@ def place_rewards(rewards: Sequence[RewardConfig], nodes: Sequence[Node]) -> Pla
 
 def place_training(recipe: Recipe, nodes: Sequence[Node]) -> Placement:
     """Return what every role needs that is there while the run learns, as `place` does."""
-    return place(recipe, nodes) if recipe.has_pools else place_learner_and_encoder(recipe, nodes)
+    if not recipe.has_pools:
+        return place_learner_and_encoder(recipe, nodes)
+    with why_beside(recipe):
+        return place(recipe, nodes)
+
+
+@contextmanager
+def why_beside(recipe: Recipe) -> Iterator[None]:
+    """Say of a lack of room inside the block what generators beside a lone learner are for."""
+    try:
+        yield
+    except ResourceError as error:
+        if recipe.learns_online or not recipe.has_pools:
+            raise
+        raise ResourceError(
+            f"{error}. Generators and rewards are there to look at held-out prompts every "
+            f"{recipe.evaluation.interval} steps, which the guard judges: evaluation.interval=0 "
+            "leaves that out"
+        ) from error
 
 
 def place_learner_and_encoder(recipe: Recipe, nodes: Sequence[Node]) -> Placement:

@@ -82,8 +82,9 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     read, rewards = sources.read_policies(options), sources.read_rewards(options)
     ready = check_inputs(options, read, rewards, out)
     baseline = opened_baseline(options)
-    if read is not None and baseline is not None:  # before hours of sampling
-        baseline.check(before_sampling(options, read, ready), is_whole=False)
+    known = before_sampling(read, ready)
+    if baseline is not None:  # before hours of sampling
+        baseline.check(known, is_whole=False)
     if read is not None:
         _say_power(len(read[2].prompts))  # before hours of sampling
     given = [*sources.sampled(read, options, out), *options.folders]
@@ -96,7 +97,7 @@ def _report(options: argparse.Namespace, out: Path) -> tuple[Report, bool]:
     measured = _measured(options, folders, ready, out)
     unscored = scores.add_to(measured, models, folders)
     numbers = _numbers(options, folders, measured, ready)
-    made_with = after_measuring(options, folders, ready, models, measured)
+    made_with = after_measuring(known, folders, ready, models, measured)
     accepted = baseline.check(made_with, is_whole=True) if baseline else []
     problems = [*ready.notes, *numbers.problems, *scores.lost(measured)]
     notes = [*problems, *numbers.notes, *unscored, *accepted]

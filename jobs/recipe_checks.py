@@ -84,7 +84,7 @@ def check_sources(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
 
 def check_workers(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Compare the CPUs and GPUs that the workers ask for with those that are there."""
-    from actors.placement import check_feasible, place_training
+    from actors.placement import check_feasible, place_training, why_beside
     from videorl.errors import ResourceError
 
     there = [ray_node(node) for node in nodes]
@@ -96,7 +96,8 @@ def check_workers(recipe: Recipe, nodes: Sequence[NodeFacts]) -> list[Finding]:
     try:
         placement = place_training(recipe, there)
         found = f"{placement.num_cpus():g} and {placement.num_gpus():g} wanted, {found}"
-        check_feasible(placement, there, can_grow=recipe.cluster.can_grow)
+        with why_beside(recipe):
+            check_feasible(placement, there, can_grow=recipe.cluster.can_grow)
     except ResourceError as error:
         fix = "lower the workers' num_cpus, num_gpus and numbers, or add nodes"
         return [Finding("workers", "broken", f"{found}: {error}", fix)]

@@ -47,6 +47,7 @@ class RayLearner:
         weight_store: Where rank 0 puts published weights; None = nobody else needs them.
         resources: Of each rank.
         places: Says who has what of the cluster, while the ranks wait for a place.
+        should_stop: Asked while `start` waits.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class RayLearner:
         weight_store: ActorHandle | None,
         resources: LearnerResources,
         places: Callable[[], str],
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         make = partial(make_policy_rank, recipe, run_dir, weight_store)
         make = taking(access(run_dir, recipe.checkpoint.location), make)
@@ -66,6 +68,7 @@ class RayLearner:
             self._ranks.keep_no_commands()
         self._versions: list[WeightVersion] = []
         self._num_versions = recipe.versions_sampled
+        self._should_stop = should_stop
         self._num_parameters = 0
 
     def begin(self) -> None:
@@ -83,9 +86,13 @@ class RayLearner:
         return restored
 
     def start(self) -> tuple[WeightVersion, Mapping[str, Any] | None]:
-        """Begin, and return the newest version with the loop state saved beside it."""
+        """Begin, and return the newest version with the loop state saved beside it.
+
+        Raises:
+            StoppedError: As `restored`, of the learner's own `should_stop`.
+        """
         self.begin()
-        restored = self.restored()
+        restored = self.restored(self._should_stop)
         return restored.versions[-1], restored.loop_state
 
     def step(self, step: int, examples: Sequence[TrainingExample | PromptExample]) -> LearnerOutput:

@@ -57,30 +57,28 @@ def opened_baseline(options: argparse.Namespace) -> Baseline | None:
 
 
 def before_sampling(
-    options: argparse.Namespace, read: tuple[Recipe, Sequence[NamedPolicy], Suite], ready: Ready
+    read: tuple[Recipe, Sequence[NamedPolicy], Suite] | None, ready: Ready
 ) -> MadeWith:
-    """Return what is known before a policy is loaded."""
+    """Return what is known before a policy is loaded; `read` is None without policies."""
     from videorl.measures.made_with import MEASURES, VIDEOS, of_measures, of_policies
 
-    _, policies, suite = read
-    measures = of_measures(ready.measures, _changing(options))
-    return {VIDEOS: of_policies(policies, suite), MEASURES: measures}
+    videos = of_policies(read[1], read[2]) if read else {}
+    return {VIDEOS: videos, MEASURES: of_measures(ready.measures)}
 
 
 def after_measuring(
-    options: argparse.Namespace,
+    before: MadeWith,
     folders: Sequence[Folder],
     ready: Ready,
     models: Models,
     measured: Mapping[str, Measured],
 ) -> MadeWith:
-    """Return all that the comparison was made with."""
+    """Return all that the comparison was made with; `before` is what was known at first."""
     from videorl.measures.made_with import MEASURES, VIDEOS, of_folders, of_measures
 
     reference = measured.get(ready.reference.label) if ready.reference else None
-    measures = of_measures(ready.measures, _changing(options), models, reference)
-    return {VIDEOS: of_folders(folders), MEASURES: measures}
-
-
-def _changing(options: argparse.Namespace) -> dict[str, bool]:
-    return {"--resample": options.resample}
+    videos = {
+        label: {**before[VIDEOS].get(label, {}), **facts}
+        for label, facts in of_folders(folders, measured).items()
+    }
+    return {VIDEOS: videos, MEASURES: of_measures(ready.measures, models, reference)}

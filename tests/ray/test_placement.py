@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from actors.compute_type import computing_devices
 from actors.evaluation import comparison_placement
 from actors.placement import (
     Node,
@@ -137,6 +138,17 @@ def test_recipes_for_a_laptop_fit_on_two_cores(name: str) -> None:
     shipped, nodes = load_recipe(name), [Node(2, 0)]
     comparison_placement(shipped, nodes)
     check_feasible(place_training(shipped, nodes), nodes, can_grow=False)
+
+
+def test_what_generators_beside_a_lone_learner_are_for_is_said() -> None:
+    """Also where GPUs cannot be shared out, which is found before the run itself begins."""
+    settings = ["learner.num_workers=2", "evaluation.interval=2"]
+    recipe, nodes = load_recipe("moving_shapes_refl", settings), [Node(8, 2)]
+    with pytest.raises(ResourceError, match=r"3 GPUs, but 2 .*every 2 steps.*interval=0 leaves"):
+        computing_devices(recipe, nodes)
+    recipe.evaluation.interval = 0
+    with pytest.raises(ResourceError, match=r"3 GPUs, but 2 .*every role \(0 = on the CPU\)$"):
+        computing_devices(recipe, nodes)
 
 
 @pytest.mark.usefixtures("cluster")

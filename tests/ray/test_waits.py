@@ -18,6 +18,7 @@ from ray.exceptions import ObjectFetchTimedOutError, ObjectLostError, RayActorEr
 from actors import evaluation, learner_run, scoring
 from actors.evaluation import comparison_placement
 from actors.learner import rank_group, rank_worker
+from actors.learner.learner import RayLearner
 from actors.learner.rank_group import RankGroup
 from actors.learner.rank_worker import RankSettings, run_rank
 from actors.placement import Node, Role, check_feasible, place, wait_until_serving
@@ -256,6 +257,12 @@ def test_starting_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     group._log = SimpleNamespace(wait_restored=SimpleNamespace(remote=object))
     with pytest.raises(StoppedError):
         group.restored(lambda: True)
+    # One that is alone is told once, when it is made.
+    learner: Any = object.__new__(RayLearner)
+    learner._ranks, learner._should_stop = group, lambda: True
+    group._thread = threading.Thread()
+    with pytest.raises(StoppedError, match="before the learner was up"):
+        learner.start()
 
 
 def test_who_compares_needs_nothing_of_the_learner_s() -> None:

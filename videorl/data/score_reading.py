@@ -11,11 +11,14 @@ from typing import Any
 from videorl.data.clips import Key
 from videorl.errors import DatasetError
 from videorl.files.content import digest_of
+from videorl.files.inputs import Input, from_json
 from videorl.types import Score
 
 _COLUMNS = ("video", "prompt", "total", "raw", "error")
 _CONTENT = "content"
 _MODELS, _INPUTS = b"videorl.rewards", b"videorl.inputs"
+_HOW = ("device", "batch_frames")
+"""Options of models that say where, or how many at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,8 @@ def read_scores(path: Path) -> ScoredClips:
             table = file.read()
         metadata = table.schema.metadata or {}
         models = json.loads(metadata.get(_MODELS, b"[]"))
-        inputs = json.loads(metadata.get(_INPUTS, b"{}"))
-    except (pa.ArrowException, OSError, ValueError) as error:
+        inputs = from_json(json.loads(metadata.get(_INPUTS, b"{}")))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"cannot read scores from {path}: {error}") from error
     if not models or set(_COLUMNS) - set(table.column_names):
         raise DatasetError(
@@ -74,14 +77,16 @@ def read_scores(path: Path) -> ScoredClips:
     return ScoredClips(name, label, scores, _made_with(models[0], inputs))
 
 
-def _made_with(model: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+def _made_with(model: Mapping[str, Any], inputs: Mapping[str, Input]) -> str:
     """Return a digest of what decides scores: of places that are named, the content."""
-    contents = sorted((key, row["content"]["digest"]) for key, row in inputs.items())
-    places = {row["place"] for row in inputs.values()}
+    contents = sorted((key, found.content.digest) for key, found in inputs.items())
+    places = {found.place for found in inputs.values()}
     options = {
-        name: value for name, value in model.get("options", {}).items() if str(value) not in places
+        name: value
+        for name, value in model.get("options", {}).items()
+        if name not in _HOW and str(value) not in places
     }
-    facts = [model["name"], model.get("dimension_weights"), options]
+    facts = [model["name"], model.get("weight", 0.0), model.get("dimension_weights"), options]
     return digest_of([json.dumps(facts, sort_keys=True), *contents])
 
 

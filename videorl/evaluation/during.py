@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from videorl.config import Recipe
-from videorl.errors import WorkLostError
+from videorl.errors import PoolFailedError, WorkLostError
 from videorl.evaluation import readings
 from videorl.evaluation.behind import Behind
 from videorl.evaluation.guarding import Guarding
@@ -61,7 +61,9 @@ class NoEvaluation:
 
 @dataclass
 class DuringTraining:
-    """Samples and scores the same prompts and seeds again and again; no error of it ends the run.
+    """Samples and scores the same prompts and seeds again and again.
+
+    No error of it ends the run, but for the end of a pool, without which the guard is blind.
 
     Args:
         recipe: The run.
@@ -85,6 +87,10 @@ class DuringTraining:
         init=False,
     )
     _found: dict[int, Reading] = field(default_factory=dict[int, Reading], init=False)
+    _failures: dict[int, PoolFailedError] = field(
+        default_factory=dict[int, PoolFailedError], init=False
+    )
+    """Step -> why from there on nothing can be evaluated, if the guard may end the run."""
     _told: int = field(default=0, init=False)
     """Readings of earlier steps are in the metrics."""
     _reached: int = field(default=0, init=False)
@@ -119,11 +125,14 @@ class DuringTraining:
 
         Raises:
             GuardError: The guard stops the run, or sends it back.
+            PoolFailedError: A pool cannot work any more, and the guard is to end runs.
         """
         if not self.behind.settle(step, should_stop):
             return False
         self._reached = max(self._reached, step)
         self.guarding.judge(self.readings())
+        if failed := [number for number in self._failures if number < step]:
+            raise self._failures[min(failed)]
         return True
 
     def readings(self) -> list[Reading]:
@@ -179,6 +188,13 @@ class DuringTraining:
             if not self.behind.is_closed:
                 self.behind.lose(1)
                 self.behind.log(f"that of step {version.step} is left out", error)
+            if isinstance(error, PoolFailedError) and recipe.guard.ends_runs:
+                # What learns from such a pool ends by itself; a learner that is alone would go on.
+                self._failures[version.step] = type(error)(
+                    "held-out prompts cannot be sampled and scored any more, which leaves the "
+                    f"guard (guard.action={recipe.guard.action}) blind: {error}. Mend that, and "
+                    "start the same command again; guard.action=warn goes on all the same"
+                )
 
     def _run(self) -> Callable[[SampleRequest], Future[ScoredGroup]]:
         generator = InParts(self.generator, self.recipe.candidates_per_request())

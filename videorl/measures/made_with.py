@@ -2,8 +2,8 @@
 
 `measured.json` has it under `made_with`:
 
-    videos      label -> where its clips come from: `clips`, and of policies `prompts`, `seed`,
-                `samples`, `sampling.…`
+    videos      label -> where its clips come from: `clips`, `shape`, and of policies `prompts`,
+                `seed`, `samples`, `sampling.…`
     measures    measure, `reward MODEL` or `real clips, FEATURES` -> the network, weights and
                 settings behind it
 """
@@ -18,39 +18,60 @@ from typing import Any, TypeAlias
 
 from videorl.data.score_reading import ScoredClips
 from videorl.errors import ConfigError
-from videorl.files.content import digest_of
+from videorl.files.content import digest_of, file_digest
 from videorl.measures.folders import Folder
 from videorl.measures.measuring import FEATURES, Measure, Measured
 from videorl.measures.policies import FILE, NamedPolicy
 from videorl.measures.suites import Suite
+from videorl.recipes.fingerprint import is_default
 
 MadeWith: TypeAlias = Mapping[str, Mapping[str, Any]]
 VIDEOS, MEASURES = "videos", "measures"
+_PROMPTS, _SHAPE = "prompts", "shape"
+_WHERE_KNOWN = {_PROMPTS, _SHAPE}
+"""Facts that folders may lack: `clips` says it too, and only what opens clips knows their shape."""
+_SAMPLING = "sampling."
 _SHOWN, _DIGITS = 5, 12
 
 
-def of_policies(policies: Sequence[NamedPolicy], suite: Suite) -> dict[str, dict[str, str]]:
+def of_policies(policies: Sequence[NamedPolicy], suite: Suite) -> dict[str, dict[str, Any]]:
     """Return, by label, what is known of videos before they are sampled."""
-    return {policy.label: _of_identity(policy.identity(suite)) for policy in policies}
+    # Neither their order nor where their pictures lie changes a video.
+    rows = sorted(
+        [prompt.text, file_digest(Path(prompt.image)) if prompt.image else ""]
+        for prompt in suite.prompts
+    )
+    prompts = _short(digest_of([json.dumps(row) for row in rows]))
+    return {
+        policy.label: {_PROMPTS: prompts, **_of_identity(policy.identity(suite))}
+        for policy in policies
+    }
 
 
-def of_folders(folders: Sequence[Folder]) -> dict[str, dict[str, str]]:
+def of_folders(
+    folders: Sequence[Folder], measured: Mapping[str, Measured]
+) -> dict[str, dict[str, Any]]:
     """Return, by label, which prompts the clips are of, and how they were sampled if that is known.
+
+    Args:
+        folders: What is compared.
+        measured: By label, what was measured of them.
 
     Raises:
         ConfigError: A note of what was sampled is damaged.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         units = sorted(Counter(map(folder.unit, folder.keys)).items())
         said = f"{len(folder.keys)} of {len(units)} prompts ({_short(digest_of(units))})"
-        found[folder.label] = {"clips": said, **_noted(folder.place / FILE)}
+        facts = found[folder.label] = {"clips": said, **_noted(folder.place / FILE)}
+        if folder.label in measured and (shape := measured[folder.label].shape):
+            facts[_SHAPE] = shape
     return found
 
 
 def of_measures(
     measures: Sequence[Measure],
-    options: Mapping[str, Any],
     models: Mapping[str, Mapping[int, ScoredClips]] | None = None,
     reference: Measured | None = None,
 ) -> dict[str, str]:
@@ -58,18 +79,17 @@ def of_measures(
 
     Args:
         measures: Of single clips.
-        options: Settings of the command that change numbers, by name.
         models: Label of a reward model -> number of a folder -> its scores.
         reference: What was measured of real clips.
     """
     found = {each.name: _short(digest_of([each.settings])) for each in measures if each.settings}
-    found |= {name: str(value) for name, value in options.items()}
     for label, scored in (models or {}).items():
         made = sorted({each.made_with for each in scored.values()})
         found[f"reward {label}"] = ", ".join(map(_short, made))
     for name in FEATURES:
         if reference is not None and (values := reference.values.get(name)):
-            rows = sorted(features.tobytes().hex() for features in values.values())
+            # Of the clips: their features differ in the last bits from device to device.
+            rows = sorted(reference.digests[key] for key in values)
             found[f"real clips, {name}"] = f"{len(rows)} ({_short(digest_of(rows))})"
     return found
 
@@ -108,7 +128,12 @@ def differences(then: MadeWith | None, now: MadeWith, *, is_whole: bool) -> list
     found: list[str] = []
     for label in then[VIDEOS].keys() & now[VIDEOS].keys():
         before, after = then[VIDEOS][label], now[VIDEOS][label]
-        keys = before.keys() | after.keys() if is_whole else before.keys() & after.keys()
+        keys = before.keys() & after.keys()
+        if is_whole:
+            one_has = (before.keys() ^ after.keys()) - _WHERE_KNOWN
+            known = {**before, **after}
+            # A setting that came with a later version is what it was before.
+            keys |= {key for key in one_has if not _is_default(key, known[key])}
         found += _changed(before, after, sorted(keys), f"{label}: ")
     before, after = then[MEASURES], now[MEASURES]
     return sorted(found) + _changed(before, after, sorted(before.keys() & after.keys()), "")
@@ -140,7 +165,11 @@ def _changed(
     return [f"{of}{key} was {old}, is {new}" for key, old, new in pairs if old != new]
 
 
-def _noted(path: Path) -> dict[str, str]:
+def _is_default(key: str, value: Any) -> bool:
+    return key.startswith(_SAMPLING) and is_default(key, value)
+
+
+def _noted(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -149,16 +178,12 @@ def _noted(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path} is damaged ({error!r}): remove it, and its videos") from error
 
 
-def _of_identity(identity: Mapping[str, Any]) -> dict[str, str]:
-    """Return what of a policy's note is not the policy itself."""
+def _of_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a policy's note is not the policy itself, nor its prompts."""
     sampling = {
-        key: str(value)
-        for key, value in identity["settings"].items()
-        if key.startswith("sampling.")
+        key: value for key, value in identity["settings"].items() if key.startswith(_SAMPLING)
     }
-    prompts = _short(str(identity["prompts"]))
-    counts = {"seed": str(identity["seed"]), "samples": str(identity["samples"])}
-    return {"prompts": prompts, **counts, **sampling}
+    return {"seed": identity["seed"], "samples": identity["samples"], **sampling}
 
 
 def _short(digest: str) -> str:

@@ -138,6 +138,10 @@ class Measured:
     """Name of the measure -> clip -> finite numbers."""
     problems: dict[Key, str] = field(default_factory=dict[Key, str])
     """Why a clip lacks a number; the first reason."""
+    digests: dict[Key, str] = field(default_factory=dict[Key, str])
+    """What each clip that can be read shows, wherever it lies."""
+    shape: str = ""
+    """What the clips that can be read are measured at, and whether any is cut to that."""
 
 
 class _Survey:
@@ -150,6 +154,14 @@ class _Survey:
     def named(self) -> dict[str, Shape]:
         """Return the shapes by names for people."""
         return {f"{label}/{key[0]}": shape for (label, key), shape in self.shapes.items()}
+
+    def tell(self, label: str, target: Shape | None, measured: Measured) -> None:
+        """Note what the clips of a folder show, and what they are measured at."""
+        shapes = {key: shape for (its, key), shape in self.shapes.items() if its == label}
+        measured.digests = {key: self.digests[label, key] for key in shapes}
+        if shapes:
+            is_cut = any(_cut(shape, target) for shape in shapes.values())
+            measured.shape = f"{target or next(iter(shapes.values()))}{', cut' if is_cut else ''}"
 
 
 def measure_clips(
@@ -190,6 +202,8 @@ def measure_clips(
         check_equal(survey.named())
     elif survey.shapes:
         target = smallest(list(survey.shapes.values()))
+    for folder in folders:
+        survey.tell(folder.label, target, found[folder.label])
     tasks = (
         _Task(clip, survey.digests[key], _cut(survey.shapes[key], target), folder.label)
         for folder, clip in _all(folders)

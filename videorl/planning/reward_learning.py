@@ -19,7 +19,7 @@ from videorl.planning.counting import Counted, count_halves, make_fake, without_
 from videorl.planning.linear import from_few
 from videorl.planning.memory import PolicyCounts
 from videorl.planning.rates import FLOAT32
-from videorl.planning.rewards import reward_with_gradient
+from videorl.planning.rewards import rewards_with_gradient
 from videorl.planning.shadow import Shadow, batch_of, latent_shape, picture_shape
 from videorl.policies import load_family
 from videorl.policies.decoding import HOST
@@ -126,11 +126,8 @@ def count_chain(
     calls = Counted(*needs)
     if like is not None:
         return replace(like, left=left, calls=calls)
-    recipe, weights, reward = counts.recipe, counts.vae_bytes, Counted(0.0, 0.0)
-    for config in recipe.rewards:
-        num_bytes, needs = reward_with_gradient(config, recipe)
-        weights += num_bytes
-        reward = Counted(reward.num_bytes + needs.num_bytes, reward.flops + needs.flops)
+    recipe = counts.recipe
+    weights, reward = rewards_with_gradient(recipe)
     return Chain(
         left=left,
         calls=calls,
@@ -138,7 +135,7 @@ def count_chain(
         num_steps=expected_steps(recipe, objective),
         decoding=_decoding(counts, objective),
         reward=reward,
-        weights=weights,
+        weights=counts.vae_bytes + weights,
         pixel_bytes=4.0 * 3 * recipe.video_pixels,
         in_pieces=objective.checkpoint_decode,
         decodes_in_float32=counts.vae_dtype.itemsize == 4,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from videorl.config import Recipe, RewardConfig
 from videorl.planning.counting import Counted
 from videorl.planning.sizes import Memory
+from videorl.rewards.differentiable import is_followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,16 @@ def reward_with_gradient(reward: RewardConfig, recipe: Recipe) -> tuple[float, C
     passes = 3 if at_once < frames else 2
     flops = passes * reward_memory(reward, recipe)[1].flops
     return _weights(reward, size), Counted(held * _itemsize(reward, size) / 2, flops)
+
+
+def rewards_with_gradient(recipe: Recipe) -> tuple[float, Counted]:
+    """Return the same of all rewards that a learner of ReFL loads: see `is_followed`."""
+    weights, total = 0.0, Counted(0.0, 0.0)
+    for reward in filter(is_followed, recipe.rewards):
+        num_bytes, needs = reward_with_gradient(reward, recipe)
+        weights += num_bytes
+        total = Counted(total.num_bytes + needs.num_bytes, total.flops + needs.flops)
+    return weights, total
 
 
 def _size(reward: RewardConfig) -> RewardSize | None:

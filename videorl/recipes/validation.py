@@ -215,7 +215,7 @@ def _source_of_examples(recipe: Recipe) -> Iterator[Problem]:
         return
     for index, reward in enumerate(recipe.rewards):
         is_known = problem_of("", reward.name, reward.path, reward.options) is None
-        if is_known and not is_differentiable(reward.name):
+        if reward.weight and is_known and not is_differentiable(reward.name):
             yield (
                 f"rewards.{index}.name must have a gradient for objective.name={objective.name} "
                 f"({', '.join(DIFFERENTIABLE)}, or a class of yours with `score_pixels`), got "

@@ -38,6 +38,11 @@ class GuardConfig:
     max_rollbacks: int = 2
     """After so many the next one stops the run."""
 
+    @property
+    def ends_runs(self) -> bool:
+        """Whether a run whose rules are broken does not go on as it is."""
+        return self.action in ("stop", "rollback")
+
     def band_of(self, metric: str) -> tuple[float, float]:
         """Return the band of an unseen metric."""
         low, high = self.bands.get(metric, self.band)

@@ -12,8 +12,10 @@ from tests.small_runs import small_recipe
 from tests.unit.evaluation.test_during import SETTINGS, Killed, go, rows
 from videorl import one_process
 from videorl.config import Recipe
-from videorl.errors import GuardError
+from videorl.errors import GuardError, PoolLostError
 from videorl.evaluation.readings import read_readings
+from videorl.futures import completed
+from videorl.run.checkpoints import CheckpointFolder
 from videorl.run.folder import RunFolder
 from videorl.run.guard_notes import read_notes
 from videorl.run.sinks import FanOut
@@ -104,3 +106,26 @@ def test_it_is_watched(made: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["step"] for row in rows(folder)] == [0, 1, 2, 3, 4]
     assert seen.count(4) == 12, "the weights of step 4 were made twice"
     assert "sent the run back" in (folder.root / "report.html").read_text()
+
+
+def test_it_does_not_go_on_unwatched(made: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that is lost for good ends the run, with all that it learned, if the guard could."""
+    sample = LocalGenerator.submit
+
+    def fail() -> Any:
+        raise PoolLostError("pool generator: 3 workers in a row could not start")
+
+    def lost(self: LocalGenerator, request: Any) -> Any:
+        is_lost = request.is_behind and request.version.step >= 2
+        return completed(fail) if is_lost else sample(self, request)
+
+    monkeypatch.setattr(LocalGenerator, "submit", lost)
+    with pytest.raises(PoolLostError, match=r"guard\.action=stop.* blind.* in a row.*action=warn"):
+        go(made)
+    folder = RunFolder(Path(made.run_dir))
+    assert [row["step"] for row in rows(folder)] == [0, 1, 2]
+    assert max(CheckpointFolder(folder.root / "checkpoints", 1).steps()) == 3
+    made.guard.action = "warn"
+    go(made)
+    assert [row["step"] for row in rows(folder)] == [*range(STEPS)]
+    assert [reading.step for reading in read_readings(folder.root)] == [0]

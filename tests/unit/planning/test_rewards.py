@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from videorl.config import RewardConfig
 from videorl.objectives.objective import RewardObjective
 from videorl.planning.reward_learning import expected_steps
-from videorl.planning.rewards import reward_memory, reward_with_gradient
+from videorl.planning.rewards import reward_memory, reward_with_gradient, rewards_with_gradient
 from videorl.recipes.reading import load_recipe
 
 RECIPE = load_recipe("wan_1_3b_refl", ["prompts.source=moving_shapes"])
@@ -27,6 +28,16 @@ def test_image_rewards_are_in_float32_and_look_at_every_frame() -> None:
     half, few = reward_memory(pick_score(dtype="bfloat16", num_frames=8), RECIPE)
     assert half.weights == memory.weights / 2
     assert few.flops == clip.flops * 8 / 81
+
+
+def test_what_only_watches_is_in_the_learner_if_it_has_a_gradient() -> None:
+    alone = rewards_with_gradient(RECIPE)
+    watching = RewardConfig(name="vision_reward", weight=0.0)
+    assert rewards_with_gradient(replace(RECIPE, rewards=[*RECIPE.rewards, watching])) == alone
+    watching = replace(pick_score(), weight=0.0)
+    weights, needs = rewards_with_gradient(replace(RECIPE, rewards=[*RECIPE.rewards, watching]))
+    assert weights == alone[0] + reward_with_gradient(watching, RECIPE)[0]
+    assert needs.flops > alone[1].flops
 
 
 def test_with_gradient_every_layer_is_held() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.clip_models import SIDE_PX
 from videorl import rewards
 from videorl.config import RewardConfig
-from videorl.errors import ConfigError, PromptError, VideoError
+from videorl.errors import ConfigError, PromptError, RewardError, VideoError
 from videorl.protocols import DifferentiableReward
 from videorl.rewards import DIFFERENTIABLE, MODELS
 from videorl.rewards.differentiable import CombinedReward, load_differentiable
@@ -137,6 +137,26 @@ def test_the_combination_is_that_of_scores(learned: DifferentiableReward) -> Non
         CombinedReward({"a": learned, "b": learned}, configs)
     loaded = load_differentiable([RewardConfig("video_reward", path="moving_shapes_reward")])
     torch.testing.assert_close(loaded(pixels, FPS, PROMPTS)[0], visual + motion + text)
+
+
+def test_what_only_watches_needs_no_gradient(learned: DifferentiableReward) -> None:
+    """Whole videos are scored by it elsewhere; the names of the others say that there are two."""
+    followed = RewardConfig("video_reward", path="moving_shapes_reward")
+    watching = RewardConfig("moving_shapes", weight=0.0, dimension_weights={"alignment": 1.0})
+    pixels = waves(32, 32) / 255
+    total_B, dimensions = load_differentiable([followed, watching])(pixels, FPS, PROMPTS)
+    torch.testing.assert_close(total_B, load_differentiable([followed])(pixels, FPS, PROMPTS)[0])
+    assert set(dimensions) == {f"video_reward.{name}" for name in learned.dimensions}
+    watching.weight = 1.0
+    with pytest.raises(RewardError, match="moving_shapes has no gradient: no score_pixels"):
+        load_differentiable([followed, watching])
+    watching = RewardConfig(f"{__name__}:make_watching", label="own", weight=0.0)
+    _, dimensions = load_differentiable([followed, watching])(pixels, FPS, PROMPTS)
+    assert set(dimensions) == {f"video_reward.{name}" for name in learned.dimensions}
+
+
+def make_watching() -> MovingShapesReward:
+    return MovingShapesReward()
 
 
 def test_bad_pixels_and_prompts_are_named(learned: DifferentiableReward) -> None:

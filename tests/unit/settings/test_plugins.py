@@ -111,6 +111,10 @@ def test_a_function_that_makes_no_reward_model_is_found_when_it_is_called(own: s
 def test_refl_needs_a_gradient_of_an_own_reward_too(own: str) -> None:
     with pytest.raises(ConfigError, match=r"rewards\.0\.name must have a gradient"):
         load_recipe("moving_shapes_refl", reward(f"{own}:Bright"))
+    followed = "name: video_reward, path: moving_shapes_reward"
+    watching = f"{{name: '{own}:Bright', label: own, weight: 0}}"
+    recipe = load_recipe("moving_shapes_refl", [f"rewards=[{{{followed}}}, {watching}]"])
+    assert [each.weight for each in recipe.rewards] == [1.0, 0.0], "what only watches needs none"
 
 
 def test_own_metrics_are_measured_beside_the_built_in_ones(own: str) -> None:
