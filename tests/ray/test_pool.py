@@ -391,7 +391,7 @@ def test_a_worker_has_a_process_where_its_port_is_its_own(
     address = {"IPAddress": "10.83.0.12", "Port": port, "NodeID": "36186a"}
     nodes = [{"NodeID": "7809a2", "NodeManagerPort": 39137}]
     nodes += [{"NodeID": "36186a", "NodeManagerPort": 45123}]
-    monkeypatch.setattr(ray._private.state, "actors", lambda name: {"Address": address})
+    monkeypatch.setattr("ray._private.state.actors", lambda name: {"Address": address})
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     assert placing._has_process(Waiting()) is has_process, state
 
