@@ -167,14 +167,19 @@ class Waiting:
 
 
 class Stopping(Worker):
-    """The first one is stopped from outside while it loads, and says before who it is."""
+    """The first one is stopped as it is made, or while it loads, and says before who it is."""
 
-    def __init__(self, marker: Path) -> None:
+    def __init__(self, marker: Path, is_early: bool) -> None:
         super().__init__(1)
         self._marker = marker
+        if is_early:
+            self._stop()
 
     def ready(self) -> None:
         """Load."""
+        self._stop()
+
+    def _stop(self) -> None:
         if not self._marker.exists():
             self._marker.write_text(f"{os.getpid()}")
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -368,13 +373,15 @@ def test_a_worker_that_hangs_before_it_answers_is_replaced(
     assert pool.stats().starting == 0
 
 
+@pytest.mark.parametrize("is_early", [True, False])
 def test_a_stopped_process_that_ray_does_not_end_does_not_stay(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_early: bool, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray's node gives up where it has no connection to the process yet, which is up to chance."""
     monkeypatch.setattr(ray, "kill", lambda *_, **__: None)
     monkeypatch.setattr(ending, "_RAY_S", 0.1)
-    pool = make(partial(Stopping, tmp_path / "stopped"), start_timeout_s=5.0)
+    monkeypatch.setattr(placing, "_ASK_S", 2.0)
+    pool = make(partial(Stopping, tmp_path / "stopped", is_early), start_timeout_s=5.0)
     assert pool.submit(call("process_id")).result(120).value
     stopped = int((tmp_path / "stopped").read_text())
     wait_for(lambda: not psutil.pid_exists(stopped))
