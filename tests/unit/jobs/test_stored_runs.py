@@ -109,7 +109,7 @@ def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Away from step 1 on, over a checkpoint, until that waits, has said so, and for `away_s`."""
+    """Away from step 1 on, over a checkpoint, until that waits, has said so, and for `away_s` more."""
     caplog.set_level(logging.WARNING)
 
     def come_back() -> None:
