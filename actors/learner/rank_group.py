@@ -49,7 +49,7 @@ class LearnerResources:
     num_cpus: float
     num_gpus: float
     max_workers: int = 0
-    """If larger than `num_workers`, Ray Train uses as many ranks as the cluster can hold."""
+    """If larger than `num_workers`, there are as many ranks as places, up to so many."""
     custom: Mapping[str, float] = field(default_factory=dict[str, float])
     """Amounts of custom Ray resources, by name."""
     resize_s: float = 60.0

@@ -11,11 +11,11 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from actors.pool.deadlines import seconds_to_next
+from actors.pool.ending import end
 from actors.pool.lending import next_straggler, num_ahead, unbegun, with_room
 from actors.pool.outcomes import (
     Outcome,
@@ -252,7 +252,7 @@ class Dispatcher:
         self._could_not_start(worker, error)
 
     def _could_not_start(self, worker: Worker, error: BaseException) -> None:
-        self._release(worker)
+        self._release(worker, hangs=isinstance(error, TimeoutError))
         self._counts.replaced_for(error)
         if worker.has_served:
             logger.warning("%s %d is lost: %s", self._name, worker.number, first_line(error))
@@ -294,7 +294,7 @@ class Dispatcher:
         leases = list(worker.leases)
         for lease in leases:
             self._take_back(worker, lease)
-        self._release(worker)
+        self._release(worker, hangs=isinstance(error, TimeoutError))
         self._counts.replaced_for(error)
         # A node that its cloud took away says nothing of what was done there.
         is_at_fault = len(leases) == 1 and not was_preempted(error)
@@ -343,8 +343,8 @@ class Dispatcher:
                 self.queue.give_back(lease)
         self._release(worker)
 
-    def _release(self, worker: Worker) -> None:
+    def _release(self, worker: Worker, *, hangs: bool = False) -> None:
         self.roster.move(worker, "gone")
         self._seats.give_back(worker.number)
         self._counts.past_s.update(worker.seconds)
-        ray.kill(worker.handle, no_restart=True)
+        end(worker.handle, hangs=hangs)

@@ -28,11 +28,14 @@ def placed_in_silence(roster: Roster, limits: Limits, now: float) -> list[Worker
 def _has_process(handle: Any) -> bool:
     """Ask Ray's head whether an actor that is not up yet has a process; not so, if it is away.
 
-    It is told of a node as soon as it waits there, but of a port only where it has a place. Ray
+    It is told of a node as soon as it waits there. The port is 0 then, or, if it was sent there by
+    another node, that of the node's own process; only where it has a place it is its own. Ray
     itself replaces processes that hang before they are given to an actor.
     """
     with suppress(Exception):
         # Not public; the state API would ask the dashboard, which a cluster need not have.
         known: Any = ray._private.state.actors(handle._actor_id.hex())
-        return known["Address"]["Port"] > 0
+        node, port = known["Address"]["NodeID"], known["Address"]["Port"]
+        of_nodes = {each["NodeID"]: each["NodeManagerPort"] for each in ray.nodes()}
+        return port not in (0, of_nodes[node])
     return False

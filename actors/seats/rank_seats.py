@@ -70,13 +70,15 @@ class RankSeats:
         Args:
             table: Ray's table of placement groups, by their ids.
             room: So many more ranks find a place now.
-            may_grow: Nobody needs that room more.
+            may_grow: Nobody needs that room more. Otherwise it waits for none of it either, which
+                would be served before theirs.
         """
         states = {name: str(table.get(name, {}).get("state", "REMOVED")) for name in self._kept}
         self._rest = max(0, self._rest - 1)
-        for name in to_give_up(states, self._looks, self.least, can_grow=self.can_grow):
+        most_looks = 0 if not may_grow else math.inf if self.can_grow else _MOST_LOOKS
+        for name in to_give_up(states, self._looks, self.least, most_looks):
             remove_placement_group(self._kept.pop(name))
-            if states.pop(name) in _NEVER_PLACED:
+            if states.pop(name) in _NEVER_PLACED and may_grow:
                 self._rest = _REST_LOOKS
         lacking = [name for name, state in states.items() if state != "CREATED"]
         self._looks = {name: self._looks.get(name, 0) + 1 for name in lacking}
@@ -95,7 +97,7 @@ class RankSeats:
 
 
 def to_give_up(
-    states: Mapping[str, str], looks: Mapping[str, int], least: int, *, can_grow: bool
+    states: Mapping[str, str], looks: Mapping[str, int], least: int, most_looks: float
 ) -> list[str]:
     """Return the groups that there is no use in waiting for, as others are enough.
 
@@ -103,11 +105,11 @@ def to_give_up(
         states: Id of a group -> its state, by Ray's names.
         looks: Id of a group that had no place -> how often it was seen so.
         least: So many must have a place, or wait for theirs.
-        can_grow: Whether those that never had a place may wait as long as it takes.
+        most_looks: So often those that never had a place may be seen so; infinite = as long as it
+            takes.
     """
     if sum(state == "CREATED" for state in states.values()) < least:
         return []
-    most_looks = math.inf if can_grow else _MOST_LOOKS
     return [
         name
         for name, state in states.items()

@@ -16,7 +16,8 @@ from videorl.errors import StoppedError
 logger = logging.getLogger(__name__)
 
 _NAME, _NAMESPACE = "turn", "videorl"
-_REPORT_S = 30.0
+_FIRST_S, _REPORT_S = 3.0, 30.0
+"""Who waits says so after `_FIRST_S`, and then every `_REPORT_S`."""
 _POLL_S = 0.5
 
 
@@ -34,11 +35,11 @@ def turn(should_stop: Callable[[], bool]) -> Iterator[None]:
     Raises:
         StoppedError: `should_stop` said so first.
     """
-    said = time.monotonic()
+    next_word = time.monotonic() + _FIRST_S
     while (mine := _taken()) is None:
         check_going(should_stop)
-        if (now := time.monotonic()) - said >= _REPORT_S:
-            said = now
+        if (now := time.monotonic()) >= next_word:
+            next_word = now + _REPORT_S
             logger.warning("waiting for another run, which waits for places before this one")
         time.sleep(_POLL_S)
     try:

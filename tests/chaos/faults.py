@@ -145,7 +145,11 @@ def resize_again_and_again(num_steps: int, world: World) -> None:
     """Change the size of the generators' pool all the time, until so many steps were made."""
     run, made, times = world.folder / world.log.stem, world.num_steps(), 0
     world.strike(f"videorl scale, again and again for {num_steps} steps")
+    end = time.monotonic() + 3 * WAIT_S
     while world.num_steps() < made + num_steps:
+        if time.monotonic() > end or world.driver.poll() is not None:
+            done, code = world.num_steps() - made, world.driver.poll()
+            raise AssertionError(f"{done} of {num_steps} steps while resized, exit code {code}")
         sizes = ["--min", "1", "--max", str(world.chance.randint(1, 4))]
         # In this process: a new one would take as long as some steps.
         with redirect_stdout(io.StringIO()):

@@ -195,6 +195,25 @@ def test_waiting_for_a_turn_sends_the_class_to_the_head_once(
     assert made == [AnotherTurn]
 
 
+def test_who_waits_for_a_turn_says_so_soon_and_then_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, said = 0.0, list[float]()
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if caplog.records:
+            said.append(now - seconds)
+            caplog.clear()
+
+    monkeypatch.setattr(turn, "_taken", lambda: None)
+    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    with pytest.raises(StoppedError), turn.turn(lambda: now > 70):
+        pytest.fail("another has the turn")
+    assert said == [3.0, 33.0, 63.0]
+
+
 def test_a_ray_with_other_internals_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     check_internals()
     monkeypatch.delattr(WorkerGroup, "_create_placement_group")

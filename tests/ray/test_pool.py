@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 import ray
 from ray.actor import ActorHandle
@@ -18,7 +20,7 @@ from ray.exceptions import RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from actors.placement import start_actor
-from actors.pool import placing
+from actors.pool import ending, placing
 from actors.pool.pool import ElasticPool
 from actors.pool.state import Limits, Starts
 from videorl.errors import (
@@ -156,6 +158,31 @@ class HangingAsItIsMade(Worker):
         if not marker.exists():
             marker.touch()
             time.sleep(1000)
+
+
+class Waiting:
+    """Has an id, as the handle of any actor."""
+
+    _actor_id = ray.ActorID.nil()
+
+
+class Stopping(Worker):
+    """The first one is stopped as it is made, or while it loads, and says before who it is."""
+
+    def __init__(self, marker: Path, is_early: bool) -> None:
+        super().__init__(1)
+        self._marker = marker
+        if is_early:
+            self._stop()
+
+    def ready(self) -> None:
+        """Load."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if not self._marker.exists():
+            self._marker.write_text(f"{os.getpid()}")
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 
 Make = Callable[..., ElasticPool]
@@ -335,10 +362,45 @@ def test_a_worker_that_hangs_while_it_loads_is_replaced(make: Make, tmp_path: Pa
     assert (pool.stats().replaced, pool.stats().starting) == (1, 0)
 
 
-def test_a_worker_that_hangs_before_it_answers_is_replaced(make: Make, tmp_path: Path) -> None:
-    pool = make(partial(HangingAsItIsMade, tmp_path / "hung"), start_timeout_s=2.0)
+def test_a_worker_that_hangs_before_it_answers_is_replaced(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start has seven seconds; on a slow machine more than the first may take longer."""
+    monkeypatch.setattr(placing, "_ASK_S", 2.0)
+    pool = make(partial(HangingAsItIsMade, tmp_path / "hung"), start_timeout_s=5.0)
     assert pool.submit(call("process_id")).result(120).value
-    assert (pool.stats().replaced, pool.stats().starting) == (1, 0)
+    assert pool.stats().replaced >= 1
+    assert pool.stats().starting == 0
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_stopped_process_that_ray_does_not_end_does_not_stay(
+    is_early: bool, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's node gives up where it has no connection to the process yet, which is up to chance."""
+    monkeypatch.setattr(ray, "kill", lambda *_, **__: None)
+    monkeypatch.setattr(ending, "_RAY_S", 0.1)
+    monkeypatch.setattr(placing, "_ASK_S", 2.0)
+    pool = make(partial(Stopping, tmp_path / "stopped", is_early), start_timeout_s=5.0)
+    assert pool.submit(call("process_id")).result(120).value
+    stopped = int((tmp_path / "stopped").read_text())
+    wait_for(lambda: not psutil.pid_exists(stopped))
+
+
+@pytest.mark.parametrize(
+    ("state", "port", "has_process"),
+    [("waits", 0, False), ("waits, sent by another node", 45123, False), ("is made", 15425, True)],
+)
+def test_a_worker_has_a_process_where_its_port_is_its_own(
+    state: str, port: int, has_process: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray 2.60 was seen to have it on four nodes."""
+    address = {"IPAddress": "10.83.0.12", "Port": port, "NodeID": "36186a"}
+    nodes = [{"NodeID": "7809a2", "NodeManagerPort": 39137}]
+    nodes += [{"NodeID": "36186a", "NodeManagerPort": 45123}]
+    monkeypatch.setattr("ray._private.state.actors", lambda name: {"Address": address})
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert placing._has_process(Waiting()) is has_process, state
 
 
 def test_a_worker_without_a_place_waits_for_as_long_as_it_takes(
@@ -348,11 +410,12 @@ def test_a_worker_without_a_place_waits_for_as_long_as_it_takes(
     monkeypatch.setattr(
         placing, "_has_process", lambda handle: asked.append(ask(handle)) or asked[-1]
     )
+    monkeypatch.setattr(placing, "_ASK_S", 0.5)  # and minutes to start in, once it has its place
     place = placement_group([{"CPU": 8.0}])
-    assert place.wait(60)
-    pool = make(start_timeout_s=1.0)
-    wait_for(lambda: len(asked) == 3, 120)
-    assert asked == [False, False, False]
+    assert place.wait(120)
+    pool = make()
+    wait_for(lambda: len(asked) >= 3)
+    assert not any(asked)
     assert (pool.stats().pending, pool.stats().replaced) == (1, 0)
     remove_placement_group(place)
     assert pool.submit(call("echo", "here")).result(120).value == (0, "here")

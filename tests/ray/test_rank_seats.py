@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -31,10 +32,10 @@ NOBODY = Role("nobody", 0, 0.0, 0.0)
 
 def test_places_that_were_lost_or_do_not_come_are_given_up_if_others_are_enough() -> None:
     states = {"a": "CREATED", "b": "RESCHEDULING", "c": "PENDING", "d": "PREPARED"}
-    assert to_give_up(states, {"c": 3}, 1, can_grow=False) == ["b"]
-    assert to_give_up(states, {"c": 10, "d": 9}, 1, can_grow=False) == ["b", "c"]
-    assert to_give_up(states, {"c": 10}, 1, can_grow=True) == ["b"], "a node may be on its way"
-    assert to_give_up(states, {"c": 10}, 2, can_grow=False) == [], "the run needs another"
+    assert to_give_up(states, {"c": 3}, 1, 10) == ["b"]
+    assert to_give_up(states, {"c": 10, "d": 9}, 1, 10) == ["b", "c"]
+    assert to_give_up(states, {"c": 10}, 1, math.inf) == ["b"], "a node may be on its way"
+    assert to_give_up(states, {"c": 10}, 2, 10) == [], "the run needs another"
 
 
 class Groups:
@@ -79,6 +80,24 @@ def test_what_seems_free_and_is_not_keeps_nobody_from_it_for_long(
     groups.states["2"], groups.states["3"] = "RESCHEDULING", "CREATED"
     seats.look(groups.table(), 0.0, may_grow=True)
     assert groups.states["2"] == "REMOVED", "its node is lost, and the others are enough"
+
+
+@pytest.mark.parametrize("can_grow", [False, True])
+def test_a_place_beyond_the_least_is_not_waited_for_where_others_need_the_room_more(
+    can_grow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = Groups()
+    monkeypatch.setattr(rank_seats, "placement_group", groups.make)
+    monkeypatch.setattr(rank_seats, "remove_placement_group", groups.remove)
+    seats = RankSeats("ranks", {"GPU": 1.0}, [groups.make()], least=1, most=2, can_grow=can_grow)
+    groups.states["0"] = "CREATED"
+    seats.look(groups.table(), 1.0, may_grow=True)
+    assert groups.states == {"0": "CREATED", "1": "PENDING"}
+    seats.look(groups.table(), 0.0, may_grow=False)  # another run waits for all its places
+    assert groups.states == {"0": "CREATED", "1": "REMOVED"}
+    assert not seats.is_waiting
+    seats.look(groups.table(), 1.0, may_grow=True)
+    assert groups.states["2"] == "PENDING", "it asks again as soon as nobody else does"
 
 
 @pytest.mark.slow
