@@ -282,11 +282,9 @@ def test_blocks_are_compiled_once_for_all_versions(load: Callable[..., Any]) -> 
     assert compiling.num_failures() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not which("g++"), reason="inductor compiles C++ here")
-@pytest.mark.parametrize(
-    "family", ["wan", pytest.param("cogvideox", marks=pytest.mark.long)], indirect=True
-)
+@pytest.mark.parametrize("family", ["wan", "cogvideox"], indirect=True)
 def test_inductor_changes_samples_loss_and_gradient_by_rounding_and_outlives_weight_loads(
     load: Callable[..., Any],
 ) -> None:

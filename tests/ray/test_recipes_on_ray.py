@@ -33,7 +33,6 @@ ALONE = [name for name in NAMES if not load_recipe(name).learns_online]
 # `moving_shapes` itself is run for six steps, with and without faults, in `test_run_faults.py`;
 # `moving_shapes_dpo` differs from it in numbers alone.
 ONLINE = sorted({*NAMES} - {*ALONE, "moving_shapes", "moving_shapes_dpo"})
-USUAL = "moving_shapes_refl"
 
 
 def run_online(recipe: Recipe) -> RunFolder:
@@ -62,10 +61,8 @@ def test_a_recipe_learns_for_two_steps(
     assert len(set(published)) == 2, "every step changed the weights"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name == USUAL else pytest.param(name, marks=pytest.mark.long) for name in ALONE],
-)
+@pytest.mark.long  # test_guarded_on_ray.py always runs one of them
+@pytest.mark.parametrize("name", ALONE)
 def test_a_recipe_without_pools_learns_for_two_steps_and_is_compared_with_its_base(
     name: str, tiny_checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -71,11 +71,17 @@ def brightness(pixels_BF3HW: Tensor, fps: float, prompts: Any) -> tuple[Tensor, 
     return total_B, {"brightness": total_B.detach()}
 
 
-WAYS = [ReFL(), ReFL(checkpoint_decode=True), ReFL(checkpoint_decode=True, decode_tile_px=32)]
+WAYS = [
+    pytest.param(ReFL(), id="whole"),
+    pytest.param(ReFL(checkpoint_decode=True), id="pieces", marks=pytest.mark.long),
+    pytest.param(
+        ReFL(checkpoint_decode=True, decode_tile_px=32), id="tiles", marks=pytest.mark.long
+    ),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", WAYS, ids=["whole", "pieces", "tiles"])
+@pytest.mark.parametrize("objective", WAYS)
 def test_the_count_of_refl_is_what_is_measured(objective: ReFL, tmp_path: Path) -> None:
     """On a CPU, where what waits in host memory counts too."""
     sizes = ["sampling.num_inference_steps=2", "prompts.per_round=1"]

@@ -116,6 +116,7 @@ def test_too_little_memory_or_disk(recipe: Recipe) -> None:
     assert the(check_room, recipe, [small]).status == "broken"
 
 
+@pytest.mark.long
 def test_memory_counts_models_that_are_not_here_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
