@@ -11,14 +11,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.ray.whole_runs import overrides
+from tests.s3_server import Way
 from videorl import one_process
 from videorl.config import Recipe
 from videorl.recipes.reading import load_recipe
 from videorl.run import sinks
+from videorl.storage import mirror
 from videorl.storage.preparing import open_place
 
 
@@ -26,6 +30,40 @@ def recipe_of(run_dir: str | Path, checkpoint: str | Path, **changes: object) ->
     """Return the recipe of the run."""
     settings = overrides(Path(checkpoint), Path("unused"), **changes)
     return load_recipe("moving_shapes", [*settings, f"run_dir={run_dir}"])
+
+
+class Disturbing(sinks.JsonlSink):
+    """Does something once after a step."""
+
+    acts: Mapping[int, Callable[[], None]] = {}
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        super().write(step, metrics)
+        if act := self.acts.get(step):
+            act()
+
+
+def disturbed(monkeypatch: pytest.MonkeyPatch, acts: Mapping[int, Callable[[], None]]) -> None:
+    """Have runs of this process do something after some steps."""
+    monkeypatch.setattr(Disturbing, "acts", acts)
+    monkeypatch.setattr("videorl.run.sinks.JsonlSink", Disturbing)
+
+
+def leave_for_good(way: Way, uri: str) -> None:
+    """Take the store away once the checkpoint of step 2 is in it; nobody is patient from then."""
+    wait_for_checkpoint(uri, 2)
+    (working,) = mirror._working.values()
+    working._patience_s = 1.0
+    way.mode = "refuse"
+    way.interrupt()
+
+
+def wait_for_checkpoint(uri: str, step: int) -> None:
+    """Return when the checkpoint of a step is in the store."""
+    end = time.monotonic() + 120
+    while f"checkpoints/step-{step:06d}/state.json" not in open_place(uri).list():
+        assert time.monotonic() < end, "the checkpoint does not come"
+        time.sleep(0.1)
 
 
 class Killing(sinks.JsonlSink):
@@ -37,10 +75,7 @@ class Killing(sinks.JsonlSink):
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         super().write(step, metrics)
         if step == self.after:
-            end = time.monotonic() + 120
-            while f"checkpoints/step-{step - 1:06d}/state.json" not in open_place(self.uri).list():
-                assert time.monotonic() < end, "the checkpoint does not come"
-                time.sleep(0.1)
+            wait_for_checkpoint(self.uri, step - 1)
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -27,6 +27,7 @@ from actors.learner.seated import ApartTrainer, SeatedTrainer, Seating, SeatingA
 from actors.naming import named
 from actors.placement import Role, beside_driver, start_actor
 from actors.pool.outcomes import answer
+from actors.processes.worker_process import own_node
 from actors.seats.booking import Booking
 from actors.store.folders import unpack_folder
 from videorl.errors import LearnerLostError, StoppedError
@@ -166,7 +167,7 @@ class RankGroup:
             LearnerFailedError: The group keeps failing.
         """
         # A working copy is on the driver's node alone.
-        node = driver_node() if uri_of(self._run_dir) else ""
+        node = own_node() if uri_of(self._run_dir) else ""
         unpack_folder(self.call(Export(str(folder), node)), folder)
 
     def num_ranks(self) -> int:
@@ -240,11 +241,6 @@ class RankGroup:
             self._error = error
             return False
         return True
-
-
-def driver_node() -> str:
-    """Return the id of the node that this process is on."""
-    return ray.get_runtime_context().get_node_id()
 
 
 def _make_trainer(

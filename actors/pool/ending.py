@@ -6,13 +6,13 @@ import os
 import signal
 import time
 from contextlib import suppress
-from typing import Any
 
 import psutil
 import ray
-import ray._private.state
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.pool.placing import address_of
 
 _RAY_S = 10.0
 """What Ray itself is given: it ends a process that does not answer after 5 s."""
@@ -27,7 +27,7 @@ def end(handle: ActorHandle, *, hangs: bool) -> None:
             cannot even connect to a process, as to one that was stopped before it ever did: this
             keeps its place and its memory for good. So its node is asked to look.
     """
-    place = _address(handle) if hangs else None
+    place = address_of(handle) if hangs else None
     ray.kill(handle, no_restart=True)
     if place is None:
         return
@@ -35,15 +35,6 @@ def end(handle: ActorHandle, *, hangs: bool) -> None:
         node, port = place
         strategy = NodeAffinitySchedulingStrategy(node, soft=False)
         _kill_listener.options(scheduling_strategy=strategy).remote(port, _RAY_S)
-
-
-def _address(handle: Any) -> tuple[str, int] | None:
-    """Return the id of a worker's node, and the port on which it listens; None = unknown."""
-    with suppress(Exception):
-        known: Any = ray._private.state.actors(handle._actor_id.hex())
-        if (port := known["Address"]["Port"]) > 0:
-            return known["Address"]["NodeID"], port
-    return None
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -32,10 +32,19 @@ def _has_process(handle: Any) -> bool:
     another node, that of the node's own process; only where it has a place it is its own. Ray
     itself replaces processes that hang before they are given to an actor.
     """
+    if (address := address_of(handle)) is None:
+        return False
+    with suppress(Exception):
+        node, port = address
+        return port != next(one["NodeManagerPort"] for one in ray.nodes() if one["NodeID"] == node)
+    return False
+
+
+def address_of(handle: Any) -> tuple[str, int] | None:
+    """Return the id of an actor's node and its port there, as Ray's head has them; None = none."""
     with suppress(Exception):
         # Not public; the state API would ask the dashboard, which a cluster need not have.
         known: Any = ray._private.state.actors(handle._actor_id.hex())
-        node, port = known["Address"]["NodeID"], known["Address"]["Port"]
-        of_nodes = {each["NodeID"]: each["NodeManagerPort"] for each in ray.nodes()}
-        return port not in (0, of_nodes[node])
-    return False
+        if (port := known["Address"]["Port"]) > 0:
+            return known["Address"]["NodeID"], port
+    return None

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import ray
 from ray import ObjectRef
 
+from actors.processes.worker_process import own_node
 from actors.store.media import fetch
 
 _BLOCK = 64 * 2**20
@@ -29,7 +30,7 @@ def write_on(node: str, folder: Path, write: Callable[[Path], object]) -> Packed
     Returns:
         What is to be put there, if this is another node; it lives as long as this process.
     """
-    if not node or node == ray.get_runtime_context().get_node_id():
+    if not node or node == own_node():
         write(folder)
         return None
     with TemporaryDirectory(prefix="videorl-export-") as here:

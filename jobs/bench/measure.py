@@ -4,8 +4,7 @@
 
 Each number of threads measures the same clips anew, in a process of its own: flickering, moved
 light and optical flow. Seconds of processor time tell what the work costs on a busy machine.
-Memory is what is in use: what glibc keeps of it for later is given back at each mark, as it grows
-by some ten KiB per clip, whatever is decoded, and says nothing of what is held.
+Memory is what is in use: what glibc keeps of it for later is given back at each mark.
 """
 
 from __future__ import annotations

@@ -148,7 +148,8 @@ class Stage:
             self._strike_and_watch(scenario, run, world, result)
             self._judge(run, result)
         except Exception as error:  # one scenario that fails must not cost the others
-            result.error = f"{type(error).__name__}: {error}"
+            said = f"{type(error).__name__}: {error}"
+            result.error = said.replace(f"{Path.cwd()}/", "").replace(f"{self._folder}/", "")
         result.said, result.seconds = world.said, time.monotonic() - started
         if result.error or result.differs or result.audit:
             self.close()

@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,10 @@ from actors.online_run import run_online
 from tests.ray.conftest import ROOT
 from tests.ray.whole_runs import assert_same_run
 from tests.s3_server import Way
-from tests.stored_run import recipe_of
-from tests.unit.jobs.test_stored_runs import disturbed
+from tests.stored_run import disturbed, leave_for_good, recipe_of
 from videorl import one_process
 from videorl.errors import StoreLostError
 from videorl.run.folder import RunFolder, open_run
-from videorl.storage import mirror
 from videorl.storage.preparing import open_place
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
@@ -49,7 +46,7 @@ def test_a_driver_is_killed_and_the_run_goes_on_elsewhere_as_if_it_were_in_a_fol
     assert "summary.json" not in stored
 
     monkeypatch.setenv("VIDEORL_COPIES", str(tmp_path / "another machine"))
-    monkeypatch.setattr(rank_group, "driver_node", lambda: "another node than that of the ranks")
+    monkeypatch.setattr(rank_group, "own_node", lambda: "another node than that of the ranks")
     recipe = recipe_of(s3, policy)
     with open_run(recipe, take_over=True) as folder:
         assert run_online(recipe, folder, lambda: False)
@@ -74,24 +71,13 @@ def test_a_store_that_stays_away_ends_the_run_whose_rank_keeps_the_checkpoint_fo
     with open_run(expected) as local:
         assert one_process.run(expected, local, lambda: False)
 
-    def leave() -> None:
-        """Go once the checkpoint before is stored, from where on nobody is patient."""
-        end = time.monotonic() + 120
-        while "checkpoints/step-000002/state.json" not in open_place(s3).list():
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        (working,) = mirror._working.values()
-        working._patience_s = 1.0
-        way.mode = "refuse"
-        way.interrupt()
-
     def start() -> RunFolder:
         recipe = recipe_of(s3, tiny_checkpoints["wan"])
         with open_run(recipe) as folder:
             assert run_online(recipe, folder, lambda: False)
         return folder
 
-    disturbed(monkeypatch, {2: leave})
+    disturbed(monkeypatch, {2: lambda: leave_for_good(way, s3)})
     with pytest.raises(StoreLostError, match="start the same command again on this machine"):
         start()
     way.mode = "pass"

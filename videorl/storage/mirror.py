@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from videorl.storage.copies import NOTE, write_note
 from videorl.storage.lock import Flag
 from videorl.storage.place import Place, Stored
 from videorl.storage.scanning import Signature, scan, signature
+from videorl.storage.threads import each
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ _LONGEST_PAUSE_S = 15.0
 _NOTED_S = 30.0
 _SAME_TIME_S = 1.1
 """Stores tell times in seconds: a file of equal length is not written twice within one."""
-_THREADS = 8
 _SHARE = 20
 """So many times as long as a look takes, there is none: large runs have many files."""
 
@@ -157,15 +156,7 @@ class Mirror:
         begun = time.monotonic()
         new, gone = self.changes()
         self._pause_s = max(self._interval_s, _SHARE * (time.monotonic() - begun))
-        with ThreadPoolExecutor(_THREADS, "store") as threads:
-            answers = [threads.submit(self._upload, name, new[name]) for name in new]
-            try:
-                for answer in answers:
-                    answer.result()
-            except BaseException:
-                for answer in answers:  # each would wait for a store that is away
-                    answer.cancel()
-                raise
+        each(lambda name: self._upload(name, new[name]), new)
         for name in gone:
             self._place.delete(name)
             del self._known[name]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,12 @@ from videorl.storage.copies import NOTE, OWN, copy_of, read_note, write_note
 from videorl.storage.lock import FOLDER, Flag
 from videorl.storage.place import Place, below
 from videorl.storage.scanning import is_stored, scan, signature
+from videorl.storage.threads import each
 
 logger = logging.getLogger(__name__)
 
 GENERATION = ".generation"
 """In the store: a name of the driver that wrote there last. A copy that knows it is not behind."""
-_THREADS = 8
 
 
 def open_place(uri: str, patience_s: float = 0.0) -> Place:
@@ -90,7 +88,7 @@ def move_aside(place: Place, flag: Flag) -> str | None:
     start, mark, query = place.uri.partition("?")
     parent, _, name = start.rstrip("/").rpartition("/")
     beside = open_place(f"{parent}/{old_name(name)}{mark}{query}", place.patience_s)
-    _each(lambda name: place.copy(name, beside), names)
+    each(lambda name: place.copy(name, beside), names)
     names.sort(key=lambda name: name != "checkpoint.json" and not name.endswith("/state.json"))
     now = place.with_patience(0)
     for name in names:
@@ -132,10 +130,4 @@ def _fetch(place: Place, root: Path, names: list[str], known: dict[str, Any]) ->
 
     if names:
         logger.info("fetching %d files of %s into %s", len(names), place.uri, root)
-    _each(fetch, names)
-
-
-def _each(act: Any, names: Iterable[str]) -> None:
-    with ThreadPoolExecutor(_THREADS, "store") as threads:
-        for answer in [threads.submit(act, name) for name in names]:
-            answer.result()
+    each(fetch, names)

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -15,12 +14,12 @@ from videorl.storage.copies import OWN, OWN_FOLDERS, copy_of, read_note, write_n
 from videorl.storage.lock import FOLDER, LEASE_S
 from videorl.storage.place import Place, Stored
 from videorl.storage.preparing import GENERATION
+from videorl.storage.threads import each
 
 logger = logging.getLogger(__name__)
 
 MEDIA = frozenset({".mp4", ".gif", ".safetensors", ".pt", ".pth"})
 """Endings of what is large, and not looked at by commands that print numbers."""
-_THREADS = 8
 _SHARE = 10
 """So many times as long as a look takes, it is not looked again."""
 
@@ -60,10 +59,8 @@ class ReadingCopy:
                 for name, found in wanted.items()
                 if known.get(name) != _noted(found) or not (self.root / name).exists()
             ]
-            with ThreadPoolExecutor(_THREADS, "store") as threads:
-                answers = {name: threads.submit(self._fetch, name) for name in changed}
-            for name, answer in answers.items():
-                if answer.result():
+            for name, is_there in zip(changed, each(self._fetch, changed), strict=True):
+                if is_there:
                     known[name] = _noted(wanted[name])
             self.root.mkdir(parents=True, exist_ok=True)
             note = {"uri": self._place.uri, "files": known, "reading": True}

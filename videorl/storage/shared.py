@@ -13,7 +13,6 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -21,11 +20,11 @@ from typing import TextIO
 from videorl.errors import CheckpointError, VideorlError
 from videorl.storage.copies import copy_of
 from videorl.storage.place import Place, Stored
+from videorl.storage.threads import each
 
 logger = logging.getLogger(__name__)
 
 _KIND = "shared"
-_THREADS = 8
 
 _reading: dict[Path, TextIO | None] = {}
 """Copies that this process reads -> the file whose lock says so to others; None = to nobody, as no
@@ -98,17 +97,8 @@ def _fetch(place: Place, stored: Mapping[str, Stored], root: Path) -> None:
 
 def _download(place: Place, stored: Mapping[str, Stored], root: Path) -> None:
     here = {name for name, found in stored.items() if _is_here(root / name, found)}
-    with ThreadPoolExecutor(_THREADS, "store") as threads:
-        answers = [
-            threads.submit(place.download, name, root / name) for name in stored if name not in here
-        ]
-        try:
-            for answer in answers:
-                answer.result()
-        except BaseException:
-            for answer in answers:  # each would wait for a store that is away
-                answer.cancel()
-            raise
+    lacking = [name for name in stored if name not in here]
+    each(lambda name: place.download(name, root / name), lacking)
 
 
 def _is_here(path: Path, stored: Stored) -> bool:

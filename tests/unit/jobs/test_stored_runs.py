@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,11 @@ import pytest
 from jobs import audit, compare, export, runs
 from tests.ray.whole_runs import STEPS, assert_same_run, losses_of
 from tests.s3_server import BUCKET, Way, environment
-from tests.stored_run import recipe_of
+from tests.stored_run import disturbed, leave_for_good, recipe_of
 from videorl import one_process
 from videorl.config import Recipe
 from videorl.errors import RunFolderError, StoreLostError
 from videorl.run.folder import open_run
-from videorl.run.sinks import JsonlSink
-from videorl.storage import mirror
 from videorl.storage.copies import copy_of
 from videorl.storage.preparing import open_place
 
@@ -83,22 +80,6 @@ def test_a_run_is_killed_and_goes_on_elsewhere_as_if_nothing_had_been(
     assert list(reading.glob("tensorboard/events*"))
 
 
-class Disturbing(JsonlSink):
-    """Does something once after a step."""
-
-    acts: Mapping[int, object] = {}
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        super().write(step, metrics)
-        if act := self.acts.get(step):
-            act()  # pyright: ignore[reportCallIssue]
-
-
-def disturbed(monkeypatch: pytest.MonkeyPatch, acts: Mapping[int, object]) -> None:
-    monkeypatch.setattr(Disturbing, "acts", acts)
-    monkeypatch.setattr("videorl.run.sinks.JsonlSink", Disturbing)
-
-
 @pytest.mark.parametrize("away_s", [0.0, pytest.param(120.0, marks=pytest.mark.long)])
 def test_a_store_that_was_away_for_a_while_costs_nothing_but_time(
     away_s: float,
@@ -141,18 +122,7 @@ def test_a_store_that_stays_away_ends_the_run_with_everything_kept_here(
 ) -> None:
     caplog.set_level(logging.WARNING)
 
-    def leave() -> None:
-        """Go once the checkpoint before is stored, from where on nobody is patient."""
-        end = time.monotonic() + 120
-        while "checkpoints/step-000002/state.json" not in open_place(s3).list():
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        (working,) = mirror._working.values()
-        working._patience_s = 1.0
-        way.mode = "refuse"
-        way.interrupt()
-
-    disturbed(monkeypatch, {2: leave})
+    disturbed(monkeypatch, {2: lambda: leave_for_good(way, s3)})
     recipe = recipe_of(s3, tiny_checkpoints["wan"])
     with pytest.raises(StoreLostError, match="start the same command again on this machine"):
         go(recipe)
