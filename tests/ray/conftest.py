@@ -1,10 +1,13 @@
 """One real Ray for all tests of this folder."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.ray.pools import Make, pool_of
 from tests.ray.whole_runs import Baseline, baseline_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,3 +34,14 @@ def baseline(
 ) -> Baseline:
     """The run without faults."""
     return baseline_run(tiny_checkpoints["wan"], tmp_path_factory.mktemp("baseline") / "run")
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make pools that are closed in the end; see `pool_of`."""
+    with ExitStack() as stack:
+
+        def make_one(*kind: Any, **changes: Any) -> Any:
+            return stack.enter_context(closing(pool_of(*kind, **changes)))
+
+        yield make_one

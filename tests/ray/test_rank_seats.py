@@ -21,9 +21,9 @@ from actors.seats import rank_seats
 from actors.seats.booking import booked
 from actors.seats.rank_seats import RankSeats, to_give_up
 from actors.store.weights import create_weight_store
+from tests.ray.pools import wait_for
 from tests.ray.ranks import kill_rank
 from tests.ray.test_learner import local_run, run_steps, same_numbers, small_recipe
-from tests.ray.test_pool import wait_for
 
 pytestmark = pytest.mark.ray
 

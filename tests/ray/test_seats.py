@@ -20,7 +20,7 @@ from actors.pool.state import Limits
 from actors.seats.booking import Booking, booked
 from actors.seats.room import could_have, num_that_fit
 from actors.seats.seats import Seats
-from tests.ray.test_pool import Worker, call, wait_for
+from tests.ray.pools import Worker, call, wait_for
 from videorl.errors import StoppedError, WorkLostError
 
 pytestmark = pytest.mark.ray
